@@ -1,0 +1,68 @@
+"""Small labelled image datasets, made larger and more informative by guided imagination.
+
+Importing this package loads nothing heavy; names are found when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gif_datasets.errors import (
+    BadImage,
+    CacheError,
+    ConfigError,
+    EngineError,
+    GifDatasetsError,
+    MissingExtra,
+    PlanMismatch,
+    PriorError,
+    ShardError,
+    SourceError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from gif_datasets.config import ExpansionConfig
+    from gif_datasets.dataset import ExpandedDataset, expand, load_expanded
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "ExpandedDataset": "gif_datasets.dataset",
+    "ExpansionConfig": "gif_datasets.config",
+    "expand": "gif_datasets.dataset",
+    "load_expanded": "gif_datasets.dataset",
+}
+
+__all__ = [
+    "BadImage",
+    "CacheError",
+    "ConfigError",
+    "EngineError",
+    "ExpandedDataset",
+    "ExpansionConfig",
+    "GifDatasetsError",
+    "MissingExtra",
+    "PlanMismatch",
+    "PriorError",
+    "ShardError",
+    "SourceError",
+    "UsageError",
+    "__version__",
+    "expand",
+    "load_expanded",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

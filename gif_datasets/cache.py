@@ -1,0 +1,86 @@
+"""Content-addressed store of imagined samples.
+
+One file an entry, ``ab/abcdef....sample``: a line of JSON (format, digest of the picture, provenance) and the picture's
+bytes. An entry is named by the digest of everything that decides its pixels, so it is never out of date, and is checked
+against its own digest when read; a damaged one is dropped and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gif_datasets import atomic
+from gif_datasets.errors import CacheError
+from gif_datasets.types import Provenance, Sample
+
+CACHE_FORMAT = 1
+ENVIRONMENT = "GIF_DATASETS_CACHE"
+
+
+def default_folder() -> Path:
+    """``$GIF_DATASETS_CACHE``, or ``gif_datasets`` in the user's cache folder."""
+    if chosen := os.environ.get(ENVIRONMENT):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gif_datasets"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A cache folder; made when first written to. Safe to share between processes on one file system."""
+
+    folder: Path
+
+    def get(self, key: str) -> Sample | None:
+        """Return the entry, or None when there is none or it is damaged (then it is removed)."""
+        path = self._path(key)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CacheError(f"cannot read the cache: {error}; choose another folder with --cache-dir") from error
+        head, _, image = content.partition(b"\n")
+        try:
+            header = json.loads(head)
+            intact = header["format"] == CACHE_FORMAT and hashlib.sha256(image).hexdigest() == header["sha256"]
+            if intact:
+                return Sample(image, Provenance.from_json(header["provenance"]))
+        except (ValueError, KeyError, TypeError):
+            pass
+        path.unlink(missing_ok=True)
+        return None
+
+    def put(self, key: str, sample: Sample) -> None:
+        """Store an entry; a second writer of the same key replaces it by the same bytes."""
+        header = {
+            "format": CACHE_FORMAT,
+            "sha256": hashlib.sha256(sample.image).hexdigest(),
+            "provenance": sample.provenance.to_json(),
+        }
+        try:
+            atomic.write_bytes(self._path(key), json.dumps(header).encode("ascii") + b"\n" + sample.image)
+        except OSError as error:
+            raise CacheError(
+                f"cannot write to the cache in {self.folder}: {error.strerror or error};"
+                f" free room, or choose another folder with --cache-dir or {ENVIRONMENT}"
+            ) from error
+
+    def stats(self) -> dict[str, int]:
+        """Number of entries and their bytes."""
+        sizes = [path.stat().st_size for path in self.folder.glob("*/*.sample")]
+        return {"entries": len(sizes), "bytes": sum(sizes)}
+
+    def clear(self) -> int:
+        """Remove all entries; returns how many."""
+        removed = 0
+        for path in self.folder.glob("*/*.sample"):
+            path.unlink(missing_ok=True)
+            removed += 1
+        return removed
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.sample"

@@ -1,0 +1,131 @@
+"""The dataset card: YAML that readers parse, and a text for people."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_RECORD = (
+    ("synthetic", "bool"),
+    ("seed_key", "string"),
+    ("seed_index", "int64"),
+    ("seed_origin", "string"),
+    ("copy", "int64"),
+    ("label", "int64"),
+    ("class_name", "string"),
+    ("method", "string"),
+    ("prior", "string"),
+    ("recipe", "string"),
+    ("rng_seed", "int64"),
+    ("image_sha256", "string"),
+    ("held_class", "int64"),
+    ("consistency_before", "float64"),
+    ("consistency_after", "float64"),
+    ("entropy_before", "float64"),
+    ("entropy_after", "float64"),
+    ("diversity_before", "float64"),
+    ("diversity_after", "float64"),
+)
+
+
+def render(manifest: dict[str, Any]) -> str:
+    """Write the card of an expanded folder from its manifest."""
+    options = manifest["plan"]["recipe"]["options"]
+    prior = manifest["plan"]["recipe"]["prior"]
+    versions = manifest["plan"]["recipe"]["versions"]
+    settings = "\n".join(f"| {name} | `{_plain(json.dumps(value))}` |" for name, value in sorted(options.items()))
+    classes = ", ".join(_plain(name) for name in manifest["classes"])
+    return f"""---
+{_front_matter(manifest)}---
+
+# {_plain(manifest["source"])}, expanded {options["ratio"]}x by `{options["method"]}`
+
+{manifest["originals"]} real and {manifest["synthetic"]} synthetic pictures of {len(manifest["classes"])} classes.
+
+**Most pictures here are synthetic.** They were imagined from the real ones by
+[gif_datasets](https://pypi.org/project/gif-datasets/) and carry their seed's label; nobody has checked them one by one.
+`json.synthetic` tells which is which, and `json.seed_key` names the real picture behind each.
+
+Classes: {classes}
+
+## How it was made
+
+Guided Imagination Framework: the latent feature of every seed picture in a pre-trained generative prior is perturbed,
+the perturbation optimised for class consistency, higher prediction entropy and diversity, and decoded.
+
+| option | value |
+|---|---|
+| prior | `{_plain(prior["name"])}` (digest `{prior["digest"][:16]}`) |
+{settings}
+| libraries | {", ".join(f"{name} {number}" for name, number in sorted(versions.items()))} |
+| plan | `{manifest["plan_hash"]}` |
+
+## Load
+
+```python
+from datasets import load_dataset
+dataset = load_dataset("PATH_OR_REPO", split="{manifest["split"]}")   # columns: {_suffix(manifest)}, cls, json
+
+import gif_datasets
+dataset = gif_datasets.load_expanded("PATH")                # (image, label) pairs
+```
+
+## Licences
+
+The licence of the seed pictures is not known to the program that wrote this card; the synthetic ones derive from them
+and from the prior. Find out both before you share this set.
+"""
+
+
+def _front_matter(manifest: dict[str, Any]) -> str:
+    """YAML without a YAML library: every scalar is JSON, which is YAML."""
+    split, total = manifest["split"], manifest["samples"]
+    size = next((name for bound, name in SIZES if total < bound), "n>1M")
+    names = "".join(f"        '{index}': {json.dumps(name)}\n" for index, name in enumerate(manifest["classes"]))
+    record = "".join(f"    - name: {name}\n      dtype: {kind}\n" for name, kind in _RECORD)
+    total_bytes = sum(shard["bytes"] for shard in manifest["shards"])
+    return f"""task_categories:
+- image-classification
+size_categories:
+- {size}
+tags:
+- synthetic
+- gif-datasets
+- webdataset
+configs:
+- config_name: default
+  data_files:
+  - split: {split}
+    path: data/{split}-*.tar
+dataset_info:
+  features:
+  - name: {_suffix(manifest)}
+    dtype: image
+  - name: cls
+    dtype:
+      class_label:
+        names:
+{names}  - name: json
+    struct:
+{record}  - name: __key__
+    dtype: string
+  - name: __url__
+    dtype: string
+  splits:
+  - name: {split}
+    num_bytes: {total_bytes}
+    num_examples: {total}
+  download_size: {total_bytes}
+  dataset_size: {total_bytes}
+"""
+
+
+def _suffix(manifest: dict[str, Any]) -> str:
+    return str(manifest["plan"]["recipe"]["options"]["image_format"])
+
+
+def _plain(text: str) -> str:
+    """User text that cannot become markup: Markdown's and HTML's own characters are escaped, lines joined."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~])", r"\\\1", " ".join(str(text).split()))

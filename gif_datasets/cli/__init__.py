@@ -1,0 +1,112 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gif_datasets import __version__
+from gif_datasets.errors import GifDatasetsError, UsageError
+
+_SOURCE = """SOURCE is one of
+  FOLDER                                  one sub-folder of pictures per class
+  demo                                    200 pictures of 10 classes that ship in the package
+  torchvision:NAME[?split=..&root=..]     a torchvision dataset; its arguments after the ?
+  hf:NAME[?config=..&split=..&image=..&label=..]   a Hugging Face dataset, or a local path of one
+  FOLDER of expanded shards               what `expand` wrote"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 done, 1 failed while running, 2 wrong usage or bad input."""
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except GifDatasetsError as error:
+        return _fail(str(error), 2 if isinstance(error, UsageError) else 1)
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _fail("interrupted; run the same command again to go on", 1)
+    except OSError as error:
+        return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"gif-datasets: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gif-datasets",
+        description="Expand a small labelled image dataset with guided imagination.",
+        epilog="Try: gif-datasets expand demo --out demo-expanded",
+    )
+    parser.add_argument("--version", action="version", version=f"gif-datasets {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    expand = _command(commands, "expand", "make an expanded dataset as WebDataset shards; run again = resume", _SOURCE)
+    _add_generation(expand)
+    expand.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    expand.add_argument("--engine", choices=("local",), default="local", help="where the work runs")
+    expand.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one per CPU; one on a GPU)")
+    expand.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    preview = _command(commands, "preview", "a picture of seeds and their copies, before the long run", _SOURCE)
+    _add_generation(preview)
+    preview.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
+    preview.add_argument("--rows", type=int, default=10, metavar="N", help="seeds to show (default: 10)")
+    preview.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    for name, text in (
+        ("info", "what an expanded folder is, and how it was made"),
+        ("verify", "check every shard and record; exit code 1 when anything is wrong"),
+    ):
+        command = _command(commands, name, text)
+        command.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    for name, text in (("methods", "the methods and every option"), ("priors", "the priors that are known here")):
+        command = _command(commands, name, text)
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    cache = _command(commands, "cache", "the store of imagined samples")
+    cache.add_argument("action", choices=("stats", "clear"), help="show its size, or empty it")
+    cache.add_argument("--cache-dir", type=Path, metavar="DIR", help="the cache, if not the default one")
+    cache.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, epilog: str = "") -> argparse.ArgumentParser:  # fmt: skip
+    command = commands.add_parser(
+        name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.set_defaults(run=lambda args: _run(name, args))
+    return command
+
+
+def _run(name: str, args: argparse.Namespace) -> int:
+    from gif_datasets.cli import commands
+
+    code: int = getattr(commands, name)(args)
+    return code
+
+
+def _add_generation(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", metavar="SOURCE", help="the seed dataset; see below")
+    command.add_argument("--method", help="how to expand (default: gif-unclip); see `gif-datasets methods`")
+    command.add_argument("--ratio", type=int, metavar="K", help="new samples per seed sample (default: 5)")
+    command.add_argument("--prior", metavar="NAME|PATH", help="generative prior (default: embedded); see `gif-datasets priors`")
+    command.add_argument("--rng-seed", type=int, metavar="N", help="the same number gives the same samples (default: 0)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    command.add_argument("--batch-size", type=int, metavar="N", help="pictures decoded at once (default: 20)")
+    command.add_argument("--limit", type=int, metavar="N", help="use N seeds, spread evenly over the source")
+    command.add_argument("--cache-dir", type=Path, metavar="DIR", help="store of imagined samples (default: $GIF_DATASETS_CACHE, or the user's cache)")  # fmt: skip
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any option of `gif-datasets methods`; repeatable")  # fmt: skip
+    command.add_argument("--config", type=Path, metavar="FILE.toml", help="options from a file; the command line overrides it")

@@ -1,0 +1,260 @@
+"""One function a command."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.config import METHODS, ExpansionConfig, parse_setting
+from gif_datasets.errors import BadImage, ConfigError
+
+
+def expand(args: argparse.Namespace) -> int:
+    """``gif-datasets expand``."""
+    config = _config(args)
+    if args.workers is not None and args.workers < 1:
+        raise ConfigError(f"--workers must be at least 1, got {args.workers}")
+    _check_out(args.out)
+    _name_larger_priors(config)
+    from gif_datasets import dataset
+    from gif_datasets.engines.local import default_workers
+    from gif_datasets.imagine import resolve_device
+
+    device = resolve_device(args.device)
+    summary = dataset.expand(
+        args.source,
+        args.out,
+        workers=args.workers or default_workers(device),
+        limit=args.limit,
+        cache_dir=args.cache_dir,
+        device=device,
+        config=config,
+        progress=_progress,
+    )
+    _name_bad(summary.bad)
+    picture = args.out / "preview.png"
+    if summary.generated or not picture.exists():
+        _preview(args, config, device, picture, rows=10)
+    _print(args, {**dataclasses.asdict(summary), "preview": str(picture)}, _expand_text)
+    return 0
+
+
+def preview(args: argparse.Namespace) -> int:
+    """``gif-datasets preview``."""
+    config = _config(args)
+    if args.rows < 1:
+        raise ConfigError(f"--rows must be at least 1, got {args.rows}")
+    if args.out.is_dir():
+        raise ConfigError(f"--out must be a file, but {args.out} is a folder")
+    _check_out(args.out.parent)
+    _name_larger_priors(config)
+    from gif_datasets.imagine import resolve_device
+
+    found = _preview(args, config, resolve_device(args.device), args.out, args.rows)
+    _print(args, found, lambda value: f"{value['rows']} seeds and {value['rows'] * value['ratio']} copies: {value['picture']}")
+    return 0
+
+
+def info(args: argparse.Namespace) -> int:
+    """``gif-datasets info``."""
+    from gif_datasets.shards import read_manifest
+
+    manifest = read_manifest(args.dir)
+    recipe = manifest["plan"]["recipe"]
+    value = {
+        "folder": str(args.dir),
+        **{name: manifest[name] for name in ("source", "split", "samples", "originals", "synthetic", "classes")},
+        "shards": len(manifest["shards"]),
+        "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
+        **{name: recipe[name] for name in ("prior", "device", "options", "versions")},
+        "plan_hash": manifest["plan_hash"],
+    }
+    _print(args, value, _info_text)
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """``gif-datasets verify``."""
+    from gif_datasets import shards
+
+    problems = shards.verify(args.dir)
+    value = {"folder": str(args.dir), "ok": not problems, "problems": problems}
+    _print(args, value, lambda v: f"{v['folder']}: every shard and record is whole" if v["ok"] else "\n".join(problems))
+    return 1 if problems else 0
+
+
+def methods(args: argparse.Namespace) -> int:
+    """``gif-datasets methods``."""
+    entries = [
+        {"name": method.name, "family": method.family, "summary": method.summary, "defaults": dict(method.defaults)}
+        for method in METHODS.values()
+    ]
+    options = [
+        {
+            "name": spec.name,
+            "default": list(spec.default) if isinstance(spec.default, tuple) else spec.default,
+            "choices": list(spec.metadata.get("choices", ())),
+            "help": spec.metadata["help"],
+        }
+        for spec in dataclasses.fields(ExpansionConfig)
+    ]
+    _print(args, {"methods": entries, "options": options}, _methods_text)
+    return 0
+
+
+def priors(args: argparse.Namespace) -> int:
+    """``gif-datasets priors``."""
+    from gif_datasets.priors import find_prior, names
+
+    found = [find_prior(name) for name in names()]
+    value = [{"name": i.name, "families": list(i.families), "digest": i.digest, "card": i.card} for i in found]
+    _print(args, {"priors": value}, _priors_text)
+    return 0
+
+
+def cache(args: argparse.Namespace) -> int:
+    """``gif-datasets cache``."""
+    from gif_datasets.cache import Cache, default_folder
+
+    store = Cache(args.cache_dir or default_folder())
+    if args.action == "clear":
+        removed = store.clear()
+        _print(args, {"folder": str(store.folder), "removed": removed}, lambda v: f"{v['folder']}: removed {removed} samples")
+    else:
+        value = {"folder": str(store.folder), **store.stats()}
+        _print(args, value, lambda v: f"{v['folder']}: {v['entries']} samples, {_size(v['bytes'])}")
+    return 0
+
+
+# --- shared -------------------------------------------------------------------------------------------------------
+
+
+def _config(args: argparse.Namespace) -> ExpansionConfig:
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {args.limit}")
+    values = dict(parse_setting(text) for text in args.set)
+    flags = {"method": args.method, "ratio": args.ratio, "prior": args.prior, "rng_seed": args.rng_seed}
+    flags["decode_batch"] = args.batch_size
+    values.update({name: value for name, value in flags.items() if value is not None})
+    return ExpansionConfig.build(values, args.config)
+
+
+def _check_out(folder: Path) -> None:
+    """Find out now, not after the work, that the output cannot be written."""
+    import os
+
+    probe = folder
+    while not probe.exists() and probe != probe.parent:
+        probe = probe.parent
+    if not probe.is_dir():
+        raise ConfigError(f"cannot write to {folder}: {probe} is a file")
+    if not os.access(probe, os.W_OK | os.X_OK):
+        raise ConfigError(f"cannot write to {folder}: no permission in {probe}")
+
+
+def _name_larger_priors(config: ExpansionConfig) -> None:
+    if config.prior == "embedded":
+        print(
+            "gif-datasets: using the embedded prior (32 x 32 pixels, trained on CIFAR-10), fit for trying things out;"
+            " for real work give --prior a folder with a larger one, such as Kandinsky 2.2 (docs/priors.md)",
+            file=sys.stderr,
+        )
+
+
+def _name_bad(bad: tuple[str, ...]) -> None:
+    for message in bad[:20]:
+        print(f"gif-datasets: skipped {message}", file=sys.stderr)
+    if len(bad) > 20:
+        print(f"gif-datasets: skipped {len(bad) - 20} more unreadable pictures", file=sys.stderr)
+
+
+def _preview(args: argparse.Namespace, config: ExpansionConfig, device: str, picture: Path, rows: int) -> dict[str, Any]:
+    from gif_datasets.cache import Cache, default_folder
+    from gif_datasets.imagine import Imaginer, make_recipe
+    from gif_datasets.preview import choose_seeds, save_preview
+    from gif_datasets.sources import list_seeds, open_source
+
+    source = open_source(args.source)
+    recipe = make_recipe(config, source.classes, device)
+    listed = list_seeds(source, args.limit, lambda rows: _progress(rows, "reading seeds"))
+    if listed.bad and config.on_bad_image == "stop":
+        raise BadImage(listed.bad[0])
+    if args.out == picture:
+        _name_bad(listed.bad)
+    imaginer = Imaginer(recipe, source, Cache(args.cache_dir or default_folder()))
+    save_preview(imaginer, listed.seeds, picture, rows)
+    shown = len(choose_seeds(listed.seeds, rows))
+    return {"picture": str(picture), "rows": shown, "ratio": config.ratio, "generated": imaginer.generated}
+
+
+def _progress(rows: Any, title: str, total: int | None = None) -> Any:
+    """A progress bar on stderr; none when it is no terminal."""
+    if not sys.stderr.isatty():
+        return rows
+    from tqdm import tqdm
+
+    return tqdm(rows, desc=title, total=total, file=sys.stderr, leave=False)
+
+
+def _print(args: argparse.Namespace, value: Any, text: Callable[[Any], str]) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False) if args.json else text(value))
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _expand_text(value: dict[str, Any]) -> str:
+    fresh = f"{value['generated']} made now" if value["generated"] else "nothing to do, all were there"
+    return (
+        f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
+        f" ({fresh}) in {value['seconds']} s\n"
+        f"shards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})\n"
+        f"preview: {value['preview']}"
+    )
+
+
+def _info_text(value: dict[str, Any]) -> str:
+    options = "\n".join(f"  {name:<19} {json.dumps(option)}" for name, option in sorted(value["options"].items()))
+    names = ", ".join(value["classes"][:12]) + (", ..." if len(value["classes"]) > 12 else "")
+    return (
+        f"{value['source']}, split {value['split']}: {value['originals']} originals + {value['synthetic']} synthetic"
+        f" = {value['samples']} samples\n"
+        f"classes ({len(value['classes'])}): {names}\n"
+        f"shards: {value['shards']}, {_size(value['bytes'])}\n"
+        f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
+        f"plan: {value['plan_hash']}\n"
+        f"options:\n{options}"
+    )
+
+
+def _methods_text(value: dict[str, Any]) -> str:
+    lines = ["methods:"]
+    for method in value["methods"]:
+        defaults = ", ".join(f"{name}={number}" for name, number in method["defaults"].items())
+        lines += [f"  {method['name']:<12} {method['summary']}", f"  {'':<12} defaults: {defaults}"]
+    lines += ["", "options (--set NAME=VALUE, or a line of --config FILE.toml):"]
+    for option in value["options"]:
+        choices = f" [{'|'.join(option['choices'])}]" if option["choices"] else ""
+        default = "by method" if option["default"] is None else json.dumps(option["default"])
+        lines += [f"  {option['name']}{choices}, default {default}", f"      {option['help']}"]
+    return "\n".join(lines)
+
+
+def _priors_text(value: dict[str, Any]) -> str:
+    lines = []
+    for prior in value["priors"]:
+        card = prior["card"]
+        lines.append(f"{prior['name']:<10} {', '.join(prior['families'])}; {card.get('license', 'licence unknown')}")
+        lines.append(f"{'':<10} {card.get('summary', '')}")
+    lines.append("or the path of a prior's folder (docs/priors.md)")
+    return "\n".join(lines)

@@ -1,0 +1,209 @@
+"""`ExpansionConfig`: every choice of an expansion, checked once, before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_RATIO = 1000
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to expand: what it is, and the defaults that make it so."""
+
+    name: str
+    family: str
+    summary: str
+    defaults: Mapping[str, Any]
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            "gif-unclip",
+            "unclip",
+            "guided imagination in an unCLIP prior's image-embedding space (Algorithm 1, GIF-DALLE)",
+            {"epsilon": 0.1, "steps": 10},
+        ),
+        Method(
+            "unclip",
+            "unclip",
+            "the same prior without guidance (Table 1, DALL-E2): copies differ by the decoder's noise, and by a random"
+            " perturbation when epsilon is above 0",
+            {"epsilon": 0.0, "steps": 0},
+        ),
+    )
+}
+
+
+def _option(default: Any, help: str, **limits: Any) -> Any:
+    return field(default=default, metadata={"help": help, **limits})
+
+
+@dataclass(frozen=True)
+class ExpansionConfig:
+    """Every choice of an expansion. Options left at None take the method's default.
+
+    What the paper leaves open (number of steps, step size, temperature, prompts, projection while optimising) is an
+    option here; the reasons for the defaults are in ``docs/method.md``.
+
+    Raises:
+        ConfigError: If a value has the wrong type or lies outside its range, naming both.
+
+    Example:
+        >>> config = ExpansionConfig(ratio=3)
+        >>> config.method, config.epsilon, config.steps
+        ('gif-unclip', 0.1, 10)
+    """
+
+    method: str = _option("gif-unclip", "how to expand; see `gif-datasets methods`", choices=tuple(METHODS))
+    ratio: int = _option(5, "new samples per seed sample, K", low=1, high=MAX_RATIO)
+    prior: str = _option("embedded", "name of a prior, or a prior's folder; see `gif-datasets priors`")
+    rng_seed: int = _option(0, "the run's number; the same number gives the same samples", low=0, high=2**63 - 1)
+
+    epsilon: float | None = _option(None, "radius of the L-infinity ball, in units of the latent (Eq. 1)", low=0.0)
+    steps: int | None = _option(None, "guidance steps; 0 leaves the random perturbation as it is", low=0, high=10_000)
+    step_size: float = _option(0.25, "length of one sign step, as a share of epsilon", low=0.0)
+    projection: str = _option(
+        "post-step",
+        "when the ball is enforced: after every step, straight-through (forward only), or literally inside Eq. 1",
+        choices=("post-step", "straight-through", "literal"),
+    )
+    held_class: str = _option(
+        "prediction",
+        "class whose probability is held up: the seed's predicted class (Eq. 3), or its label",
+        choices=("prediction", "label"),
+    )
+    consistency_weight: float = _option(1.0, "weight of prediction consistency", low=0.0)
+    entropy_weight: float = _option(1.0, "weight of the entropy gain", low=0.0)
+    diversity_weight: float = _option(1.0, "weight of diversity", low=0.0)
+    templates: tuple[str, ...] = _option(
+        ("{}", "a {}", "a photo of a {}", "a small {}"), "prompts around a class name; their embeddings are averaged"
+    )
+    logit_scale: float | None = _option(None, "inverse temperature of the zero-shot scores; None: the CLIP's own", low=0.0)
+
+    decode_steps: int = _option(10, "sampling steps of the decoder", low=1, high=1000)
+    guidance_scale: float = _option(2.0, "classifier-free guidance of the decoder; 1 turns it off and halves the time", low=1.0)
+
+    image_format: str = _option("png", "format of the new pictures; png and webp are lossless", choices=("png", "webp", "jpg"))
+    jpeg_quality: int = _option(95, "quality when the format is jpg", low=1, high=100)
+    originals: bool = _option(True, "put the seed samples themselves into the shards too")
+    split: str = _option("train", "name of the split that is written")
+    samples_per_shard: int | None = _option(None, "None: 64 shards, but at least 50 and at most 10,000 samples each", low=1)
+    on_bad_image: str = _option("skip", "an unreadable picture is named and skipped, or stops the run", choices=("skip", "stop"))
+
+    encode_batch: int = _option(8, "seeds encoded and guided at once; always padded, so results do not depend on it", low=1)
+    decode_batch: int = _option(20, "pictures decoded at once; always padded", low=1, high=4096)
+    threads: int = _option(1, "CPU threads of one worker; fixed, since another number rounds differently", low=1, high=1024)
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+        for name, value in METHODS[self.method].defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        bad = [template for template in self.templates if template.count("{}") != 1]
+        if bad or not self.templates:
+            raise ConfigError(f"templates must each hold exactly one {{}}, got {bad[:1] or 'none'}")
+        if not self.split.replace("_", "").isalnum():
+            raise ConfigError(f"split must be letters, digits and _, got {self.split!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all options as JSON types, defaults resolved."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any], config_file: Path | None = None) -> ExpansionConfig:
+        """Merge a TOML file and then ``values`` (None entries are ignored) over the defaults.
+
+        Raises:
+            ConfigError: If the file cannot be read, or an option is unknown.
+        """
+        merged = dict(_read_toml(config_file)) if config_file else {}
+        merged.update({name: value for name, value in values.items() if value is not None})
+        known = {spec.name for spec in dataclasses.fields(cls)}
+        for name in merged:
+            if name not in known:
+                raise ConfigError(f"unknown option {name!r}{closest(name, known)}")
+        return cls(**merged)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read one ``KEY=VALUE`` of the command line; the value is TOML, or a bare word.
+
+    Example:
+        >>> parse_setting("epsilon=0.2"), parse_setting("held_class=label")
+        (('epsilon', 0.2), ('held_class', 'label'))
+    """
+    name, equals, raw = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set takes KEY=VALUE, got {text!r}")
+    try:
+        return name, tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, raw
+
+
+def closest(name: str, known: Any) -> str:
+    """Return ``"; did you mean 'x'?"`` or the whole choice, for an error message."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (float, int),
+    "float | None": (float, int, type(None)),
+    "tuple[str, ...]": (tuple, list),
+}
+
+
+def _checked(spec: dataclasses.Field[Any], value: Any) -> Any:
+    kinds = _TYPES[str(spec.type)]
+    wrong_bool = isinstance(value, bool) and bool not in kinds
+    if wrong_bool or not isinstance(value, kinds):
+        raise ConfigError(f"{spec.name} must be {spec.type}, got {value!r}")
+    if isinstance(value, (tuple, list)):
+        if not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{spec.name} must be {spec.type}, got {value!r}")
+        return tuple(value)
+    if value is None:
+        return None
+    if "choices" in spec.metadata and value not in spec.metadata["choices"]:
+        choices = spec.metadata["choices"]
+        raise ConfigError(f"unknown {spec.name} {value!r}{closest(str(value), choices)}")
+    if float in kinds:
+        value = float(value)
+        if not math.isfinite(value):
+            raise ConfigError(f"{spec.name} must be finite, got {value}")
+    low, high = spec.metadata.get("low"), spec.metadata.get("high")
+    if low is not None and value < low:
+        raise ConfigError(f"{spec.name} must be at least {low}, got {value}")
+    if high is not None and value > high:
+        raise ConfigError(f"{spec.name} must be at most {high}, got {value}")
+    return value

@@ -1,0 +1,60 @@
+"""The three informativeness criteria (Eq. 3 to 5). All work on the last axis and keep the others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def entropy(scores: Tensor) -> Tensor:
+    """Shannon entropy of class probabilities, in nats: ``(..., C)`` to ``(...)``. ``0 log 0`` counts as 0.
+
+    Example:
+        >>> entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
+        tensor([0.6931, 0.0000])
+    """
+    return torch.special.entr(scores).sum(-1)
+
+
+def prediction_consistency(scores: Tensor, held_class: Tensor) -> Tensor:
+    """Probability that a copy gives to the class its seed is held to (Eq. 3).
+
+    Args:
+        scores: Class probabilities of the copies, ``(B, K, C)``.
+        held_class: One class index per seed, ``(B,)``: the seed's predicted class in the paper, or its label.
+
+    Returns:
+        ``(B, K)``, in [0, 1].
+    """
+    index = held_class[:, None, None].expand(-1, scores.shape[1], 1)
+    return scores.gather(-1, index).squeeze(-1)
+
+
+def entropy_gain(scores: Tensor, seed_scores: Tensor) -> Tensor:
+    """Entropy of a copy's prediction minus that of its seed's, in nats (Eq. 4).
+
+    Args:
+        scores: ``(B, K, C)``.
+        seed_scores: ``(B, C)``.
+
+    Returns:
+        ``(B, K)``.
+    """
+    return entropy(scores) - entropy(seed_scores)[:, None]
+
+
+def diversity(perturbed: Tensor) -> Tensor:
+    """KL divergence of each copy from the mean of its seed's copies, in nats (Eq. 5).
+
+    Latents become distributions by a softmax over all their coordinates, as the paper's Appendix C.1 says.
+
+    Args:
+        perturbed: Raw latents of all K copies, ``(B, K, *axes)``.
+
+    Returns:
+        ``KL(softmax f' || softmax mean f')``, ``(B, K)``; at least 0, and 0 when the copies are equal (so for K = 1).
+    """
+    flat = perturbed.flatten(2)
+    log_p = flat.log_softmax(-1)
+    log_mean = flat.mean(1, keepdim=True).log_softmax(-1)
+    return (log_p.exp() * (log_p - log_mean)).sum(-1)

@@ -1,0 +1,305 @@
+"""`ExpandedDataset`: a seed dataset and its imagined copies as one map-style dataset; `load_expanded` for a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import Dataset
+
+from gif_datasets import images
+from gif_datasets.cache import Cache, default_folder
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.engines.local import run_local
+from gif_datasets.errors import BadImage, ConfigError
+from gif_datasets.plan import Plan, Summary, make_plan, run
+from gif_datasets.fingerprint import digest
+from gif_datasets.imagine import Imaginer, make_recipe
+from gif_datasets.priors import PriorInfo
+from gif_datasets.shards import ShardReader
+from gif_datasets.sources import HuggingFaceSource, Source, is_hugging_face, list_seeds, wrap_source
+from gif_datasets.types import Provenance, Sample, Seed
+
+if TYPE_CHECKING:
+    from gif_datasets.priors.base import Prior
+
+
+class ExpandedDataset(Dataset[Any]):
+    """A seed dataset followed by its imagined copies: ``len == n * (1 + ratio)``.
+
+    Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. A
+    torchvision dataset yields ``(image, label)`` through its own transforms; a Hugging Face dataset yields dicts with
+    its own columns, the picture replaced. Copies are imagined when first asked for and kept in the cache.
+
+    Args:
+        dataset: A torchvision or Hugging Face dataset, any map-style dataset of ``(image, label)``, or a source's text
+            such as ``"demo"`` or a folder.
+        ratio: Copies per seed, K.
+        method: See ``gif-datasets methods``.
+        prior: Name of a prior, a prior's folder, or an object with the four methods of
+            :class:`gif_datasets.priors.base.Prior` (and a ``key``, a text that changes whenever its results do).
+        rng_seed: The run's number.
+        classes: Class names, when the dataset does not say.
+        image_column: Column of the pictures of a Hugging Face dataset, when there are several.
+        label_column: Column of its labels, likewise.
+        transform: Applied to every picture, seeds and copies, instead of the dataset's own transforms (to the whole
+            dict, for a Hugging Face dataset).
+        cache_dir: Where imagined samples are kept; ``$GIF_DATASETS_CACHE`` or the user's cache folder by default.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        options: Any other field of :class:`~gif_datasets.config.ExpansionConfig`.
+
+    Raises:
+        UsageError: If the dataset, an option or the prior does not fit, before any model is loaded.
+
+    Example:
+        >>> expanded = ExpandedDataset("demo", ratio=2, prior="linear")
+        >>> len(expanded), expanded.classes[:2]
+        (600, ('airplane', 'automobile'))
+        >>> image, label = expanded[200]
+        >>> image.size, label, expanded.provenance(200).copy
+        ((32, 32), 0, 1)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        ratio: int = 5,
+        method: str = "gif-unclip",
+        prior: str | Prior = "embedded",
+        *,
+        rng_seed: int = 0,
+        classes: Sequence[str] | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        cache_dir: str | Path | None = None,
+        device: str = "auto",
+        **options: Any,
+    ) -> None:
+        named = prior if isinstance(prior, str) else "linear"
+        config = ExpansionConfig.build(
+            {"ratio": ratio, "method": method, "prior": named, "rng_seed": rng_seed, **options}
+        )
+        self.source: Source = wrap_source(dataset, classes, image_column, label_column)
+        recipe = make_recipe(config, self.source.classes, device)
+        given = None if isinstance(prior, str) else prior
+        if given is not None:
+            recipe = dataclasses.replace(recipe, prior=_own_prior(given))
+        listed = list_seeds(self.source)
+        if listed.bad and config.on_bad_image == "stop":
+            raise BadImage(listed.bad[0])
+        self.bad = listed.bad
+        self.plan: Plan = make_plan(self.source.name, listed, recipe)
+        self.imaginer = Imaginer(recipe, self.source, Cache(Path(cache_dir or default_folder())), given)
+        self._dataset = dataset if not isinstance(dataset, (str, Path)) else None
+        self._transform = transform
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        return self.source.classes
+
+    @property
+    def config(self) -> ExpansionConfig:
+        """All options, defaults resolved."""
+        return self.plan.recipe.config
+
+    @property
+    def targets(self) -> list[int]:
+        """The label of every item, without making any."""
+        seeds = self.plan.seeds
+        return [seed.label for seed in seeds] + [seed.label for seed in seeds for _ in range(self.config.ratio)]
+
+    def __len__(self) -> int:
+        return len(self.plan.seeds) * (1 + self.config.ratio)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Many items at once; what is missing is made in common blocks. DataLoader calls this."""
+        rows = [self._row(index) for index in indices]
+        copies = [(seed, copy) for seed, copy in rows if copy]
+        made = iter(self.imaginer.imagine(copies) if copies else [])
+        return [self._item(seed, next(made) if copy else None) for seed, copy in rows]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+    def provenance(self, index: int) -> Provenance:
+        """Where an item comes from; imagines it if need be."""
+        seed, copy = self._row(index)
+        sample = self.imaginer.imagine([(seed, copy)])[0] if copy else self.imaginer.original(seed)
+        return sample.provenance
+
+    def precompute(self, folder: str | Path, workers: int = 1) -> Summary:
+        """Make everything now, as WebDataset shards in ``folder``. Run again = resume.
+
+        Args:
+            folder: Output folder; refused if it holds another expansion.
+            workers: Processes. Above 1 the calling script needs the usual ``if __name__ == "__main__":``.
+        """
+
+        def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
+            return run_local(task, ids, workers)
+
+        return run(self.plan, self.source, self.imaginer.cache, Path(folder), engine, self.bad, self.imaginer)
+
+    def _row(self, index: int) -> tuple[Seed, int]:
+        size, count, ratio = len(self), len(self.plan.seeds), self.config.ratio
+        if not -size <= index < size:
+            raise IndexError(f"index {index} of {size} items")
+        index %= size
+        if index < count:
+            return self.plan.seeds[index], 0
+        seed, copy = divmod(index - count, ratio)
+        return self.plan.seeds[seed], copy + 1
+
+    def _item(self, seed: Seed, made: Sample | None) -> Any:
+        if isinstance(self.source, HuggingFaceSource):
+            return self._row_item(seed, made)
+        if made is None and self._dataset is not None and self._transform is None:
+            return self._dataset[seed.index]
+        image = self.source.image(seed.index) if made is None else made.open()
+        return _transformed(self._dataset, self._transform, image, seed.label)
+
+    def _row_item(self, seed: Seed, made: Sample | None) -> Any:
+        assert isinstance(self.source, HuggingFaceSource)
+        row = dict(self.source.rows[seed.index])
+        row[self.source.image_column] = self.source.image(seed.index) if made is None else made.open()
+        if self._transform is not None:
+            return self._transform(row)
+        if made is None and self._dataset is not None:
+            return self._dataset[seed.index]
+        set_transform = _format_transform(self._dataset)
+        if set_transform is None:
+            return row
+        return {name: values[0] for name, values in set_transform({k: [v] for k, v in row.items()}).items()}
+
+
+def load_expanded(folder: str | Path, transform: Callable[[Any], Any] | None = None) -> LoadedDataset:
+    """Open an expanded folder as a map-style dataset of ``(image, label)``.
+
+    Args:
+        folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote.
+        transform: Applied to every picture.
+
+    Raises:
+        ShardError: If the folder is not a finished expansion.
+    """
+    return LoadedDataset(Path(folder), transform)
+
+
+class LoadedDataset(Dataset[tuple[Any, int]]):
+    """The samples of an expanded folder; see :func:`load_expanded`."""
+
+    def __init__(self, folder: Path, transform: Callable[[Any], Any] | None = None) -> None:
+        self._reader = ShardReader(folder)
+        self.transform = transform
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        return self._reader.classes
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        index = index + len(self) if index < 0 else index
+        image = images.read_rgb(self._reader.image_bytes(index), self._reader.key(index))
+        return (self.transform(image) if self.transform else image), self._reader.label(index)
+
+    def provenance(self, index: int) -> Provenance:
+        """Where a sample comes from."""
+        return self._reader.provenance(index)
+
+
+def expand(
+    source: Any,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    limit: int | None = None,
+    cache_dir: str | Path | None = None,
+    device: str = "auto",
+    config: ExpansionConfig | Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Summary:
+    """Expand a dataset into a folder of WebDataset shards: the command ``gif-datasets expand`` as a function.
+
+    Args:
+        source: A source's text, or a dataset object.
+        out: Output folder. Run again = resume.
+        workers: Worker processes. Above 1 the calling script needs the usual ``if __name__ == "__main__":``.
+        limit: Use this many seeds, spread evenly.
+        cache_dir: Where imagined samples are kept.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        config: Options as an object or mapping; ``options`` override it.
+        progress: Wraps the loops over seeds and shards, for progress bars.
+        options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     summary = expand("demo", folder, ratio=1, prior="linear", limit=20)
+        >>> summary.originals, summary.synthetic
+        (20, 20)
+    """
+    base = config.to_json() if isinstance(config, ExpansionConfig) else dict(config or {})
+    settled = ExpansionConfig.build({**base, **options})
+    opened = wrap_source(source)
+    recipe = make_recipe(settled, opened.classes, device)
+    show = progress or _silent
+    listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
+    if listed.bad and settled.on_bad_image == "stop":
+        raise BadImage(f"{listed.bad[0]} (to go on without it: --set on_bad_image=skip)")
+
+    def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
+        return iter(show(run_local(task, ids, workers), "making shards", len(ids)))
+
+    cache = Cache(Path(cache_dir or default_folder()))
+    return run(make_plan(opened.name, listed, recipe), opened, cache, Path(out), engine, listed.bad)
+
+
+Progress = Callable[..., Any]
+"""``progress(iterable, title, total=None)`` returns the iterable, wrapped."""
+
+
+def _silent(rows: Any, title: str, total: int | None = None) -> Any:
+    return rows
+
+
+def _own_prior(prior: Prior) -> PriorInfo:
+    key = getattr(prior, "key", None)
+    if not isinstance(key, str) or not key:
+        raise ConfigError(
+            f"a prior of your own needs a 'key': a text that changes whenever its results do; {type(prior).__name__} has none"
+        )
+    return PriorInfo(type(prior).__name__, (), None, digest(["own", key]))
+
+
+def _transformed(dataset: Any, transform: Callable[[Any], Any] | None, image: Any, label: int) -> tuple[Any, Any]:
+    """Apply the given transform, or those of the wrapped torchvision dataset, to one copy."""
+    if transform is not None:
+        return transform(image), label
+    owner = dataset
+    while owner is not None and not hasattr(owner, "transforms") and not hasattr(owner, "transform"):
+        owner = getattr(owner, "dataset", None)  # Subset and the like
+    both = getattr(owner, "transforms", None)
+    if both is not None:
+        pair: tuple[Any, Any] = both(image, label)
+        return pair
+    single = getattr(owner, "transform", None)
+    return (single(image) if callable(single) else image), label
+
+
+def _format_transform(dataset: Any) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]] | None:
+    """The function of ``Dataset.set_transform``, if one is set."""
+    if dataset is None or not is_hugging_face(dataset) or dataset.format.get("type") != "custom":
+        return None
+    found: Callable[[dict[str, list[Any]]], dict[str, list[Any]]] | None = dataset.format["format_kwargs"]["transform"]
+    return found

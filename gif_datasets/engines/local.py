@@ -1,0 +1,65 @@
+"""Run shard tasks on this machine: in this process, or in a pool of worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from gif_datasets.errors import EngineError
+
+Result = TypeVar("Result")
+
+
+def run_local(task: Callable[[int], Result], ids: Sequence[int], workers: int = 1) -> Iterator[Result]:
+    """Yield ``task(id)`` for every id, as they finish.
+
+    Args:
+        task: Picklable when ``workers`` is above 1.
+        ids: What to run.
+        workers: Processes; 1 runs in this process. Each loads the prior once.
+
+    Raises:
+        EngineError: If a worker process dies. What other workers finished is kept.
+    """
+    workers = min(workers, len(ids))
+    if workers <= 1:
+        yield from map(task, ids)
+        return
+    # spawn: forking a process whose torch already runs threads can hang, and cannot use CUDA
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (task,))
+    try:
+        for future in as_completed([pool.submit(_run_in_worker, item) for item in ids]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise EngineError(
+            "a worker process died (killed, or out of memory); run the same command again to go on,"
+            f" with fewer than --workers {workers} if memory is short"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def default_workers(device: str) -> int:
+    """One worker per CPU this process may use; one on an accelerator."""
+    if device != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_task: Callable[[int], object] | None = None
+
+
+def _start_worker(task: Callable[[int], object]) -> None:
+    global _task
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
+    _task = task
+
+
+def _run_in_worker(item: int) -> object:
+    assert _task is not None
+    return _task(item)

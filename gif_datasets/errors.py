@@ -1,0 +1,63 @@
+"""Every error the package raises on purpose.
+
+    GifDatasetsError
+    ├── UsageError (ValueError)      wrong usage or bad input: the command line exits with 2
+    │   ├── ConfigError              an option's name or value
+    │   ├── SourceError              a seed dataset that cannot be read as one
+    │   │   └── BadImage             one picture that cannot be read
+    │   └── PlanMismatch             an output folder that holds another expansion
+    ├── PriorError                   a prior that is missing, foreign or damaged
+    ├── CacheError                   a cache folder that cannot be used
+    ├── ShardError                   shards that are missing, damaged or foreign
+    ├── EngineError                  a worker that died
+    └── MissingExtra (ImportError)   an optional dependency; the message is the command that installs it
+"""
+
+from __future__ import annotations
+
+
+class GifDatasetsError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class UsageError(GifDatasetsError, ValueError):
+    """Wrong usage or bad input: something the caller can mend."""
+
+
+class ConfigError(UsageError):
+    """An unknown option, or a value outside its range."""
+
+
+class SourceError(UsageError):
+    """A seed dataset that cannot be read as one."""
+
+
+class BadImage(SourceError):
+    """One picture that cannot be read."""
+
+
+class PlanMismatch(UsageError):
+    """An output folder that already holds an expansion of another plan."""
+
+
+class PriorError(GifDatasetsError):
+    """A prior that is missing, foreign or damaged."""
+
+
+class CacheError(GifDatasetsError):
+    """A cache folder that cannot be used."""
+
+
+class ShardError(GifDatasetsError):
+    """Shards that are missing, damaged or foreign."""
+
+
+class EngineError(GifDatasetsError):
+    """A worker that died before its work was done."""
+
+
+class MissingExtra(GifDatasetsError, ImportError):
+    """An optional dependency is absent."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'gif_datasets[{extra}]'")

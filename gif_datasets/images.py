@@ -1,0 +1,129 @@
+"""Any picture to 8-bit RGB, on purpose.
+
+    EXIF orientation            applied
+    palette, transparency       composited over white
+    grey, 1-bit, CMYK, YCbCr    converted
+    16-bit grey                 divided by 257 (65,535 becomes 255)
+    32-bit integer grey         as 16-bit
+    float grey                  [0, 1] scaled to [0, 255]; larger values clipped
+    animated                    first frame
+    over 100 megapixels         refused, as a decompression bomb
+    empty, truncated, no image  refused
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gif_datasets.errors import BadImage
+
+MAX_PIXELS = 100_000_000
+
+
+def read_rgb(file: Path | bytes, name: str) -> Image.Image:
+    """Read a picture as 8-bit RGB.
+
+    Args:
+        file: A path, or the file's bytes.
+        name: What to call it in an error.
+
+    Raises:
+        BadImage: If it is empty, truncated, too large or no picture.
+    """
+    with _as_bad_image(name):
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            return to_rgb(image, name)
+
+
+def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
+    """Convert an open picture to 8-bit RGB; the table is in the module's docstring.
+
+    Raises:
+        BadImage: If its pixels cannot be read, or are too many.
+    """
+    with _as_bad_image(name):
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
+        if getattr(image, "is_animated", False):
+            image.seek(0)
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+        if image.has_transparency_data:
+            layer = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return image.convert("RGB")
+
+
+def from_array(value: Any, name: str = "image") -> Image.Image:
+    """RGB picture of an array or tensor: ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, uint8 or float in [0, 1]."""
+    array = np.asarray(value)
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise BadImage(f"{name}: an array of shape {array.shape} is no picture")
+    if array.dtype != np.uint8:
+        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise BadImage(f"{name}: an array of {array.dtype} must hold floats in [0, 1] or be uint8")
+        array = (array * 255).round().astype(np.uint8)
+    return to_rgb(Image.fromarray(array), name)
+
+
+def encode(pixels: np.ndarray, image_format: str, jpeg_quality: int) -> bytes:
+    """Encode ``(H, W, 3)`` uint8 as ``png``, ``webp`` (lossless) or ``jpg``; no metadata, so bytes depend on pixels."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    if image_format == "png":
+        image.save(buffer, "PNG", compress_level=6)
+    elif image_format == "webp":
+        image.save(buffer, "WEBP", lossless=True, quality=80)
+    else:
+        image.save(buffer, "JPEG", quality=jpeg_quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def _eight_bits(array: np.ndarray, mode: str) -> np.ndarray:
+    if mode.startswith("F"):
+        finite = np.nan_to_num(array, nan=0.0, posinf=1.0, neginf=0.0)
+        return (np.clip(finite, 0, 1) * 255).round().astype(np.uint8)
+    return (np.clip(array.astype(np.int64), 0, 65_535) / 257).round().astype(np.uint8)
+
+
+@contextmanager
+def _as_bad_image(name: str) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels are what counts
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            yield
+        except BadImage:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise BadImage(f"{name}: too many pixels (a decompression bomb?)") from error
+        except UnidentifiedImageError as error:
+            raise BadImage(f"{name}: not a picture") from error
+        except FileNotFoundError as error:
+            raise BadImage(f"{name}: no such file") from error
+        # Pillow's decoders raise all of these on hostile bytes.
+        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
+            raise BadImage(f"{name}: unreadable ({error or type(error).__name__})") from error
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether the file's name ends like a picture that Pillow reads."""
+    return os.path.splitext(name)[1].lower() in _extensions()
+
+
+def _extensions() -> set[str]:
+    return {ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN} - {".pdf", ".eps", ".ps"}

@@ -1,0 +1,75 @@
+"""A picture to look at before the long run: each seed beside its imagined copies."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from gif_datasets import atomic
+from gif_datasets.imagine import Imaginer
+from gif_datasets.types import Seed
+
+CELL = 96
+GAP = 6
+LABEL_WIDTH = 130
+HEADER = 22
+INK, SOFT, PAPER, RULE = "#1a1a1a", "#666666", "#ffffff", "#d0d0d0"
+
+
+def choose_seeds(seeds: Sequence[Seed], rows: int) -> list[Seed]:
+    """Up to ``rows`` seeds, classes in turn, each class from its first."""
+    by_class: dict[int, list[Seed]] = {}
+    for seed in seeds:
+        by_class.setdefault(seed.label, []).append(seed)
+    chosen: list[Seed] = []
+    turn = 0
+    while len(chosen) < min(rows, len(seeds)):
+        chosen += [members[turn] for _, members in sorted(by_class.items()) if turn < len(members)]
+        turn += 1
+    return chosen[:rows]
+
+
+def save_preview(imaginer: Imaginer, seeds: Sequence[Seed], path: Path, rows: int = 10) -> None:
+    """Draw seeds and all their copies, one row a seed, and save it atomically as PNG."""
+    chosen = choose_seeds(seeds, rows)
+    ratio = imaginer.recipe.config.ratio
+    made = iter(imaginer.imagine([(seed, copy) for seed in chosen for copy in range(1, ratio + 1)]))
+    width = LABEL_WIDTH + (1 + ratio) * (CELL + GAP) + 2 * GAP
+    sheet = Image.new("RGB", (width, HEADER + len(chosen) * (CELL + GAP) + GAP), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    draw.text((LABEL_WIDTH, 4), "seed", INK, font=font)
+    draw.text((LABEL_WIDTH + CELL + 3 * GAP, 4), f"imagined copies ({imaginer.recipe.config.method})", INK, font=font)
+    for row, seed in enumerate(chosen):
+        top = HEADER + row * (CELL + GAP)
+        name = _fitted(draw, imaginer.recipe.classes[seed.label], font)
+        draw.text((GAP, top + CELL // 2 - 8), name, SOFT, font=font)
+        sheet.paste(_cell(imaginer.source.image(seed.index)), (LABEL_WIDTH, top))
+        for copy in range(ratio):
+            left = LABEL_WIDTH + (copy + 1) * (CELL + GAP) + 2 * GAP
+            sheet.paste(_cell(next(made).open().convert("RGB")), (left, top))
+    line = LABEL_WIDTH + CELL + GAP + GAP // 2
+    draw.line((line, 0, line, sheet.height), RULE)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    atomic.write_bytes(path, buffer.getvalue())
+
+
+def _cell(image: Image.Image) -> Image.Image:
+    """Fit into a square cell; small pictures are enlarged without blurring what is there."""
+    scale = CELL / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    cell = Image.new("RGB", (CELL, CELL), PAPER)
+    cell.paste(image.resize(size, smooth), ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
+    return cell
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    if draw.textlength(text, font=font) <= LABEL_WIDTH - 2 * GAP:
+        return text
+    while text and draw.textlength(text + "…", font=font) > LABEL_WIDTH - 2 * GAP:
+        text = text[:-1]
+    return text + "…"

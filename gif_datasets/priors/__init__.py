@@ -1,0 +1,121 @@
+"""Priors by name or folder.
+
+A prior folder holds ``prior.json`` and what it names::
+
+    {"format": 1, "name": "embedded", "family": "unclip", "clip": "clip", "decoder": "unclip", "image_size": 32, ...}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gif_datasets.config import METHODS, closest
+from gif_datasets.errors import ConfigError, PriorError
+from gif_datasets.fingerprint import digest, digest_folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from gif_datasets.priors.base import Prior
+
+PRIOR_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PriorInfo:
+    """What is known of a prior before it is loaded.
+
+    Attributes:
+        name: Its name.
+        family: ``"unclip"``; says which methods fit.
+        folder: Where its weights are; None for a prior without weights.
+        digest: Content digest of the folder (or of the code's version, without weights).
+        card: The rest of ``prior.json``: licence, data, measures.
+    """
+
+    name: str
+    families: tuple[str, ...]
+    folder: Path | None
+    digest: str
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def embedded_folder() -> Path:
+    """The folder of the prior that ships in the package."""
+    return Path(str(files("gif_datasets"))) / "assets" / "priors" / "embedded"
+
+
+def names() -> tuple[str, ...]:
+    """Names of the priors that ship in the package."""
+    return ("embedded", "linear")
+
+
+def find_prior(name_or_path: str) -> PriorInfo:
+    """Find a prior by name, or by the path of its folder.
+
+    Raises:
+        ConfigError: If there is neither.
+        PriorError: If the folder is not a prior's.
+    """
+    if name_or_path == "linear":
+        return PriorInfo("linear", ("unclip",), None, digest(["linear", 1]), {"summary": _LINEAR, "license": "Apache-2.0"})
+    folder = embedded_folder() if name_or_path == "embedded" else Path(name_or_path)
+    if name_or_path not in names() and not folder.is_dir():
+        raise ConfigError(f"unknown prior {name_or_path!r}, and no such folder{closest(name_or_path, names())}")
+    card = _read_card(folder)
+    return PriorInfo(card["name"], (card["family"],), folder, digest_folder(folder), card)
+
+
+def check_fit(info: PriorInfo, method: str) -> None:
+    """Raise ConfigError unless ``method`` works on the prior."""
+    family = METHODS[method].family
+    if family not in info.families:
+        fitting = [name for name, entry in METHODS.items() if entry.family in info.families]
+        raise ConfigError(
+            f"method {method!r} needs a prior of family {family!r}, but {info.name!r} is of {info.families[0]!r};"
+            f" methods that fit: {', '.join(fitting) or 'none'}"
+        )
+
+
+def load_prior(info: PriorInfo, device: torch.device) -> Prior:
+    """Load a prior's weights."""
+    if info.folder is None:
+        from gif_datasets.priors.linear import LinearPrior
+
+        return LinearPrior()
+    return _LOADERS[info.card["family"]](info.folder, info.card, device)
+
+
+def _load_unclip(folder: Path, card: dict[str, Any], device: torch.device) -> Prior:
+    from gif_datasets.priors.unclip import UnclipPrior
+
+    return UnclipPrior(folder / card["clip"], folder / card["decoder"], card["image_size"], device)
+
+
+_LOADERS: dict[str, Callable[[Path, dict[str, Any], torch.device], Prior]] = {"unclip": _load_unclip}
+_LINEAR = "no weights: an 8 x 8 thumbnail as latent; for trying things out and for tests"
+_FIELDS = {"name": str, "family": str, "clip": str, "decoder": str, "image_size": int}
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    path = folder / "prior.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PriorError(f"{folder} is not a prior's folder: cannot read prior.json ({error})") from error
+    if not isinstance(card, dict) or card.get("format") != PRIOR_FORMAT:
+        raise PriorError(f"{path} is not of format {PRIOR_FORMAT}; this version cannot read it")
+    for name, kind in _FIELDS.items():
+        if not isinstance(card.get(name), kind):
+            raise PriorError(f"{path}: {name!r} must be {kind.__name__}, got {card.get(name)!r}")
+    if card["family"] not in _LOADERS:
+        raise PriorError(f"{path}: unknown family {card['family']!r}; known: {', '.join(_LOADERS)}")
+    for name in ("clip", "decoder"):
+        if not (folder / card[name]).resolve().is_relative_to(folder.resolve()):
+            raise PriorError(f"{path}: {name!r} leaves the folder: {card[name]!r}")
+    return card

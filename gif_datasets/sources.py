@@ -1,0 +1,427 @@
+"""Seed datasets: a folder per class, torchvision, Hugging Face, expanded shards, `demo`, or any map-style dataset.
+
+A source is opened from a text (`open_source`) or from an object (`wrap_source`), then listed once (`list_seeds`), which
+reads every picture, gives each its content key, and names those that cannot be read.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from gif_datasets import images
+from gif_datasets.config import closest
+from gif_datasets.errors import BadImage, MissingExtra, SourceError
+from gif_datasets.fingerprint import digest, digest_pixels
+from gif_datasets.types import Seed
+
+
+class Source(Protocol):
+    """A labelled image dataset as this package reads it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def label(self, index: int) -> int:
+        """Class index of one sample."""
+        ...
+
+    def origin(self, index: int) -> str:
+        """Where the sample is, for messages and provenance."""
+        ...
+
+    def image(self, index: int) -> Image.Image:
+        """One picture as 8-bit RGB; raises BadImage."""
+        ...
+
+
+@dataclass(frozen=True)
+class SeedList:
+    """The readable samples of a source, and a message for each of the others."""
+
+    seeds: tuple[Seed, ...]
+    bad: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Digest of every seed's key and label, in order."""
+        return digest([[seed.key, seed.label] for seed in self.seeds])
+
+
+def list_seeds(source: Source, limit: int | None = None, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> SeedList:
+    """Read every picture of ``source`` once; key it by its pixels.
+
+    Args:
+        source: The seed dataset.
+        limit: Take this many, spread evenly over the source.
+        progress: Wraps the loop, for a progress bar.
+
+    Raises:
+        SourceError: If nothing can be read, or labels and class names disagree.
+    """
+    count = len(source)
+    indices = range(count) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
+    seeds, bad = [], []
+    for index in progress(indices):
+        try:
+            pixels = np.asarray(source.image(index))
+        except BadImage as error:
+            bad.append(str(error))
+            continue
+        label = source.label(index)
+        if not 0 <= label < len(source.classes):
+            raise SourceError(
+                f"{source.origin(index)} has label {label}, but {source.name} names {len(source.classes)} classes"
+            )
+        seeds.append(Seed(index, digest_pixels(pixels), label, source.origin(index)))
+    if not seeds:
+        raise SourceError(f"no readable picture in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
+    return SeedList(tuple(seeds), tuple(bad))
+
+
+# --- from a text --------------------------------------------------------------------------------------------------
+
+
+def open_source(spec: str) -> Source:
+    """Open a source by its text form.
+
+    Args:
+        spec: A folder with one sub-folder per class; ``torchvision:NAME?split=..&root=..``;
+            ``hf:NAME?config=..&split=..&image=..&label=..``; a folder of expanded shards; ``demo``.
+
+    Raises:
+        SourceError: If it cannot be opened, with the reason and what would work.
+    """
+    if spec == "demo":
+        return FolderSource(Path(str(files("gif_datasets"))) / "assets" / "demo", "demo")
+    scheme, colon, rest = spec.partition(":")
+    if colon and scheme in _SCHEMES:
+        name, _, query = rest.partition("?")
+        return _SCHEMES[scheme](name, dict(urllib.parse.parse_qsl(query, keep_blank_values=True)))
+    folder = Path(spec)
+    if not folder.is_dir():
+        raise SourceError(
+            f"no such folder: {spec!r}; a source is a folder with one sub-folder per class, demo, torchvision:NAME or hf:NAME"
+        )
+    if (folder / "manifest.json").is_file():
+        return ShardSource(folder)
+    return FolderSource(folder, folder.name)
+
+
+class FolderSource:
+    """A folder with one sub-folder per class, like torchvision's ``ImageFolder``; classes sorted by name."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.folder = folder
+        try:
+            groups = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+            members = [sorted(_pictures(group)) for group in groups]
+        except OSError as error:
+            raise SourceError(f"cannot list {folder}: {error.strerror}") from error
+        self.classes = tuple(group.name for group in groups)
+        self._paths = [path for paths in members for path in paths]
+        self._labels = [label for label, paths in enumerate(members) for _ in paths]
+        if not groups:
+            raise SourceError(f"{folder} has no sub-folders; a source has one sub-folder of pictures per class")
+        if not self._paths:
+            raise SourceError(f"no pictures in the sub-folders of {folder} (looked for .png, .jpg, .webp and others)")
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def label(self, index: int) -> int:
+        """Class index of one sample."""
+        return self._labels[index]
+
+    def origin(self, index: int) -> str:
+        """Path below the folder."""
+        return self._paths[index].relative_to(self.folder).as_posix()
+
+    def image(self, index: int) -> Image.Image:
+        """One picture as 8-bit RGB."""
+        return images.read_rgb(self._paths[index], self.origin(index))
+
+
+def _pictures(folder: Path) -> Iterable[Path]:
+    return (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".") and images.is_picture_name(path.name)
+    )
+
+
+class ShardSource:
+    """The samples of an expanded folder, seeds and copies alike."""
+
+    def __init__(self, folder: Path) -> None:
+        from gif_datasets.shards import ShardReader
+
+        self.name = folder.name
+        self._reader = ShardReader(folder)
+        self.classes = self._reader.classes
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def label(self, index: int) -> int:
+        """Class index of one sample."""
+        return self._reader.label(index)
+
+    def origin(self, index: int) -> str:
+        """The sample's key."""
+        return self._reader.key(index)
+
+    def image(self, index: int) -> Image.Image:
+        """One picture as 8-bit RGB."""
+        return images.read_rgb(self._reader.image_bytes(index), self.origin(index))
+
+
+def _open_torchvision(name: str, options: dict[str, str]) -> Source:
+    import torchvision.datasets as tvd
+
+    known = [entry for entry in tvd.__all__ if inspect.isclass(getattr(tvd, entry))]
+    if name not in known:
+        raise SourceError(f"unknown torchvision dataset {name!r}{closest(name, known)}")
+    factory = getattr(tvd, name)
+    accepted = inspect.signature(factory.__init__).parameters
+    values: dict[str, Any] = {"root": "data", **{key: _scalar(value) for key, value in options.items()}}
+    unknown = [key for key in values if key not in accepted]
+    if unknown:
+        raise SourceError(f"torchvision:{name} takes no {unknown[0]!r}; it takes {', '.join(list(accepted)[1:])}")
+    try:
+        dataset = factory(**values)
+    except Exception as error:  # each dataset raises its own kinds
+        raise SourceError(f"torchvision:{name}: {_one_line(error)}") from error
+    return wrap_source(dataset, name=f"torchvision:{name}")
+
+
+def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtra("datasets", "hf") from error
+    unknown = sorted(set(options) - {"config", "split", "image", "label", "revision"})
+    if unknown:
+        raise SourceError(f"hf:{name} takes no {unknown[0]!r}; it takes config, split, image, label, revision")
+    try:
+        dataset = datasets.load_dataset(
+            name, options.get("config"), split=options.get("split", "train"), revision=options.get("revision")
+        )
+    except Exception as error:  # network, parsing and schema errors of many kinds
+        raise SourceError(f"hf:{name}: {_one_line(error)}") from error
+    return HuggingFaceSource(dataset, options.get("image"), options.get("label"), name=f"hf:{name}")
+
+
+_SCHEMES: dict[str, Callable[[str, dict[str, str]], Source]] = {
+    "torchvision": _open_torchvision,
+    "hf": _open_hugging_face,
+}
+
+
+def _scalar(text: str) -> Any:
+    lowered = {"true": True, "false": False}
+    return lowered.get(text.lower(), int(text) if text.lstrip("-").isdigit() else text)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+# --- from an object -----------------------------------------------------------------------------------------------
+
+
+def wrap_source(
+    dataset: Any,
+    classes: Sequence[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    name: str | None = None,
+) -> Source:
+    """Wrap a torchvision or Hugging Face dataset, or any map-style dataset of ``(image, label)``.
+
+    The dataset's own transforms are set aside: seeds are read as they are stored.
+
+    Args:
+        dataset: The dataset; a text or path is opened by :func:`open_source`.
+        classes: Class names, when the dataset does not say.
+        image_column: Column of the pictures of a Hugging Face dataset, when there are several.
+        label_column: Column of its labels, likewise.
+        name: What to call it.
+
+    Raises:
+        SourceError: If columns or class names cannot be found.
+    """
+    if isinstance(dataset, (str, Path)):
+        return open_source(str(dataset))
+    if is_hugging_face(dataset):
+        return HuggingFaceSource(dataset, image_column, label_column, classes, name or "hugging-face")
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise SourceError(f"a seed dataset must have a length and items, got {type(dataset).__name__}")
+    return MapSource(dataset, classes, name or type(dataset).__name__)
+
+
+def is_hugging_face(dataset: Any) -> bool:
+    """Whether this is a ``datasets.Dataset``, asked without importing ``datasets``."""
+    return hasattr(dataset, "features") and hasattr(dataset, "with_format") and hasattr(dataset, "column_names")
+
+
+def without_transforms(dataset: Any) -> Any:
+    """A shallow copy of a torchvision-like dataset (or ``Subset``) that yields its stored pictures."""
+    bare = copy.copy(dataset)
+    for attribute in ("transform", "target_transform", "transforms"):
+        if hasattr(bare, attribute):
+            setattr(bare, attribute, None)
+    if hasattr(bare, "indices") and hasattr(bare, "dataset"):
+        bare.dataset = without_transforms(bare.dataset)
+    return bare
+
+
+class MapSource:
+    """A map-style dataset of ``(image, label)``; images as PIL, arrays or tensors."""
+
+    def __init__(self, dataset: Any, classes: Sequence[str] | None, name: str) -> None:
+        self.name = name
+        self.dataset = without_transforms(dataset)
+        found = classes or _attribute_below(dataset, "classes")
+        self._labels = _label_list(self.dataset)
+        if found is None:
+            top = max(self._labels, default=-1) if self._labels is not None else -1
+            raise SourceError(
+                f"{name} does not name its classes; pass classes=[...]"
+                + (f" with {top + 1} names, in the order of the labels" if top >= 0 else "")
+            )
+        self.classes = tuple(str(entry) for entry in found)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def label(self, index: int) -> int:
+        """Class index of one sample."""
+        return int(self._labels[index] if self._labels is not None else self._item(index)[1])
+
+    def origin(self, index: int) -> str:
+        """``row N``."""
+        return f"row {index}"
+
+    def image(self, index: int) -> Image.Image:
+        """One picture as 8-bit RGB."""
+        try:
+            value = self._item(index)[0]
+        except OSError as error:
+            raise BadImage(f"{self.origin(index)}: unreadable ({error})") from error
+        name = self.origin(index)
+        return images.to_rgb(value, name) if isinstance(value, Image.Image) else images.from_array(value, name)
+
+    def _item(self, index: int) -> Any:
+        item = self.dataset[index]
+        if not isinstance(item, (tuple, list)) or len(item) < 2:
+            raise SourceError(f"{self.name}[{index}] is no (image, label) pair but {type(item).__name__}")
+        return item
+
+
+def _attribute_below(dataset: Any, attribute: str) -> Any:
+    while dataset is not None:
+        if getattr(dataset, attribute, None):
+            return getattr(dataset, attribute)
+        dataset = getattr(dataset, "dataset", None)
+    return None
+
+
+def _label_list(dataset: Any) -> list[int] | None:
+    """All labels without reading pictures, where the dataset keeps them in one of torchvision's usual places."""
+    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+        below = _label_list(dataset.dataset)
+        return None if below is None else [below[i] for i in dataset.indices]
+    for attribute in ("targets", "_labels", "labels", "y"):
+        values = getattr(dataset, attribute, None)
+        if values is not None and len(values) == len(dataset):
+            try:
+                return [int(value) for value in values]
+            except (TypeError, ValueError):
+                continue
+    return None
+
+
+class HuggingFaceSource:
+    """A ``datasets.Dataset`` with an image column and a label column."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        classes: Sequence[str] | None = None,
+        name: str = "hugging-face",
+    ) -> None:
+        import datasets
+
+        if not isinstance(dataset, datasets.Dataset):
+            raise SourceError(f"{name}: expected one split (a datasets.Dataset), got {type(dataset).__name__}; choose one")
+        self.name = name
+        features = dataset.features
+        pictures = [key for key, value in features.items() if isinstance(value, datasets.Image)]
+        self.image_column = _column(name, "image", image_column, pictures, features)
+        named = [key for key, value in features.items() if isinstance(value, datasets.ClassLabel)]
+        likely = named or [key for key in ("label", "labels", "fine_label", "class", "cls", "target") if key in features]
+        self.label_column = _column(name, "label", label_column, likely[:1] if not named else named, features)
+        self.rows = dataset.with_format(None).cast_column(self.image_column, datasets.Image(decode=False))
+        values = self.rows.with_format(None)[self.label_column]
+        feature = features[self.label_column]
+        if isinstance(feature, datasets.ClassLabel):
+            self.classes = tuple(classes or feature.names)
+            self._labels = [int(value) for value in values]
+        else:
+            texts = [str(value) for value in values]
+            self.classes = tuple(classes or sorted(set(texts)))
+            order = {text: index for index, text in enumerate(self.classes)}
+            if all(isinstance(value, int) for value in values):
+                self._labels = list(values) if classes else [order[text] for text in texts]
+            else:
+                self._labels = [order.get(text, -1) for text in texts]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def label(self, index: int) -> int:
+        """Class index of one sample."""
+        return self._labels[index]
+
+    def origin(self, index: int) -> str:
+        """``row N``."""
+        return f"row {index}"
+
+    def image(self, index: int) -> Image.Image:
+        """One picture as 8-bit RGB."""
+        cell = self.rows[index][self.image_column]
+        if not cell or (cell.get("bytes") is None and cell.get("path") is None):
+            raise BadImage(f"{self.origin(index)}: no picture")
+        content = cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
+        return images.read_rgb(content, self.origin(index))
+
+
+def _column(name: str, role: str, asked: str | None, found: Sequence[str], features: Any) -> str:
+    if asked is not None:
+        if asked not in features:
+            raise SourceError(f"{name} has no column {asked!r}; its columns: {', '.join(features)}")
+        return asked
+    if len(found) == 1:
+        return found[0]
+    what = "several" if found else "no"
+    raise SourceError(
+        f"{name} has {what} {role} columns ({', '.join(found or features)}); name one: {role}=COLUMN"
+    )

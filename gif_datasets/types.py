@@ -1,0 +1,103 @@
+"""The values that travel between modules."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One seed sample, without its pixels.
+
+    Attributes:
+        index: Position in the source.
+        key: Content key: digest of size and RGB pixels.
+        label: Class index, into the source's ``classes``.
+        origin: Where the source found it (a relative path, or ``row 17``), for messages and provenance.
+    """
+
+    index: int
+    key: str
+    label: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where one sample of an expanded dataset comes from; its ``KEY.json``.
+
+    Every field is present, with one type, in every sample, so that any reader infers one schema. For a seed sample
+    (``synthetic`` false, ``copy`` 0) the criteria after equal those before, and the gains are 0.
+
+    Attributes:
+        synthetic: False for a seed sample itself.
+        seed_key: Content key of the seed sample.
+        seed_index: Its position in the source.
+        seed_origin: Where the source found it.
+        copy: 0 for the seed itself, 1 to K for its imagined copies.
+        label: Class index, the seed's.
+        class_name: Its name.
+        method: Method that made the sample; ``"none"`` for a seed.
+        prior: Name of the prior.
+        recipe: Digest of everything but the seed that decides the pixels.
+        rng_seed: The run's number.
+        image_sha256: Digest of the stored image file.
+        held_class: Class that prediction consistency was measured on.
+        consistency_before: Probability of that class on the seed's latent.
+        consistency_after: On the perturbed latent.
+        entropy_before: Prediction entropy of the seed's latent, nats.
+        entropy_after: Of the perturbed latent, nats.
+        diversity_before: KL from the mean of the copies before guidance, nats.
+        diversity_after: After guidance, nats.
+    """
+
+    synthetic: bool
+    seed_key: str
+    seed_index: int
+    seed_origin: str
+    copy: int
+    label: int
+    class_name: str
+    method: str
+    prior: str
+    recipe: str
+    rng_seed: int
+    image_sha256: str
+    held_class: int
+    consistency_before: float
+    consistency_after: float
+    entropy_before: float
+    entropy_after: float
+    diversity_before: float
+    diversity_after: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Provenance:
+        """Rebuild from :meth:`to_json`; raises TypeError when a field is missing or unknown."""
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One encoded sample: image file bytes and where they come from."""
+
+    image: bytes
+    provenance: Provenance
+
+    def open(self) -> Image:
+        """Decode the image."""
+        import io
+
+        from PIL import Image
+
+        image = Image.open(io.BytesIO(self.image))
+        image.load()
+        return image

