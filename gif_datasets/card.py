@@ -83,7 +83,7 @@ def _front_matter(manifest: dict[str, Any]) -> str:
     """YAML without a YAML library: every scalar is JSON, which is YAML."""
     split, total = manifest["split"], manifest["samples"]
     size = next((name for bound, name in SIZES if total < bound), "n>1M")
-    names = "".join(f"        '{index}': {json.dumps(name)}\n" for index, name in enumerate(manifest["classes"]))
+    names = "".join(f"          '{index}': {json.dumps(name)}\n" for index, name in enumerate(manifest["classes"]))
     record = "".join(f"    - name: {name}\n      dtype: {kind}\n" for name, kind in _RECORD)
     total_bytes = sum(shard["bytes"] for shard in manifest["shards"])
     return f"""task_categories:

@@ -1,0 +1,22 @@
+"""Datasets that several tests build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+
+
+def hugging_face(folder: Path) -> datasets.Dataset:
+    """The pictures of a class-per-folder tree as a Hugging Face dataset with columns id, picture and kind."""
+    paths = sorted(folder.rglob("*.png"))
+    names = sorted({path.parent.name for path in paths})
+    features = datasets.Features(
+        {"id": datasets.Value("int64"), "picture": datasets.Image(), "kind": datasets.ClassLabel(names=names)}
+    )
+    rows = {
+        "id": list(range(100, 100 + len(paths))),
+        "picture": [str(path) for path in paths],
+        "kind": [names.index(path.parent.name) for path in paths],
+    }
+    return datasets.Dataset.from_dict(rows, features=features)

@@ -1,0 +1,172 @@
+"""The prior that ships: loaded by the code that loads any other, deterministic, and keeping what it is shown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+import gif_datasets
+from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, PriorError
+from gif_datasets.priors import check_fit, embedded_folder, find_prior, load_prior
+from gif_datasets.priors.unclip import UnclipPrior
+from gif_datasets.rng import generator_for
+from gif_datasets.sources import open_source
+from gif_datasets.zeroshot import ZeroShotClassifier
+
+CONFIG = ExpansionConfig(decode_steps=3, decode_batch=4)
+
+
+@pytest.fixture(scope="module")
+def prior() -> UnclipPrior:
+    loaded = load_prior(find_prior("embedded"), torch.device("cpu"))
+    assert isinstance(loaded, UnclipPrior)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def demo() -> tuple[list[Image.Image], torch.Tensor]:
+    source = open_source("demo")
+    return [source.image(i) for i in range(200)], torch.tensor([source.label(i) for i in range(200)])
+
+
+@pytest.fixture(scope="module")
+def latents(prior: UnclipPrior, demo: tuple[list[Image.Image], torch.Tensor]) -> torch.Tensor:
+    return torch.cat([prior.encode(demo[0][i : i + 20]) for i in range(0, 200, 20)])
+
+
+def classifier(prior: UnclipPrior) -> ZeroShotClassifier:
+    return prior.classifier(open_source("demo").classes, CONFIG)
+
+
+def test_weights_are_safetensors_only_and_small_enough() -> None:
+    """Nothing in the folder can run code, and the package's assets stay under 90 MB."""
+    folder = embedded_folder()
+    assert {p.suffix for p in folder.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".md"}
+    assert sum(p.stat().st_size for p in folder.parents[1].rglob("*") if p.is_file()) < 100e6
+
+
+def test_open_clip_loads_it_by_its_own_name(prior: UnclipPrior) -> None:
+    """open_clip's own functions read the folder and give the same latents and the same text embeddings."""
+    folder = embedded_folder() / "clip"
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        f"local-dir:{folder}", text_cfg={**config, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    )
+    image = open_source("demo").image(3)
+    with torch.no_grad():
+        expected = model.eval().encode_image(preprocess(image)[None])
+    torch.testing.assert_close(prior.encode([image]), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_scores_are_open_clip_s(prior: UnclipPrior, latents: torch.Tensor) -> None:
+    """Zero-shot scores equal open_clip's classifier: normalised image, averaged prompts, its logit scale."""
+    names = open_source("demo").classes
+    tokens = [prior.clip.tokenizer([template.format(name) for template in CONFIG.templates]) for name in names]
+    rows = []
+    with torch.no_grad():
+        for batch in tokens:
+            mean = prior.clip.model.encode_text(batch, normalize=True).mean(0)
+            rows.append(mean / mean.norm())
+    unit = latents / latents.norm(dim=-1, keepdim=True)
+    expected = (prior.clip.model.logit_scale.exp() * unit @ torch.stack(rows).T).softmax(-1)
+    torch.testing.assert_close(classifier(prior).scores(latents), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_zero_shot_accuracy_on_the_demo(
+    prior: UnclipPrior, demo: tuple[list[Image.Image], torch.Tensor], latents: torch.Tensor
+) -> None:
+    """Names of classes alone recognise most of the 200 reserved seeds (67.5% of the 10,000 test images)."""
+    assert latents.shape == (200, 1280)
+    assert abs(latents.norm(dim=1).mean() - 10) < 1
+    accuracy = (classifier(prior).scores(latents).argmax(1) == demo[1]).float().mean()
+    assert accuracy > 0.58
+
+
+def decode(prior: UnclipPrior, latents: torch.Tensor, keys: Sequence[str]) -> torch.Tensor:
+    generators = [generator_for(0, key, "decode", 1) for key in keys]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return prior.decode(latents, generators, CONFIG)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_decoding_is_deterministic_and_independent_of_companions(prior: UnclipPrior, latents: torch.Tensor) -> None:
+    """In a block of one size a picture has the same bits, whatever its companions and place."""
+    first = decode(prior, latents[:4], "abcd")
+    assert first.shape == (4, 3, 32, 32)
+    assert 0 <= first.min() <= first.max() <= 1
+    assert torch.equal(first, decode(prior, latents[:4], "abcd"))
+    moved = decode(prior, latents[[9, 2, 0, 7]], "xcay")
+    assert torch.equal(moved[1], first[2])
+    assert torch.equal(moved[2], first[0])
+
+
+def test_another_block_size_differs_by_rounding_only(prior: UnclipPrior, latents: torch.Tensor) -> None:
+    """Alone or among others, a picture is the same at more than 45 dB."""
+    many = decode(prior, latents[:6], "abcdef")
+    alone = decode(prior, latents[2:3], "c")
+    error = ((many[2] - alone[0]) ** 2).mean()
+    assert error == 0 or -10 * torch.log10(error) > 45
+
+
+def test_pictures_follow_their_latents(
+    prior: UnclipPrior, demo: tuple[list[Image.Image], torch.Tensor], latents: torch.Tensor
+) -> None:
+    """A decoded picture lies nearer to its own seed's latent than to another's, far more often than by chance."""
+    chosen = list(range(0, 200, 10))
+    pictures = torch.cat([decode(prior, latents[chosen[i : i + 4]], "abcd") for i in range(0, 20, 4)])
+    arrays = (pictures * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    again = prior.encode([Image.fromarray(array) for array in arrays])
+    similarity = torch.nn.functional.cosine_similarity(again[:, None], latents[chosen][None], dim=-1)
+    assert (similarity.argmax(1) == torch.arange(20)).float().mean() > 0.4
+
+
+def test_guided_expansion_raises_its_criteria(seed_folder: Path) -> None:
+    """On the real classifier, guidance raises entropy and diversity of the latents over the random start."""
+    expanded = ExpandedDataset("demo", ratio=2, decode_steps=1, cache_dir=seed_folder / "cache")
+    records = [r for r in (expanded.provenance(200 + i) for i in range(0, 24)) if r.synthetic]
+    before = np.mean([r.entropy_before + r.consistency_before + r.diversity_before for r in records])
+    after = np.mean([r.entropy_after + r.consistency_after + r.diversity_after for r in records])
+    assert after > before + 0.05
+
+
+def test_a_prior_folder_of_one_s_own(tmp_path: Path, seed_folder: Path) -> None:
+    """A copy of the folder works by its path; what is wrong in it is named."""
+    folder = tmp_path / "mine"
+    shutil.copytree(embedded_folder(), folder)
+    assert find_prior(str(folder)).digest == find_prior("embedded").digest
+    card = json.loads((folder / "prior.json").read_text())
+    for change, words in (
+        ({"format": 2}, "format 1"),
+        ({"family": "gan"}, "gan"),
+        ({"decoder": "../elsewhere"}, "leaves the folder"),
+        ({"image_size": "32"}, "image_size"),
+    ):
+        (folder / "prior.json").write_text(json.dumps({**card, **change}))
+        with pytest.raises(PriorError, match=words):
+            find_prior(str(folder))
+    (folder / "prior.json").write_text(json.dumps(card))
+    next((folder / "unclip" / "unet").glob("*.safetensors")).unlink()
+    assert find_prior(str(folder)).digest != find_prior("embedded").digest
+    with pytest.raises(PriorError, match="decoder"):
+        load_prior(find_prior(str(folder)), torch.device("cpu"))
+    with pytest.raises(PriorError, match=r"prior\.json"):
+        gif_datasets.expand(str(seed_folder), tmp_path / "out", prior=str(seed_folder))
+
+
+def test_methods_and_priors_must_fit() -> None:
+    """A method on a prior of another family is refused before anything is loaded."""
+    import dataclasses
+
+    with pytest.raises(ConfigError, match="family"):
+        check_fit(dataclasses.replace(find_prior("linear"), families=("mae",)), "gif-unclip")

@@ -1,0 +1,72 @@
+"""Canonical JSON and digests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gif_datasets.fingerprint import canonical_json, digest, digest_folder, digest_pixels
+from gif_datasets.rng import generator_for
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_canonical_json_is_json_and_stable(value: Any) -> None:
+    """It parses back to the same value and to the same text."""
+    text = canonical_json(value)
+    assert json.loads(text) == value
+    assert canonical_json(json.loads(text)) == text
+    assert text.isascii()
+
+
+@given(st.dictionaries(st.text(), st.integers(), min_size=2))
+def test_order_of_keys_does_not_matter(value: dict[str, int]) -> None:
+    """Insertion order leaves no trace."""
+    assert digest(value) == digest(dict(reversed(value.items())))
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1: 2}, {"a": object()}, [b"x"], {"a": {"b": {3: 4}}}])
+def test_what_cannot_be_keyed_is_an_error(value: Any) -> None:
+    """Nothing is keyed by its repr or address."""
+    with pytest.raises((TypeError, ValueError)):
+        digest(value)
+
+
+def test_pixel_digest_knows_the_shape() -> None:
+    """The same bytes in another shape are another picture."""
+    pixels = np.arange(2 * 6 * 3, dtype=np.uint8)
+    assert digest_pixels(pixels.reshape(2, 6, 3)) != digest_pixels(pixels.reshape(6, 2, 3))
+
+
+def test_folder_digest_sees_contents_and_names(tmp_path: Path) -> None:
+    """Renaming or changing a file changes it; hidden files do not."""
+    (tmp_path / "a").write_text("1")
+    first = digest_folder(tmp_path)
+    (tmp_path / ".hidden").write_text("x")
+    assert digest_folder(tmp_path) == first
+    (tmp_path / "a").write_text("2")
+    second = digest_folder(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert len({first, second, digest_folder(tmp_path)}) == 3
+
+
+def test_generators_are_pure_functions_of_their_arguments() -> None:
+    """Global state has no part in them, and each argument changes the draw."""
+    torch.manual_seed(1)
+    a = torch.rand(4, generator=generator_for(0, "k", "noise", 1))
+    torch.manual_seed(2)
+    assert torch.equal(a, torch.rand(4, generator=generator_for(0, "k", "noise", 1)))
+    for other in [(1, "k", "noise", 1), (0, "l", "noise", 1), (0, "k", "bias", 1), (0, "k", "noise", 2)]:
+        assert not torch.equal(a, torch.rand(4, generator=generator_for(*other)))

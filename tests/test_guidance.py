@@ -1,0 +1,182 @@
+"""Guidance: equal to a literal Algorithm 1, inside the ball, independent of the batch, and not frozen by the clamp."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from gif_datasets import criteria
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.guidance import draw, guide
+from gif_datasets.perturb import perturb, project
+from gif_datasets.zeroshot import ZeroShotClassifier
+
+D, C, K = 12, 4, 3
+
+
+@pytest.fixture
+def classifier() -> ZeroShotClassifier:
+    rows = torch.randn(C, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return ZeroShotClassifier(F.normalize(rows, dim=-1), 8.0)
+
+
+def latents(count: int) -> torch.Tensor:
+    return torch.randn(count, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("projection", ["post-step", "straight-through", "literal"])
+@pytest.mark.parametrize("held", ["prediction", "label"])
+@pytest.mark.parametrize("epsilon", [0.1, 1.5])
+def test_agrees_with_the_literal_algorithm(
+    projection: str, held: str, epsilon: float, classifier: ZeroShotClassifier
+) -> None:
+    """Batched guidance of several seeds gives what the slow, literal Algorithm 1 gives one seed at a time."""
+    config = ExpansionConfig(ratio=K, epsilon=epsilon, steps=6, projection=projection, held_class=held)
+    f, keys, labels = latents(5), [f"k{i}" for i in range(5)], torch.arange(5) % C
+    guided = guide(f, labels, keys, classifier.scores, config)
+    for i, key in enumerate(keys):
+        expected = reference.gif_unclip(
+            f[i],
+            key,
+            classifier.weights,
+            scale=classifier.logit_scale,
+            copies=K,
+            epsilon=epsilon,
+            steps=6,
+            length=config.step_size * epsilon,
+            projection=projection,
+            held=int(labels[i]) if held == "label" else None,
+        )
+        torch.testing.assert_close(guided.latents[i], torch.stack(expected), rtol=1e-6, atol=1e-6)
+
+
+def test_gradient_agrees_with_the_literal_score(classifier: ZeroShotClassifier) -> None:
+    """The gradient of the batched objective in z and b is that of the literal one."""
+    f = latents(1)[0]
+    z, b = (part[0].double().requires_grad_() for part in draw(["k"], K, (D,), 0))
+    literal = reference.score(f, [(1 + z[i]) * f + b[i] for i in range(K)], classifier.weights, 8.0, None)
+    expected = torch.autograd.grad(literal, (z, b))
+
+    copies = perturb(f[None, None], z[None], b[None])
+    scores, seed = classifier.scores(copies), classifier.scores(f[None])
+    total = (
+        criteria.prediction_consistency(scores, seed.argmax(-1))
+        + criteria.entropy_gain(scores, seed)
+        + criteria.diversity(copies)
+    ).sum()
+    for found, wanted in zip(torch.autograd.grad(total, (z, b)), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
+
+
+def test_result_does_not_depend_on_the_batch(classifier: ZeroShotClassifier) -> None:
+    """A seed's copies are the same alone, among others, and in another order."""
+    config = ExpansionConfig(ratio=K, epsilon=0.5, steps=5)
+    f, keys, labels = latents(6), [f"k{i}" for i in range(6)], torch.zeros(6, dtype=torch.long)
+    together = guide(f, labels, keys, classifier.scores, config).latents
+    order = [4, 2, 0, 5, 1, 3]
+    shuffled = guide(f[order], labels, [keys[i] for i in order], classifier.scores, config).latents
+    torch.testing.assert_close(shuffled, together[order], rtol=1e-9, atol=1e-9)
+    alone = guide(f[2:3], labels[:1], keys[2:3], classifier.scores, config).latents
+    torch.testing.assert_close(alone[0], together[2], rtol=1e-9, atol=1e-9)
+
+
+def test_projection_does_not_kill_the_gradient(classifier: ZeroShotClassifier) -> None:
+    """With the paper's epsilon the literal clamp leaves most coordinates where they started; the default does not."""
+    wide = torch.randn(4, 400, generator=torch.Generator().manual_seed(3)) * 0.25
+    rows = F.normalize(torch.randn(C, 400, generator=torch.Generator().manual_seed(4)), dim=-1)
+    scores, keys, labels = ZeroShotClassifier(rows, 30.0).scores, list("abcd"), torch.zeros(4, dtype=torch.long)
+    moved = {}
+    for projection in ("literal", "post-step"):
+        config = ExpansionConfig(ratio=K, epsilon=0.1, steps=10, projection=projection)
+        start = guide(wide, labels, keys, scores, dataclasses.replace(config, steps=0))
+        end = guide(wide, labels, keys, scores, config)
+        moved[projection] = ((end.latents - start.latents).abs() > 1e-6).float().mean().item()
+    assert moved["literal"] < 0.15
+    assert moved["post-step"] > 0.3
+
+
+@pytest.mark.parametrize("projection", ["post-step", "straight-through"])
+def test_guidance_raises_the_score_it_ascends(projection: str, classifier: ZeroShotClassifier) -> None:
+    """The weighted sum of the criteria is higher after guidance than before."""
+    config = ExpansionConfig(ratio=K, epsilon=1.0, steps=10, step_size=0.1, projection=projection)
+    found = guide(latents(8), torch.zeros(8, dtype=torch.long), [str(i) for i in range(8)], classifier.scores, config)
+    total = [(c.consistency + c.entropy + c.diversity).mean().item() for c in (found.before, found.after)]
+    assert total[1] > total[0] + 0.05
+
+
+@pytest.mark.parametrize("name", ["consistency", "entropy", "diversity"])
+def test_one_criterion_alone_rises(name: str, classifier: ZeroShotClassifier) -> None:
+    """Guided by one criterion only, that criterion rises."""
+    weights = {f"{other}_weight": float(other == name) for other in ("consistency", "entropy", "diversity")}
+    config = ExpansionConfig(ratio=K, epsilon=1.0, steps=10, step_size=0.1, **weights)
+    found = guide(latents(8), torch.zeros(8, dtype=torch.long), [str(i) for i in range(8)], classifier.scores, config)
+    assert getattr(found.after, name).mean() > getattr(found.before, name).mean() + 0.01
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    epsilon=st.floats(0, 3),
+    steps=st.integers(0, 4),
+    ratio=st.integers(1, 4),
+    projection=st.sampled_from(["post-step", "straight-through", "literal"]),
+)
+def test_copies_stay_in_the_ball(epsilon: float, steps: int, ratio: int, projection: str) -> None:
+    """Whatever the options, every coordinate lies within epsilon of the seed's, and the criteria keep their bounds."""
+    f = latents(2).float()
+    weights = F.normalize(torch.randn(C, D, generator=torch.Generator().manual_seed(5)), dim=-1)
+    config = ExpansionConfig(ratio=ratio, epsilon=epsilon, steps=steps, projection=projection)
+    scorer = ZeroShotClassifier(weights, 10.0).scores
+    found = guide(f, torch.zeros(2, dtype=torch.long), ["a", "b"], scorer, config)
+    assert (found.latents - f[:, None]).abs().max() <= epsilon + 1e-5
+    for values in (found.before, found.after):
+        assert (values.consistency >= 0).all()
+        assert (values.consistency <= 1).all()
+        assert (values.entropy >= 0).all()
+        assert (values.entropy <= torch.tensor(float(C)).log() + 1e-5).all()
+        assert (values.diversity >= -1e-6).all()
+
+
+def test_noise_has_the_paper_s_distributions() -> None:
+    """z ~ U(0, 1) and b ~ N(0, 1), independent between copies, and the same again."""
+    z, b = draw(["a"], 40, (500,), 7)
+    assert z.min() >= 0
+    assert z.max() <= 1
+    assert abs(z.mean() - 0.5) < 0.01
+    assert abs(b.mean()) < 0.02
+    assert abs(b.std() - 1) < 0.02
+    assert abs(torch.corrcoef(b[0])[0, 1:]).max() < 0.2
+    again_z, again_b = draw(["x", "a"], 40, (500,), 7)
+    assert torch.equal(again_z[1], z[0])
+    assert torch.equal(again_b[1], b[0])
+
+
+def test_criteria_agree_with_torch_distributions() -> None:
+    """Entropy and KL are torch.distributions' own."""
+    scores = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(6)).softmax(-1)
+    expected = torch.distributions.Categorical(probs=scores).entropy()
+    torch.testing.assert_close(criteria.entropy(scores), expected)
+    copies = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(7))
+    p = torch.distributions.Categorical(logits=copies)
+    q = torch.distributions.Categorical(logits=copies.mean(1, keepdim=True).expand_as(copies))
+    torch.testing.assert_close(criteria.diversity(copies), torch.distributions.kl_divergence(p, q))
+
+
+def test_equal_copies_have_no_diversity() -> None:
+    """Diversity is 0 for equal copies, so also for a single one."""
+    one = torch.randn(2, 1, 9, generator=torch.Generator().manual_seed(8))
+    assert criteria.diversity(one.expand(2, 5, 9)).abs().max() < 1e-6
+    assert criteria.diversity(one).abs().max() < 1e-6
+
+
+def test_projection_is_a_projection() -> None:
+    """Points inside stay, and projecting twice changes nothing."""
+    f, new = torch.zeros(4), torch.tensor([0.05, -0.05, 3.0, -3.0])
+    inside = project(new, f, 0.1)
+    torch.testing.assert_close(inside, torch.tensor([0.05, -0.05, 0.1, -0.1]))
+    assert torch.equal(project(inside, f, 0.1), inside)

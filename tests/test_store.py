@@ -1,0 +1,256 @@
+"""Cache and shards: atomic, byte-reproducible, verified, and read by other libraries unaided."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+import gif_datasets
+from gif_datasets import CacheError, ShardError, atomic, shards
+from gif_datasets.cache import Cache
+from gif_datasets.types import Provenance, Sample
+
+
+def sample(number: int) -> Sample:
+    image = f"picture {number}".encode()
+    record = Provenance(
+        synthetic=True, seed_key="k", seed_index=number, seed_origin="o", copy=1, label=0, class_name="ant", method="m",
+        prior="p", recipe="r", rng_seed=0, image_sha256="", held_class=0, consistency_before=0.5, consistency_after=0.5,
+        entropy_before=0.0, entropy_after=0.0, diversity_before=0.0, diversity_after=0.0,
+    )  # fmt: skip
+    return Sample(image, record)
+
+
+@pytest.fixture
+def expanded(seed_folder: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    gif_datasets.expand(str(seed_folder), folder, ratio=2, prior="linear", samples_per_shard=6)
+    return folder
+
+
+def test_cache_round_trip(tmp_path: Path) -> None:
+    """An entry comes back as it went in; an unknown key is None."""
+    cache = Cache(tmp_path / "c")
+    assert cache.get("ab12") is None
+    cache.put("ab12", sample(1))
+    assert cache.get("ab12") == sample(1)
+    assert cache.stats()["entries"] == 1
+    assert cache.clear() == 1
+    assert cache.get("ab12") is None
+
+
+@pytest.mark.parametrize("where", [0, 5, 60, -1])
+def test_damaged_cache_entry_is_dropped(tmp_path: Path, where: int) -> None:
+    """A flipped bit anywhere makes the entry absent, never wrong."""
+    cache = Cache(tmp_path)
+    cache.put("ab12", sample(1))
+    path = next(tmp_path.rglob("*.sample"))
+    content = bytearray(path.read_bytes())
+    content[where] ^= 1
+    path.write_bytes(bytes(content))
+    found = cache.get("ab12")
+    assert found is None or found == sample(1)
+    cache.put("ab12", sample(1))
+    assert cache.get("ab12") == sample(1)
+
+
+def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file where the folder should be is one clear error."""
+    (tmp_path / "c").write_text("x")
+    with pytest.raises(CacheError, match="--cache-dir"):
+        Cache(tmp_path / "c").put("ab12", sample(1))
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    """An exception while writing keeps what was there, and no temporary file."""
+    path = tmp_path / "f"
+    atomic.write_bytes(path, b"old")
+
+    class Stop(Exception):
+        pass
+
+    def cut() -> None:
+        with atomic.atomic_write(path) as file:
+            file.write(b"new")
+            raise Stop
+
+    with pytest.raises(Stop):
+        cut()
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_shards_are_plain_ustar_without_clock_or_owner(expanded: Path) -> None:
+    """Headers of 512 bytes, mtime 0, no owner; members in order, adjacent, with the same names in every sample."""
+    for path in sorted((expanded / "data").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+            assert not tar.pax_headers
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
+        assert all(not m.pax_headers for m in members)
+        names = [m.name for m in members]
+        keys = list(dict.fromkeys(name.partition(".")[0] for name in names))
+        assert names == [f"{key}.{suffix}" for key in keys for suffix in ("cls", "json", "png")]
+        assert all("." not in key and len(key) < 90 for key in keys)
+
+
+def test_records_have_one_schema(expanded: Path) -> None:
+    """Every KEY.json has the same keys with values of the same types, originals included."""
+    reader = shards.ShardReader(expanded)
+    kinds = {tuple((k, type(v).__name__) for k, v in reader.provenance(i).to_json().items()) for i in range(len(reader))}
+    assert len(reader) == 12 + 24
+    assert len(kinds) == 1
+    assert sum(reader.provenance(i).synthetic for i in range(len(reader))) == 24
+
+
+def test_two_runs_give_the_same_bytes(expanded: Path, seed_folder: Path, tmp_path: Path) -> None:
+    """A second run into another folder, with an empty cache, is equal file by file."""
+    again = tmp_path / "again"
+    gif_datasets.expand(
+        str(seed_folder), again, ratio=2, prior="linear", samples_per_shard=6, cache_dir=tmp_path / "other-cache"
+    )
+    files = sorted(p.relative_to(expanded) for p in expanded.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
+    for name in files:
+        assert (again / name).read_bytes() == (expanded / name).read_bytes(), name
+
+
+def test_webdataset_reads_it(expanded: Path) -> None:
+    """`webdataset.WebDataset` gives every sample with picture, class and record."""
+    urls = sorted(str(path) for path in (expanded / "data").glob("*.tar"))
+    rows = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("png", "cls", "json"))
+    assert len(rows) == 36
+    for image, label, record in rows:
+        assert image.size == (32, 32)
+        assert label == record["label"]
+        assert ("ant", "bee", "crab")[label] == record["class_name"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_load_dataset_reads_it(expanded: Path, streaming: bool) -> None:
+    """`datasets.load_dataset(folder)` finds split, pictures, class names and records from the card."""
+    rows = datasets.load_dataset(str(expanded), split="train", streaming=streaming)
+    assert rows.features["cls"].names == ["ant", "bee", "crab"]
+    found = list(rows)
+    assert len(found) == 36
+    assert {row["png"].size for row in found} == {(32, 32)}
+    for row in found:
+        assert row["cls"] == row["json"]["label"]
+
+
+def test_load_expanded(expanded: Path) -> None:
+    """Random access in any order, with class names, provenance and a transform."""
+    loaded = gif_datasets.load_expanded(expanded, transform=np.asarray)
+    assert loaded.classes == ("ant", "bee", "crab")
+    for index in (35, 0, 17, -1):
+        pixels, label = loaded[index]
+        assert pixels.shape == (32, 32, 3)
+        assert loaded.provenance(index % 36).label == label
+    with pytest.raises(IndexError):
+        loaded[36]
+    with pytest.raises(ShardError, match=r"manifest\.json"):
+        gif_datasets.load_expanded(expanded / "data")
+
+
+def test_a_whole_folder_verifies(expanded: Path) -> None:
+    """Nothing is wrong with what was just written."""
+    assert shards.verify(expanded) == []
+
+
+def _flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(bytes(content))
+
+
+def _double_member(path: Path) -> None:
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo("train-0000000-0001.cls")
+        tar.addfile(info, io.BytesIO())
+
+
+def _edit_manifest(path: Path, **changes: object) -> None:
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda d: _flip(sorted((d / "data").glob("*.tar"))[2], 700), "differs"),
+        (lambda d: _flip(sorted((d / "data").glob("*.tar"))[0], 3), ""),
+        (lambda d: sorted((d / "data").glob("*.tar"))[1].unlink(), "missing shard"),
+        (lambda d: _double_member(sorted((d / "data").glob("*.tar"))[1]), "7 samples, should be 6"),
+        (lambda d: (d / "data" / "train-00099-of-00100.tar").write_bytes(b""), "foreign file"),
+        (lambda d: sorted((d / "data").glob("*.tar"))[3].write_bytes(b"short"), "should be"),
+        (lambda d: (d / "README.md").unlink(), "missing file README.md"),
+        (lambda d: _edit_manifest(d / "manifest.json", samples=35), "36 samples"),
+    ],
+)
+def test_verify_finds_damage(expanded: Path, damage: Callable[[Path], None], words: str) -> None:
+    """Each kind of damage is found and named."""
+    damage(expanded)
+    problems = shards.verify(expanded)
+    assert problems
+    assert words in "\n".join(problems)
+
+
+def test_verify_looks_into_records_too(expanded: Path) -> None:
+    """A shard rewritten consistently in the manifest, but with a sample twice, is found."""
+    manifest = json.loads((expanded / "manifest.json").read_text())
+    first, second = manifest["shards"][2], manifest["shards"][3]
+    shutil.copyfile(expanded / first["name"], expanded / second["name"])
+    second.update({name: first[name] for name in ("samples", "bytes", "sha256", "md5")})
+    (expanded / "manifest.json").write_text(json.dumps(manifest))
+    assert "is there twice" in "\n".join(shards.verify(expanded))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99, "shards": []}', '{"format": 1, "shards": "x"}'])
+def test_hostile_manifest(expanded: Path, text: str) -> None:
+    """A damaged or newer manifest is one clear error."""
+    (expanded / "manifest.json").write_text(text)
+    with pytest.raises(ShardError):
+        shards.verify(expanded)
+
+
+def test_hostile_tar_members(expanded: Path, tmp_path: Path) -> None:
+    """Links, devices, paths that climb and unknown suffixes are refused; nothing is ever extracted."""
+    victim = sorted((expanded / "data").glob("*.tar"))[0]
+    for kind, name in ((tarfile.SYMTYPE, "a.png"), (tarfile.CHRTYPE, "a.png"), (tarfile.REGTYPE, "../a.png"), (tarfile.REGTYPE, "a.py")):  # fmt: skip
+        with tarfile.open(victim, "w") as tar:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info, io.BytesIO())
+        with pytest.raises(ShardError, match="foreign member"):
+            gif_datasets.load_expanded(expanded)
+
+
+def test_manifest_cannot_name_files_elsewhere(expanded: Path) -> None:
+    """A shard entry outside data/ is refused."""
+    manifest = json.loads((expanded / "manifest.json").read_text())
+    manifest["shards"][0]["name"] = "data/../../secret.tar"
+    (expanded / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ShardError, match="outside data"):
+        shards.verify(expanded)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg"])
+def test_image_formats(seed_folder: Path, tmp_path: Path, kind: str) -> None:
+    """Each format is stored under its suffix and read back."""
+    folder = tmp_path / kind
+    gif_datasets.expand(str(seed_folder), folder, ratio=1, prior="linear", image_format=kind)
+    assert shards.verify(folder) == []
+    image, _ = gif_datasets.load_expanded(folder)[0]
+    assert isinstance(image, Image.Image)
+    rows = datasets.load_dataset(str(folder), split="train")
+    assert rows[0][kind].size == (32, 32)
