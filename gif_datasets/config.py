@@ -16,7 +16,7 @@ from gif_datasets.errors import ConfigError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 MAX_RATIO = 1000
 
@@ -95,21 +95,35 @@ class ExpansionConfig:
     templates: tuple[str, ...] = _option(
         ("{}", "a {}", "a photo of a {}", "a small {}"), "prompts around a class name; their embeddings are averaged"
     )
-    logit_scale: float | None = _option(None, "inverse temperature of the zero-shot scores; None: the CLIP's own", low=0.0)
+    logit_scale: float | None = _option(
+        None, "inverse temperature of the zero-shot scores; None: the CLIP's own", low=0.0
+    )
 
     decode_steps: int = _option(10, "sampling steps of the decoder", low=1, high=1000)
-    guidance_scale: float = _option(2.0, "classifier-free guidance of the decoder; 1 turns it off and halves the time", low=1.0)
+    guidance_scale: float = _option(
+        2.0, "classifier-free guidance of the decoder; 1 turns it off and halves the time", low=1.0
+    )
 
-    image_format: str = _option("png", "format of the new pictures; png and webp are lossless", choices=("png", "webp", "jpg"))
+    image_format: str = _option(
+        "png", "format of the new pictures; png and webp are lossless", choices=("png", "webp", "jpg")
+    )
     jpeg_quality: int = _option(95, "quality when the format is jpg", low=1, high=100)
     originals: bool = _option(True, "put the seed samples themselves into the shards too")
     split: str = _option("train", "name of the split that is written")
-    samples_per_shard: int | None = _option(None, "None: 64 shards, but at least 50 and at most 10,000 samples each", low=1)
-    on_bad_image: str = _option("skip", "an unreadable picture is named and skipped, or stops the run", choices=("skip", "stop"))
+    samples_per_shard: int | None = _option(
+        None, "None: 64 shards, but at least 50 and at most 10,000 samples each", low=1
+    )
+    on_bad_image: str = _option(
+        "skip", "an unreadable picture is named and skipped, or stops the run", choices=("skip", "stop")
+    )
 
-    encode_batch: int = _option(8, "seeds encoded and guided at once; always padded, so results do not depend on it", low=1)
+    encode_batch: int = _option(
+        8, "seeds encoded and guided at once; always padded, so results do not depend on it", low=1
+    )
     decode_batch: int = _option(20, "pictures decoded at once; always padded", low=1, high=4096)
-    threads: int = _option(1, "CPU threads of one worker; fixed, since another number rounds differently", low=1, high=1024)
+    threads: int = _option(
+        1, "CPU threads of one worker; fixed, since another number rounds differently", low=1, high=1024
+    )
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
@@ -167,7 +181,8 @@ def closest(name: str, known: Any) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        loaded: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return loaded
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
 
@@ -198,7 +213,7 @@ def _checked(spec: dataclasses.Field[Any], value: Any) -> Any:
         choices = spec.metadata["choices"]
         raise ConfigError(f"unknown {spec.name} {value!r}{closest(str(value), choices)}")
     if float in kinds:
-        value = float(value)
+        value = float(value)  # type: ignore[arg-type]
         if not math.isfinite(value):
             raise ConfigError(f"{spec.name} must be finite, got {value}")
     low, high = spec.metadata.get("low"), spec.metadata.get("high")

@@ -13,7 +13,8 @@ def entropy(scores: Tensor) -> Tensor:
         >>> entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
         tensor([0.6931, 0.0000])
     """
-    return torch.special.entr(scores).sum(-1)
+    total: Tensor = torch.special.entr(scores).sum(-1)
+    return total
 
 
 def prediction_consistency(scores: Tensor, held_class: Tensor) -> Tensor:

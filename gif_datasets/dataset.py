@@ -14,9 +14,9 @@ from gif_datasets.cache import Cache, default_folder
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local
 from gif_datasets.errors import BadImage, ConfigError
-from gif_datasets.plan import Plan, Summary, make_plan, run
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer, make_recipe
+from gif_datasets.plan import Plan, Summary, make_plan, run
 from gif_datasets.priors import PriorInfo
 from gif_datasets.shards import ShardReader
 from gif_datasets.sources import HuggingFaceSource, Source, is_hugging_face, list_seeds, wrap_source
@@ -131,7 +131,7 @@ class ExpandedDataset(Dataset[Any]):
     def provenance(self, index: int) -> Provenance:
         """Where an item comes from; imagines it if need be."""
         seed, copy = self._row(index)
-        sample = self.imaginer.imagine([(seed, copy)])[0] if copy else self.imaginer.original(seed)
+        sample = self.imaginer.imagine([(seed, copy)])[0] if copy else self.imaginer.originals([seed])[0]
         return sample.provenance
 
     def precompute(self, folder: str | Path, workers: int = 1) -> Summary:
@@ -277,7 +277,8 @@ def _own_prior(prior: Prior) -> PriorInfo:
     key = getattr(prior, "key", None)
     if not isinstance(key, str) or not key:
         raise ConfigError(
-            f"a prior of your own needs a 'key': a text that changes whenever its results do; {type(prior).__name__} has none"
+            f"a prior of your own needs a 'key', a text that changes whenever its results do;"
+            f" {type(prior).__name__} has none"
         )
     return PriorInfo(type(prior).__name__, (), None, digest(["own", key]))
 

@@ -1,16 +1,16 @@
 """Every error the package raises on purpose.
 
-    GifDatasetsError
-    ├── UsageError (ValueError)      wrong usage or bad input: the command line exits with 2
-    │   ├── ConfigError              an option's name or value
-    │   ├── SourceError              a seed dataset that cannot be read as one
-    │   │   └── BadImage             one picture that cannot be read
-    │   └── PlanMismatch             an output folder that holds another expansion
-    ├── PriorError                   a prior that is missing, foreign or damaged
-    ├── CacheError                   a cache folder that cannot be used
-    ├── ShardError                   shards that are missing, damaged or foreign
-    ├── EngineError                  a worker that died
-    └── MissingExtra (ImportError)   an optional dependency; the message is the command that installs it
+GifDatasetsError
+├── UsageError (ValueError)      wrong usage or bad input: the command line exits with 2
+│   ├── ConfigError              an option's name or value
+│   ├── SourceError              a seed dataset that cannot be read as one
+│   │   └── BadImage             one picture that cannot be read
+│   └── PlanMismatch             an output folder that holds another expansion
+├── PriorError                   a prior that is missing, foreign or damaged
+├── CacheError                   a cache folder that cannot be used
+├── ShardError                   shards that are missing, damaged or foreign
+├── EngineError                  a worker that died
+└── MissingExtra (ImportError)   an optional dependency; the message is the command that installs it
 """
 
 from __future__ import annotations

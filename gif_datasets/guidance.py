@@ -89,7 +89,8 @@ def guide(latent: Tensor, labels: Tensor, keys: Sequence[str], scores_of: Scorer
         ``config.steps`` of them, each ``step_size * epsilon`` long, and by default the ball is enforced after each
         step: a clamp inside the objective would have no gradient in the 92% of coordinates that start outside.
     """
-    assert config.epsilon is not None and config.steps is not None
+    assert config.epsilon is not None
+    assert config.steps is not None
     centre = latent[:, None]
     noise, bias = (part.to(latent) for part in draw(keys, config.ratio, latent.shape[1:], config.rng_seed))
     with torch.no_grad():
@@ -97,7 +98,7 @@ def guide(latent: Tensor, labels: Tensor, keys: Sequence[str], scores_of: Scorer
         held = seed_scores.argmax(-1) if config.held_class == "prediction" else labels
 
     def measure(perturbed: Tensor) -> Criteria:
-        scores = scores_of(perturbed.flatten(0, 1)).unflatten(0, perturbed.shape[:2])
+        scores = scores_of(perturbed.flatten(0, 1)).reshape(*perturbed.shape[:2], -1)
         return Criteria(
             criteria.prediction_consistency(scores, held),
             criteria.entropy(scores),

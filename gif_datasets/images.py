@@ -1,20 +1,19 @@
 """Any picture to 8-bit RGB, on purpose.
 
-    EXIF orientation            applied
-    palette, transparency       composited over white
-    grey, 1-bit, CMYK, YCbCr    converted
-    16-bit grey                 divided by 257 (65,535 becomes 255)
-    32-bit integer grey         as 16-bit
-    float grey                  [0, 1] scaled to [0, 255]; larger values clipped
-    animated                    first frame
-    over 100 megapixels         refused, as a decompression bomb
-    empty, truncated, no image  refused
+EXIF orientation            applied
+palette, transparency       composited over white
+grey, 1-bit, CMYK, YCbCr    converted
+16-bit grey                 divided by 257 (65,535 becomes 255)
+32-bit integer grey         as 16-bit
+float grey                  [0, 1] scaled to [0, 255]; larger values clipped
+animated                    first frame
+over 100 megapixels         refused, as a decompression bomb
+empty, truncated, no image  refused
 """
 
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +73,12 @@ def from_array(value: Any, name: str = "image") -> Image.Image:
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise BadImage(f"{name}: an array of shape {array.shape} is no picture")
     if array.dtype != np.uint8:
-        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+        if (
+            not np.issubdtype(array.dtype, np.floating)
+            or not np.isfinite(array).all()
+            or array.min() < 0
+            or array.max() > 1
+        ):
             raise BadImage(f"{name}: an array of {array.dtype} must hold floats in [0, 1] or be uint8")
         array = (array * 255).round().astype(np.uint8)
     return to_rgb(Image.fromarray(array), name)
@@ -96,8 +100,11 @@ def encode(pixels: np.ndarray, image_format: str, jpeg_quality: int) -> bytes:
 def _eight_bits(array: np.ndarray, mode: str) -> np.ndarray:
     if mode.startswith("F"):
         finite = np.nan_to_num(array, nan=0.0, posinf=1.0, neginf=0.0)
-        return (np.clip(finite, 0, 1) * 255).round().astype(np.uint8)
-    return (np.clip(array.astype(np.int64), 0, 65_535) / 257).round().astype(np.uint8)
+        scaled = np.clip(finite, 0, 1) * 255
+    else:
+        scaled = np.clip(array.astype(np.int64), 0, 65_535) / 257
+    eight: np.ndarray = np.round(scaled).astype(np.uint8)
+    return eight
 
 
 @contextmanager
@@ -122,7 +129,7 @@ def _as_bad_image(name: str) -> Iterator[None]:
 
 def is_picture_name(name: str) -> bool:
     """Whether the file's name ends like a picture that Pillow reads."""
-    return os.path.splitext(name)[1].lower() in _extensions()
+    return Path(name).suffix.lower() in _extensions()
 
 
 def _extensions() -> set[str]:

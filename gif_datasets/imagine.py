@@ -103,7 +103,9 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if present[name])
     if not present.get(device.partition(":")[0], False):
-        raise ConfigError(f"device {device!r} is not available here; available: {', '.join(d for d in present if present[d])}")
+        raise ConfigError(
+            f"device {device!r} is not available here; available: {', '.join(d for d in present if present[d])}"
+        )
     return device
 
 
@@ -153,16 +155,22 @@ class Imaginer:
                     self.cache.put(key, sample)
                     found[key] = sample
         samples = [found[key] for key in keys]
-        return [_relabelled(sample, seed) for sample, (seed, _) in zip(samples, wanted, strict=True) if sample is not None]
+        return [
+            _relabelled(sample, seed) for sample, (seed, _) in zip(samples, wanted, strict=True) if sample is not None
+        ]
 
-    def original(self, seed: Seed) -> Sample:
-        """The seed sample itself, in the form of the imagined ones; its own picture, re-encoded without loss."""
+    def originals(self, seeds: Sequence[Seed]) -> list[Sample]:
+        """The seed samples themselves, in the form of the imagined ones; their own pictures, re-encoded."""
         config = self.recipe.config
-        image = images.encode(np.asarray(self.source.image(seed.index)), config.image_format, config.jpeg_quality)
         with self._lock, _fixed_threads(config.threads):
-            _, measures, _ = self._guide([seed])[seed.key, seed.label]
-        same = {f"{name}_{when}": measures[name] for name in _CRITERIA for when in ("before", "after")}
-        return Sample(image, self._provenance(seed, 0, image, int(measures["held_class"]), same))
+            guided = self._guide(seeds)
+        samples = []
+        for seed in seeds:
+            image = images.encode(np.asarray(self.source.image(seed.index)), config.image_format, config.jpeg_quality)
+            _, measures, _ = guided[seed.key, seed.label]
+            same = {f"{name}_{when}": measures[name] for name in _CRITERIA for when in ("before", "after")}
+            samples.append(Sample(image, self._provenance(seed, 0, image, int(measures["held_class"]), same)))
+        return samples
 
     def _make(self, missing: dict[str, tuple[Seed, int]]) -> Iterator[tuple[str, Sample]]:
         """Guide the seeds of all missing samples, then decode the samples, block by block."""
@@ -184,8 +192,10 @@ class Imaginer:
                 held = int(seed_measures["held_class"])
                 yield key, Sample(image, self._provenance(seed, copy, image, held, copy_measures[copy - 1]))
 
-    def _guide(self, seeds: Sequence[Seed]) -> dict[tuple[str, int], tuple[Any, dict[str, float], list[dict[str, float]]]]:
-        """Guided latents ``(K, *axes)``, the seed's measures and each copy's, by seed; kept for the last seeds asked for."""
+    def _guide(
+        self, seeds: Sequence[Seed]
+    ) -> dict[tuple[str, int], tuple[Any, dict[str, float], list[dict[str, float]]]]:
+        """Guided latents ``(K, *axes)``, the seed's measures and each copy's, by seed."""
         fresh = [seed for seed in seeds if _memory_key(seed) not in self._guided]
         result = {(s.key, s.label): self._guided[_memory_key(s)] for s in seeds if _memory_key(s) in self._guided}
         for block in _blocks(fresh, self.recipe.config.encode_batch):

@@ -1,6 +1,6 @@
 """Plan an expansion, run its shard tasks, finish the folder.
 
-A plan fixes every sample, its shard and its bytes; a task makes one shard of it and is idempotent; whoever runs the tasks
+A plan fixes every sample, its shard and its bytes; a task makes one shard of it and is idempotent; who runs the tasks
 (:mod:`gif_datasets.engines`) decides nothing. Run again = resume: finished shards are checked and kept.
 """
 
@@ -16,13 +16,12 @@ from typing import Any
 
 from gif_datasets import atomic, card, shards
 from gif_datasets.cache import Cache
-from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer, Recipe
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source
-from gif_datasets.types import Sample, Seed
+from gif_datasets.types import Seed
 
 PLAN_FORMAT = 1
 PLAN_FILE = "plan.json"
@@ -121,15 +120,10 @@ class ShardTask:
         """Make one shard and its sidecar; returns it with the number of pictures decoded for it."""
         before = self.imaginer.generated
         rows, config = self.plan.shard_rows[shard_id], self.plan.recipe.config
-        made = self.imaginer.imagine([(seed, copy) for seed, copy in rows if copy])
-        imagined = iter(made)
-        samples: list[tuple[str, Sample]] = [
-            (
-                shards.sample_key(config.split, seed.index, copy),
-                next(imagined) if copy else self.imaginer.original(seed),
-            )
-            for seed, copy in rows
-        ]
+        copies = [(seed, copy) for seed, copy in rows if copy]
+        made = self.imaginer.imagine(copies) if copies else self.imaginer.originals([seed for seed, _ in rows])
+        keys = [shards.sample_key(config.split, seed.index, copy) for seed, copy in rows]
+        samples = list(zip(keys, made, strict=True))
         path = self.folder / self.plan.shard_name(shard_id)
         shard = shards.write_shard(path, samples, config.image_format)
         if not shards.intact(self.folder, shard):
@@ -202,7 +196,8 @@ def _claim(folder: Path, plan: Plan) -> None:
             if found == json.loads(json.dumps(plan.json)):
                 return
             raise PlanMismatch(
-                f"{folder} holds another expansion ({_difference(found, plan.json)}); choose another --out, or remove it"
+                f"{folder} holds another expansion ({_difference(found, plan.json)});"
+                " choose another --out, or remove it"
             )
         if any(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
             raise PlanMismatch(f"{folder} is not empty and holds no expansion; choose another --out")
@@ -282,10 +277,3 @@ def _finish(folder: Path, plan: Plan, made: Sequence[Shard]) -> None:
         shards.write_indices(folder, manifest, card.render(manifest))
     for place in (folder, folder / "data", folder / STATE):
         atomic.sweep(place, older_than=time.time() - SWEEP_AFTER)
-
-
-def config_of(folder: Path) -> ExpansionConfig:
-    """The options that made an expanded folder, as far as this version knows them."""
-    manifest = shards.read_manifest(folder)
-    options = {k: v for k, v in manifest["plan"]["recipe"]["options"].items()}
-    return ExpansionConfig.build({**options, "prior": manifest["plan"]["recipe"]["prior"]["name"]})

@@ -143,7 +143,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise ShardError(f"{path} is damaged")
     if manifest["format"] > MANIFEST_FORMAT:
-        raise ShardError(f"{path} is of format {manifest['format']}, newer than {MANIFEST_FORMAT}; upgrade gif_datasets")
+        raise ShardError(
+            f"{path} is of format {manifest['format']}, newer than {MANIFEST_FORMAT}; upgrade gif_datasets"
+        )
     for name, kind in {"shards": list, "classes": list, "plan": dict, "plan_hash": str, "split": str}.items():
         if not isinstance(manifest.get(name), kind):
             raise ShardError(f"{path} is damaged: {name!r} is missing or of another type")
@@ -222,7 +224,8 @@ class ShardReader:
 
 def _index(path: Path) -> Iterator[_Entry]:
     """Group a tar's members by key, refusing anything but plain files under plain names."""
-    key, members = None, {}
+    key: str | None = None
+    members: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:

@@ -29,10 +29,14 @@ class Source(Protocol):
     """A labelled image dataset as this package reads it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What to call it."""
+        ...
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -62,7 +66,9 @@ class SeedList:
         return digest([[seed.key, seed.label] for seed in self.seeds])
 
 
-def list_seeds(source: Source, limit: int | None = None, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> SeedList:
+def list_seeds(
+    source: Source, limit: int | None = None, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+) -> SeedList:
     """Read every picture of ``source`` once; key it by its pixels.
 
     Args:
@@ -115,7 +121,8 @@ def open_source(spec: str) -> Source:
     folder = Path(spec)
     if not folder.is_dir():
         raise SourceError(
-            f"no such folder: {spec!r}; a source is a folder with one sub-folder per class, demo, torchvision:NAME or hf:NAME"
+            f"no such folder: {spec!r}; a source is a folder with one sub-folder per class, demo, torchvision:NAME or"
+            " hf:NAME"
         )
     if (folder / "manifest.json").is_file():
         return ShardSource(folder)
@@ -371,14 +378,18 @@ class HuggingFaceSource:
         import datasets
 
         if not isinstance(dataset, datasets.Dataset):
-            raise SourceError(f"{name}: expected one split (a datasets.Dataset), got {type(dataset).__name__}; choose one")
+            raise SourceError(
+                f"{name}: expected one split (a datasets.Dataset), got {type(dataset).__name__}; choose one"
+            )
         self.name = name
         features = dataset.features
         pictures = [key for key, value in features.items() if isinstance(value, datasets.Image)]
         self.image_column = _column(name, "image", image_column, pictures, features)
         named = [key for key, value in features.items() if isinstance(value, datasets.ClassLabel)]
-        likely = named or [key for key in ("label", "labels", "fine_label", "class", "cls", "target") if key in features]
-        self.label_column = _column(name, "label", label_column, likely[:1] if not named else named, features)
+        likely = named or [
+            key for key in ("label", "labels", "fine_label", "class", "cls", "target") if key in features
+        ]
+        self.label_column = _column(name, "label", label_column, named or likely[:1], features)
         self.rows = dataset.with_format(None).cast_column(self.image_column, datasets.Image(decode=False))
         values = self.rows.with_format(None)[self.label_column]
         feature = features[self.label_column]
@@ -422,6 +433,4 @@ def _column(name: str, role: str, asked: str | None, found: Sequence[str], featu
     if len(found) == 1:
         return found[0]
     what = "several" if found else "no"
-    raise SourceError(
-        f"{name} has {what} {role} columns ({', '.join(found or features)}); name one: {role}=COLUMN"
-    )
+    raise SourceError(f"{name} has {what} {role} columns ({', '.join(found or features)}); name one: {role}=COLUMN")

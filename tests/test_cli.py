@@ -62,7 +62,9 @@ def test_flags_set_and_config_file(seed_folder: Path, tmp_path: Path) -> None:
            "--set", "steps=4", "--set", "held_class=label", "--ratio", 1, "--rng-seed", 5, "--limit", 6,
            "--batch-size", 3)  # fmt: skip
     info = result("info", tmp_path / "out")
-    found = {name: info["options"][name] for name in ("ratio", "epsilon", "steps", "held_class", "rng_seed", "decode_batch")}
+    found = {
+        name: info["options"][name] for name in ("ratio", "epsilon", "steps", "held_class", "rng_seed", "decode_batch")
+    }
     assert found == {"ratio": 1, "epsilon": 0.3, "steps": 4, "held_class": "label", "rng_seed": 5, "decode_batch": 3}
     assert info["originals"] == 6
 
@@ -175,7 +177,11 @@ def test_help_and_version() -> None:
     done = run("expand", "--help")
     assert "torchvision:NAME" in done.stdout
     assert run("--version").stdout.startswith("gif-datasets ")
-    code = "import sys, gif_datasets.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nassert not {'torch', 'PIL', 'numpy'} & set(sys.modules)"
+    code = (
+        "import sys, contextlib, gif_datasets.cli as cli\n"
+        "with contextlib.suppress(SystemExit): cli.main(['--help'])\n"
+        "assert not {'torch', 'PIL', 'numpy'} & set(sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 

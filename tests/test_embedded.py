@@ -134,7 +134,7 @@ def test_pictures_follow_their_latents(
 def test_guided_expansion_raises_its_criteria(seed_folder: Path) -> None:
     """On the real classifier, guidance raises entropy and diversity of the latents over the random start."""
     expanded = ExpandedDataset("demo", ratio=2, decode_steps=1, cache_dir=seed_folder / "cache")
-    records = [r for r in (expanded.provenance(200 + i) for i in range(0, 24)) if r.synthetic]
+    records = [r for r in (expanded.provenance(200 + i) for i in range(24)) if r.synthetic]
     before = np.mean([r.entropy_before + r.consistency_before + r.diversity_before for r in records])
     after = np.mean([r.entropy_after + r.consistency_after + r.diversity_after for r in records])
     assert after > before + 0.05

@@ -91,9 +91,7 @@ def test_damaged_and_missing_shards_are_made_again(
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.45])
-def test_kill_9_and_resume(
-    delay: float, seed_folder: Path, tmp_path: Path, undisturbed: dict[str, bytes]
-) -> None:
+def test_kill_9_and_resume(delay: float, seed_folder: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     """Killed at any moment, the same command completes the folder to the same bytes."""
     folder = tmp_path / "killed"
     command = [sys.executable, "-c", SLOW_JOB, str(seed_folder), str(folder), str(tmp_path / "c")]

@@ -27,7 +27,11 @@ def test_import_is_light() -> None:
 
 def test_every_error_is_a_gif_datasets_error() -> None:
     """One `except` catches all; usage errors are ValueErrors, a missing extra is an ImportError."""
-    errors = [value for value in vars(gif_datasets.errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    errors = [
+        value
+        for value in vars(gif_datasets.errors).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ]
     assert len(errors) >= 11
     assert all(issubclass(error, gif_datasets.GifDatasetsError) for error in errors)
     assert issubclass(gif_datasets.ConfigError, ValueError)

@@ -107,7 +107,9 @@ def test_shards_are_plain_ustar_without_clock_or_owner(expanded: Path) -> None:
 def test_records_have_one_schema(expanded: Path) -> None:
     """Every KEY.json has the same keys with values of the same types, originals included."""
     reader = shards.ShardReader(expanded)
-    kinds = {tuple((k, type(v).__name__) for k, v in reader.provenance(i).to_json().items()) for i in range(len(reader))}
+    kinds = {
+        tuple((k, type(v).__name__) for k, v in reader.provenance(i).to_json().items()) for i in range(len(reader))
+    }
     assert len(reader) == 12 + 24
     assert len(kinds) == 1
     assert sum(reader.provenance(i).synthetic for i in range(len(reader))) == 24
@@ -226,7 +228,13 @@ def test_hostile_manifest(expanded: Path, text: str) -> None:
 def test_hostile_tar_members(expanded: Path, tmp_path: Path) -> None:
     """Links, devices, paths that climb and unknown suffixes are refused; nothing is ever extracted."""
     victim = sorted((expanded / "data").glob("*.tar"))[0]
-    for kind, name in ((tarfile.SYMTYPE, "a.png"), (tarfile.CHRTYPE, "a.png"), (tarfile.REGTYPE, "../a.png"), (tarfile.REGTYPE, "a.py")):  # fmt: skip
+    bad = [
+        (tarfile.SYMTYPE, "a.png"),
+        (tarfile.CHRTYPE, "a.png"),
+        (tarfile.REGTYPE, "../a.png"),
+        (tarfile.REGTYPE, "a.py"),
+    ]
+    for kind, name in bad:
         with tarfile.open(victim, "w") as tar:
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"

@@ -7,10 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from gif_datasets import __version__
 from gif_datasets.errors import GifDatasetsError, UsageError
 
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _SOURCE = """SOURCE is one of
   FOLDER                                  one sub-folder of pictures per class
   demo                                    200 pictures of 10 classes that ship in the package
@@ -55,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_generation(expand)
     expand.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     expand.add_argument("--engine", choices=("local",), default="local", help="where the work runs")
-    expand.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one per CPU; one on a GPU)")
+    expand.add_argument(
+        "--workers", type=int, metavar="N", help="worker processes (default: one per CPU; one on a GPU)"
+    )
     expand.add_argument("--json", action="store_true", help="print the result as JSON")
 
     preview = _command(commands, "preview", "a picture of seeds and their copies, before the long run", _SOURCE)
@@ -83,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, epilog: str = "") -> argparse.ArgumentParser:  # fmt: skip
+def _command(commands: _Commands, name: str, text: str, epilog: str = "") -> argparse.ArgumentParser:
     command = commands.add_parser(
         name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -99,14 +103,17 @@ def _run(name: str, args: argparse.Namespace) -> int:
 
 
 def _add_generation(command: argparse.ArgumentParser) -> None:
-    command.add_argument("source", metavar="SOURCE", help="the seed dataset; see below")
-    command.add_argument("--method", help="how to expand (default: gif-unclip); see `gif-datasets methods`")
-    command.add_argument("--ratio", type=int, metavar="K", help="new samples per seed sample (default: 5)")
-    command.add_argument("--prior", metavar="NAME|PATH", help="generative prior (default: embedded); see `gif-datasets priors`")
-    command.add_argument("--rng-seed", type=int, metavar="N", help="the same number gives the same samples (default: 0)")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    command.add_argument("--batch-size", type=int, metavar="N", help="pictures decoded at once (default: 20)")
-    command.add_argument("--limit", type=int, metavar="N", help="use N seeds, spread evenly over the source")
-    command.add_argument("--cache-dir", type=Path, metavar="DIR", help="store of imagined samples (default: $GIF_DATASETS_CACHE, or the user's cache)")  # fmt: skip
-    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any option of `gif-datasets methods`; repeatable")  # fmt: skip
-    command.add_argument("--config", type=Path, metavar="FILE.toml", help="options from a file; the command line overrides it")
+    add = command.add_argument
+    add("source", metavar="SOURCE", help="the seed dataset; see below")
+    add("--method", help="how to expand (default: gif-unclip); see `gif-datasets methods`")
+    add("--ratio", type=int, metavar="K", help="new samples per seed sample (default: 5)")
+    add("--prior", metavar="NAME|PATH", help="generative prior (default: embedded); see `gif-datasets priors`")
+    add("--rng-seed", type=int, metavar="N", help="the same number gives the same samples (default: 0)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add("--batch-size", type=int, metavar="N", help="pictures decoded at once (default: 20)")
+    add("--limit", type=int, metavar="N", help="use N seeds, spread evenly over the source")
+    store = "store of imagined samples (default: $GIF_DATASETS_CACHE, or the user's cache folder)"
+    add("--cache-dir", type=Path, metavar="DIR", help=store)
+    setting = "any option that `gif-datasets methods` lists; repeatable"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
+    add("--config", type=Path, metavar="FILE.toml", help="options from a file; the command line overrides it")

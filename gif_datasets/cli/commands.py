@@ -56,7 +56,11 @@ def preview(args: argparse.Namespace) -> int:
     from gif_datasets.imagine import resolve_device
 
     found = _preview(args, config, resolve_device(args.device), args.out, args.rows)
-    _print(args, found, lambda value: f"{value['rows']} seeds and {value['rows'] * value['ratio']} copies: {value['picture']}")
+    _print(
+        args,
+        found,
+        lambda value: f"{value['rows']} seeds and {value['rows'] * value['ratio']} copies: {value['picture']}",
+    )
     return 0
 
 
@@ -124,7 +128,11 @@ def cache(args: argparse.Namespace) -> int:
     store = Cache(args.cache_dir or default_folder())
     if args.action == "clear":
         removed = store.clear()
-        _print(args, {"folder": str(store.folder), "removed": removed}, lambda v: f"{v['folder']}: removed {removed} samples")
+        _print(
+            args,
+            {"folder": str(store.folder), "removed": removed},
+            lambda v: f"{v['folder']}: removed {removed} samples",
+        )
     else:
         value = {"folder": str(store.folder), **store.stats()}
         _print(args, value, lambda v: f"{v['folder']}: {v['entries']} samples, {_size(v['bytes'])}")
@@ -173,7 +181,9 @@ def _name_bad(bad: tuple[str, ...]) -> None:
         print(f"gif-datasets: skipped {len(bad) - 20} more unreadable pictures", file=sys.stderr)
 
 
-def _preview(args: argparse.Namespace, config: ExpansionConfig, device: str, picture: Path, rows: int) -> dict[str, Any]:
+def _preview(
+    args: argparse.Namespace, config: ExpansionConfig, device: str, picture: Path, rows: int
+) -> dict[str, Any]:
     from gif_datasets.cache import Cache, default_folder
     from gif_datasets.imagine import Imaginer, make_recipe
     from gif_datasets.preview import choose_seeds, save_preview

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gif_datasets.errors import EngineError
 
@@ -51,15 +51,15 @@ def default_workers(device: str) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_task: Callable[[int], object] | None = None
+_task: Callable[[int], Any] | None = None
 
 
-def _start_worker(task: Callable[[int], object]) -> None:
+def _start_worker(task: Callable[[int], Any]) -> None:
     global _task
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
     _task = task
 
 
-def _run_in_worker(item: int) -> object:
+def _run_in_worker(item: int) -> Any:
     assert _task is not None
     return _task(item)

@@ -63,7 +63,9 @@ def find_prior(name_or_path: str) -> PriorInfo:
         PriorError: If the folder is not a prior's.
     """
     if name_or_path == "linear":
-        return PriorInfo("linear", ("unclip",), None, digest(["linear", 1]), {"summary": _LINEAR, "license": "Apache-2.0"})
+        return PriorInfo(
+            "linear", ("unclip",), None, digest(["linear", 1]), {"summary": _LINEAR, "license": "Apache-2.0"}
+        )
     folder = embedded_folder() if name_or_path == "embedded" else Path(name_or_path)
     if name_or_path not in names() and not folder.is_dir():
         raise ConfigError(f"unknown prior {name_or_path!r}, and no such folder{closest(name_or_path, names())}")

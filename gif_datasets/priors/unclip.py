@@ -63,7 +63,8 @@ class UnclipPrior:
             generator=list(generators),
             output_type="pt",
         ).images
-        return (pixels.float() / 2 + 0.5).clamp(0, 1)
+        scaled: Tensor = (pixels.float() / 2 + 0.5).clamp(0, 1)
+        return scaled
 
 
 def _load_pipeline(folder: Path, device: torch.device) -> Any:
@@ -72,12 +73,12 @@ def _load_pipeline(folder: Path, device: torch.device) -> Any:
 
         try:
             pipeline = KandinskyV22Pipeline.from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
+                str(folder), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
             )
         except (OSError, ValueError, KeyError) as error:
             raise PriorError(f"cannot load the decoder in {folder}: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(device)
+    pipeline.to(device, torch.float32)
     pipeline.unet.eval().to(memory_format=torch.channels_last)
     pipeline.movq.eval().to(memory_format=torch.channels_last)
     return pipeline

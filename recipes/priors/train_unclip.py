@@ -156,18 +156,17 @@ def _sheet(pipe: KandinskyV22Pipeline, conditions: Tensor, images: object, out: 
         embeds = conditions[part : part + 16]
         rows.append(originals[part : part + 16])
         for draw in range(2):
-            rows.append(
-                pipe(
-                    image_embeds=embeds,
-                    negative_image_embeds=torch.zeros_like(embeds),
-                    height=32,
-                    width=32,
-                    num_inference_steps=10,
-                    guidance_scale=2.0,
-                    generator=torch.Generator().manual_seed(draw),
-                    output_type="pt",
-                ).images
+            sampled = pipe(
+                image_embeds=embeds,
+                negative_image_embeds=torch.zeros_like(embeds),
+                height=32,
+                width=32,
+                num_inference_steps=10,
+                guidance_scale=2.0,
+                generator=torch.Generator().manual_seed(draw),
+                output_type="pt",
             )
+            rows.append(sampled.images)
     training.sheet(rows, out / f"sheet-{step:06d}.png")
 
 

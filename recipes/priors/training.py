@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
+        """Move the average towards the module's present parameters."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in module.state_dict().items():
             if value.is_floating_point():
@@ -39,10 +39,10 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, dict[str, Tensor
     name = f"checkpoint-{step:07d}.safetensors"
     flat = {f"{group}/{key}": value.contiguous() for group, values in tensors.items() for key, value in values.items()}
     save_file(flat, folder / (name + ".tmp"))
-    os.replace(folder / (name + ".tmp"), folder / name)
+    (folder / (name + ".tmp")).replace(folder / name)
     state = {"step": step, "file": name, **log}
     (folder / "state.json.tmp").write_text(json.dumps(state, indent=1))
-    os.replace(folder / "state.json.tmp", folder / "state.json")
+    (folder / "state.json.tmp").replace(folder / "state.json")
     for old in folder.glob("checkpoint-*.safetensors"):
         if old.name != name:
             old.unlink()
@@ -107,6 +107,7 @@ class Progress:
         self.since = time.time()
 
     def __call__(self, step: int, loss: float) -> None:
+        """Take one step's loss."""
         self.losses.append(loss)
         if len(self.losses) == self.every:
             rate = self.every * self.batch_size / (time.time() - self.since)
