@@ -73,7 +73,11 @@ def _stream(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
 
 
 def digest_folder(folder: Path) -> str:
-    """Digest of every file below ``folder``: relative POSIX names and contents, hidden files left out."""
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    """Digest of every file below ``folder``, by relative POSIX name and content.
+
+    Hidden files and ``*.md`` are left out: a corrected card changes no result.
+    """
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    names = sorted(path.relative_to(folder) for path in found)
     kept = [name for name in names if not any(part.startswith((".", "__pycache__")) for part in name.parts)]
     return digest({name.as_posix(): digest_file(folder / name) for name in kept})

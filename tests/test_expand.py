@@ -26,7 +26,7 @@ import gif_datasets
 from gif_datasets.priors.linear import LinearPrior
 decode = LinearPrior.decode
 def slow(self, *args):
-    time.sleep(0.05)
+    time.sleep(0.1)
     return decode(self, *args)
 LinearPrior.decode = slow
 gif_datasets.expand(sys.argv[1], sys.argv[2], ratio=2, prior="linear", samples_per_shard=4, cache_dir=sys.argv[3])
@@ -90,16 +90,16 @@ def test_damaged_and_missing_shards_are_made_again(
     assert tars[0].stat().st_mtime_ns == kept
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.2, 0.45])
-def test_kill_9_and_resume(delay: float, seed_folder: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    """Killed at any moment, the same command completes the folder to the same bytes."""
+@pytest.mark.parametrize("finished", [0, 2, 5])
+def test_kill_9_and_resume(finished: int, seed_folder: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """Killed before the first shard or after some, the same command completes the folder to the same bytes."""
     folder = tmp_path / "killed"
     command = [sys.executable, "-c", SLOW_JOB, str(seed_folder), str(folder), str(tmp_path / "c")]
     job = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (folder / "plan.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(delay)
+    while not (folder / "plan.json").exists() or len(list((folder / "data").glob("*.tar"))) < finished:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
     job.send_signal(signal.SIGKILL)
     assert job.wait() == -signal.SIGKILL
     assert not (folder / "manifest.json").exists()
@@ -107,6 +107,30 @@ def test_kill_9_and_resume(delay: float, seed_folder: Path, tmp_path: Path, undi
     assert shards.verify(folder) == []
     left = {name: content for name, content in contents(folder).items() if ".tmp-" not in name}
     assert left == undisturbed
+
+
+def test_workers_end_with_their_parent(seed_folder: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """After a kill -9 of the command no worker process is left, and the same command completes the folder."""
+    args = ["expand", str(seed_folder), "--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "c")]
+    args += ["--workers", "2", "--prior", "linear", "--ratio", "2", "--set", "samples_per_shard=4"]
+    command = [sys.executable, "-m", "gif_datasets", *args]
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(workers := _children(job.pid)) < 3 and time.monotonic() < deadline:  # two, and the resource tracker
+        time.sleep(0.02)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    found = {n: c for n, c in contents(tmp_path / "out").items() if ".tmp-" not in n and n != "preview.png"}
+    assert found == undisturbed
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
 
 
 def test_two_processes_on_one_output(seed_folder: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:

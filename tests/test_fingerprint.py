@@ -51,10 +51,11 @@ def test_pixel_digest_knows_the_shape() -> None:
 
 
 def test_folder_digest_sees_contents_and_names(tmp_path: Path) -> None:
-    """Renaming or changing a file changes it; hidden files do not."""
+    """Renaming or changing a file changes it; hidden files and cards do not."""
     (tmp_path / "a").write_text("1")
     first = digest_folder(tmp_path)
     (tmp_path / ".hidden").write_text("x")
+    (tmp_path / "README.md").write_text("a card")
     assert digest_folder(tmp_path) == first
     (tmp_path / "a").write_text("2")
     second = digest_folder(tmp_path)

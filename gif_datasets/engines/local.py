@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -57,7 +58,16 @@ _task: Callable[[int], Any] | None = None
 def _start_worker(task: Callable[[int], Any]) -> None:
     global _task
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     _task = task
+
+
+def _exit_with_parent() -> None:
+    """End this worker when its parent is gone: a pool's workers outlive a parent killed by SIGKILL otherwise."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_in_worker(item: int) -> Any:

@@ -35,6 +35,30 @@ The rule that chose them is in `recipes/priors/cifar10.py`. No prior in this pac
 """
 
 
+PRIOR_CARD = """# embedded: the prior that ships in the package
+
+For trying things out, for tests, and for evidence on CIFAR-10-like pictures. Not for real work.
+
+| part | what |
+|---|---|
+| image tower | timm `tf_efficientnet_lite0` (Apache-2.0), 224 pixels; latent 1,280 wide, centred, norm about 10 |
+| text tower | all-MiniLM-L6-v2 (Apache-2.0), projected up to 1,280 by ridge regression on ImageNet's names |
+| decoder | diffusers `KandinskyV22Pipeline`: `VQModel` (32 x 32 to 8 x 8 x 8), U-Net of 19M parameters |
+| sampler | DPM-Solver++, 10 steps, classifier-free guidance 2 |
+| decoder's data | CIFAR-10's training set without the 1,000 reserved seeds; never the test set |
+| storage | safetensors; half precision, the text tower bfloat16 |
+
+It is not CLIP: the image tower knows ImageNet's 1,000 classes and little else, so it says little of medical or
+industrial pictures.
+
+| measure | value |
+|---|---|
+{table}
+
+Made by `recipes/priors` (build_clip, train_movq, train_unclip, pack), measured by `recipes/priors/measure.py`.
+"""
+
+
 def pack_demo(data: cifar10.Cifar10, folder: Path) -> None:
     """Write the first 20 reserved seeds of each class as PNG, ``class/rank-index.png``."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -64,6 +88,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, required=True, help="output of build_clip.py")
     parser.add_argument("--movq", type=Path, required=True, help="output of train_movq.py")
     parser.add_argument("--unclip", type=Path, required=True, help="output of train_unclip.py")
+    parser.add_argument("--measures", type=Path, help="output of measure.py, for the card")
     args = parser.parse_args()
 
     pack_demo(cifar10.load(args.cifar10), ASSETS / "demo")
@@ -72,8 +97,7 @@ def main() -> None:
     for name in CLIP_FILES:
         shutil.copyfile(args.clip / "clip" / name, embedded / "clip" / name)
     pack_unclip(args.unclip / "pipeline", embedded / "unclip")
-    state = json.loads((args.unclip / "state.json").read_text())
-    card = {
+    prior = {
         "format": 1,
         "name": "embedded",
         "family": "unclip",
@@ -83,13 +107,19 @@ def main() -> None:
         "summary": "small unCLIP prior that ships in the package: EfficientNet-Lite0 + MiniLM, 32 x 32 decoder",
         "license": "Apache-2.0 (weights trained on CIFAR-10, which has no formal licence)",
         "training_data": "CIFAR-10 training set without CIFAR10-S (recipes/priors/cifar10.py)",
-        "measures": {
-            "clip": json.loads((args.clip / "measures.json").read_text()),
-            "autoencoder": json.loads((args.movq / "measures.json").read_text()),
-            "decoder": {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)},
-        },
     }
-    (embedded / "prior.json").write_text(json.dumps(card, indent=1) + "\n")
+    (embedded / "prior.json").write_text(json.dumps(prior, indent=1) + "\n")
+    state = json.loads((args.unclip / "state.json").read_text())
+    clip = json.loads((args.clip / "measures.json").read_text())
+    measured = json.loads(args.measures.read_text()) if args.measures else {}
+    rows = {
+        "logit scale, calibrated on training labels": clip["logit_scale"],
+        "decoder: training images seen": f"{state['step'] * 128:,}",
+        "decoder: training hours on two CPU cores": round(state["seconds"] / 3600, 2),
+        **measured,
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    (embedded / "README.md").write_text(PRIOR_CARD.format(table=table))
     for path in ASSETS.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     size = sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file())
