@@ -54,6 +54,9 @@ class Cache:
         path.unlink(missing_ok=True)
         return None
 
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).exists()
+
     def put(self, key: str, sample: Sample) -> None:
         """Store an entry; a second writer of the same key replaces it by the same bytes."""
         header = {

@@ -50,6 +50,8 @@ def render(manifest: dict[str, Any]) -> str:
 
 Classes: {classes}
 
+![Seeds and their imagined copies](preview.png)
+
 ## How it was made
 
 Guided Imagination Framework: the latent feature of every seed picture in a pre-trained generative prior is perturbed,

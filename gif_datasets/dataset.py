@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,7 @@ class ExpandedDataset(Dataset[Any]):
         return len(self.plan.seeds) * (1 + self.config.ratio)
 
     def __getitem__(self, index: int) -> Any:
+        self._make_block_around(index)
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
@@ -130,6 +131,7 @@ class ExpandedDataset(Dataset[Any]):
 
     def provenance(self, index: int) -> Provenance:
         """Where an item comes from; imagines it if need be."""
+        self._make_block_around(index)
         seed, copy = self._row(index)
         sample = self.imaginer.imagine([(seed, copy)])[0] if copy else self.imaginer.originals([seed])[0]
         return sample.provenance
@@ -146,6 +148,15 @@ class ExpandedDataset(Dataset[Any]):
             return run_local(task, ids, workers)
 
         return run(self.plan, self.source, self.imaginer.cache, Path(folder), engine, self.bad, self.imaginer)
+
+    def _make_block_around(self, index: int) -> None:
+        """Make the whole block of a missing copy: decoding runs on full blocks, and padding one costs the same."""
+        seed, copy = self._row(index)
+        if not copy or self.imaginer.has(seed, copy):
+            return
+        size, first = self.config.decode_batch, len(self.plan.seeds)
+        start = index % len(self) - (index % len(self) - first) % size
+        self.imaginer.imagine([self._row(i) for i in range(start, min(start + size, len(self)))])
 
     def _row(self, index: int) -> tuple[Seed, int]:
         size, count, ratio = len(self), len(self.plan.seeds), self.config.ratio
@@ -225,7 +236,7 @@ def expand(
     limit: int | None = None,
     cache_dir: str | Path | None = None,
     device: str = "auto",
-    config: ExpansionConfig | Mapping[str, Any] | None = None,
+    config: ExpansionConfig | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Summary:
@@ -238,7 +249,7 @@ def expand(
         limit: Use this many seeds, spread evenly.
         cache_dir: Where imagined samples are kept.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        config: Options as an object or mapping; ``options`` override it.
+        config: All options as one object, instead of ``options``.
         progress: Wraps the loops over seeds and shards, for progress bars.
         options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
 
@@ -249,8 +260,9 @@ def expand(
         >>> summary.originals, summary.synthetic
         (20, 20)
     """
-    base = config.to_json() if isinstance(config, ExpansionConfig) else dict(config or {})
-    settled = ExpansionConfig.build({**base, **options})
+    if config is not None and options:
+        raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
+    settled = config or ExpansionConfig.build(options)
     opened = wrap_source(source)
     recipe = make_recipe(settled, opened.classes, device)
     show = progress or _silent

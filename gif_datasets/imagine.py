@@ -109,6 +109,16 @@ def resolve_device(device: str) -> str:
     return device
 
 
+@dataclass(frozen=True)
+class GuidedSeed:
+    """One seed after guidance: its copies' latents ``(K, *axes)``, and what :class:`Provenance` tells of each."""
+
+    latents: torch.Tensor
+    held_class: int
+    seed_criteria: dict[str, float]
+    copy_criteria: tuple[dict[str, float], ...]
+
+
 @dataclass
 class Imaginer:
     """Makes imagined samples of one recipe, each once.
@@ -128,7 +138,7 @@ class Imaginer:
     cache: Cache
     given_prior: Prior | None = None
     generated: int = 0
-    _guided: OrderedDict[str, tuple[Any, dict[str, float], list[dict[str, float]]]] = field(default_factory=OrderedDict)
+    _guided: OrderedDict[tuple[str, int], GuidedSeed] = field(default_factory=OrderedDict)
     _loaded: tuple[Prior, ZeroShotClassifier] | None = None
     _lock: Any = field(default_factory=threading.RLock)
 
@@ -138,6 +148,10 @@ class Imaginer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
+
+    def has(self, seed: Seed, copy: int) -> bool:
+        """Whether a sample is in the cache."""
+        return self.recipe.cache_key(seed, copy) in self.cache
 
     def imagine(self, wanted: Sequence[tuple[Seed, int]]) -> list[Sample]:
         """Return one sample for each (seed, copy), copies counted from 1; from the cache where it is there.
@@ -167,9 +181,7 @@ class Imaginer:
         samples = []
         for seed in seeds:
             image = images.encode(np.asarray(self.source.image(seed.index)), config.image_format, config.jpeg_quality)
-            _, measures, _ = guided[seed.key, seed.label]
-            same = {f"{name}_{when}": measures[name] for name in _CRITERIA for when in ("before", "after")}
-            samples.append(Sample(image, self._provenance(seed, 0, image, int(measures["held_class"]), same)))
+            samples.append(Sample(image, self._provenance(seed, 0, image, guided[seed.key, seed.label])))
         return samples
 
     def _make(self, missing: dict[str, tuple[Seed, int]]) -> Iterator[tuple[str, Sample]]:
@@ -177,33 +189,28 @@ class Imaginer:
         import torch
 
         config = self.recipe.config
-        guided = self._guide(list({(seed.key, seed.label): seed for seed, _ in missing.values()}.values()))
+        guided = self._guide([seed for seed, _ in missing.values()])
         prior, _ = self._prior()
         for block in _blocks(list(missing.items()), config.decode_batch):
             pairs = [pair for _, pair in block]
-            latents = torch.stack([guided[seed.key, seed.label][0][copy - 1] for seed, copy in pairs])
+            latents = torch.stack([guided[seed.key, seed.label].latents[copy - 1] for seed, copy in pairs])
             generators = [_decode_generator(config, seed, copy) for seed, copy in _padded(pairs, config.decode_batch)]
             pixels = prior.decode(_pad(latents, config.decode_batch), generators, config)[: len(block)]
             self.generated += len(block)
             array = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
             for (key, (seed, copy)), picture in zip(block, array, strict=True):
-                _, seed_measures, copy_measures = guided[seed.key, seed.label]
                 image = images.encode(np.ascontiguousarray(picture), config.image_format, config.jpeg_quality)
-                held = int(seed_measures["held_class"])
-                yield key, Sample(image, self._provenance(seed, copy, image, held, copy_measures[copy - 1]))
+                yield key, Sample(image, self._provenance(seed, copy, image, guided[seed.key, seed.label]))
 
-    def _guide(
-        self, seeds: Sequence[Seed]
-    ) -> dict[tuple[str, int], tuple[Any, dict[str, float], list[dict[str, float]]]]:
-        """Guided latents ``(K, *axes)``, the seed's measures and each copy's, by seed."""
-        fresh = [seed for seed in seeds if _memory_key(seed) not in self._guided]
-        result = {(s.key, s.label): self._guided[_memory_key(s)] for s in seeds if _memory_key(s) in self._guided}
+    def _guide(self, seeds: Sequence[Seed]) -> dict[tuple[str, int], GuidedSeed]:
+        """Guide each seed once, by key and label; the last ones asked for stay in memory."""
+        result = {(s.key, s.label): self._guided[s.key, s.label] for s in seeds if (s.key, s.label) in self._guided}
+        fresh = list({(s.key, s.label): s for s in seeds if (s.key, s.label) not in result}.values())
         for block in _blocks(fresh, self.recipe.config.encode_batch):
             found = self._guide_block(block)
             for row, seed in enumerate(block):
-                entry = (found.latents[row], _seed_measures(found, row), _copy_measures(found, row))
-                result[seed.key, seed.label] = entry
-                self._guided[_memory_key(seed)] = entry
+                entry = _guided_seed(found, row)
+                result[seed.key, seed.label] = self._guided[seed.key, seed.label] = entry
         while len(self._guided) > KEEP_GUIDED:
             self._guided.popitem(last=False)
         return result
@@ -230,7 +237,7 @@ class Imaginer:
             self._loaded = prior, prior.classifier(self.recipe.classes, self.recipe.config)
         return self._loaded
 
-    def _provenance(self, seed: Seed, copy: int, image: bytes, held: int, measures: dict[str, float]) -> Provenance:
+    def _provenance(self, seed: Seed, copy: int, image: bytes, guided: GuidedSeed) -> Provenance:
         return Provenance(
             synthetic=copy > 0,
             seed_key=seed.key,
@@ -244,36 +251,30 @@ class Imaginer:
             recipe=self.recipe.digest,
             rng_seed=self.recipe.config.rng_seed,
             image_sha256=hashlib.sha256(image).hexdigest(),
-            held_class=held,
-            **measures,
+            held_class=guided.held_class,
+            **(guided.copy_criteria[copy - 1] if copy else guided.seed_criteria),
         )
 
 
 _CRITERIA = ("consistency", "entropy", "diversity")
 
 
-def _memory_key(seed: Seed) -> str:
-    return f"{seed.key}/{seed.label}"
-
-
-def _seed_measures(found: Guided, row: int) -> dict[str, float]:
-    return {
-        "held_class": float(found.held_class[row]),
-        "consistency": _short(found.seed_consistency[row]),
-        "entropy": _short(found.seed_entropy[row]),
-        "diversity": 0.0,
-    }
-
-
-def _copy_measures(found: Guided, row: int) -> list[dict[str, float]]:
-    return [
-        {
-            f"{name}_{when}": _short(getattr(values, name)[row, copy])
-            for when, values in (("before", found.before), ("after", found.after))
-            for name in _CRITERIA
-        }
-        for copy in range(found.latents.shape[1])
-    ]
+def _guided_seed(found: Guided, row: int) -> GuidedSeed:
+    consistency, entropy = _short(found.seed_consistency[row]), _short(found.seed_entropy[row])
+    seed = {"consistency": consistency, "entropy": entropy, "diversity": 0.0}
+    return GuidedSeed(
+        found.latents[row],
+        int(found.held_class[row]),
+        {f"{name}_{when}": seed[name] for name in _CRITERIA for when in ("before", "after")},
+        tuple(
+            {
+                f"{name}_{when}": _short(getattr(values, name)[row, copy])
+                for when, values in (("before", found.before), ("after", found.after))
+                for name in _CRITERIA
+            }
+            for copy in range(found.latents.shape[1])
+        ),
+    )
 
 
 def _short(value: torch.Tensor) -> float:

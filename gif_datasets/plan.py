@@ -14,7 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic, card, shards
+from PIL import Image
+
+from gif_datasets import atomic, card, images, preview, shards
 from gif_datasets.cache import Cache
 from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
 from gif_datasets.fingerprint import digest
@@ -25,6 +27,7 @@ from gif_datasets.types import Seed
 
 PLAN_FORMAT = 1
 PLAN_FILE = "plan.json"
+PREVIEW = "preview.png"
 STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
 SWEEP_AFTER = 3600.0  # seconds; another process may still be writing a younger temporary file
 
@@ -161,6 +164,8 @@ def run(
         done[_shard_id(shard)] = shard
         generated += count
     _finish(folder, plan, [done[shard_id] for shard_id in range(len(plan.shard_rows))])
+    if generated or not (folder / PREVIEW).exists():
+        _draw_preview(folder, plan, source)
     return summarise(folder, generated, tuple(bad), time.monotonic() - started)
 
 
@@ -184,6 +189,24 @@ def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), secon
 def make_plan(source_name: str, listed: SeedList, recipe: Recipe) -> Plan:
     """Fix the plan of an expansion."""
     return Plan(source_name, recipe, listed.seeds)
+
+
+def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
+    config, reader = plan.recipe.config, shards.ShardReader(folder)
+
+    def copy_of(seed: Seed, copy: int) -> Image.Image:
+        key = shards.sample_key(config.split, seed.index, copy)
+        return images.read_rgb(reader.image_bytes(reader.index_of(key)), key)
+
+    rows = [
+        preview.Row(
+            plan.recipe.classes[seed.label],
+            source.image(seed.index),
+            tuple(copy_of(seed, copy) for copy in range(1, min(config.ratio, preview.MOST_COPIES) + 1)),
+        )
+        for seed in preview.choose_seeds(plan.seeds, preview.ROWS)
+    ]
+    preview.save_preview(rows, f"imagined copies ({config.method})", folder / PREVIEW)
 
 
 def _claim(folder: Path, plan: Plan) -> None:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from gif_datasets import atomic
-from gif_datasets.imagine import Imaginer
 from gif_datasets.types import Seed
 
+ROWS = 10
+MOST_COPIES = 20
 CELL = 96
 GAP = 6
 LABEL_WIDTH = 130
 HEADER = 22
 INK, SOFT, PAPER, RULE = "#1a1a1a", "#666666", "#ffffff", "#d0d0d0"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A seed's class name, its picture, and its copies, all RGB."""
+
+    name: str
+    seed: Image.Image
+    copies: tuple[Image.Image, ...]
 
 
 def choose_seeds(seeds: Sequence[Seed], rows: int) -> list[Seed]:
@@ -32,24 +43,20 @@ def choose_seeds(seeds: Sequence[Seed], rows: int) -> list[Seed]:
     return chosen[:rows]
 
 
-def save_preview(imaginer: Imaginer, seeds: Sequence[Seed], path: Path, rows: int = 10) -> None:
-    """Draw seeds and all their copies, one row a seed, and save it atomically as PNG."""
-    chosen = choose_seeds(seeds, rows)
-    ratio = imaginer.recipe.config.ratio
-    made = iter(imaginer.imagine([(seed, copy) for seed in chosen for copy in range(1, ratio + 1)]))
-    width = LABEL_WIDTH + (1 + ratio) * (CELL + GAP) + 2 * GAP
-    sheet = Image.new("RGB", (width, HEADER + len(chosen) * (CELL + GAP) + GAP), PAPER)
+def save_preview(rows: Sequence[Row], title: str, path: Path) -> None:
+    """Draw the rows and save them atomically as PNG."""
+    copies = max(len(row.copies) for row in rows)
+    width = LABEL_WIDTH + (1 + copies) * (CELL + GAP) + 2 * GAP
+    sheet = Image.new("RGB", (width, HEADER + len(rows) * (CELL + GAP) + GAP), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
     draw.text((LABEL_WIDTH, 4), "seed", INK, font=font)
-    draw.text((LABEL_WIDTH + CELL + 3 * GAP, 4), f"imagined copies ({imaginer.recipe.config.method})", INK, font=font)
-    for row, seed in enumerate(chosen):
-        top = HEADER + row * (CELL + GAP)
-        name = _fitted(draw, imaginer.recipe.classes[seed.label], font)
-        draw.text((GAP, top + CELL // 2 - 8), name, SOFT, font=font)
-        sheet.paste(_cell(imaginer.source.image(seed.index)), (LABEL_WIDTH, top))
-        for copy in range(ratio):
-            left = LABEL_WIDTH + (copy + 1) * (CELL + GAP) + 2 * GAP
-            sheet.paste(_cell(next(made).open().convert("RGB")), (left, top))
+    draw.text((LABEL_WIDTH + CELL + 3 * GAP, 4), title, INK, font=font)
+    for number, row in enumerate(rows):
+        top = HEADER + number * (CELL + GAP)
+        draw.text((GAP, top + CELL // 2 - 8), _fitted(draw, row.name, font), SOFT, font=font)
+        sheet.paste(_cell(row.seed), (LABEL_WIDTH, top))
+        for copy, image in enumerate(row.copies):
+            sheet.paste(_cell(image), (LABEL_WIDTH + (copy + 1) * (CELL + GAP) + 2 * GAP, top))
     line = LABEL_WIDTH + CELL + GAP + GAP // 2
     draw.line((line, 0, line, sheet.height), RULE)
     buffer = io.BytesIO()

@@ -185,6 +185,7 @@ class ShardReader:
         self._starts = [0]
         for entries in self._entries:
             self._starts.append(self._starts[-1] + len(entries))
+        self._positions = {entry.key: i for i, entry in enumerate(e for entries in self._entries for e in entries)}
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -192,6 +193,10 @@ class ShardReader:
     def key(self, index: int) -> str:
         """``__key__`` of a sample."""
         return self._find(index)[1].key
+
+    def index_of(self, key: str) -> int:
+        """Position of a sample by its ``__key__``; raises KeyError."""
+        return self._positions[key]
 
     def label(self, index: int) -> int:
         """Class index of a sample."""

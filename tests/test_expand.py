@@ -124,7 +124,7 @@ def test_workers_end_with_their_parent(seed_folder: Path, tmp_path: Path, undist
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    found = {n: c for n, c in contents(tmp_path / "out").items() if ".tmp-" not in n and n != "preview.png"}
+    found = {n: c for n, c in contents(tmp_path / "out").items() if ".tmp-" not in n}
     assert found == undisturbed
 
 

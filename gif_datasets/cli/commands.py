@@ -37,10 +37,7 @@ def expand(args: argparse.Namespace) -> int:
         progress=_progress,
     )
     _name_bad(summary.bad)
-    picture = args.out / "preview.png"
-    if summary.generated or not picture.exists():
-        _preview(args, config, device, picture, rows=10)
-    _print(args, {**dataclasses.asdict(summary), "preview": str(picture)}, _expand_text)
+    _print(args, {**dataclasses.asdict(summary), "preview": str(args.out / "preview.png")}, _expand_text)
     return 0
 
 
@@ -53,14 +50,32 @@ def preview(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
     _check_out(args.out.parent)
     _name_larger_priors(config)
-    from gif_datasets.imagine import resolve_device
+    from gif_datasets.cache import Cache, default_folder
+    from gif_datasets.imagine import Imaginer, make_recipe
+    from gif_datasets.preview import MOST_COPIES, Row, choose_seeds, save_preview
+    from gif_datasets.sources import list_seeds, open_source
 
-    found = _preview(args, config, resolve_device(args.device), args.out, args.rows)
-    _print(
-        args,
-        found,
-        lambda value: f"{value['rows']} seeds and {value['rows'] * value['ratio']} copies: {value['picture']}",
-    )
+    source = open_source(args.source)
+    recipe = make_recipe(config, source.classes, args.device)
+    listed = list_seeds(source, args.limit, lambda rows: _progress(rows, "reading seeds"))
+    if listed.bad and config.on_bad_image == "stop":
+        raise BadImage(listed.bad[0])
+    _name_bad(listed.bad)
+    imaginer = Imaginer(recipe, source, Cache(args.cache_dir or default_folder()))
+    seeds = choose_seeds(listed.seeds, args.rows)
+    copies = range(1, min(config.ratio, MOST_COPIES) + 1)
+    made = (s.open().convert("RGB") for s in imaginer.imagine([(seed, copy) for seed in seeds for copy in copies]))
+    rows = [
+        Row(
+            recipe.classes[seed.label],
+            source.image(seed.index),
+            tuple(next(made) for _ in copies),
+        )
+        for seed in seeds
+    ]
+    save_preview(rows, f"imagined copies ({config.method})", args.out)
+    value = {"picture": str(args.out), "rows": len(seeds), "copies": len(copies), "generated": imaginer.generated}
+    _print(args, value, lambda v: f"{v['rows']} seeds and {v['rows'] * v['copies']} copies: {v['picture']}")
     return 0
 
 
@@ -179,27 +194,6 @@ def _name_bad(bad: tuple[str, ...]) -> None:
         print(f"gif-datasets: skipped {message}", file=sys.stderr)
     if len(bad) > 20:
         print(f"gif-datasets: skipped {len(bad) - 20} more unreadable pictures", file=sys.stderr)
-
-
-def _preview(
-    args: argparse.Namespace, config: ExpansionConfig, device: str, picture: Path, rows: int
-) -> dict[str, Any]:
-    from gif_datasets.cache import Cache, default_folder
-    from gif_datasets.imagine import Imaginer, make_recipe
-    from gif_datasets.preview import choose_seeds, save_preview
-    from gif_datasets.sources import list_seeds, open_source
-
-    source = open_source(args.source)
-    recipe = make_recipe(config, source.classes, device)
-    listed = list_seeds(source, args.limit, lambda rows: _progress(rows, "reading seeds"))
-    if listed.bad and config.on_bad_image == "stop":
-        raise BadImage(listed.bad[0])
-    if args.out == picture:
-        _name_bad(listed.bad)
-    imaginer = Imaginer(recipe, source, Cache(args.cache_dir or default_folder()))
-    save_preview(imaginer, listed.seeds, picture, rows)
-    shown = len(choose_seeds(listed.seeds, rows))
-    return {"picture": str(picture), "rows": shown, "ratio": config.ratio, "generated": imaginer.generated}
 
 
 def _progress(rows: Any, title: str, total: int | None = None) -> Any:
