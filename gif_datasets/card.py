@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import Any
 
+from gif_datasets.types import Provenance
+
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_RECORD = (
-    ("synthetic", "bool"),
-    ("seed_key", "string"),
-    ("seed_index", "int64"),
-    ("seed_origin", "string"),
-    ("copy", "int64"),
-    ("label", "int64"),
-    ("class_name", "string"),
-    ("method", "string"),
-    ("prior", "string"),
-    ("recipe", "string"),
-    ("rng_seed", "int64"),
-    ("image_sha256", "string"),
-    ("held_class", "int64"),
-    ("consistency_before", "float64"),
-    ("consistency_after", "float64"),
-    ("entropy_before", "float64"),
-    ("entropy_after", "float64"),
-    ("diversity_before", "float64"),
-    ("diversity_after", "float64"),
-)
+_JSON_TYPES = {"bool": "bool", "int": "int64", "float": "float64", "str": "string"}
+_RECORD = tuple((spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.fields(Provenance))
 
 
 def render(manifest: dict[str, Any]) -> str:

@@ -248,6 +248,7 @@ class Imaginer:
             class_name=self.recipe.classes[seed.label],
             method=self.recipe.config.method if copy else "none",
             prior=self.recipe.prior.name,
+            prior_digest=self.recipe.prior.digest,
             recipe=self.recipe.digest,
             rng_seed=self.recipe.config.rng_seed,
             image_sha256=hashlib.sha256(image).hexdigest(),

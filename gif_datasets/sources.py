@@ -107,7 +107,8 @@ def open_source(spec: str) -> Source:
 
     Args:
         spec: A folder with one sub-folder per class; ``torchvision:NAME?split=..&root=..``;
-            ``hf:NAME?config=..&split=..&image=..&label=..``; a folder of expanded shards; ``demo``.
+            ``hf:NAME?config=..&split=..&image=..&label=..`` (both also take ``classes=a,b,c``, for datasets that do
+            not name their classes); a folder of expanded shards; ``demo``.
 
     Raises:
         SourceError: If it cannot be opened, with the reason and what would work.
@@ -204,9 +205,9 @@ def _open_torchvision(name: str, options: dict[str, str]) -> Source:
     known = [entry for entry in tvd.__all__ if inspect.isclass(getattr(tvd, entry))]
     if name not in known:
         raise SourceError(f"unknown torchvision dataset {name!r}{closest(name, known)}")
-    factory = getattr(tvd, name)
+    factory, classes = getattr(tvd, name), _class_names(options)
     accepted = inspect.signature(factory.__init__).parameters
-    values: dict[str, Any] = {"root": "data", **{key: _scalar(value) for key, value in options.items()}}
+    values = {"root": "data", **{key: _scalar(value) for key, value in options.items() if key != "classes"}}
     unknown = [key for key in values if key not in accepted]
     if unknown:
         raise SourceError(f"torchvision:{name} takes no {unknown[0]!r}; it takes {', '.join(list(accepted)[1:])}")
@@ -214,7 +215,7 @@ def _open_torchvision(name: str, options: dict[str, str]) -> Source:
         dataset = factory(**values)
     except Exception as error:  # each dataset raises its own kinds
         raise SourceError(f"torchvision:{name}: {_one_line(error)}") from error
-    return wrap_source(dataset, name=f"torchvision:{name}")
+    return wrap_source(dataset, classes, name=f"torchvision:{name}")
 
 
 def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
@@ -222,22 +223,26 @@ def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
         import datasets
     except ImportError as error:
         raise MissingExtra("datasets", "hf") from error
-    unknown = sorted(set(options) - {"config", "split", "image", "label", "revision"})
+    unknown = sorted(set(options) - {"config", "split", "image", "label", "revision", "classes"})
     if unknown:
-        raise SourceError(f"hf:{name} takes no {unknown[0]!r}; it takes config, split, image, label, revision")
+        raise SourceError(f"hf:{name} takes no {unknown[0]!r}; it takes config, split, image, label, revision, classes")
     try:
         dataset = datasets.load_dataset(
             name, options.get("config"), split=options.get("split", "train"), revision=options.get("revision")
         )
     except Exception as error:  # network, parsing and schema errors of many kinds
         raise SourceError(f"hf:{name}: {_one_line(error)}") from error
-    return HuggingFaceSource(dataset, options.get("image"), options.get("label"), name=f"hf:{name}")
+    return HuggingFaceSource(dataset, options.get("image"), options.get("label"), _class_names(options), f"hf:{name}")
 
 
 _SCHEMES: dict[str, Callable[[str, dict[str, str]], Source]] = {
     "torchvision": _open_torchvision,
     "hf": _open_hugging_face,
 }
+
+
+def _class_names(options: dict[str, str]) -> tuple[str, ...] | None:
+    return tuple(options["classes"].split(",")) if "classes" in options else None
 
 
 def _scalar(text: str) -> Any:

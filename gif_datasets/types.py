@@ -43,6 +43,7 @@ class Provenance:
         class_name: Its name.
         method: Method that made the sample; ``"none"`` for a seed.
         prior: Name of the prior.
+        prior_digest: Digest of its weights, its CLIP's included.
         recipe: Digest of everything but the seed that decides the pixels.
         rng_seed: The run's number.
         image_sha256: Digest of the stored image file.
@@ -64,6 +65,7 @@ class Provenance:
     class_name: str
     method: str
     prior: str
+    prior_digest: str
     recipe: str
     rng_seed: int
     image_sha256: str

@@ -122,6 +122,20 @@ def test_unwritable_output(seed_folder: Path, tmp_path: Path) -> None:
         assert "is a file" in done.stderr
 
 
+def test_read_only_output(seed_folder: Path, tmp_path: Path) -> None:
+    """An output on a read-only file system is refused with 2 and one line."""
+    (tmp_path / "ro").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path / "ro"], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a read-only tmpfs")
+    try:
+        done = run("expand", seed_folder, "--prior", "linear", "--out", tmp_path / "ro" / "out")
+    finally:
+        subprocess.run(["umount", tmp_path / "ro"], check=True)
+    assert done.returncode == 2
+    assert "cannot write to" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_corrupt_picture_among_good_ones(seed_folder: Path, tmp_path: Path) -> None:
     """It is named once on stderr and the rest is made; with on_bad_image=stop it ends the run with 2."""
     (seed_folder / "ant" / "2.png").write_bytes(b"broken")
@@ -154,6 +168,8 @@ def test_verify_fails_on_damage(expanded: Path) -> None:
     assert done.returncode == 1
     assert victim.name in done.stdout
     assert run("verify", expanded / "data").returncode == 1
+    for command in ("verify", "info"):
+        assert run(command, expanded / "nowhere").returncode == 2
 
 
 def test_expanded_folder_is_a_source(expanded: Path, tmp_path: Path) -> None:

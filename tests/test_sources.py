@@ -66,6 +66,13 @@ def test_what_cannot_be_opened_is_explained(spec: str, words: list[str]) -> None
         assert word in str(caught.value)
 
 
+def test_class_names_can_be_given(seed_folder: Path, tmp_path: Path) -> None:
+    """`?classes=` names the classes, in label order."""
+    assert open_source(f"torchvision:ImageFolder?root={seed_folder}&classes=x,y,z").classes == ("x", "y", "z")
+    hugging_face(seed_folder).to_parquet(str(tmp_path / "hub" / "train.parquet"))
+    assert open_source(f"hf:{tmp_path / 'hub'}?classes=x,y,z").classes == ("x", "y", "z")
+
+
 def test_hugging_face_from_disk(seed_folder: Path, tmp_path: Path) -> None:
     """`hf:` takes a local path that `load_dataset` takes."""
     parquet = tmp_path / "hub" / "train.parquet"

@@ -23,11 +23,13 @@ from gif_datasets.types import Provenance, Sample
 
 def sample(number: int) -> Sample:
     image = f"picture {number}".encode()
+    criteria = {f"{c}_{w}": 0.5 for c in ("consistency", "entropy", "diversity") for w in ("before", "after")}
+    texts = dict.fromkeys(
+        ("seed_key", "seed_origin", "class_name", "method", "prior", "prior_digest", "recipe", "image_sha256"), "x"
+    )
     record = Provenance(
-        synthetic=True, seed_key="k", seed_index=number, seed_origin="o", copy=1, label=0, class_name="ant", method="m",
-        prior="p", recipe="r", rng_seed=0, image_sha256="", held_class=0, consistency_before=0.5, consistency_after=0.5,
-        entropy_before=0.0, entropy_after=0.0, diversity_before=0.0, diversity_after=0.0,
-    )  # fmt: skip
+        synthetic=True, seed_index=number, copy=1, label=0, rng_seed=0, held_class=0, **texts, **criteria
+    )
     return Sample(image, record)
 
 

@@ -83,7 +83,7 @@ def info(args: argparse.Namespace) -> int:
     """``gif-datasets info``."""
     from gif_datasets.shards import read_manifest
 
-    manifest = read_manifest(args.dir)
+    manifest = read_manifest(_existing(args.dir))
     recipe = manifest["plan"]["recipe"]
     value = {
         "folder": str(args.dir),
@@ -101,7 +101,7 @@ def verify(args: argparse.Namespace) -> int:
     """``gif-datasets verify``."""
     from gif_datasets import shards
 
-    problems = shards.verify(args.dir)
+    problems = shards.verify(_existing(args.dir))
     value = {"folder": str(args.dir), "ok": not problems, "problems": problems}
     _print(args, value, lambda v: f"{v['folder']}: every shard and record is whole" if v["ok"] else "\n".join(problems))
     return 1 if problems else 0
@@ -165,6 +165,12 @@ def _config(args: argparse.Namespace) -> ExpansionConfig:
     flags["decode_batch"] = args.batch_size
     values.update({name: value for name, value in flags.items() if value is not None})
     return ExpansionConfig.build(values, args.config)
+
+
+def _existing(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise ConfigError(f"no such folder: {folder}")
+    return folder
 
 
 def _check_out(folder: Path) -> None:

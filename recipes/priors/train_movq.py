@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from pathlib import Path
 
 import cifar10
@@ -66,7 +65,6 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(0)
     data = cifar10.load(args.cifar10)
@@ -76,26 +74,17 @@ def main() -> None:
     both = nn.ModuleList([model, norm])
     optimizer = torch.optim.AdamW(both.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     ema = training.Ema(both, decay=0.998)
-    total, step, seconds = args.images // args.batch_size, 0, 0.0
-    if found := training.load_checkpoint(args.out):
-        groups, state = found
-        both.load_state_dict(groups["model"])
-        ema.shadow = groups["ema"]
-        training.load_optimizer(optimizer, groups["optimizer"])
-        step, seconds = state["step"], state["seconds"]
+    run = training.Run(args.out, both, ema, optimizer)
+    torch.manual_seed(run.step)  # a resumed run draws on, not again
+    total = args.images // args.batch_size
+    progress = training.Progress(100, args.batch_size)
+    batches = training.shuffled_batches(len(images), args.batch_size, run.step)
 
-    progress, started = training.Progress(100, args.batch_size), time.time()
-    batches = training.shuffled_batches(len(images), args.batch_size, step)
-
-    def checkpoint() -> None:
-        tensors = {"model": both.state_dict(), "ema": ema.shadow, "optimizer": training.optimizer_tensors(optimizer)}
-        training.save_checkpoint(args.out, step, tensors, {"seconds": seconds + time.time() - started})
-
-    while step < total:
+    while run.step < total:
         x = images[next(batches)].permute(0, 3, 1, 2).float().div(127.5).sub(1)
         x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(3)).contiguous(memory_format=torch.channels_last)
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / total))
+            group["lr"] = args.lr * min(1, (run.step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * run.step / total))
         with torch.autocast("cpu", torch.bfloat16):
             z = norm(model.encode(x).latents.float())
             z = z + LATENT_NOISE * torch.randn_like(z)
@@ -105,12 +94,12 @@ def main() -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        ema.update(both, step)
-        step += 1
-        progress(step, loss.item())
-        if step % 1000 == 0:
-            checkpoint()
-    checkpoint()
+        ema.update(both, run.step)
+        run.step += 1
+        progress(run.step, loss.item())
+        if run.step % 1000 == 0:
+            run.save()
+    run.save()
 
     both.load_state_dict(ema.shadow)
     both.eval()

@@ -13,7 +13,6 @@ images above their decodings.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import cifar10
@@ -97,28 +96,21 @@ def main() -> None:
     unet = build(train_conditions.shape[1]).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = training.Ema(unet, decay=0.9995)
-    step, seconds = 0, 0.0
-    if found := training.load_checkpoint(args.out):
-        groups, state = found
-        unet.load_state_dict(groups["model"])
-        ema.shadow = groups["ema"]
-        training.load_optimizer(optimizer, groups["optimizer"])
-        step, seconds = state["step"], state["seconds"]
-
+    run = training.Run(args.out, unet, ema, optimizer)
+    torch.manual_seed(run.step)  # a resumed run draws on, not again
     alphas = DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod
     forward = torch.compile(unet) if args.compile else unet
-    progress, started = training.Progress(100, args.batch_size), time.time()
-    batches = training.shuffled_batches(len(train_conditions), args.batch_size, step)
+    progress = training.Progress(100, args.batch_size)
+    batches = training.shuffled_batches(len(train_conditions), args.batch_size, run.step)
     averaged = build(train_conditions.shape[1]).eval()
 
     def checkpoint() -> None:
-        tensors = {"model": unet.state_dict(), "ema": ema.shadow, "optimizer": training.optimizer_tensors(optimizer)}
-        training.save_checkpoint(args.out, step, tensors, {"seconds": seconds + time.time() - started})
+        run.save()
         averaged.load_state_dict(ema.shadow)
         pipeline(averaged, movq).save_pretrained(args.out / "pipeline")
-        _sheet(pipeline(averaged, movq), conditions["test"][:32].float(), data.test_images[:32], args.out, step)
+        _sheet(pipeline(averaged, movq), conditions["test"][:32].float(), data.test_images[:32], args.out, run.step)
 
-    while step * args.batch_size < args.images:
+    while run.step * args.batch_size < args.images:
         index = torch.from_numpy(next(batches))
         n = len(index)
         x0 = targets[torch.randint(0, 2, (n,)), index].float()
@@ -136,15 +128,15 @@ def main() -> None:
         error = F.mse_loss(v.float(), a * noise - s * x0, reduction="none").mean((1, 2, 3))
         loss = (weight * error).mean()
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / 500)
+            group["lr"] = args.lr * min(1, (run.step + 1) / 500)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
-        ema.update(unet, step)
-        step += 1
-        progress(step, loss.item())
-        if step % 500 == 0:
+        ema.update(unet, run.step)
+        run.step += 1
+        progress(run.step, loss.item())
+        if run.step % 500 == 0:
             checkpoint()
     checkpoint()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,41 +33,58 @@ class Ema:
                 self.shadow[name].copy_(value)
 
 
-def save_checkpoint(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], log: dict[str, Any]) -> None:
-    """Write named groups of tensors and a state file; the state file is replaced last, so a cut run resumes cleanly."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"checkpoint-{step:07d}.safetensors"
-    flat = {f"{group}/{key}": value.contiguous() for group, values in tensors.items() for key, value in values.items()}
-    save_file(flat, folder / (name + ".tmp"))
-    (folder / (name + ".tmp")).replace(folder / name)
-    state = {"step": step, "file": name, **log}
-    (folder / "state.json.tmp").write_text(json.dumps(state, indent=1))
-    (folder / "state.json.tmp").replace(folder / "state.json")
-    for old in folder.glob("checkpoint-*.safetensors"):
-        if old.name != name:
-            old.unlink()
+@dataclass
+class Run:
+    """A resumable training run: model, average and optimiser, the step and the seconds behind it.
+
+    Checkpoints are one safetensors file, and a state file that is replaced last, so a cut run resumes cleanly.
+    """
+
+    folder: Path
+    model: nn.Module
+    ema: Ema
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Resume from the newest checkpoint, if there is one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state_file = self.folder / "state.json"
+        if state_file.exists():
+            state = json.loads(state_file.read_text())
+            self.step, self.seconds = state["step"], state["seconds"]
+            groups: dict[str, dict[str, Tensor]] = {}
+            for key, value in load_file(self.folder / state["file"]).items():
+                group, _, name = key.partition("/")
+                groups.setdefault(group, {})[name] = value
+            self.model.load_state_dict(groups["model"])
+            self.ema.shadow = groups["ema"]
+            _load_optimizer(self.optimizer, groups["optimizer"])
+        self._started = time.time()
+
+    def save(self) -> None:
+        """Write a checkpoint and remove older ones."""
+        groups = {"model": self.model.state_dict(), "ema": self.ema.shadow, "optimizer": _flat(self.optimizer)}
+        tensors = {f"{group}/{name}": v.contiguous() for group, values in groups.items() for name, v in values.items()}
+        name = f"checkpoint-{self.step:07d}.safetensors"
+        save_file(tensors, self.folder / f"{name}.tmp")
+        (self.folder / f"{name}.tmp").replace(self.folder / name)
+        state = {"step": self.step, "file": name, "seconds": self.seconds + time.time() - self._started}
+        (self.folder / "state.json.tmp").write_text(json.dumps(state, indent=1))
+        (self.folder / "state.json.tmp").replace(self.folder / "state.json")
+        for old in self.folder.glob("checkpoint-*.safetensors"):
+            if old.name != name:
+                old.unlink()
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-    """Return the newest checkpoint's tensor groups and its state, or None when there is none."""
-    if not (folder / "state.json").exists():
-        return None
-    state = json.loads((folder / "state.json").read_text())
-    groups: dict[str, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / state["file"]).items():
-        group, _, name = key.partition("/")
-        groups.setdefault(group, {})[name] = value
-    return groups, state
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Flatten an Adam-like optimiser's state to tensors, keyed ``index.name``."""
+def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An Adam-like optimiser's state as tensors, keyed ``index.name``."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": torch.as_tensor(value) for i, slots in state.items() for name, value in slots.items()}
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Restore what :func:`optimizer_tensors` flattened."""
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     state = optimizer.state_dict()
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
