@@ -56,7 +56,7 @@ class Plan:
         mixed = sorted(self.seeds, key=lambda seed: (seed.key, seed.index))
         real = [(seed, 0) for seed in mixed] if config.originals else []
         made = [(seed, copy) for seed in mixed for copy in range(1, config.ratio + 1)]
-        size = config.samples_per_shard or min(max(-(-(len(real) + len(made)) // 64), 50), 10_000)
+        size = config.samples_per_shard or min(max(-(-(len(real) + len(made)) // 64), 50), 1_000)
         return tuple(tuple(rows[i : i + size]) for rows in (real, made) for i in range(0, len(rows), size))
 
     @cached_property

@@ -112,6 +112,23 @@ def test_decoding_is_deterministic_and_independent_of_companions(prior: UnclipPr
     assert torch.equal(moved[2], first[0])
 
 
+def test_guidance_is_independent_of_companions(tmp_path: Path) -> None:
+    """A seed's guided latents have the same bits in any block: sign steps would magnify the smallest difference."""
+    expanded = ExpandedDataset("demo", cache_dir=tmp_path)
+    seeds, threads = expanded.plan.seeds, torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = []
+        for block in ([0, 1, 2, 3, 4, 5, 6, 7], [30, 5], [44, 45, 46, 5, 48, 49, 50, 51]):
+            expanded.imaginer._guided.clear()
+            guided = expanded.imaginer._guide([seeds[i] for i in block])
+            found.append(guided[seeds[5].key, seeds[5].label].latents)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_another_block_size_differs_by_rounding_only(prior: UnclipPrior, latents: torch.Tensor) -> None:
     """Alone or among others, a picture is the same at more than 45 dB."""
     many = decode(prior, latents[:6], "abcdef")

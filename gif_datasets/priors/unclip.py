@@ -78,7 +78,7 @@ def _load_pipeline(folder: Path, device: torch.device) -> Any:
         except (OSError, ValueError, KeyError) as error:
             raise PriorError(f"cannot load the decoder in {folder}: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(device, torch.float32)
+    pipeline.to(device)
     pipeline.unet.eval().to(memory_format=torch.channels_last)
     pipeline.movq.eval().to(memory_format=torch.channels_last)
     return pipeline
