@@ -396,19 +396,9 @@ class HuggingFaceSource:
         ]
         self.label_column = _column(name, "label", label_column, named or likely[:1], features)
         self.rows = dataset.with_format(None).cast_column(self.image_column, datasets.Image(decode=False))
-        values = self.rows.with_format(None)[self.label_column]
-        feature = features[self.label_column]
-        if isinstance(feature, datasets.ClassLabel):
-            self.classes = tuple(classes or feature.names)
-            self._labels = [int(value) for value in values]
-        else:
-            texts = [str(value) for value in values]
-            self.classes = tuple(classes or sorted(set(texts)))
-            order = {text: index for index, text in enumerate(self.classes)}
-            if all(isinstance(value, int) for value in values):
-                self._labels = list(values) if classes else [order[text] for text in texts]
-            else:
-                self._labels = [order.get(text, -1) for text in texts]
+        values = list(self.rows[self.label_column])
+        names = classes or getattr(features[self.label_column], "names", None)
+        self.classes, self._labels = _classes_and_labels(values, names)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -428,6 +418,16 @@ class HuggingFaceSource:
             raise BadImage(f"{self.origin(index)}: no picture")
         content = cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
         return images.read_rgb(content, self.origin(index))
+
+
+def _classes_and_labels(values: list[Any], names: Sequence[str] | None) -> tuple[tuple[str, ...], list[int]]:
+    """Class names and indices of a label column: integers are indices already, texts are looked up."""
+    if all(isinstance(value, int) for value in values):
+        return tuple(names or (str(number) for number in range(max(values, default=-1) + 1))), values
+    texts = [str(value) for value in values]
+    found = tuple(names or sorted(set(texts)))
+    order = {text: index for index, text in enumerate(found)}
+    return found, [order.get(text, -1) for text in texts]
 
 
 def _column(name: str, role: str, asked: str | None, found: Sequence[str], features: Any) -> str:

@@ -92,6 +92,9 @@ def test_hugging_face_columns(seed_folder: Path) -> None:
         wrap_source(rows, image_column="nope")
     text = rows.map(lambda row: {"label": "z" + str(row["kind"])}, remove_columns="kind")
     assert wrap_source(text).classes == ("z0", "z1", "z2")
+    number = rows.map(lambda row: {"label": 10 * row["kind"]}, remove_columns="kind")
+    found = wrap_source(number)
+    assert (len(found.classes), found.label(4), found.label(11)) == (21, 10, 20)
     with pytest.raises(SourceError, match="one split"):
         HuggingFaceSource(datasets.DatasetDict({"train": rows}))
 

@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     expand.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     expand.add_argument("--engine", choices=("local",), default="local", help="where the work runs")
     expand.add_argument(
-        "--workers", type=int, metavar="N", help="worker processes (default: one per CPU; one on a GPU)"
+        "--workers", type=int, metavar="N", help="worker processes (default: one per CPU, at most 8; one on a GPU)"
     )
     expand.add_argument("--json", action="store_true", help="print the result as JSON")
 

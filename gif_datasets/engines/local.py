@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from gif_datasets.errors import EngineError
 
 Result = TypeVar("Result")
+MOST_WORKERS = 8  # each holds a prior: about 1 GB for the embedded one
 
 
 def run_local(task: Callable[[int], Result], ids: Sequence[int], workers: int = 1) -> Iterator[Result]:
@@ -46,10 +47,11 @@ def run_local(task: Callable[[int], Result], ids: Sequence[int], workers: int = 
 
 
 def default_workers(device: str) -> int:
-    """One worker per CPU this process may use; one on an accelerator."""
+    """One worker per CPU this process may use, but at most 8; one on an accelerator."""
     if device != "cpu":
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, MOST_WORKERS)
 
 
 _task: Callable[[int], Any] | None = None
