@@ -45,6 +45,19 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
+def create_json(path: Path, value: Any) -> bool:
+    """Write readable JSON unless the file exists; says whether it was written. Of two processes at once, one writes."""
+    ready = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}"
+    write_json(ready, value)
+    try:
+        os.link(ready, path)
+    except FileExistsError:
+        return False
+    finally:
+        ready.unlink()
+    return True
+
+
 def sweep(folder: Path, older_than: float) -> None:
     """Remove temporary files last written before ``older_than`` (seconds since the epoch)."""
     for path in folder.glob(f"{TEMPORARY}*"):

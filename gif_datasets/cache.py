@@ -1,6 +1,6 @@
 """Content-addressed store of imagined samples.
 
-One file an entry, ``ab/abcdef....sample``: a line of JSON (format, digest of the picture, provenance) and the picture's
+One file an entry, ``ab/abcdef....sample``: a line of JSON (format, digest, provenance) and the picture's
 bytes. An entry is named by the digest of everything that decides its pixels, so it is never out of date, and is checked
 against its own digest when read; a damaged one is dropped and made again.
 """
@@ -10,14 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from gif_datasets import atomic
 from gif_datasets.errors import CacheError
+from gif_datasets.fingerprint import canonical_json
 from gif_datasets.types import Provenance, Sample
 
 CACHE_FORMAT = 1
+STALE_AFTER = 3600.0  # seconds; a younger temporary file may still be written to
 ENVIRONMENT = "GIF_DATASETS_CACHE"
 
 
@@ -46,9 +49,9 @@ class Cache:
         head, _, image = content.partition(b"\n")
         try:
             header = json.loads(head)
-            intact = header["format"] == CACHE_FORMAT and hashlib.sha256(image).hexdigest() == header["sha256"]
-            if intact:
-                return Sample(image, Provenance.from_json(header["provenance"]))
+            sample = Sample(image, Provenance.from_json(header["provenance"]))
+            if header["format"] == CACHE_FORMAT and header["sha256"] == _digest(sample):
+                return sample
         except (ValueError, KeyError, TypeError):
             pass
         path.unlink(missing_ok=True)
@@ -61,7 +64,7 @@ class Cache:
         """Store an entry; a second writer of the same key replaces it by the same bytes."""
         header = {
             "format": CACHE_FORMAT,
-            "sha256": hashlib.sha256(sample.image).hexdigest(),
+            "sha256": _digest(sample),
             "provenance": sample.provenance.to_json(),
         }
         try:
@@ -80,6 +83,8 @@ class Cache:
     def clear(self) -> int:
         """Remove all entries; returns how many."""
         removed = 0
+        for folder in self.folder.glob("??"):
+            atomic.sweep(folder, older_than=time.time() - STALE_AFTER)
         for path in self.folder.glob("*/*.sample"):
             path.unlink(missing_ok=True)
             removed += 1
@@ -87,3 +92,9 @@ class Cache:
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.sample"
+
+
+def _digest(sample: Sample) -> str:
+    """Digest of record and picture together."""
+    record = canonical_json(sample.provenance.to_json()).encode("ascii")
+    return hashlib.sha256(record + b"\n" + sample.image).hexdigest()

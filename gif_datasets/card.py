@@ -9,7 +9,15 @@ from typing import Any
 
 from gif_datasets.types import Provenance
 
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+)
 _JSON_TYPES = {"bool": "bool", "int": "int64", "float": "float64", "str": "string"}
 _RECORD = tuple((spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.fields(Provenance))
 
@@ -19,7 +27,7 @@ def render(manifest: dict[str, Any]) -> str:
     options = manifest["plan"]["recipe"]["options"]
     prior = manifest["plan"]["recipe"]["prior"]
     versions = manifest["plan"]["recipe"]["versions"]
-    settings = "\n".join(f"| {name} | `{_plain(json.dumps(value))}` |" for name, value in sorted(options.items()))
+    settings = "\n".join(f"| {name} | `{_code(json.dumps(value))}` |" for name, value in sorted(options.items()))
     classes = ", ".join(_plain(name) for name in manifest["classes"])
     return f"""---
 {_front_matter(manifest)}---
@@ -28,8 +36,8 @@ def render(manifest: dict[str, Any]) -> str:
 
 {manifest["originals"]} real and {manifest["synthetic"]} synthetic pictures of {len(manifest["classes"])} classes.
 
-**Most pictures here are synthetic.** They were imagined from the real ones by
-[gif_datasets](https://pypi.org/project/gif-datasets/) and carry their seed's label; nobody has checked them one by one.
+**{manifest["synthetic"]} of the {manifest["samples"]} pictures here are synthetic.** They were imagined from real ones
+by [gif_datasets](https://pypi.org/project/gif-datasets/) and carry their seed's label; nobody has checked each.
 `json.synthetic` tells which is which, and `json.seed_key` names the real picture behind each.
 
 Classes: {classes}
@@ -43,7 +51,7 @@ the perturbation optimised for class consistency, higher prediction entropy and 
 
 | option | value |
 |---|---|
-| prior | `{_plain(prior["name"])}` (digest `{prior["digest"][:16]}`) |
+| prior | `{_code(prior["name"])}` (digest `{prior["digest"][:16]}`) |
 {settings}
 | libraries | {", ".join(f"{name} {number}" for name, number in sorted(versions.items()))} |
 | plan | `{manifest["plan_hash"]}` |
@@ -66,10 +74,10 @@ and from the prior. Find out both before you share this set.
 
 
 def _front_matter(manifest: dict[str, Any]) -> str:
-    """YAML without a YAML library: every scalar is JSON, which is YAML."""
+    """YAML of fixed form; the only free texts in it are class names, which are quoted."""
     split, total = manifest["split"], manifest["samples"]
-    size = next((name for bound, name in SIZES if total < bound), "n>1M")
-    names = "".join(f"          '{index}': {json.dumps(name)}\n" for index, name in enumerate(manifest["classes"]))
+    size = next((name for bound, name in SIZES if total < bound), "1B<n<10B")
+    names = "".join(f"          '{index}': {_quoted(name)}\n" for index, name in enumerate(manifest["classes"]))
     record = "".join(f"    - name: {name}\n      dtype: {kind}\n" for name, kind in _RECORD)
     total_bytes = sum(shard["bytes"] for shard in manifest["shards"])
     return f"""task_categories:
@@ -83,7 +91,7 @@ tags:
 configs:
 - config_name: default
   data_files:
-  - split: {split}
+  - split: "{split}"
     path: data/{split}-*.tar
 dataset_info:
   features:
@@ -100,7 +108,7 @@ dataset_info:
   - name: __url__
     dtype: string
   splits:
-  - name: {split}
+  - name: "{split}"
     num_bytes: {total_bytes}
     num_examples: {total}
   download_size: {total_bytes}
@@ -110,6 +118,20 @@ dataset_info:
 
 def _suffix(manifest: dict[str, Any]) -> str:
     return str(manifest["plan"]["recipe"]["options"]["image_format"])
+
+
+def _quoted(text: str) -> str:
+    """A double-quoted YAML scalar; all but printable ASCII is escaped, astral characters as one."""
+    escaped = (
+        c if " " <= c <= "~" and c not in '"\\' else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}"
+        for c in text
+    )
+    return '"' + "".join(escaped) + '"'
+
+
+def _code(text: str) -> str:
+    """User text for a code span in a table."""
+    return " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
 
 
 def _plain(text: str) -> str:

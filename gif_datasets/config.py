@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -96,7 +97,7 @@ class ExpansionConfig:
         ("{}", "a {}", "a photo of a {}", "a small {}"), "prompts around a class name; their embeddings are averaged"
     )
     logit_scale: float | None = _option(
-        None, "inverse temperature of the zero-shot scores; None: the CLIP's own", low=0.0
+        None, "inverse temperature of the zero-shot scores; None: the CLIP's own", low=0.01
     )
 
     decode_steps: int = _option(10, "sampling steps of the decoder", low=1, high=1000)
@@ -134,8 +135,8 @@ class ExpansionConfig:
         bad = [template for template in self.templates if template.count("{}") != 1]
         if bad or not self.templates:
             raise ConfigError(f"templates must each hold exactly one {{}}, got {bad[:1] or 'none'}")
-        if not self.split.replace("_", "").isalnum():
-            raise ConfigError(f"split must be letters, digits and _, got {self.split!r}")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", self.split):
+            raise ConfigError(f"split must be a letter, then at most 39 letters, digits and _, got {self.split!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Return all options as JSON types, defaults resolved."""

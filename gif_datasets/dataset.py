@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from PIL.Image import Image
 from torch.utils.data import Dataset
 
 from gif_datasets import images
 from gif_datasets.cache import Cache, default_folder
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local
-from gif_datasets.errors import BadImage, ConfigError
+from gif_datasets.errors import BadImage, ConfigError, SourceError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer, make_recipe
 from gif_datasets.plan import Plan, Summary, make_plan, run
 from gif_datasets.priors import PriorInfo
 from gif_datasets.shards import ShardReader
-from gif_datasets.sources import HuggingFaceSource, Source, is_hugging_face, list_seeds, wrap_source
+from gif_datasets.sources import HuggingFaceSource, MapSource, Source, is_hugging_face, list_seeds, wrap_source
 from gif_datasets.types import Provenance, Sample, Seed
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class ExpandedDataset(Dataset[Any]):
         dataset: Any,
         ratio: int = 5,
         method: str = "gif-unclip",
-        prior: str | Prior = "embedded",
+        prior: str | Path | Prior = "embedded",
         *,
         rng_seed: int = 0,
         classes: Sequence[str] | None = None,
@@ -78,6 +80,7 @@ class ExpandedDataset(Dataset[Any]):
         device: str = "auto",
         **options: Any,
     ) -> None:
+        prior = str(prior) if isinstance(prior, Path) else prior
         named = prior if isinstance(prior, str) else "linear"
         config = ExpansionConfig.build(
             {"ratio": ratio, "method": method, "prior": named, "rng_seed": rng_seed, **options}
@@ -95,6 +98,7 @@ class ExpandedDataset(Dataset[Any]):
         self.imaginer = Imaginer(recipe, self.source, Cache(Path(cache_dir or default_folder())), given)
         self._dataset = dataset if not isinstance(dataset, (str, Path)) else None
         self._transform = transform
+        self._format_transform = None if transform is not None else _format_transform(self._dataset)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -170,24 +174,37 @@ class ExpandedDataset(Dataset[Any]):
 
     def _item(self, seed: Seed, made: Sample | None) -> Any:
         if isinstance(self.source, HuggingFaceSource):
-            return self._row_item(seed, made)
+            return self._row_item(self.source, seed, made)
         if made is None and self._dataset is not None and self._transform is None:
             return self._dataset[seed.index]
-        image = self.source.image(seed.index) if made is None else made.open()
-        return _transformed(self._dataset, self._transform, image, seed.label)
+        image = self.source.sample(seed.index)[0] if made is None else made.open().convert("RGB")
+        return self._own_transform(image), seed.label
 
-    def _row_item(self, seed: Seed, made: Sample | None) -> Any:
-        assert isinstance(self.source, HuggingFaceSource)
-        row = dict(self.source.rows[seed.index])
-        row[self.source.image_column] = self.source.image(seed.index) if made is None else made.open()
+    def _own_transform(self, image: Image) -> Any:
+        """Apply the given transform, or give a copy the form of the wrapped dataset's pictures and its transform."""
+        if self._transform is not None:
+            return self._transform(image)
+        alike = images.like(image, self._example) if self._example is not None else image
+        transform = below_transform(self._dataset)
+        return transform(alike) if transform is not None else alike
+
+    @cached_property
+    def _example(self) -> Any:
+        """A stored picture of the wrapped dataset, whose form copies take."""
+        if self._dataset is None or not isinstance(self.source, MapSource):
+            return None
+        return self.source.stored(self.plan.seeds[0].index)[0]
+
+    def _row_item(self, source: HuggingFaceSource, seed: Seed, made: Sample | None) -> Any:
+        if made is None and self._dataset is not None and self._transform is None:
+            return self._dataset[seed.index]
+        row = dict(source.rows[seed.index])
+        row[source.image_column] = source.sample(seed.index)[0] if made is None else made.open().convert("RGB")
         if self._transform is not None:
             return self._transform(row)
-        if made is None and self._dataset is not None:
-            return self._dataset[seed.index]
-        set_transform = _format_transform(self._dataset)
-        if set_transform is None:
+        if self._format_transform is None:
             return row
-        return {name: values[0] for name, values in set_transform({k: [v] for k, v in row.items()}).items()}
+        return {name: values[0] for name, values in self._format_transform({k: [v] for k, v in row.items()}).items()}
 
 
 def load_expanded(folder: str | Path, transform: Callable[[Any], Any] | None = None) -> LoadedDataset:
@@ -277,6 +294,8 @@ def expand(
     return run(make_plan(opened.name, listed, recipe), opened, cache, Path(out), engine, listed.bad)
 
 
+FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
+
 Progress = Callable[..., Any]
 """``progress(iterable, title, total=None)`` returns the iterable, wrapped."""
 
@@ -295,24 +314,29 @@ def _own_prior(prior: Prior) -> PriorInfo:
     return PriorInfo(type(prior).__name__, (), None, digest(["own", key]))
 
 
-def _transformed(dataset: Any, transform: Callable[[Any], Any] | None, image: Any, label: int) -> tuple[Any, Any]:
-    """Apply the given transform, or those of the wrapped torchvision dataset, to one copy."""
-    if transform is not None:
-        return transform(image), label
-    owner = dataset
-    while owner is not None and not hasattr(owner, "transforms") and not hasattr(owner, "transform"):
-        owner = getattr(owner, "dataset", None)  # Subset and the like
-    both = getattr(owner, "transforms", None)
-    if both is not None:
-        pair: tuple[Any, Any] = both(image, label)
-        return pair
-    single = getattr(owner, "transform", None)
-    return (single(image) if callable(single) else image), label
+def below_transform(dataset: Any) -> Callable[[Any], Any] | None:
+    """The picture transform of a torchvision dataset, or of the one that a ``Subset`` or the like wraps."""
+    while dataset is not None:
+        transform = getattr(dataset, "transform", None)
+        if callable(transform):
+            found: Callable[[Any], Any] = transform
+            return found
+        parts = getattr(dataset, "datasets", None)
+        dataset = parts[0] if isinstance(parts, (list, tuple)) and parts else getattr(dataset, "dataset", None)
+    return None
 
 
-def _format_transform(dataset: Any) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]] | None:
-    """The function of ``Dataset.set_transform``, if one is set."""
-    if dataset is None or not is_hugging_face(dataset) or dataset.format.get("type") != "custom":
+def _format_transform(dataset: Any) -> FormatTransform | None:
+    """The function of ``Dataset.set_transform``, if one is set; other formats are refused."""
+    if dataset is None or not is_hugging_face(dataset):
         return None
-    found: Callable[[dict[str, list[Any]]], dict[str, list[Any]]] | None = dataset.format["format_kwargs"]["transform"]
-    return found
+    kind, columns = dataset.format.get("type"), dataset.format.get("columns")
+    if kind == "custom":
+        found: FormatTransform = dataset.format["format_kwargs"]["transform"]
+        return found
+    if kind is not None or set(columns or dataset.column_names) != set(dataset.column_names):
+        raise SourceError(
+            f"copies cannot follow the dataset's format {kind or 'of some columns'!r};"
+            " take it away (with_format(None)) and use set_transform, or pass transform="
+        )
+    return None

@@ -7,7 +7,8 @@ grey, 1-bit, CMYK, YCbCr    converted
 32-bit integer grey         as 16-bit
 float grey                  [0, 1] scaled to [0, 255]; larger values clipped
 animated                    first frame
-over 100 megapixels         refused, as a decompression bomb
+over 89 megapixels          refused, as a decompression bomb (Pillow's own limit)
+    other formats               refused: PostScript and the like would run programs
 empty, truncated, no image  refused
 """
 
@@ -17,15 +18,17 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gif_datasets.errors import BadImage
+from gif_datasets.errors import BadImage, GifDatasetsError
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 89_478_485
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 
 
 def read_rgb(file: Path | bytes, name: str) -> Image.Image:
@@ -38,8 +41,8 @@ def read_rgb(file: Path | bytes, name: str) -> Image.Image:
     Raises:
         BadImage: If it is empty, truncated, too large or no picture.
     """
-    with _as_bad_image(name):
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+    with as_bad_image(name):
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
             return to_rgb(image, name)
 
 
@@ -49,7 +52,7 @@ def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     Raises:
         BadImage: If its pixels cannot be read, or are too many.
     """
-    with _as_bad_image(name):
+    with as_bad_image(name):
         if image.width * image.height > MAX_PIXELS:
             raise BadImage(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
         if getattr(image, "is_animated", False):
@@ -81,7 +84,28 @@ def from_array(value: Any, name: str = "image") -> Image.Image:
         ):
             raise BadImage(f"{name}: an array of {array.dtype} must hold floats in [0, 1] or be uint8")
         array = (array * 255).round().astype(np.uint8)
-    return to_rgb(Image.fromarray(array), name)
+    with as_bad_image(name):
+        return to_rgb(Image.fromarray(array), name)
+
+
+def like(image: Image.Image, example: Any) -> Any:
+    """An RGB picture in the form of ``example``: a grey picture, or an array or tensor of its size, layout and type."""
+    if isinstance(example, Image.Image):
+        return image.convert("L") if example.mode == "L" else image
+    shape = tuple(example.shape)
+    first = len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)  # channels first
+    height, width = (shape[1], shape[2]) if first else (shape[0], shape[1])
+    grey = len(shape) == 2 or shape[0 if first else 2] == 1
+    array = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC).convert("L" if grey else "RGB"))
+    if len(shape) == 3:
+        array = array[..., None] if grey else array
+        array = array.transpose(2, 0, 1) if first else array
+    if isinstance(example, np.ndarray):
+        return array if example.dtype == np.uint8 else (array / 255).astype(example.dtype)
+    import torch
+
+    tensor = torch.from_numpy(np.array(array))
+    return tensor if example.dtype == torch.uint8 else (tensor / 255).to(example.dtype)
 
 
 def encode(pixels: np.ndarray, image_format: str, jpeg_quality: int) -> bytes:
@@ -108,13 +132,14 @@ def _eight_bits(array: np.ndarray, mode: str) -> np.ndarray:
 
 
 @contextmanager
-def _as_bad_image(name: str) -> Iterator[None]:
+def as_bad_image(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises on hostile bytes into BadImage, under the picture's name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels are what counts
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             yield
-        except BadImage:
+        except GifDatasetsError:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise BadImage(f"{name}: too many pixels (a decompression bomb?)") from error
@@ -132,5 +157,13 @@ def is_picture_name(name: str) -> bool:
     return Path(name).suffix.lower() in _extensions()
 
 
-def _extensions() -> set[str]:
-    return {ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN} - {".pdf", ".eps", ".ps"}
+@cache
+def _extensions() -> frozenset[str]:
+    return frozenset(ext for ext, kind in Image.registered_extensions().items() if kind in _formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)

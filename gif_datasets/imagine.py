@@ -88,6 +88,8 @@ def make_recipe(config: ExpansionConfig, classes: Sequence[str], device: str = "
             f"only {len(classes)} class ({', '.join(classes)}): guidance compares classes and needs at least 2;"
             " put the pictures of each class into a sub-folder of its own"
         )
+    if len(set(classes)) < len(classes) or not all(name.strip() for name in classes):
+        raise SourceError(f"class names must be different and not empty, got {', '.join(map(repr, classes[:20]))}")
     return Recipe(config, tuple(classes), prior, resolve_device(device))
 
 
@@ -180,7 +182,9 @@ class Imaginer:
             guided = self._guide(seeds)
         samples = []
         for seed in seeds:
-            image = images.encode(np.asarray(self.source.image(seed.index)), config.image_format, config.jpeg_quality)
+            image = images.encode(
+                np.asarray(self.source.sample(seed.index)[0]), config.image_format, config.jpeg_quality
+            )
             samples.append(Sample(image, self._provenance(seed, 0, image, guided[seed.key, seed.label])))
         return samples
 
@@ -223,7 +227,7 @@ class Imaginer:
         config = self.recipe.config
         prior, classifier = self._prior()
         padded = _padded(seeds, config.encode_batch)
-        pictures = {seed.index: self.source.image(seed.index) for seed in seeds}
+        pictures = {seed.index: self.source.sample(seed.index)[0] for seed in seeds}
         latents = prior.encode([pictures[seed.index] for seed in padded])
         labels = torch.tensor([seed.label for seed in padded], device=latents.device)
         keys = [seed.key for seed in padded]
@@ -293,7 +297,9 @@ def _relabelled(sample: Sample, seed: Seed) -> Sample:
     """A cached sample under this source's index and origin: the same picture may lie elsewhere in another source."""
     import dataclasses
 
-    provenance = dataclasses.replace(sample.provenance, seed_index=seed.index, seed_origin=seed.origin)
+    provenance = dataclasses.replace(
+        sample.provenance, seed_index=seed.index, seed_origin=seed.origin, label=seed.label
+    )
     return Sample(sample.image, provenance)
 
 

@@ -18,15 +18,14 @@ from PIL import Image
 
 from gif_datasets import atomic, card, images, preview, shards
 from gif_datasets.cache import Cache
-from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
+from gif_datasets.errors import ConfigError, GifDatasetsError, PlanMismatch, ShardError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer, Recipe
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source
-from gif_datasets.types import Seed
+from gif_datasets.types import PLAN_FILE, Seed
 
 PLAN_FORMAT = 1
-PLAN_FILE = "plan.json"
 PREVIEW = "preview.png"
 STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
 SWEEP_AFTER = 3600.0  # seconds; another process may still be writing a younger temporary file
@@ -48,10 +47,7 @@ class Plan:
 
     @cached_property
     def shard_rows(self) -> tuple[tuple[tuple[Seed, int], ...], ...]:
-        """(seed, copy) rows of every shard: originals (copy 0) first, then copies; classes mixed by key order.
-
-        Originals have shards of their own, so that adding copies to a set leaves the bytes of the real part alone.
-        """
+        """(seed, copy) rows of every shard: originals (copy 0) first, then copies; classes mixed by key order."""
         config = self.recipe.config
         mixed = sorted(self.seeds, key=lambda seed: (seed.key, seed.index))
         real = [(seed, 0) for seed in mixed] if config.originals else []
@@ -201,7 +197,7 @@ def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
     rows = [
         preview.Row(
             plan.recipe.classes[seed.label],
-            source.image(seed.index),
+            source.sample(seed.index)[0],
             tuple(copy_of(seed, copy) for copy in range(1, min(config.ratio, preview.MOST_COPIES) + 1)),
         )
         for seed in preview.choose_seeds(plan.seeds, preview.ROWS)
@@ -214,22 +210,18 @@ def _claim(folder: Path, plan: Plan) -> None:
     path = folder / PLAN_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found == json.loads(json.dumps(plan.json)):
-                return
-            raise PlanMismatch(
-                f"{folder} holds another expansion ({_difference(found, plan.json)});"
-                " choose another --out, or remove it"
-            )
-        if any(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
+        if not path.exists() and any(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
             raise PlanMismatch(f"{folder} is not empty and holds no expansion; choose another --out")
-        atomic.write_json(path, plan.json)
+        if path.exists() or not atomic.create_json(path, plan.json):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found != json.loads(json.dumps(plan.json)):
+                difference = _difference(found, plan.json)
+                raise PlanMismatch(
+                    f"{folder} holds another expansion ({difference}); choose another --out, or remove it"
+                )
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
-    except ValueError as error:
-        if isinstance(error, PlanMismatch):
-            raise
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise PlanMismatch(f"{path} is damaged ({error}); choose another --out, or remove it") from error
 
 
@@ -294,7 +286,7 @@ def _finish(folder: Path, plan: Plan, made: Sequence[Shard]) -> None:
     }
     try:
         current = shards.read_manifest(folder) == json.loads(json.dumps(manifest))
-    except ShardError:
+    except GifDatasetsError:
         current = False
     if not current:
         shards.write_indices(folder, manifest, card.render(manifest))

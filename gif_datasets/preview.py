@@ -75,6 +75,7 @@ def _cell(image: Image.Image) -> Image.Image:
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    text = " ".join(text.split())
     if draw.textlength(text, font=font) <= LABEL_WIDTH - 2 * GAP:
         return text
     while text and draw.textlength(text + "…", font=font) > LABEL_WIDTH - 2 * GAP:

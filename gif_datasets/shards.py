@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets import atomic
-from gif_datasets.errors import ShardError
+from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.fingerprint import digest_file
 from gif_datasets.types import Provenance, Sample
 
@@ -52,6 +52,20 @@ class Shard:
 
 
 _SHARD_FIELDS = {"name": str, "samples": int, "bytes": int, "sha256": str, "md5": str}
+
+
+_MANIFEST_FIELDS = {
+    "source": str,
+    "split": str,
+    "classes": list,
+    "samples": int,
+    "originals": int,
+    "synthetic": int,
+    "plan": dict,
+    "plan_hash": str,
+    "shards": list,
+}
+_RECIPE_FIELDS = {"options": dict, "prior": dict, "device": str, "versions": dict}
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -131,13 +145,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read and check ``manifest.json``.
 
     Raises:
-        ShardError: If it is missing, damaged, or of a newer format.
+        UsageError: If there is none.
+        ShardError: If it is damaged, or of a newer format.
     """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ShardError(f"no {MANIFEST} in {folder}: not an expanded folder, or not finished") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"no {MANIFEST} in {folder}: not an expanded folder, or not finished") from error
     except (OSError, ValueError) as error:
         raise ShardError(f"cannot read {path}: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
@@ -146,9 +161,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ShardError(
             f"{path} is of format {manifest['format']}, newer than {MANIFEST_FORMAT}; upgrade gif_datasets"
         )
-    for name, kind in {"shards": list, "classes": list, "plan": dict, "plan_hash": str, "split": str}.items():
-        if not isinstance(manifest.get(name), kind):
-            raise ShardError(f"{path} is damaged: {name!r} is missing or of another type")
+    recipe = manifest["plan"].get("recipe") if isinstance(manifest.get("plan"), dict) else None
+    for part, fields in ((manifest, _MANIFEST_FIELDS), (recipe, _RECIPE_FIELDS)):
+        for name, kind in fields.items():
+            if not isinstance(part, dict) or not isinstance(part.get(name), kind):
+                raise ShardError(f"{path} is damaged: {name!r} is missing or of another type")
     return manifest
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
+import re
+import sys
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from gif_datasets import images
 from gif_datasets.config import closest
 from gif_datasets.errors import BadImage, MissingExtra, SourceError
 from gif_datasets.fingerprint import digest, digest_pixels
-from gif_datasets.types import Seed
+from gif_datasets.types import PLAN_FILE, Seed
 
 
 class Source(Protocol):
@@ -40,16 +43,12 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def label(self, index: int) -> int:
-        """Class index of one sample."""
-        ...
-
     def origin(self, index: int) -> str:
         """Where the sample is, for messages and provenance."""
         ...
 
-    def image(self, index: int) -> Image.Image:
-        """One picture as 8-bit RGB; raises BadImage."""
+    def sample(self, index: int) -> tuple[Image.Image, int]:
+        """One picture as 8-bit RGB, and its class index; raises BadImage."""
         ...
 
 
@@ -81,21 +80,25 @@ def list_seeds(
     """
     count = len(source)
     indices = range(count) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
-    seeds, bad = [], []
+    seeds: list[Seed] = []
+    bad: list[str] = []
     for index in progress(indices):
+        origin = source.origin(index)
         try:
-            pixels = np.asarray(source.image(index))
+            image, label = source.sample(index)
         except BadImage as error:
             bad.append(str(error))
             continue
-        label = source.label(index)
-        if not 0 <= label < len(source.classes):
-            raise SourceError(
-                f"{source.origin(index)} has label {label}, but {source.name} names {len(source.classes)} classes"
-            )
-        seeds.append(Seed(index, digest_pixels(pixels), label, source.origin(index)))
+        if label < 0:
+            bad.append(f"{origin}: no label")
+            continue
+        if label >= len(source.classes):
+            raise SourceError(f"{origin} has label {label}, but {source.name} names {len(source.classes)} classes")
+        seeds.append(Seed(index, digest_pixels(np.asarray(image)), label, origin))
     if not seeds:
         raise SourceError(f"no readable picture in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
+    if digest_pixels(np.asarray(source.sample(seeds[0].index)[0])) != seeds[0].key:
+        raise SourceError(f"{source.name} gives other pixels each time; take its random transforms away")
     return SeedList(tuple(seeds), tuple(bad))
 
 
@@ -125,7 +128,7 @@ def open_source(spec: str) -> Source:
             f"no such folder: {spec!r}; a source is a folder with one sub-folder per class, demo, torchvision:NAME or"
             " hf:NAME"
         )
-    if (folder / "manifest.json").is_file():
+    if (folder / "manifest.json").is_file() and (folder / PLAN_FILE).is_file():
         return ShardSource(folder)
     return FolderSource(folder, folder.name)
 
@@ -137,11 +140,11 @@ class FolderSource:
         self.name = name
         self.folder = folder
         try:
-            groups = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+            groups = sorted(path for path in folder.iterdir() if _is_class(path))
             members = [sorted(_pictures(group)) for group in groups]
         except OSError as error:
             raise SourceError(f"cannot list {folder}: {error.strerror}") from error
-        self.classes = tuple(group.name for group in groups)
+        self.classes = tuple(_printable(group.name) for group in groups)
         self._paths = [path for paths in members for path in paths]
         self._labels = [label for label, paths in enumerate(members) for _ in paths]
         if not groups:
@@ -152,17 +155,23 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def label(self, index: int) -> int:
-        """Class index of one sample."""
-        return self._labels[index]
-
     def origin(self, index: int) -> str:
         """Path below the folder."""
-        return self._paths[index].relative_to(self.folder).as_posix()
+        return _printable(self._paths[index].relative_to(self.folder).as_posix())
 
-    def image(self, index: int) -> Image.Image:
-        """One picture as 8-bit RGB."""
-        return images.read_rgb(self._paths[index], self.origin(index))
+    def sample(self, index: int) -> tuple[Image.Image, int]:
+        """One picture as 8-bit RGB, and its class index."""
+        return images.read_rgb(self._paths[index], self.origin(index)), self._labels[index]
+
+
+def _is_class(path: Path) -> bool:
+    """A folder of pictures: not hidden, and not an expansion that was written among the classes."""
+    return path.is_dir() and not path.name.startswith(".") and not (path / PLAN_FILE).exists()
+
+
+def _printable(name: str) -> str:
+    """A file name as text: bytes that are no UTF-8 are shown as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _pictures(folder: Path) -> Iterable[Path]:
@@ -186,17 +195,13 @@ class ShardSource:
     def __len__(self) -> int:
         return len(self._reader)
 
-    def label(self, index: int) -> int:
-        """Class index of one sample."""
-        return self._reader.label(index)
-
     def origin(self, index: int) -> str:
         """The sample's key."""
         return self._reader.key(index)
 
-    def image(self, index: int) -> Image.Image:
-        """One picture as 8-bit RGB."""
-        return images.read_rgb(self._reader.image_bytes(index), self.origin(index))
+    def sample(self, index: int) -> tuple[Image.Image, int]:
+        """One picture as 8-bit RGB, and its class index."""
+        return images.read_rgb(self._reader.image_bytes(index), self.origin(index)), self._reader.label(index)
 
 
 def _open_torchvision(name: str, options: dict[str, str]) -> Source:
@@ -206,11 +211,13 @@ def _open_torchvision(name: str, options: dict[str, str]) -> Source:
     if name not in known:
         raise SourceError(f"unknown torchvision dataset {name!r}{closest(name, known)}")
     factory, classes = getattr(tvd, name), _class_names(options)
-    accepted = inspect.signature(factory.__init__).parameters
-    values = {"root": "data", **{key: _scalar(value) for key, value in options.items() if key != "classes"}}
+    accepted = _parameters(factory)
+    values = {key: _scalar(value) for key, value in options.items() if key != "classes"}
     unknown = [key for key in values if key not in accepted]
     if unknown:
-        raise SourceError(f"torchvision:{name} takes no {unknown[0]!r}; it takes {', '.join(list(accepted)[1:])}")
+        raise SourceError(f"torchvision:{name} takes no {unknown[0]!r}; it takes {', '.join(accepted)}, classes")
+    if "root" in accepted:
+        values.setdefault("root", "data")
     try:
         dataset = factory(**values)
     except Exception as error:  # each dataset raises its own kinds
@@ -218,11 +225,27 @@ def _open_torchvision(name: str, options: dict[str, str]) -> Source:
     return wrap_source(dataset, classes, name=f"torchvision:{name}")
 
 
+def _parameters(factory: type) -> list[str]:
+    """Names a dataset class takes, those that it passes on to its parents by ``**kwargs`` included."""
+    found: dict[str, None] = {}
+    for owner in factory.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        parameters = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        found.update(dict.fromkeys(p.name for p in parameters if p.kind in named))
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return list(found)
+
+
 def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
     try:
         import datasets
     except ImportError as error:
         raise MissingExtra("datasets", "hf") from error
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     unknown = sorted(set(options) - {"config", "split", "image", "label", "revision", "classes"})
     if unknown:
         raise SourceError(f"hf:{name} takes no {unknown[0]!r}; it takes config, split, image, label, revision, classes")
@@ -246,8 +269,9 @@ def _class_names(options: dict[str, str]) -> tuple[str, ...] | None:
 
 
 def _scalar(text: str) -> Any:
-    lowered = {"true": True, "false": False}
-    return lowered.get(text.lower(), int(text) if text.lstrip("-").isdigit() else text)
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return int(text) if re.fullmatch(r"-?[0-9]+", text) else text
 
 
 def _one_line(error: Exception) -> str:
@@ -280,6 +304,8 @@ def wrap_source(
     """
     if isinstance(dataset, (str, Path)):
         return open_source(str(dataset))
+    if hasattr(dataset, "column_names") and isinstance(dataset, dict):
+        raise SourceError(f"expected one split, got a dictionary of them; choose one of {', '.join(map(str, dataset))}")
     if is_hugging_face(dataset):
         return HuggingFaceSource(dataset, image_column, label_column, classes, name or "hugging-face")
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
@@ -293,13 +319,18 @@ def is_hugging_face(dataset: Any) -> bool:
 
 
 def without_transforms(dataset: Any) -> Any:
-    """A shallow copy of a torchvision-like dataset (or ``Subset``) that yields its stored pictures."""
+    """A shallow copy of a torchvision-like dataset (or ``Subset``, ``ConcatDataset``) that yields stored pictures.
+
+    Transforms of the label stay: they say what the labels are.
+    """
     bare = copy.copy(dataset)
-    for attribute in ("transform", "target_transform", "transforms"):
+    for attribute in ("transform", "transforms"):
         if hasattr(bare, attribute):
             setattr(bare, attribute, None)
-    if hasattr(bare, "indices") and hasattr(bare, "dataset"):
+    if hasattr(bare, "dataset"):
         bare.dataset = without_transforms(bare.dataset)
+    if isinstance(getattr(bare, "datasets", None), (list, tuple)):
+        bare.datasets = [without_transforms(part) for part in bare.datasets]
     return bare
 
 
@@ -309,63 +340,45 @@ class MapSource:
     def __init__(self, dataset: Any, classes: Sequence[str] | None, name: str) -> None:
         self.name = name
         self.dataset = without_transforms(dataset)
-        found = classes or _attribute_below(dataset, "classes")
-        self._labels = _label_list(self.dataset)
-        if found is None:
-            top = max(self._labels, default=-1) if self._labels is not None else -1
-            raise SourceError(
-                f"{name} does not name its classes; pass classes=[...]"
-                + (f" with {top + 1} names, in the order of the labels" if top >= 0 else "")
-            )
-        self.classes = tuple(str(entry) for entry in found)
+        found = classes if classes is not None else below(dataset, "classes")
+        if found is None or isinstance(found, (str, dict)):
+            raise SourceError(f"{name} does not name its classes; pass classes=[...], in the order of the labels")
+        self.classes = tuple(str(entry[0] if isinstance(entry, (tuple, list)) else entry) for entry in found)
 
     def __len__(self) -> int:
         return len(self.dataset)
-
-    def label(self, index: int) -> int:
-        """Class index of one sample."""
-        return int(self._labels[index] if self._labels is not None else self._item(index)[1])
 
     def origin(self, index: int) -> str:
         """``row N``."""
         return f"row {index}"
 
-    def image(self, index: int) -> Image.Image:
-        """One picture as 8-bit RGB."""
-        try:
-            value = self._item(index)[0]
-        except OSError as error:
-            raise BadImage(f"{self.origin(index)}: unreadable ({error})") from error
+    def sample(self, index: int) -> tuple[Image.Image, int]:
+        """One picture as 8-bit RGB, and its class index."""
         name = self.origin(index)
-        return images.to_rgb(value, name) if isinstance(value, Image.Image) else images.from_array(value, name)
+        stored, label = self.stored(index)
+        image = images.to_rgb(stored, name) if isinstance(stored, Image.Image) else images.from_array(stored, name)
+        return image, label
 
-    def _item(self, index: int) -> Any:
-        item = self.dataset[index]
+    def stored(self, index: int) -> tuple[Any, int]:
+        """One picture as the dataset keeps it, and its class index."""
+        with images.as_bad_image(self.origin(index)):
+            item = self.dataset[index]
         if not isinstance(item, (tuple, list)) or len(item) < 2:
             raise SourceError(f"{self.name}[{index}] is no (image, label) pair but {type(item).__name__}")
-        return item
+        try:
+            return item[0], int(item[1])
+        except (TypeError, ValueError) as error:
+            raise SourceError(f"{self.name}[{index}] has the label {item[1]!r}; labels must be integers") from error
 
 
-def _attribute_below(dataset: Any, attribute: str) -> Any:
+def below(dataset: Any, attribute: str) -> Any:
+    """An attribute of a dataset, or of the one that a ``Subset``, ``ConcatDataset`` or the like wraps."""
     while dataset is not None:
-        if getattr(dataset, attribute, None):
-            return getattr(dataset, attribute)
-        dataset = getattr(dataset, "dataset", None)
-    return None
-
-
-def _label_list(dataset: Any) -> list[int] | None:
-    """All labels without reading pictures, where the dataset keeps them in one of torchvision's usual places."""
-    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
-        below = _label_list(dataset.dataset)
-        return None if below is None else [below[i] for i in dataset.indices]
-    for attribute in ("targets", "_labels", "labels", "y"):
-        values = getattr(dataset, attribute, None)
-        if values is not None and len(values) == len(dataset):
-            try:
-                return [int(value) for value in values]
-            except (TypeError, ValueError):
-                continue
+        value = getattr(dataset, attribute, None)
+        if value is not None and not callable(value):
+            return value
+        parts = getattr(dataset, "datasets", None)
+        dataset = parts[0] if isinstance(parts, (list, tuple)) and parts else getattr(dataset, "dataset", None)
     return None
 
 
@@ -390,6 +403,10 @@ class HuggingFaceSource:
         features = dataset.features
         pictures = [key for key, value in features.items() if isinstance(value, datasets.Image)]
         self.image_column = _column(name, "image", image_column, pictures, features)
+        if not isinstance(features[self.image_column], datasets.Image):
+            raise SourceError(
+                f"column {self.image_column!r} of {name} holds no pictures but {features[self.image_column]}"
+            )
         named = [key for key, value in features.items() if isinstance(value, datasets.ClassLabel)]
         likely = named or [
             key for key in ("label", "labels", "fine_label", "class", "cls", "target") if key in features
@@ -403,31 +420,32 @@ class HuggingFaceSource:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def label(self, index: int) -> int:
-        """Class index of one sample."""
-        return self._labels[index]
-
     def origin(self, index: int) -> str:
         """``row N``."""
         return f"row {index}"
 
-    def image(self, index: int) -> Image.Image:
-        """One picture as 8-bit RGB."""
+    def sample(self, index: int) -> tuple[Image.Image, int]:
+        """One picture as 8-bit RGB, and its class index."""
         cell = self.rows[index][self.image_column]
         if not cell or (cell.get("bytes") is None and cell.get("path") is None):
             raise BadImage(f"{self.origin(index)}: no picture")
         content = cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
-        return images.read_rgb(content, self.origin(index))
+        return images.read_rgb(content, self.origin(index)), self._labels[index]
 
 
 def _classes_and_labels(values: list[Any], names: Sequence[str] | None) -> tuple[tuple[str, ...], list[int]]:
-    """Class names and indices of a label column: integers are indices already, texts are looked up."""
-    if all(isinstance(value, int) for value in values):
-        return tuple(names or (str(number) for number in range(max(values, default=-1) + 1))), values
-    texts = [str(value) for value in values]
-    found = tuple(names or sorted(set(texts)))
+    """Class names and indices of a label column: integers are indices already, texts are looked up, None is -1."""
+    known = [value for value in values if value is not None]
+    if all(isinstance(value, int) for value in known):
+        top = max(known, default=-1) + 1
+        if names is None and top > 10_000 and top > 10 * len(set(known)):
+            raise SourceError(f"labels go up to {top - 1} with {len(set(known))} different ones; name the classes")
+        return tuple(names or map(str, range(top))), [-1 if value is None else int(value) for value in values]
+    if not all(isinstance(value, str) for value in known):
+        raise SourceError(f"labels must be integers or texts, got {next(v for v in known if not isinstance(v, str))!r}")
+    found = tuple(names or sorted(set(known)))
     order = {text: index for index, text in enumerate(found)}
-    return found, [order.get(text, -1) for text in texts]
+    return found, [order.get(text, -1) for text in values]
 
 
 def _column(name: str, role: str, asked: str | None, found: Sequence[str], features: Any) -> str:

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+PLAN_FILE = "plan.json"
+"""Written first into an expanded folder; marks it as one."""
+
+
 @dataclass(frozen=True)
 class Seed:
     """One seed sample, without its pixels.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -51,15 +53,8 @@ class Clip:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self._open_clip = _import_open_clip()
-        if not any(folder.glob("*.safetensors")):
-            raise PriorError(f"no CLIP weights (*.safetensors) in {folder}; other formats are not loaded")
-        model, _, preprocess = self._open_clip.create_model_and_transforms(
-            f"local-dir:{folder}", device=device, weights_only=True, **_local_text_tower(folder)
-        )
+        model, self.preprocess, self.tokenizer = _load(folder, device)
         self.model = model.eval().requires_grad_(False)
-        self.preprocess = preprocess
-        self.tokenizer = self._open_clip.get_tokenizer(f"local-dir:{folder}")
         self.device = device
         self.logit_scale = float(model.logit_scale.detach().exp())
 
@@ -75,14 +70,16 @@ class Clip:
         self, class_names: Sequence[str], templates: Sequence[str], logit_scale: float | None = None
     ) -> ZeroShotClassifier:
         """Build the zero-shot classifier of ``class_names``, averaging over prompt ``templates``."""
-        weights = self._open_clip.build_zero_shot_classifier(
+        weights = _import_open_clip().build_zero_shot_classifier(
             self.model,
             tokenizer=self.tokenizer,
             classnames=[readable(name) for name in class_names],
-            templates=[template.format for template in templates],
+            templates=[functools.partial(template.replace, "{}") for template in templates],
             device=self.device,
         )
-        return ZeroShotClassifier(weights.T.float().contiguous(), logit_scale or self.logit_scale)
+        return ZeroShotClassifier(
+            weights.T.float().contiguous(), self.logit_scale if logit_scale is None else logit_scale
+        )
 
 
 def readable(class_name: str) -> str:
@@ -101,15 +98,55 @@ def _import_open_clip() -> Any:
     return open_clip
 
 
-def _local_text_tower(folder: Path) -> dict[str, Any]:
-    """Point a Hugging Face text tower that lies in the folder itself (``hf_model_name`` of ``.``) at its real path.
-
-    open_clip does this for the tokenizer of a ``local-dir:`` model but not for the tower's configuration.
-    """
+def _load(folder: Path, device: torch.device) -> tuple[Any, Any, Any]:
+    """The model, its preprocessing and its tokenizer, from a folder that has been checked."""
+    text_cfg = _checked_text_config(folder)
+    open_clip = _import_open_clip()
+    # open_clip resolves "." for the tokenizer of a local folder, but not for the text tower's configuration.
+    tower = {**text_cfg, "hf_model_name": str(folder), "hf_model_pretrained": False} if text_cfg else None
     try:
-        text_cfg = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PriorError(f"no usable open_clip_config.json in {folder}: {error!r}") from error
-    if text_cfg.get("hf_model_name") != ".":
-        return {}
-    return {"text_cfg": {**text_cfg, "hf_model_name": str(folder), "hf_model_pretrained": False}}
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            f"local-dir:{folder}", device=device, weights_only=True, **({"text_cfg": tower} if tower else {})
+        )
+        safe = {"trust_remote_code": False} if tower else {}
+        return model, preprocess, open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise PriorError(f"cannot load the CLIP in {folder}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _checked_text_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration of a Hugging Face text tower, or None for open_clip's own tower.
+
+    A folder is data: it must not name code or weights elsewhere, nor pass arguments to their loaders.
+
+    Raises:
+        PriorError: If it does, or if a file cannot be read.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise PriorError(f"no CLIP weights (*.safetensors) in {folder}; other formats are not loaded")
+    config = _read_json(folder / "open_clip_config.json")
+    try:
+        text_cfg, vision_cfg = dict(config["model_cfg"]["text_cfg"]), dict(config["model_cfg"]["vision_cfg"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PriorError(f"no usable model_cfg in {folder / 'open_clip_config.json'}: {error!r}") from error
+    if text_cfg.get("tokenizer_kwargs") or ":" in str(vision_cfg.get("timm_model_name", "")):
+        raise PriorError(f"{folder}: tokenizer_kwargs, and timm models of another place, are refused")
+    names = {text_cfg[name] for name in ("hf_model_name", "hf_tokenizer_name") if text_cfg.get(name)}
+    if names - {"."}:
+        raise PriorError(
+            f'{folder}: the text tower must lie in the folder (hf_model_name "."), not at {sorted(names)[0]!r}'
+        )
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).exists() and "auto_map" in _read_json(folder / name):
+            raise PriorError(f"{folder / name} asks for code of its own (auto_map), which is never run")
+    return text_cfg if names else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PriorError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise PriorError(f"{path} is not a JSON object")
+    return value

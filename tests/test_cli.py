@@ -109,7 +109,7 @@ def test_bad_usage(case: str, seed_folder: Path, tmp_path: Path) -> None:
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    assert len(done.stderr.strip().splitlines()) == 1 or "usage:" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -159,7 +159,7 @@ def test_another_plan_into_the_same_folder(seed_folder: Path, expanded: Path) ->
 
 
 def test_verify_fails_on_damage(expanded: Path) -> None:
-    """Exit code 1 and what is wrong; 1 too for what is no expanded folder."""
+    """Exit code 1 and what is wrong; 2 for what is no expanded folder."""
     victim = sorted((expanded / "data").glob("*.tar"))[-1]
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
@@ -167,9 +167,9 @@ def test_verify_fails_on_damage(expanded: Path) -> None:
     done = run("verify", expanded)
     assert done.returncode == 1
     assert victim.name in done.stdout
-    assert run("verify", expanded / "data").returncode == 1
     for command in ("verify", "info"):
-        assert run(command, expanded / "nowhere").returncode == 2
+        for folder in ("data", "nowhere"):
+            assert run(command, expanded / folder).returncode == 2
 
 
 def test_expanded_folder_is_a_source(expanded: Path, tmp_path: Path) -> None:

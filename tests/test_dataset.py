@@ -139,6 +139,39 @@ def test_hugging_face_rows_keep_their_columns(seed_folder: Path) -> None:
     assert batch["pixels"].shape == (36, 3, 32, 32)
 
 
+def test_copies_take_the_form_of_the_seeds(seed_folder: Path) -> None:
+    """Grey, tensor and array datasets collate with their copies, with and without transforms."""
+    grey = torchvision.datasets.ImageFolder(
+        str(seed_folder), loader=lambda p: Image.open(p).convert("L"), transform=TO_TENSOR
+    )
+    assert next(iter(DataLoader(ExpandedDataset(grey, ratio=1, prior="linear"), batch_size=24)))[0].shape == (
+        24,
+        1,
+        32,
+        32,
+    )
+    pairs = [(torch.rand(3, 20, 30), i % 3) for i in range(6)]
+    images, _ = next(
+        iter(DataLoader(ExpandedDataset(pairs, ratio=1, prior="linear", classes=["a", "b", "c"]), batch_size=12))
+    )
+    assert images.shape == (12, 3, 20, 30)
+    assert images.dtype == torch.float32
+    arrays = [(np.full((9, 8), i, dtype=np.uint8), i % 3) for i in range(6)]
+    copy, _ = ExpandedDataset(arrays, ratio=1, prior="linear", classes=["a", "b", "c"])[6]
+    assert (copy.shape, copy.dtype) == ((9, 8), np.uint8)
+
+
+def test_formats_that_copies_cannot_follow_are_refused(seed_folder: Path) -> None:
+    """A Hugging Face format other than set_transform's is refused with the way out."""
+    for rows in (
+        hugging_face(seed_folder).with_format("numpy"),
+        hugging_face(seed_folder).with_format(columns=["kind"]),
+    ):
+        with pytest.raises(gif_datasets.SourceError, match="set_transform"):
+            ExpandedDataset(rows, prior="linear")
+        assert len(ExpandedDataset(rows, ratio=1, prior="linear", transform=lambda row: row["kind"])) == 24
+
+
 def test_own_prior_needs_a_key(seed_folder: Path) -> None:
     """A prior object without a key cannot be cached, and is refused; with one it is used."""
 

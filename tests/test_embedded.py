@@ -20,7 +20,7 @@ from gif_datasets.priors import check_fit, embedded_folder, find_prior, load_pri
 from gif_datasets.priors.unclip import UnclipPrior
 from gif_datasets.rng import generator_for
 from gif_datasets.sources import open_source
-from gif_datasets.zeroshot import ZeroShotClassifier
+from gif_datasets.zeroshot import Clip, ZeroShotClassifier
 
 CONFIG = ExpansionConfig(decode_steps=3, decode_batch=4)
 
@@ -35,7 +35,7 @@ def prior() -> UnclipPrior:
 @pytest.fixture(scope="module")
 def demo() -> tuple[list[Image.Image], torch.Tensor]:
     source = open_source("demo")
-    return [source.image(i) for i in range(200)], torch.tensor([source.label(i) for i in range(200)])
+    return [source.sample(i)[0] for i in range(200)], torch.tensor([source.sample(i)[1] for i in range(200)])
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_open_clip_loads_it_by_its_own_name(prior: UnclipPrior) -> None:
     model, _, preprocess = open_clip.create_model_and_transforms(
         f"local-dir:{folder}", text_cfg={**config, "hf_model_name": str(folder), "hf_model_pretrained": False}
     )
-    image = open_source("demo").image(3)
+    image = open_source("demo").sample(3)[0]
     with torch.no_grad():
         expected = model.eval().encode_image(preprocess(image)[None])
     torch.testing.assert_close(prior.encode([image]), expected, rtol=1e-4, atol=1e-4)
@@ -178,7 +178,7 @@ def test_a_prior_folder_of_one_s_own(tmp_path: Path, seed_folder: Path) -> None:
     assert find_prior(str(folder)).digest != find_prior("embedded").digest
     with pytest.raises(PriorError, match="decoder"):
         load_prior(find_prior(str(folder)), torch.device("cpu"))
-    with pytest.raises(PriorError, match=r"prior\.json"):
+    with pytest.raises(ConfigError, match=r"prior\.json"):
         gif_datasets.expand(str(seed_folder), tmp_path / "out", prior=str(seed_folder))
 
 
@@ -188,3 +188,36 @@ def test_methods_and_priors_must_fit() -> None:
 
     with pytest.raises(ConfigError, match="family"):
         check_fit(dataclasses.replace(find_prior("linear"), families=("mae",)), "gif-unclip")
+
+
+@pytest.mark.parametrize(
+    ("file", "part", "change"),
+    [
+        ("open_clip_config.json", "text_cfg", {"tokenizer_kwargs": {"trust_remote_code": True}}),
+        ("open_clip_config.json", "text_cfg", {"hf_model_name": "someone/else"}),
+        ("open_clip_config.json", "text_cfg", {"hf_tokenizer_name": "someone/else"}),
+        ("open_clip_config.json", "vision_cfg", {"timm_model_name": "hf-hub:someone/else"}),
+        ("tokenizer_config.json", "", {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}),
+        ("config.json", "", {"auto_map": {"AutoConfig": "evil.Config"}}),
+    ],
+)
+def test_a_prior_folder_cannot_run_code(tmp_path: Path, file: str, part: str, change: dict[str, object]) -> None:
+    """Settings that would load code, or weights of another place, are refused before anything is loaded."""
+    folder = tmp_path / "clip"
+    shutil.copytree(embedded_folder() / "clip", folder)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')")
+    config = json.loads((folder / file).read_text())
+    (config["model_cfg"][part] if part else config).update(change)
+    (folder / file).write_text(json.dumps(config))
+    with pytest.raises(PriorError, match=r"refused|must lie there|never run"):
+        Clip(folder, torch.device("cpu"))
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_damaged_weights_are_one_clear_error(tmp_path: Path) -> None:
+    """A cut or foreign safetensors file names the folder."""
+    folder = tmp_path / "clip"
+    shutil.copytree(embedded_folder() / "clip", folder)
+    (folder / "open_clip_model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(PriorError, match="cannot load the CLIP"):
+        Clip(folder, torch.device("cpu"))

@@ -174,6 +174,25 @@ def test_another_plan_is_refused(
     assert contents(folder) == undisturbed
 
 
+def test_two_plans_at_once_on_a_fresh_folder(seed_folder: Path, tmp_path: Path) -> None:
+    """Of two processes with different plans one gets the folder and the other is refused."""
+    jobs = []
+    for number in (1, 2):
+        args = [
+            "expand",
+            str(seed_folder),
+            "--out",
+            str(tmp_path / "out"),
+            "--prior",
+            "linear",
+            "--rng-seed",
+            str(number),
+        ]
+        jobs.append(subprocess.Popen([sys.executable, "-m", "gif_datasets", *args], stderr=subprocess.DEVNULL))
+    assert sorted(job.wait(timeout=240) for job in jobs) == [0, 2]
+    assert shards.verify(tmp_path / "out") == []
+
+
 def test_foreign_folder_is_refused(seed_folder: Path, tmp_path: Path) -> None:
     """A folder with something else in it is left alone."""
     (tmp_path / "mine").mkdir()

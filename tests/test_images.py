@@ -74,7 +74,15 @@ def test_one_pixel_is_a_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello, I am a text file", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0\xff\xff\xff\xff"]
+    "content",
+    [
+        b"",
+        b"hello, I am a text file",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"II*\0\xff\xff\xff\xff",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    ],
 )
 def test_what_is_no_picture(content: bytes) -> None:
     """Empty, foreign and cut files are refused by name."""

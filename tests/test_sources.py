@@ -11,11 +11,12 @@ import pytest
 import torchvision
 from helpers import hugging_face
 from PIL import Image
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
+from torchvision.transforms import v2
 
 import gif_datasets
-from gif_datasets import MissingExtra, SourceError
-from gif_datasets.sources import HuggingFaceSource, list_seeds, open_source, wrap_source
+from gif_datasets import MissingExtra, SourceError, shards
+from gif_datasets.sources import list_seeds, open_source, wrap_source
 
 
 def labels_by_key(source: object) -> dict[str, int]:
@@ -34,7 +35,7 @@ def test_the_same_pictures_have_the_same_keys_everywhere(seed_folder: Path, tmp_
     found = wrap_source(hugging_face(seed_folder))
     assert found.classes == folder.classes
     assert labels_by_key(found) == expected
-    pairs = [(np.asarray(folder.image(i)), folder.label(i)) for i in range(12)]
+    pairs = [(np.asarray(folder.sample(i)[0]), folder.sample(i)[1]) for i in range(12)]
     assert labels_by_key(wrap_source(pairs, classes=folder.classes)) == expected
     gif_datasets.expand(str(seed_folder), tmp_path / "out", ratio=1, prior="linear", split="train")
     assert expected.items() <= labels_by_key(open_source(str(tmp_path / "out"))).items()
@@ -51,7 +52,7 @@ def test_torchvision_by_name(seed_folder: Path) -> None:
     ("spec", "words"),
     [
         ("torchvision:CIFAR11", ["CIFAR11", "did you mean"]),
-        ("torchvision:ImageFolder?root=x&color=red", ["color", "transform"]),
+        ("torchvision:ImageFolder?root=x&color=red", ["color", "transform, target_transform"]),
         ("torchvision:CIFAR10?root=/nonexistent", ["CIFAR10", "not found"]),
         ("hf:/nonexistent/place", ["hf:/nonexistent/place"]),
         ("hf:beans?colour=red", ["colour", "config, split"]),
@@ -94,9 +95,9 @@ def test_hugging_face_columns(seed_folder: Path) -> None:
     assert wrap_source(text).classes == ("z0", "z1", "z2")
     number = rows.map(lambda row: {"label": 10 * row["kind"]}, remove_columns="kind")
     found = wrap_source(number)
-    assert (len(found.classes), found.label(4), found.label(11)) == (21, 10, 20)
-    with pytest.raises(SourceError, match="one split"):
-        HuggingFaceSource(datasets.DatasetDict({"train": rows}))
+    assert (len(found.classes), found.sample(4)[1], found.sample(11)[1]) == (21, 10, 20)
+    with pytest.raises(SourceError, match="choose one of train"):
+        wrap_source(datasets.DatasetDict({"train": rows}))
 
 
 def test_missing_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +119,7 @@ def test_class_names_must_be_known() -> None:
         def __getitem__(self, i: int) -> tuple[Image.Image, int]:
             return Image.new("RGB", (4, 4), (i, 0, 0)), self.targets[i]
 
-    with pytest.raises(SourceError, match="3 names"):
+    with pytest.raises(SourceError, match="pass classes="):
         wrap_source(Bare())
     with pytest.raises(SourceError, match="label 2"):
         list_seeds(wrap_source(Bare(), classes=["a", "b"]))
@@ -147,7 +148,7 @@ def test_demo_is_the_reserved_seeds() -> None:
     listed = list_seeds(source)
     assert len({seed.key for seed in listed.seeds}) == 200
     assert [sum(seed.label == label for seed in listed.seeds) for label in range(10)] == [20] * 10
-    assert {source.image(i).size for i in range(200)} == {(32, 32)}
+    assert {source.sample(i)[0].size for i in range(200)} == {(32, 32)}
 
 
 def test_empty_and_flat_folders(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:
@@ -158,3 +159,85 @@ def test_empty_and_flat_folders(tmp_path: Path, picture: Callable[[int], Image.I
     (tmp_path / "a" / "x.txt").write_text("x")
     with pytest.raises(SourceError, match="no pictures"):
         open_source(str(tmp_path))
+
+
+def test_labels_that_are_missing_or_odd(seed_folder: Path) -> None:
+    """A row without a label costs itself; lists, floats and sparse numbers are refused; booleans are 0 and 1."""
+    rows = hugging_face(seed_folder).remove_columns("kind")
+    some = wrap_source(rows.add_column("label", ["a", None, "b"] * 4))
+    assert some.classes == ("a", "b")
+    listed = list_seeds(some)
+    assert (len(listed.seeds), listed.bad[0]) == (8, "row 1: no label")
+    truth = wrap_source(rows.add_column("label", [True, False] * 6))
+    assert [type(truth.sample(i)[1]) for i in (0, 1)] == [int, int]
+    assert list_seeds(truth).seeds[0].label == 1
+    for values, words in (([[0]] * 12, "integers or texts"), ([0.5] * 12, "0.5"), ([7, 3_000_000] * 6, "3000000")):
+        with pytest.raises(SourceError, match=words):
+            wrap_source(rows.add_column("label", values))
+    with pytest.raises(SourceError, match="holds no pictures"):
+        wrap_source(rows.add_column("label", [0, 1] * 6), image_column="id")
+
+
+def test_random_transforms_inside_a_dataset_are_refused(seed_folder: Path) -> None:
+    """A dataset that gives other pixels each time cannot be keyed, so it is refused, not expanded for ever."""
+    bare = torchvision.datasets.ImageFolder(str(seed_folder))
+
+    class Noisy:
+        classes = bare.classes
+
+        def __len__(self) -> int:
+            return len(bare)
+
+        def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+            return np.random.default_rng().integers(0, 256, (8, 8, 3), dtype=np.uint8), bare[i][1]
+
+    with pytest.raises(SourceError, match="other pixels each time"):
+        list_seeds(wrap_source(Noisy()))
+    both = ConcatDataset([torchvision.datasets.ImageFolder(str(seed_folder), transform=v2.RandomCrop(5))] * 2)
+    assert len({seed.key for seed in list_seeds(wrap_source(both)).seeds}) == 12
+
+
+def test_one_bad_item_of_a_dataset_costs_itself(seed_folder: Path) -> None:
+    """Whatever a dataset's own loader raises on a broken picture, the rest is read."""
+    dataset = torchvision.datasets.ImageFolder(str(seed_folder))
+    (seed_folder / "ant" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    listed = list_seeds(wrap_source(dataset))
+    assert (len(listed.seeds), len(listed.bad)) == (11, 1)
+    assert listed.bad[0].startswith("row 1: ")
+
+
+def test_label_transforms_say_what_labels_are(seed_folder: Path) -> None:
+    """`target_transform` stays: the label of an item is the label of its seed."""
+    dataset = torchvision.datasets.ImageFolder(str(seed_folder), target_transform=lambda label: 2 - label)
+    assert list_seeds(wrap_source(dataset)).seeds[0].label == 2
+
+
+def test_odd_names(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:
+    """Quotes, newlines, emoji and bytes that are no UTF-8 survive to the reader, or are shown as escapes."""
+    import os
+
+    names = ['say "hi"', "two\nlines", "\U0001f980 crab", "a: b #c", os.fsdecode(b"caf\xe9")]
+    for number, name in enumerate(names):
+        (tmp_path / "s" / name).mkdir(parents=True)
+        picture(number).save(tmp_path / "s" / name / os.fsdecode(b"x\xe9.png"))
+    gif_datasets.expand(str(tmp_path / "s"), tmp_path / "out", ratio=1, prior="linear")
+    assert shards.verify(tmp_path / "out") == []
+    wanted = sorted([*names[:4], "caf\\xe9"])
+    assert sorted(gif_datasets.load_expanded(tmp_path / "out").classes) == wanted
+    rows = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    assert sorted(rows.features["cls"].names) == wanted
+    assert sorted({row["json"]["class_name"] for row in rows}) == wanted
+
+
+def test_output_inside_the_source(seed_folder: Path) -> None:
+    """An expansion written among the classes is not a class the next time."""
+    for _ in range(2):
+        gif_datasets.expand(str(seed_folder), seed_folder / "out", ratio=1, prior="linear")
+    assert open_source(str(seed_folder)).classes == ("ant", "bee", "crab")
+
+
+def test_arguments_that_torchvision_passes_on() -> None:
+    """Parameters hidden behind **kwargs are known; `root` is not forced on datasets without one."""
+    with pytest.raises(SourceError, match="EMNIST"):
+        open_source("torchvision:EMNIST?split=letters&train=false&root=/nonexistent")
+    assert len(open_source("torchvision:FakeData?size=3&num_classes=2&classes=a,b")) == 3

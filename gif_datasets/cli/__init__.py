@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from gif_datasets import __version__
 from gif_datasets.errors import GifDatasetsError, UsageError
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 _SOURCE = """SOURCE is one of
   FOLDER                                  one sub-folder of pictures per class
   demo                                    200 pictures of 10 classes that ship in the package
@@ -39,13 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
 
 
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(_fail(f"{message} (see `{self.prog} --help`)", 2))
+
+
 def _fail(message: str, code: int) -> int:
     print(f"gif-datasets: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gif-datasets",
         description="Expand a small labelled image dataset with guided imagination.",
         epilog="Try: gif-datasets expand demo --out demo-expanded",

@@ -68,7 +68,7 @@ def preview(args: argparse.Namespace) -> int:
     rows = [
         Row(
             recipe.classes[seed.label],
-            source.image(seed.index),
+            source.sample(seed.index)[0],
             tuple(next(made) for _ in copies),
         )
         for seed in seeds

@@ -108,8 +108,10 @@ def _read_card(folder: Path) -> dict[str, Any]:
     path = folder / "prior.json"
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{folder} is not a prior's folder: it holds no prior.json") from error
     except (OSError, ValueError) as error:
-        raise PriorError(f"{folder} is not a prior's folder: cannot read prior.json ({error})") from error
+        raise PriorError(f"cannot read {path}: {error}") from error
     if not isinstance(card, dict) or card.get("format") != PRIOR_FORMAT:
         raise PriorError(f"{path} is not of format {PRIOR_FORMAT}; this version cannot read it")
     for name, kind in _FIELDS.items():

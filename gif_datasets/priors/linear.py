@@ -53,4 +53,6 @@ class LinearPrior:
     def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
         """One unit direction a class, drawn from its name."""
         rows = [torch.randn(3 * self.side**2, generator=generator_for(0, name, "class", 0)) for name in class_names]
-        return ZeroShotClassifier(F.normalize(torch.stack(rows), dim=-1), config.logit_scale or 20.0)
+        return ZeroShotClassifier(
+            F.normalize(torch.stack(rows), dim=-1), 20.0 if config.logit_scale is None else config.logit_scale
+        )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
@@ -75,8 +76,9 @@ def _load_pipeline(folder: Path, device: torch.device) -> Any:
             pipeline = KandinskyV22Pipeline.from_pretrained(
                 str(folder), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise PriorError(f"cannot load the decoder in {folder}: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise PriorError(f"cannot load the decoder in {folder}: {reason}") from error
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     pipeline.unet.eval().to(memory_format=torch.channels_last)
