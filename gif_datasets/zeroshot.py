@@ -132,10 +132,8 @@ def _checked_text_config(folder: Path) -> dict[str, Any] | None:
     if text_cfg.get("tokenizer_kwargs") or ":" in str(vision_cfg.get("timm_model_name", "")):
         raise PriorError(f"{folder}: tokenizer_kwargs, and timm models of another place, are refused")
     names = {text_cfg[name] for name in ("hf_model_name", "hf_tokenizer_name") if text_cfg.get(name)}
-    if names - {"."}:
-        raise PriorError(
-            f'{folder}: the text tower must lie in the folder (hf_model_name "."), not at {sorted(names)[0]!r}'
-        )
+    if foreign := sorted(names - {"."}):
+        raise PriorError(f'{folder}: the text tower must lie in the folder (hf_model_name "."), not at {foreign[0]!r}')
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).exists() and "auto_map" in _read_json(folder / name):
             raise PriorError(f"{folder / name} asks for code of its own (auto_map), which is never run")
