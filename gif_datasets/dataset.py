@@ -21,7 +21,15 @@ from gif_datasets.imagine import Imaginer, make_recipe
 from gif_datasets.plan import Plan, Summary, make_plan, run
 from gif_datasets.priors import PriorInfo
 from gif_datasets.shards import ShardReader
-from gif_datasets.sources import HuggingFaceSource, MapSource, Source, is_hugging_face, list_seeds, wrap_source
+from gif_datasets.sources import (
+    HuggingFaceSource,
+    MapSource,
+    Source,
+    below,
+    is_hugging_face,
+    list_seeds,
+    wrap_source,
+)
 from gif_datasets.types import Provenance, Sample, Seed
 
 if TYPE_CHECKING:
@@ -185,7 +193,7 @@ class ExpandedDataset(Dataset[Any]):
         if self._transform is not None:
             return self._transform(image)
         alike = images.like(image, self._example) if self._example is not None else image
-        transform = below_transform(self._dataset)
+        transform = below(self._dataset, "transform", callable)
         return transform(alike) if transform is not None else alike
 
     @cached_property
@@ -312,18 +320,6 @@ def _own_prior(prior: Prior) -> PriorInfo:
             f" {type(prior).__name__} has none"
         )
     return PriorInfo(type(prior).__name__, (), None, digest(["own", key]))
-
-
-def below_transform(dataset: Any) -> Callable[[Any], Any] | None:
-    """The picture transform of a torchvision dataset, or of the one that a ``Subset`` or the like wraps."""
-    while dataset is not None:
-        transform = getattr(dataset, "transform", None)
-        if callable(transform):
-            found: Callable[[Any], Any] = transform
-            return found
-        parts = getattr(dataset, "datasets", None)
-        dataset = parts[0] if isinstance(parts, (list, tuple)) and parts else getattr(dataset, "dataset", None)
-    return None
 
 
 def _format_transform(dataset: Any) -> FormatTransform | None:

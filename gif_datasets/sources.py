@@ -340,7 +340,7 @@ class MapSource:
     def __init__(self, dataset: Any, classes: Sequence[str] | None, name: str) -> None:
         self.name = name
         self.dataset = without_transforms(dataset)
-        found = classes if classes is not None else below(dataset, "classes")
+        found = classes if classes is not None else below(dataset, "classes", lambda value: not callable(value))
         if found is None or isinstance(found, (str, dict)):
             raise SourceError(f"{name} does not name its classes; pass classes=[...], in the order of the labels")
         self.classes = tuple(str(entry[0] if isinstance(entry, (tuple, list)) else entry) for entry in found)
@@ -371,11 +371,11 @@ class MapSource:
             raise SourceError(f"{self.name}[{index}] has the label {item[1]!r}; labels must be integers") from error
 
 
-def below(dataset: Any, attribute: str) -> Any:
-    """An attribute of a dataset, or of the one that a ``Subset``, ``ConcatDataset`` or the like wraps."""
+def below(dataset: Any, attribute: str, fits: Callable[[Any], bool]) -> Any:
+    """The first fitting attribute of a dataset, or of one that a ``Subset``, ``ConcatDataset`` or the like wraps."""
     while dataset is not None:
         value = getattr(dataset, attribute, None)
-        if value is not None and not callable(value):
+        if value is not None and fits(value):
             return value
         parts = getattr(dataset, "datasets", None)
         dataset = parts[0] if isinstance(parts, (list, tuple)) and parts else getattr(dataset, "dataset", None)
