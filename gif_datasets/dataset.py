@@ -15,7 +15,7 @@ from gif_datasets import images
 from gif_datasets.cache import Cache, default_folder
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local
-from gif_datasets.errors import BadImage, ConfigError, SourceError
+from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer, make_recipe
 from gif_datasets.plan import Plan, Summary, make_plan, run
@@ -28,6 +28,7 @@ from gif_datasets.sources import (
     below,
     is_hugging_face,
     list_seeds,
+    refuse_bad,
     wrap_source,
 )
 from gif_datasets.types import Provenance, Sample, Seed
@@ -99,8 +100,7 @@ class ExpandedDataset(Dataset[Any]):
         if given is not None:
             recipe = dataclasses.replace(recipe, prior=_own_prior(given))
         listed = list_seeds(self.source)
-        if listed.bad and config.on_bad_image == "stop":
-            raise BadImage(listed.bad[0])
+        refuse_bad(listed, config.on_bad_image)
         self.bad = listed.bad
         self.plan: Plan = make_plan(self.source.name, listed, recipe)
         self.imaginer = Imaginer(recipe, self.source, Cache(Path(cache_dir or default_folder())), given)
@@ -292,8 +292,7 @@ def expand(
     recipe = make_recipe(settled, opened.classes, device)
     show = progress or _silent
     listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
-    if listed.bad and settled.on_bad_image == "stop":
-        raise BadImage(f"{listed.bad[0]} (to go on without it: --set on_bad_image=skip)")
+    refuse_bad(listed, settled.on_bad_image)
 
     def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
         return iter(show(run_local(task, ids, workers), "making shards", len(ids)))

@@ -65,6 +65,12 @@ class SeedList:
         return digest([[seed.key, seed.label] for seed in self.seeds])
 
 
+def refuse_bad(listed: SeedList, on_bad_image: str) -> None:
+    """Raise BadImage for the first unreadable sample when ``on_bad_image`` is ``"stop"``."""
+    if listed.bad and on_bad_image == "stop":
+        raise BadImage(f"{listed.bad[0]} (to go on without it: --set on_bad_image=skip)")
+
+
 def list_seeds(
     source: Source, limit: int | None = None, progress: Callable[[Iterable[int]], Iterable[int]] = iter
 ) -> SeedList:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.config import METHODS, ExpansionConfig, parse_setting
-from gif_datasets.errors import BadImage, ConfigError
+from gif_datasets.errors import ConfigError
 
 
 def expand(args: argparse.Namespace) -> int:
@@ -53,13 +53,12 @@ def preview(args: argparse.Namespace) -> int:
     from gif_datasets.cache import Cache, default_folder
     from gif_datasets.imagine import Imaginer, make_recipe
     from gif_datasets.preview import MOST_COPIES, Row, choose_seeds, save_preview
-    from gif_datasets.sources import list_seeds, open_source
+    from gif_datasets.sources import list_seeds, open_source, refuse_bad
 
     source = open_source(args.source)
     recipe = make_recipe(config, source.classes, args.device)
     listed = list_seeds(source, args.limit, lambda rows: _progress(rows, "reading seeds"))
-    if listed.bad and config.on_bad_image == "stop":
-        raise BadImage(listed.bad[0])
+    refuse_bad(listed, config.on_bad_image)
     _name_bad(listed.bad)
     imaginer = Imaginer(recipe, source, Cache(args.cache_dir or default_folder()))
     seeds = choose_seeds(listed.seeds, args.rows)
