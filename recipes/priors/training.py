@@ -1,10 +1,11 @@
-"""What the prior recipes share: an exponential moving average, atomic checkpoints, a log line, a contact sheet."""
+"""What the prior recipes share: a resumable training loop with averaged weights and a log, and a contact sheet."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Ema:
 
 @dataclass
 class Run:
-    """A resumable training run: model, average and optimiser, the step and the seconds behind it.
+    """A resumable training run: model, average and optimiser; the steps, images and seconds behind it.
 
     Checkpoints are one safetensors file, and a state file that is replaced last, so a cut run resumes cleanly.
     """
@@ -45,6 +46,7 @@ class Run:
     ema: Ema
     optimizer: torch.optim.Optimizer
     step: int = 0
+    images: int = 0
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -53,14 +55,14 @@ class Run:
         state_file = self.folder / "state.json"
         if state_file.exists():
             state = json.loads(state_file.read_text())
-            self.step, self.seconds = state["step"], state["seconds"]
+            self.step, self.images, self.seconds = state["step"], state["images"], state["seconds"]
             groups: dict[str, dict[str, Tensor]] = {}
             for key, value in load_file(self.folder / state["file"]).items():
                 group, _, name = key.partition("/")
                 groups.setdefault(group, {})[name] = value
             self.model.load_state_dict(groups["model"])
             self.ema.shadow = groups["ema"]
-            _load_optimizer(self.optimizer, groups["optimizer"])
+            _load_optimizer(self.optimizer, groups.get("optimizer", {}))
         self._started = time.time()
 
     def save(self) -> None:
@@ -70,7 +72,8 @@ class Run:
         name = f"checkpoint-{self.step:07d}.safetensors"
         save_file(tensors, self.folder / f"{name}.tmp")
         (self.folder / f"{name}.tmp").replace(self.folder / name)
-        state = {"step": self.step, "file": name, "seconds": self.seconds + time.time() - self._started}
+        seconds = self.seconds + time.time() - self._started
+        state = {"step": self.step, "images": self.images, "seconds": seconds, "file": name}
         (self.folder / "state.json.tmp").write_text(json.dumps(state, indent=1))
         (self.folder / "state.json.tmp").replace(self.folder / "state.json")
         for old in self.folder.glob("checkpoint-*.safetensors"):
@@ -107,27 +110,66 @@ def shuffled_batches(count: int, batch_size: int, start: int) -> Iterator[np.nda
         step += 1
 
 
+def fit(
+    run: Run,
+    batches: Iterator[np.ndarray],
+    loss_of: Callable[[Tensor], Tensor],
+    rate_of: Callable[[Run], float],
+    images: int,
+    checkpoint: Callable[[], None],
+    every: int = 1000,
+) -> None:
+    """Train until ``run`` has seen ``images`` pictures, with a log line every 100 steps.
+
+    Step ``n`` seeds the global generator with ``n``, so a resumed run draws on as if it had not been cut.
+
+    Args:
+        run: What is trained.
+        batches: Index batches, see :func:`shuffled_batches`.
+        loss_of: Loss of one batch of indices.
+        rate_of: Learning rate at the run's present step.
+        images: Where to stop.
+        checkpoint: Called every ``every`` steps and at the end.
+        every: Steps between checkpoints.
+    """
+    losses: list[float] = []
+    since, seen = time.time(), run.images
+    while run.images < images:
+        index = torch.from_numpy(next(batches))
+        torch.manual_seed(run.step)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate_of(run)
+        loss = loss_of(index)
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+        run.optimizer.step()
+        run.ema.update(run.model, run.step)
+        run.step, run.images = run.step + 1, run.images + len(index)
+        losses.append(loss.item())
+        if len(losses) == 100:
+            rate = (run.images - seen) / (time.time() - since)
+            line = {"step": run.step, "images": run.images, "loss": float(np.mean(losses)), "images_per_s": rate}
+            print(json.dumps({k: round(v, 5) for k, v in line.items()}), flush=True)
+            losses, since, seen = [], time.time(), run.images
+        if run.step % every == 0:
+            checkpoint()
+    checkpoint()
+
+
+def cosine(rate: float, images: int, warmup: int = 200) -> Callable[[Run], float]:
+    """Learning rate: a linear warm-up of so many steps, then half a cosine to zero at ``images``."""
+    return lambda run: rate * min(1, (run.step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * run.images / images))
+
+
+def constant_then_linear(rate: float, images: int, decay_images: int, warmup: int = 500) -> Callable[[Run], float]:
+    """Learning rate: warm-up, a plateau that can be prolonged at will, and over the last images a line to zero."""
+    return lambda run: rate * min(1, (run.step + 1) / warmup, (images - run.images) / max(1, decay_images))
+
+
 def sheet(rows: list[Tensor], path: Path, scale: int = 2) -> None:
     """Save a grid: each row is ``(N, 3, H, W)`` in [-1, 1]."""
     grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
     pixels = ((grid * 0.5 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels)
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
-
-
-class Progress:
-    """Print one JSON line every ``every`` steps with the mean loss and images a second."""
-
-    def __init__(self, every: int, batch_size: int) -> None:
-        self.every, self.batch_size = every, batch_size
-        self.losses: list[float] = []
-        self.since = time.time()
-
-    def __call__(self, step: int, loss: float) -> None:
-        """Take one step's loss."""
-        self.losses.append(loss)
-        if len(self.losses) == self.every:
-            rate = self.every * self.batch_size / (time.time() - self.since)
-            mean = float(np.mean(self.losses))
-            print(json.dumps({"step": step, "loss": round(mean, 5), "images_per_s": round(rate, 1)}), flush=True)
-            self.losses, self.since = [], time.time()
