@@ -39,14 +39,26 @@ METHODS = {
             "gif-unclip",
             "unclip",
             "guided imagination in an unCLIP prior's image-embedding space (Algorithm 1, GIF-DALLE)",
-            {"epsilon": 0.1, "steps": 10},
+            {"epsilon": 0.1, "steps": 10, "noise": "element"},
         ),
         Method(
             "unclip",
             "unclip",
             "the same prior without guidance (Table 1, DALL-E2): copies differ by the decoder's noise, and by a random"
             " perturbation when epsilon is above 0",
-            {"epsilon": 0.0, "steps": 0},
+            {"epsilon": 0.0, "steps": 0, "noise": "element"},
+        ),
+        Method(
+            "gif-mae",
+            "mae",
+            "guided imagination in a masked autoencoder's tokens, scored on the decoded picture (Algorithm 2, GIF-MAE)",
+            {"epsilon": 5.0, "steps": 10, "noise": "channel"},
+        ),
+        Method(
+            "mae",
+            "mae",
+            "the masked autoencoder without guidance (Table 1, MAE): random channel-level perturbation",
+            {"epsilon": 5.0, "steps": 0, "noise": "channel"},
         ),
     )
 }
@@ -79,6 +91,11 @@ class ExpansionConfig:
 
     epsilon: float | None = _option(None, "radius of the L-infinity ball, in units of the latent (Eq. 1)", low=0.0)
     steps: int | None = _option(None, "guidance steps; 0 leaves the random perturbation as it is", low=0, high=10_000)
+    noise: str | None = _option(
+        None,
+        "what shares one random draw: nothing (element), all positions of a channel, or all channels of a token",
+        choices=("element", "channel", "token"),
+    )
     step_size: float = _option(0.25, "length of one sign step, as a share of epsilon", low=0.0)
     projection: str = _option(
         "post-step",
@@ -120,6 +137,9 @@ class ExpansionConfig:
 
     encode_batch: int = _option(
         8, "seeds encoded and guided at once; always padded, so results do not depend on it", low=1
+    )
+    score_batch: int = _option(
+        20, "copies scored at once while guiding; bounds the memory of what is kept for the gradient", low=1
     )
     decode_batch: int = _option(20, "pictures decoded at once; always padded", low=1, high=4096)
     threads: int = _option(
@@ -190,6 +210,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
+    "str | None": (str, type(None)),
     "bool": (bool,),
     "int": (int,),
     "int | None": (int, type(None)),

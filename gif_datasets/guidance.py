@@ -68,7 +68,34 @@ def draw(keys: Sequence[str], copies: int, shape: Sequence[int], rng_seed: int) 
     return torch.stack(noise).reshape(whole), torch.stack(bias).reshape(whole)
 
 
-def guide(latent: Tensor, labels: Tensor, keys: Sequence[str], scores_of: Scorer, config: ExpansionConfig) -> Guided:
+def noise_shape(axes: Sequence[int], kind: str, channel_axis: int) -> tuple[int, ...]:
+    """Shape of one noise for latents of shape ``axes``: what is drawn once and shared has length 1.
+
+    Args:
+        axes: Shape of one latent.
+        kind: ``"element"``: nothing is shared; ``"channel"``: one draw a channel, shared by all positions (the paper's
+            GIF-MAE); ``"token"``: one draw a position, shared by all channels (the paper's "pixel level").
+        channel_axis: Which of ``axes`` counts the channels.
+
+    Example:
+        >>> noise_shape((65, 160), "channel", 1), noise_shape((12, 8, 8), "token", 0)
+        ((1, 160), (1, 8, 8))
+    """
+    if kind == "element":
+        return tuple(axes)
+    shared = [axis for axis in range(len(axes)) if (axis == channel_axis) == (kind == "token")]
+    return tuple(1 if axis in shared else size for axis, size in enumerate(axes))
+
+
+def guide(
+    latent: Tensor,
+    labels: Tensor,
+    keys: Sequence[str],
+    scores_of: Scorer,
+    config: ExpansionConfig,
+    seed_scores: Tensor | None = None,
+    channel_axis: int = 0,
+) -> Guided:
     """Perturb each latent K times and ascend the sum of the criteria by sign steps, for all seeds at once.
 
     No result depends on the other seeds of the batch: criteria are summed over seeds, so each seed's gradient is its
@@ -78,8 +105,12 @@ def guide(latent: Tensor, labels: Tensor, keys: Sequence[str], scores_of: Scorer
         latent: Raw latents of the seeds, ``(B, *axes)``.
         labels: Their class indices, ``(B,)``; used when ``config.held_class`` is ``"label"``.
         keys: Their content keys; the noise depends on nothing else but ``config.rng_seed``.
-        scores_of: Class probabilities of latents.
-        config: ``ratio``, ``epsilon``, ``steps``, ``step_size``, ``projection``, ``held_class`` and the weights.
+        scores_of: Class probabilities of latents. Called on ``config.score_batch`` of them at a time, so what it keeps
+            for its gradient is bounded.
+        config: ``ratio``, ``epsilon``, ``noise``, ``steps``, ``step_size``, ``projection``, ``held_class``,
+            ``score_batch`` and the weights.
+        seed_scores: Class probabilities of the seeds' own pictures, ``(B, C)``; None: those of their latents.
+        channel_axis: Which axis of one latent counts its channels.
 
     Returns:
         Perturbed latents with the criteria before and after.
@@ -91,80 +122,113 @@ def guide(latent: Tensor, labels: Tensor, keys: Sequence[str], scores_of: Scorer
     """
     assert config.epsilon is not None
     assert config.steps is not None
+    assert config.noise is not None
+    if seed_scores is None:
+        with torch.no_grad():
+            seed_scores = scores_of(latent)
     centre = latent[:, None]
-    noise, bias = (part.to(latent) for part in draw(keys, config.ratio, latent.shape[1:], config.rng_seed))
-    with torch.no_grad():
-        seed_scores = scores_of(latent)
-        held = seed_scores.argmax(-1) if config.held_class == "prediction" else labels
+    shape = noise_shape(latent.shape[1:], config.noise, channel_axis)
+    noise, bias = (part.to(latent) for part in draw(keys, config.ratio, shape, config.rng_seed))
+    held = seed_scores.argmax(-1) if config.held_class == "prediction" else labels
 
+    def direction(perturbed: Tensor) -> Tensor:
+        return _gradient(perturbed, held, scores_of, config)
+
+    @torch.no_grad()
     def measure(perturbed: Tensor) -> Criteria:
-        scores = scores_of(perturbed.flatten(0, 1)).reshape(*perturbed.shape[:2], -1)
+        flat = perturbed.flatten(0, 1)
+        scores = torch.cat([scores_of(part) for part in torch.split(flat, config.score_batch)])
+        scores = scores.reshape(*perturbed.shape[:2], -1)
         return Criteria(
-            criteria.prediction_consistency(scores, held),
-            criteria.entropy(scores),
-            criteria.diversity(perturbed),
+            criteria.prediction_consistency(scores, held), criteria.entropy(scores), criteria.diversity(perturbed)
         )
 
-    def objective(perturbed: Tensor) -> Tensor:
-        found = measure(perturbed)
-        gain = found.entropy - criteria.entropy(seed_scores)[:, None]
-        total: Tensor = (
-            config.consistency_weight * found.consistency
-            + config.entropy_weight * gain
-            + config.diversity_weight * found.diversity
-        ).sum()
-        return total
-
+    before = measure(project(perturb(centre, noise, bias), centre, config.epsilon))
     step = _STEPS[config.projection]
-    with torch.no_grad():
-        before = measure(project(perturb(centre, noise, bias), centre, config.epsilon))
     for _ in range(config.steps):
-        noise, bias = step(objective, centre, noise, bias, config.epsilon, config.step_size * config.epsilon)
-    with torch.no_grad():
-        final = project(perturb(centre, noise, bias), centre, config.epsilon)
-        after = measure(final)
-        seed_consistency = seed_scores.gather(-1, held[:, None]).squeeze(-1)
+        noise, bias = step(direction, centre, noise, bias, config.epsilon, config.step_size * config.epsilon)
+    final = project(perturb(centre, noise, bias), centre, config.epsilon)
+    after = measure(final) if config.steps else before
+    seed_consistency = seed_scores.gather(-1, held[:, None]).squeeze(-1)
     return Guided(final, held, seed_consistency, criteria.entropy(seed_scores), before, after)
 
 
-Objective = Callable[[Tensor], Tensor]
+def _gradient(perturbed: Tensor, held: Tensor, scores_of: Scorer, config: ExpansionConfig) -> Tensor:
+    """Gradient of the weighted sum of the criteria at ``perturbed``; the seeds' own entropy is a constant in it.
+
+    Consistency and entropy belong to one copy each, so they are scored part by part; diversity needs all copies of a
+    seed, but no scores.
+    """
+    with torch.enable_grad():
+        copies = perturbed.detach().requires_grad_()
+        spread = config.diversity_weight * criteria.diversity(copies).sum()
+        total: Tensor = torch.autograd.grad(spread, copies)[0]
+        held_of_row = held.repeat_interleave(perturbed.shape[1])
+        parts = []
+        for rows, classes in zip(
+            torch.split(perturbed.detach().flatten(0, 1), config.score_batch),
+            torch.split(held_of_row, config.score_batch),
+            strict=True,
+        ):
+            part = rows.clone().requires_grad_()
+            scores = scores_of(part)
+            value = config.consistency_weight * criteria.prediction_consistency(scores[:, None], classes).sum()
+            value = value + config.entropy_weight * criteria.entropy(scores).sum()
+            parts.append(torch.autograd.grad(value, part)[0])
+        return total + torch.cat(parts).reshape(perturbed.shape)
 
 
-def _ascend(score: Tensor, noise: Tensor, bias: Tensor, length: float) -> tuple[Tensor, Tensor]:
-    grad_noise, grad_bias = torch.autograd.grad(score, (noise, bias))
+Direction = Callable[[Tensor], Tensor]
+
+
+def _ascend(perturbed: Tensor, direction: Tensor, noise: Tensor, bias: Tensor, length: float) -> tuple[Tensor, Tensor]:
+    """One sign step of noise and bias along ``direction``, a gradient with respect to ``perturbed``."""
+    grad_noise, grad_bias = torch.autograd.grad(perturbed, (noise, bias), direction)
     return (noise + length * grad_noise.sign()).detach(), (bias + length * grad_bias.sign()).detach()
 
 
 def _post_step(
-    objective: Objective, centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float, length: float
+    direction: Direction, centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float, length: float
 ) -> tuple[Tensor, Tensor]:
-    """Projected gradient ascent: score inside the ball, step, and move the bias so that f' is back in the ball."""
-    bias = _bias_into_ball(centre, noise, bias, epsilon).requires_grad_()
-    noise = noise.detach().requires_grad_()
-    noise, bias = _ascend(objective(perturb(centre, noise, bias)), noise, bias, length)
-    return noise, _bias_into_ball(centre, noise, bias, epsilon)
+    """Projected gradient ascent: score inside the ball, step, and bring noise and bias back into the ball."""
+    noise, bias = (part.requires_grad_() for part in _into_ball(centre, noise, bias, epsilon))
+    perturbed = perturb(centre, noise, bias)
+    noise, bias = _ascend(perturbed, direction(perturbed), noise, bias, length)
+    return _into_ball(centre, noise, bias, epsilon)
 
 
 def _straight_through(
-    objective: Objective, centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float, length: float
+    direction: Direction, centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float, length: float
 ) -> tuple[Tensor, Tensor]:
     """Score the projected latent, and let the gradient pass the projection as if it were the identity."""
     noise, bias = noise.detach().requires_grad_(), bias.detach().requires_grad_()
     free = perturb(centre, noise, bias)
-    return _ascend(objective(free + (project(free, centre, epsilon) - free).detach()), noise, bias, length)
+    return _ascend(free, direction(project(free, centre, epsilon)), noise, bias, length)
 
 
 def _literal(
-    objective: Objective, centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float, length: float
+    direction: Direction, centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float, length: float
 ) -> tuple[Tensor, Tensor]:
     """Algorithm 1 to the letter: the clamp's own gradient."""
     noise, bias = noise.detach().requires_grad_(), bias.detach().requires_grad_()
-    return _ascend(objective(project(perturb(centre, noise, bias), centre, epsilon)), noise, bias, length)
+    inside = project(perturb(centre, noise, bias), centre, epsilon)
+    return _ascend(inside, direction(inside), noise, bias, length)
 
 
 _STEPS = {"post-step": _post_step, "straight-through": _straight_through, "literal": _literal}
 
 
-def _bias_into_ball(centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+@torch.no_grad()
+def _into_ball(centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Noise and bias whose perturbed latent lies in the ball.
+
+    Where every coordinate has its own bias, the bias alone is moved, which is the projection. Where one draw is shared,
+    it is shrunk until the coordinate that it moves furthest lies on the ball: that keeps it shared.
+    """
     free = perturb(centre, noise, bias)
-    return (bias + (project(free, centre, epsilon) - free)).detach()
+    if bias.shape == free.shape:
+        return noise.detach(), bias + (project(free, centre, epsilon) - free)
+    shared = [axis for axis, size in enumerate(bias.shape) if size == 1 < free.shape[axis]]
+    reach = (free - centre).abs().amax(dim=shared, keepdim=True)
+    shrink = torch.where(reach > epsilon, epsilon / reach, torch.ones_like(reach))
+    return noise * shrink, bias * shrink

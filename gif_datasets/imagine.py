@@ -16,7 +16,7 @@ import numpy as np
 
 from gif_datasets import images
 from gif_datasets.cache import Cache
-from gif_datasets.config import ExpansionConfig
+from gif_datasets.config import METHODS, ExpansionConfig
 from gif_datasets.fingerprint import digest
 from gif_datasets.priors import PriorInfo, check_fit, find_prior, load_prior
 from gif_datasets.sources import Source
@@ -228,16 +228,28 @@ class Imaginer:
         prior, classifier = self._prior()
         padded = _padded(seeds, config.encode_batch)
         pictures = {seed.index: self.source.sample(seed.index)[0] for seed in seeds}
-        latents = prior.encode([pictures[seed.index] for seed in padded])
+        shown = [pictures[seed.index] for seed in padded]
+        latents = prior.encode(shown)
+        seed_scores = classifier.scores(prior.embed_images(shown, latents))
         labels = torch.tensor([seed.label for seed in padded], device=latents.device)
         keys = [seed.key for seed in padded]
-        return guide(latents, labels, keys, lambda x: classifier.scores(prior.embed(x)), config)
+        return guide(
+            latents,
+            labels,
+            keys,
+            lambda x: classifier.scores(prior.embed(x)),
+            config,
+            seed_scores=seed_scores,
+            channel_axis=prior.channel_axis,
+        )
 
     def _prior(self) -> tuple[Prior, ZeroShotClassifier]:
         if self._loaded is None:
             import torch
 
-            prior = self.given_prior or load_prior(self.recipe.prior, torch.device(self.recipe.device))
+            prior = self.given_prior or load_prior(
+                self.recipe.prior, METHODS[self.recipe.config.method].family, torch.device(self.recipe.device)
+            )
             self._loaded = prior, prior.classifier(self.recipe.classes, self.recipe.config)
         return self._loaded
 

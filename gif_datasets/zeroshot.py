@@ -65,6 +65,20 @@ class Clip:
         latents: Tensor = self.model.encode_image(pixels)
         return latents.float()
 
+    def embed_pixels(self, pixels: Tensor) -> Tensor:
+        """Raw image latents of pictures ``(B, 3, H, W)`` in [0, 1], differentiably: resized and normalised as tensors.
+
+        Resizing a tensor rounds otherwise than resizing an 8-bit picture, so :meth:`encode_images` differs a little.
+        """
+        from torchvision.transforms.v2 import functional as vision
+
+        visual = self.model.visual
+        size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        x = vision.resize(pixels, [size], vision.InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+        x = vision.normalize(vision.center_crop(x, [size, size]), list(visual.image_mean), list(visual.image_std))
+        latents: Tensor = self.model.encode_image(x)
+        return latents.float()
+
     @torch.no_grad()
     def classifier(
         self, class_names: Sequence[str], templates: Sequence[str], logit_scale: float | None = None

@@ -27,7 +27,7 @@ CONFIG = ExpansionConfig(decode_steps=3, decode_batch=4)
 
 @pytest.fixture(scope="module")
 def prior() -> UnclipPrior:
-    loaded = load_prior(find_prior("embedded"), torch.device("cpu"))
+    loaded = load_prior(find_prior("embedded"), "unclip", torch.device("cpu"))
     assert isinstance(loaded, UnclipPrior)
     return loaded
 
@@ -165,9 +165,10 @@ def test_a_prior_folder_of_one_s_own(tmp_path: Path, seed_folder: Path) -> None:
     assert find_prior(str(folder)).digest == find_prior("embedded").digest
     card = json.loads((folder / "prior.json").read_text())
     for change, words in (
-        ({"format": 2}, "format 1"),
-        ({"family": "gan"}, "gan"),
-        ({"decoder": "../elsewhere"}, "leaves the folder"),
+        ({"format": 1}, "format 2"),
+        ({"decoders": {"gan": "gan"}}, "gan"),
+        ({"decoders": {"unclip": "../elsewhere"}}, "leaves the folder"),
+        ({"decoders": {"unclip": 3}}, "leaves the folder"),
         ({"image_size": "32"}, "image_size"),
     ):
         (folder / "prior.json").write_text(json.dumps({**card, **change}))
@@ -177,7 +178,7 @@ def test_a_prior_folder_of_one_s_own(tmp_path: Path, seed_folder: Path) -> None:
     next((folder / "unclip" / "unet").glob("*.safetensors")).unlink()
     assert find_prior(str(folder)).digest != find_prior("embedded").digest
     with pytest.raises(PriorError, match="decoder"):
-        load_prior(find_prior(str(folder)), torch.device("cpu"))
+        load_prior(find_prior(str(folder)), "unclip", torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"prior\.json"):
         gif_datasets.expand(str(seed_folder), tmp_path / "out", prior=str(seed_folder))
 

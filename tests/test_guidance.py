@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
 import reference
@@ -39,13 +40,15 @@ def test_agrees_with_the_literal_algorithm(
     """Batched guidance of several seeds gives what the slow, literal Algorithm 1 gives one seed at a time."""
     config = ExpansionConfig(ratio=K, epsilon=epsilon, steps=6, projection=projection, held_class=held)
     f, keys, labels = latents(5), [f"k{i}" for i in range(5)], torch.arange(5) % C
+    zero_shot = partial(reference.zero_shot, weights=classifier.weights, scale=classifier.logit_scale)
     guided = guide(f, labels, keys, classifier.scores, config)
     for i, key in enumerate(keys):
-        expected = reference.gif_unclip(
+        expected = reference.guided_imagination(
             f[i],
+            zero_shot(f[i]),
             key,
-            classifier.weights,
-            scale=classifier.logit_scale,
+            zero_shot,
+            shape=(D,),
             copies=K,
             epsilon=epsilon,
             steps=6,
@@ -56,11 +59,67 @@ def test_agrees_with_the_literal_algorithm(
         torch.testing.assert_close(guided.latents[i], torch.stack(expected), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("projection", ["post-step", "straight-through", "literal"])
+@pytest.mark.parametrize("epsilon", [0.8, 5.0])
+def test_channel_level_guidance_agrees_with_the_literal_algorithm_2(projection: str, epsilon: float) -> None:
+    """One draw a channel, scored on a decoded picture, the seed's own picture scored by itself: as Algorithm 2 says."""
+    tokens, channels, pixels = 5, 6, 20
+    generator = torch.Generator().manual_seed(7)
+    f = torch.randn(3, tokens, channels, generator=generator, dtype=torch.float64)
+    decoder = torch.randn(tokens * channels, pixels, generator=generator, dtype=torch.float64)
+    texts = F.normalize(torch.randn(C, pixels, generator=generator, dtype=torch.float64), dim=-1)
+    seed_scores = torch.randn(3, C, generator=generator, dtype=torch.float64).softmax(-1)
+    clip = ZeroShotClassifier(texts, 4.0)
+    config = ExpansionConfig(
+        method="gif-mae", ratio=K, epsilon=epsilon, steps=5, projection=projection, score_batch=2, step_size=0.1
+    )
+    keys, labels = list("abc"), torch.zeros(3, dtype=torch.long)
+    guided = guide(
+        f,
+        labels,
+        keys,
+        lambda x: clip.scores(torch.tanh(x.flatten(1) @ decoder)),
+        config,
+        seed_scores=seed_scores,
+        channel_axis=1,
+    )
+    for i, key in enumerate(keys):
+        expected = reference.guided_imagination(
+            f[i],
+            seed_scores[i],
+            key,
+            lambda x: reference.zero_shot(torch.tanh(x.flatten() @ decoder), texts, 4.0),
+            shape=(1, channels),
+            copies=K,
+            epsilon=epsilon,
+            steps=5,
+            length=0.1 * epsilon,
+            projection=projection,
+        )
+        torch.testing.assert_close(guided.latents[i], torch.stack(expected), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "constant"), [("channel", 1), ("token", 2)])
+def test_shared_noise_stays_shared(kind: str, constant: int) -> None:
+    """Within the ball, channel noise moves all tokens of a channel by one affine map, token noise all channels."""
+    f = torch.randn(2, 7, 6, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    config = ExpansionConfig(method="gif-mae", noise=kind, epsilon=0.5, steps=3, ratio=K)
+    scores = ZeroShotClassifier(F.normalize(torch.randn(C, 42, dtype=torch.float64), dim=-1), 4.0).scores
+    found = guide(f, torch.zeros(2, dtype=torch.long), ["a", "b"], lambda x: scores(x.flatten(1)), config, None, 1)
+    axis = constant + 1  # of (seed, copy, token, channel)
+    moved, origin = found.latents.transpose(axis, -1), f[:, None].transpose(axis, -1)
+    design = torch.stack([origin.expand_as(moved), torch.ones_like(moved)], dim=-1)
+    residual = moved[..., None] - design @ torch.linalg.lstsq(design, moved[..., None]).solution
+    assert residual.abs().max() < 1e-9
+    assert (found.latents - f[:, None]).abs().max() > 0.3
+
+
 def test_gradient_agrees_with_the_literal_score(classifier: ZeroShotClassifier) -> None:
     """The gradient of the batched objective in z and b is that of the literal one."""
     f = latents(1)[0]
     z, b = (part[0].double().requires_grad_() for part in draw(["k"], K, (D,), 0))
-    literal = reference.score(f, [(1 + z[i]) * f + b[i] for i in range(K)], classifier.weights, 8.0, None)
+    zero_shot = partial(reference.zero_shot, weights=classifier.weights, scale=8.0)
+    literal = reference.score(zero_shot(f), [(1 + z[i]) * f + b[i] for i in range(K)], zero_shot, None)
     expected = torch.autograd.grad(literal, (z, b))
 
     copies = perturb(f[None, None], z[None], b[None])

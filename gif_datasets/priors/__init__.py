@@ -2,7 +2,9 @@
 
 A prior folder holds ``prior.json`` and what it names::
 
-    {"format": 1, "name": "embedded", "family": "unclip", "clip": "clip", "decoder": "unclip", "image_size": 32, ...}
+    {"format": 2, "name": "embedded", "clip": "clip", "decoders": {"unclip": "unclip", "mae": "mae"}, "image_size": 32}
+
+``decoders`` has one sub-folder a family of methods; all of them are scored by the one CLIP.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from gif_datasets.priors.base import Prior
 
-PRIOR_FORMAT = 1
+PRIOR_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class PriorInfo:
 
     Attributes:
         name: Its name.
-        family: ``"unclip"``; says which methods fit.
+        families: Families of decoders it has; they say which methods fit.
         folder: Where its weights are; None for a prior without weights.
         digest: Content digest of the folder (or of the code's version, without weights).
         card: The rest of ``prior.json``: licence, data, measures.
@@ -70,7 +72,7 @@ def find_prior(name_or_path: str) -> PriorInfo:
     if name_or_path not in names() and not folder.is_dir():
         raise ConfigError(f"unknown prior {name_or_path!r}, and no such folder{closest(name_or_path, names())}")
     card = _read_card(folder)
-    return PriorInfo(card["name"], (card["family"],), folder, digest_folder(folder), card)
+    return PriorInfo(card["name"], tuple(card["decoders"]), folder, digest_folder(folder), card)
 
 
 def check_fit(info: PriorInfo, method: str) -> None:
@@ -79,29 +81,39 @@ def check_fit(info: PriorInfo, method: str) -> None:
     if family not in info.families:
         fitting = [name for name, entry in METHODS.items() if entry.family in info.families]
         raise ConfigError(
-            f"method {method!r} needs a prior of family {family!r}, but {info.name!r} is of {info.families[0]!r};"
+            f"method {method!r} needs a prior of family {family!r}, but {info.name!r} is of {', '.join(info.families)};"
             f" methods that fit: {', '.join(fitting) or 'none'}"
         )
 
 
-def load_prior(info: PriorInfo, device: torch.device) -> Prior:
-    """Load a prior's weights."""
+def load_prior(info: PriorInfo, family: str, device: torch.device) -> Prior:
+    """Load a prior's weights, with its decoder of ``family``."""
     if info.folder is None:
         from gif_datasets.priors.linear import LinearPrior
 
         return LinearPrior()
-    return _LOADERS[info.card["family"]](info.folder, info.card, device)
+    decoder = info.folder / info.card["decoders"][family]
+    return _LOADERS[family](info.folder / info.card["clip"], decoder, info.card, device)
 
 
-def _load_unclip(folder: Path, card: dict[str, Any], device: torch.device) -> Prior:
+def _load_unclip(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device) -> Prior:
     from gif_datasets.priors.unclip import UnclipPrior
 
-    return UnclipPrior(folder / card["clip"], folder / card["decoder"], card["image_size"], device)
+    return UnclipPrior(clip, decoder, card["image_size"], device)
 
 
-_LOADERS: dict[str, Callable[[Path, dict[str, Any], torch.device], Prior]] = {"unclip": _load_unclip}
+def _load_mae(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device) -> Prior:
+    from gif_datasets.priors.mae import MaePrior
+
+    return MaePrior(clip, decoder, device)
+
+
+_LOADERS: dict[str, Callable[[Path, Path, dict[str, Any], torch.device], Prior]] = {
+    "unclip": _load_unclip,
+    "mae": _load_mae,
+}
 _LINEAR = "no weights: an 8 x 8 thumbnail as latent; for trying things out and for tests"
-_FIELDS = {"name": str, "family": str, "clip": str, "decoder": str, "image_size": int}
+_FIELDS = {"name": str, "clip": str, "decoders": dict, "image_size": int}
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
@@ -117,9 +129,10 @@ def _read_card(folder: Path) -> dict[str, Any]:
     for name, kind in _FIELDS.items():
         if not isinstance(card.get(name), kind):
             raise PriorError(f"{path}: {name!r} must be {kind.__name__}, got {card.get(name)!r}")
-    if card["family"] not in _LOADERS:
-        raise PriorError(f"{path}: unknown family {card['family']!r}; known: {', '.join(_LOADERS)}")
-    for name in ("clip", "decoder"):
-        if not (folder / card[name]).resolve().is_relative_to(folder.resolve()):
-            raise PriorError(f"{path}: {name!r} leaves the folder: {card[name]!r}")
+    for family in card["decoders"]:
+        if family not in _LOADERS:
+            raise PriorError(f"{path}: unknown family {family!r}; known: {', '.join(_LOADERS)}")
+    for part in (card["clip"], *card["decoders"].values()):
+        if not isinstance(part, str) or not (folder / part).resolve().is_relative_to(folder.resolve()):
+            raise PriorError(f"{path}: {part!r} leaves the folder")
     return card

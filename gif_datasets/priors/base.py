@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 class Prior(Protocol):
     """A pre-trained generative prior.
 
-    Implement these four methods and pass the object as ``prior=``; nothing is to be inherited.
+    Implement these five methods and pass the object as ``prior=``; nothing is to be inherited.
+
+    Attributes:
+        channel_axis: Which axis of one latent counts its channels; 0 for a vector.
     """
+
+    channel_axis: int
 
     def encode(self, images: Sequence[Image]) -> Tensor:
         """Raw latents of RGB images, ``(B, *axes)``."""
@@ -27,6 +32,10 @@ class Prior(Protocol):
 
     def embed(self, latents: Tensor) -> Tensor:
         """CLIP embeddings of latents, ``(B, *axes)`` to ``(B, D)``, differentiably; the identity for unCLIP."""
+        ...
+
+    def embed_images(self, images: Sequence[Image], latents: Tensor) -> Tensor:
+        """CLIP embeddings of seed images, ``(B, D)``; ``latents`` are theirs, and already the answer for unCLIP."""
         ...
 
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:

@@ -31,6 +31,7 @@ class LinearPrior:
         torch.Size([1, 192])
     """
 
+    channel_axis = 0
     side = 8
     size = 32
 
@@ -41,6 +42,10 @@ class LinearPrior:
 
     def embed(self, latents: Tensor) -> Tensor:
         """The identity."""
+        return latents
+
+    def embed_images(self, images: Sequence[Image], latents: Tensor) -> Tensor:
+        """The latents themselves."""
         return latents
 
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:

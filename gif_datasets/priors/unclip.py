@@ -33,6 +33,8 @@ class UnclipPrior:
         device: Where both run.
     """
 
+    channel_axis = 0
+
     def __init__(self, clip_folder: Path, pipeline_folder: Path, image_size: int, device: torch.device) -> None:
         self.clip = Clip(clip_folder, device)
         self.pipeline = _load_pipeline(pipeline_folder, device)
@@ -45,6 +47,10 @@ class UnclipPrior:
 
     def embed(self, latents: Tensor) -> Tensor:
         """The identity: the latent space is the CLIP space."""
+        return latents
+
+    def embed_images(self, images: Sequence[Image], latents: Tensor) -> Tensor:
+        """The latents themselves."""
         return latents
 
     def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:

@@ -51,7 +51,7 @@ def main() -> None:
     args = parser.parse_args()
 
     data, config = cifar10.load(args.cifar10), ExpansionConfig()
-    prior = load_prior(find_prior("embedded"), torch.device("cpu"))
+    prior = load_prior(find_prior("embedded"), "unclip", torch.device("cpu"))
     assert isinstance(prior, UnclipPrior)
     images = [Image.fromarray(image) for image in data.test_images]
     labels = torch.from_numpy(data.test_labels)

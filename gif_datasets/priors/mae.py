@@ -1,0 +1,208 @@
+"""Masked autoencoders (He et al. 2022): a ViT encoder whose tokens are the latent, and a light decoder.
+
+Sub-modules and parameters carry the names of the original code, so that its checkpoints fit as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import ImageOps
+from PIL.Image import Resampling
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import PriorError
+from gif_datasets.zeroshot import Clip, ZeroShotClassifier
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class MaeConfig:
+    """Architecture of a masked autoencoder.
+
+    Attributes:
+        image_size: Side of the square pictures, pixels.
+        patch_size: Side of a patch, pixels.
+        width: Width of the encoder, channels of the latent.
+        depth: Encoder blocks.
+        heads: Encoder attention heads.
+        decoder_width: Width of the decoder.
+        decoder_depth: Decoder blocks.
+        decoder_heads: Decoder attention heads.
+        mean: Subtracted from each channel of a picture in [0, 1].
+        std: Divided by, after.
+    """
+
+    image_size: int
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    decoder_width: int
+    decoder_depth: int
+    decoder_heads: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encoder and decoder of timm's transformer blocks.
+
+    Example:
+        >>> model = MaskedAutoencoder(MaeConfig(8, 4, 16, 1, 2, 8, 1, 2))
+        >>> latent = model.encode(torch.zeros(3, 3, 8, 8))
+        >>> latent.shape, model.decode(latent).shape
+        (torch.Size([3, 5, 16]), torch.Size([3, 3, 8, 8]))
+    """
+
+    def __init__(self, config: MaeConfig) -> None:
+        super().__init__()
+        from timm.layers import PatchEmbed
+        from timm.models.vision_transformer import Block
+
+        c = self.config = config
+        self.patch_embed = PatchEmbed(c.image_size, c.patch_size, 3, c.width)
+        tokens = 1 + self.patch_embed.num_patches
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
+        self.pos_embed = nn.Parameter(_positions(c.width, tokens), requires_grad=False)
+        self.blocks = nn.ModuleList(Block(c.width, c.heads, qkv_bias=True) for _ in range(c.depth))
+        self.norm = nn.LayerNorm(c.width)
+        self.decoder_embed = nn.Linear(c.width, c.decoder_width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_width))
+        self.decoder_pos_embed = nn.Parameter(_positions(c.decoder_width, tokens), requires_grad=False)
+        self.decoder_blocks = nn.ModuleList(
+            Block(c.decoder_width, c.decoder_heads, qkv_bias=True) for _ in range(c.decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(c.decoder_width)
+        self.decoder_pred = nn.Linear(c.decoder_width, 3 * c.patch_size**2)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(c.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(c.std)[:, None, None], persistent=False)
+
+    def encode(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The latent: class token, then one token a patch.
+
+        Args:
+            pixels: ``(B, 3, H, W)`` in [0, 1].
+            keep: Indices of the patches that are seen, ``(B, L)``; None: all.
+
+        Returns:
+            ``(B, 1 + L, width)``, normalised by the encoder's last LayerNorm.
+        """
+        x = self.patch_embed((pixels - self.mean) / self.std) + self.pos_embed[:, 1:]
+        if keep is not None:
+            x = x.gather(1, keep[..., None].expand(-1, -1, x.shape[2]))
+        first = self.cls_token + self.pos_embed[:, :1]
+        x = torch.cat([first.expand(len(x), -1, -1), x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        latent: Tensor = self.norm(x)
+        return latent
+
+    def decode(self, latent: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Pictures of latents, ``(B, 3, H, W)``, in [0, 1] but for what overshoots; ``keep`` as in :meth:`encode`."""
+        x = self.decoder_embed(latent)
+        if keep is not None:
+            masked = self.mask_token.to(x.dtype).repeat(len(x), self.patch_embed.num_patches, 1)
+            seen = masked.scatter(1, keep[..., None].expand(-1, -1, x.shape[2]), x[:, 1:])
+            x = torch.cat([x[:, :1], seen], dim=1)
+        x = x + self.decoder_pos_embed
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self._pixels(self.decoder_pred(self.decoder_norm(x))[:, 1:])
+
+    def _pixels(self, patches: Tensor) -> Tensor:
+        """Patches ``(B, L, p * p * 3)`` to a picture, its normalisation undone."""
+        side, p = self.config.image_size // self.config.patch_size, self.config.patch_size
+        x = patches.reshape(-1, side, side, p, p, 3).permute(0, 5, 1, 3, 2, 4)
+        return x.reshape(-1, 3, side * p, side * p) * self.std + self.mean
+
+
+def _positions(width: int, tokens: int) -> Tensor:
+    """Fixed 2-D sine and cosine positions, ``(1, tokens, width)``; zeros for the class token."""
+    from timm.layers import build_sincos2d_pos_embed
+
+    side = round((tokens - 1) ** 0.5)
+    grid: Tensor = build_sincos2d_pos_embed([side, side], dim=width, interleave_sin_cos=False)
+    return torch.cat([torch.zeros(1, width), grid])[None]
+
+
+def save(model: MaskedAutoencoder, folder: Path) -> None:
+    """Write ``config.json`` and ``model.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(asdict(model.config), indent=1) + "\n", encoding="utf-8")
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+
+
+def load(folder: Path) -> MaskedAutoencoder:
+    """Read what :func:`save` wrote, in single precision.
+
+    Raises:
+        PriorError: If a file is missing or does not fit.
+    """
+    try:
+        fields: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model = MaskedAutoencoder(MaeConfig(**fields))
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PriorError(f"cannot load the masked autoencoder in {folder}: {reason}") from error
+    return model.float().eval()
+
+
+class MaePrior:
+    """A masked autoencoder whose pictures are scored by an open_clip model (Algorithm 2).
+
+    The latent is the encoder's tokens, ``(1 + L, width)``, nothing hidden; an intermediate picture is decoded to score
+    it, and gradients pass through decoder and CLIP.
+
+    Args:
+        clip_folder: The open_clip folder.
+        mae_folder: What :func:`save` wrote.
+        device: Where both run.
+    """
+
+    channel_axis = 1
+
+    def __init__(self, clip_folder: Path, mae_folder: Path, device: torch.device) -> None:
+        self.clip = Clip(clip_folder, device)
+        self.model = load(mae_folder).requires_grad_(False).to(device)
+        self.device = device
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[Image]) -> Tensor:
+        """Encoder tokens, ``(B, 1 + L, width)``."""
+        from torchvision.transforms.v2 import functional as vision
+
+        side = self.model.config.image_size
+        squares = [ImageOps.fit(image, (side, side), Resampling.BICUBIC) for image in images]
+        pixels = torch.stack([vision.pil_to_tensor(image) for image in squares]).to(self.device)
+        return self.model.encode(pixels.float() / 255)
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """CLIP embeddings of the decoded pictures."""
+        return self.clip.embed_pixels(self.model.decode(latents).clamp(0, 1))
+
+    def embed_images(self, images: Sequence[Image], latents: Tensor) -> Tensor:
+        """CLIP embeddings of the seed images themselves, not of their reconstructions (Algorithm 2)."""
+        return self.clip.encode_images(images)
+
+    def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
+        """The CLIP's classifier."""
+        return self.clip.classifier(class_names, config.templates, config.logit_scale)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
+        """Pictures of latents, ``(B, 3, H, W)`` in [0, 1]; the decoder draws no noise, so generators are not used."""
+        return self.model.decode(latents).clamp(0, 1)
