@@ -97,10 +97,12 @@ class ExpansionConfig:
         choices=("element", "channel", "token"),
     )
     step_size: float = _option(0.25, "length of one sign step, as a share of epsilon", low=0.0)
+    optimizer: str = _option("sign", "steps along the sign of the gradient, or Adam's", choices=("sign", "adam"))
     projection: str = _option(
         "post-step",
-        "when the ball is enforced: after every step, straight-through (forward only), or literally inside Eq. 1",
-        choices=("post-step", "straight-through", "literal"),
+        "when the ball is enforced: after every step, straight-through (forward only), literally inside Eq. 1, or only"
+        " at the end",
+        choices=("post-step", "straight-through", "literal", "end"),
     )
     held_class: str = _option(
         "prediction",
@@ -110,6 +112,21 @@ class ExpansionConfig:
     consistency_weight: float = _option(1.0, "weight of prediction consistency", low=0.0)
     entropy_weight: float = _option(1.0, "weight of the entropy gain", low=0.0)
     diversity_weight: float = _option(1.0, "weight of diversity", low=0.0)
+    balance: str = _option(
+        "sum",
+        "add the criteria as they are, or (unit) their gradients scaled to equal length",
+        choices=("sum", "unit"),
+    )
+    diversity_order: str = _option(
+        "paper", "KL of copy and mean, or (official) of mean and copy", choices=("paper", "official")
+    )
+    diversity_space: str = _option(
+        "latent", "diversity of latents, or of unit-norm CLIP embeddings", choices=("latent", "embedding")
+    )
+    consistency_floor: float = _option(
+        0.0, "constraint: probability that a copy keeps for the held class; 0 asks for nothing", low=0.0, high=1.0
+    )
+    keep_class: bool = _option(False, "constraint: the held class stays a copy's most probable one")
     templates: tuple[str, ...] = _option(
         ("{}", "a {}", "a photo of a {}", "a small {}"), "prompts around a class name; their embeddings are averaged"
     )
@@ -157,6 +174,11 @@ class ExpansionConfig:
             raise ConfigError(f"templates must each hold exactly one {{}}, got {bad[:1] or 'none'}")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", self.split):
             raise ConfigError(f"split must be a letter, then at most 39 letters, digits and _, got {self.split!r}")
+
+    @property
+    def constrained(self) -> bool:
+        """Whether copies must keep some consistency."""
+        return self.keep_class or self.consistency_floor > 0
 
     def to_json(self) -> dict[str, Any]:
         """Return all options as JSON types, defaults resolved."""

@@ -44,18 +44,22 @@ def entropy_gain(scores: Tensor, seed_scores: Tensor) -> Tensor:
     return entropy(scores) - entropy(seed_scores)[:, None]
 
 
-def diversity(perturbed: Tensor) -> Tensor:
+def diversity(perturbed: Tensor, order: str = "paper") -> Tensor:
     """KL divergence of each copy from the mean of its seed's copies, in nats (Eq. 5).
 
     Latents become distributions by a softmax over all their coordinates, as the paper's Appendix C.1 says.
 
     Args:
         perturbed: Raw latents of all K copies, ``(B, K, *axes)``.
+        order: ``"paper"`` for ``KL(softmax f' || softmax mean f')``; ``"official"`` for the two exchanged, which is
+            what the paper's code computes.
 
     Returns:
-        ``KL(softmax f' || softmax mean f')``, ``(B, K)``; at least 0, and 0 when the copies are equal (so for K = 1).
+        ``(B, K)``, at least 0, and 0 when the copies are equal (so for K = 1).
     """
     flat = perturbed.flatten(2)
     log_p = flat.log_softmax(-1)
     log_mean = flat.mean(1, keepdim=True).log_softmax(-1)
-    return (log_p.exp() * (log_p - log_mean)).sum(-1)
+    first, second = (log_p, log_mean) if order == "paper" else (log_mean, log_p)
+    total: Tensor = (first.exp() * (first - second)).sum(-1)
+    return total

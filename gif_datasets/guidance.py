@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gif_datasets import criteria
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.perturb import perturb, project
 from gif_datasets.rng import generator_for
+from gif_datasets.zeroshot import ZeroShotClassifier
 
-Scorer = Callable[[Tensor], Tensor]
-"""Maps raw latents ``(N, *axes)`` to class probabilities ``(N, C)``, differentiably."""
+Embed = Callable[[Tensor], Tensor]
+"""Maps raw latents ``(N, *axes)`` to CLIP embeddings ``(N, D)``, differentiably."""
 
 
 @dataclass(frozen=True)
@@ -91,24 +93,26 @@ def guide(
     latent: Tensor,
     labels: Tensor,
     keys: Sequence[str],
-    scores_of: Scorer,
+    classifier: ZeroShotClassifier,
     config: ExpansionConfig,
+    *,
+    embed: Embed = lambda latents: latents,
     seed_scores: Tensor | None = None,
     channel_axis: int = 0,
 ) -> Guided:
-    """Perturb each latent K times and ascend the sum of the criteria by sign steps, for all seeds at once.
+    """Perturb each latent K times and ascend the weighted criteria, for all seeds at once.
 
     No result depends on the other seeds of the batch: criteria are summed over seeds, so each seed's gradient is its
-    own, and a sign step has no norm to share.
+    own, and every step is element by element.
 
     Args:
         latent: Raw latents of the seeds, ``(B, *axes)``.
-        labels: Their class indices, ``(B,)``; used when ``config.held_class`` is ``"label"``.
+        labels: Class indices of the seeds, ``(B,)``; used when ``config.held_class`` is ``"label"``.
         keys: Their content keys; the noise depends on nothing else but ``config.rng_seed``.
-        scores_of: Class probabilities of latents. Called on ``config.score_batch`` of them at a time, so what it keeps
-            for its gradient is bounded.
-        config: ``ratio``, ``epsilon``, ``noise``, ``steps``, ``step_size``, ``projection``, ``held_class``,
-            ``score_batch`` and the weights.
+        classifier: Gives class probabilities of embeddings.
+        config: Every option from ``epsilon`` to ``score_batch``.
+        embed: CLIP embeddings of latents; the default is the identity, for priors whose latent is the embedding.
+            Called on ``config.score_batch`` latents at a time, so what is kept for the gradient is bounded.
         seed_scores: Class probabilities of the seeds' own pictures, ``(B, C)``; None: those of their latents.
         channel_axis: Which axis of one latent counts its channels.
 
@@ -120,102 +124,159 @@ def guide(
         ``config.steps`` of them, each ``step_size * epsilon`` long, and by default the ball is enforced after each
         step: a clamp inside the objective would have no gradient in the 92% of coordinates that start outside.
     """
-    assert config.epsilon is not None
-    assert config.steps is not None
-    assert config.noise is not None
+    epsilon, steps, kind = config.epsilon, config.steps, config.noise
+    assert epsilon is not None
+    assert steps is not None
+    assert kind is not None
     if seed_scores is None:
         with torch.no_grad():
-            seed_scores = scores_of(latent)
+            seed_scores = classifier.scores(embed(latent))
     centre = latent[:, None]
-    shape = noise_shape(latent.shape[1:], config.noise, channel_axis)
-    noise, bias = (part.to(latent) for part in draw(keys, config.ratio, shape, config.rng_seed))
     held = seed_scores.argmax(-1) if config.held_class == "prediction" else labels
-
-    def direction(perturbed: Tensor) -> Tensor:
-        return _gradient(perturbed, held, scores_of, config)
-
-    @torch.no_grad()
-    def measure(perturbed: Tensor) -> Criteria:
-        flat = perturbed.flatten(0, 1)
-        scores = torch.cat([scores_of(part) for part in torch.split(flat, config.score_batch)])
-        scores = scores.reshape(*perturbed.shape[:2], -1)
-        return Criteria(
-            criteria.prediction_consistency(scores, held), criteria.entropy(scores), criteria.diversity(perturbed)
-        )
-
-    before = measure(project(perturb(centre, noise, bias), centre, config.epsilon))
-    step = _STEPS[config.projection]
-    for _ in range(config.steps):
-        noise, bias = step(direction, centre, noise, bias, config.epsilon, config.step_size * config.epsilon)
-    final = project(perturb(centre, noise, bias), centre, config.epsilon)
-    after = measure(final) if config.steps else before
+    shape = noise_shape(latent.shape[1:], kind, channel_axis)
+    noise, bias = (part.to(latent) for part in draw(keys, config.ratio, shape, config.rng_seed))
+    objective = _Objective(classifier, embed, held, config)
+    final = project(perturb(centre, noise, bias), centre, epsilon)
+    before = after = objective.measure(final)
+    if steps:
+        final = _optimise(objective, centre, noise, bias, config)
+        after = objective.measure(final)
     seed_consistency = seed_scores.gather(-1, held[:, None]).squeeze(-1)
     return Guided(final, held, seed_consistency, criteria.entropy(seed_scores), before, after)
 
 
-def _gradient(perturbed: Tensor, held: Tensor, scores_of: Scorer, config: ExpansionConfig) -> Tensor:
-    """Gradient of the weighted sum of the criteria at ``perturbed``; the seeds' own entropy is a constant in it.
+@dataclass(frozen=True)
+class _Objective:
+    """What guidance ascends: the weighted criteria, where the constraint holds; consistency alone, where it does not.
 
-    Consistency and entropy belong to one copy each, so they are scored part by part; diversity needs all copies of a
-    seed, but no scores.
+    Consistency and entropy belong to one copy each; diversity needs all copies of a seed. So latents are embedded and
+    scored part by part, twice where diversity is taken on embeddings.
     """
-    with torch.enable_grad():
-        copies = perturbed.detach().requires_grad_()
-        spread = config.diversity_weight * criteria.diversity(copies).sum()
-        total: Tensor = torch.autograd.grad(spread, copies)[0]
-        held_of_row = held.repeat_interleave(perturbed.shape[1])
-        parts = []
-        for rows, classes in zip(
-            torch.split(perturbed.detach().flatten(0, 1), config.score_batch),
-            torch.split(held_of_row, config.score_batch),
-            strict=True,
+
+    classifier: ZeroShotClassifier
+    embed: Embed
+    held: Tensor
+    config: ExpansionConfig
+
+    @torch.no_grad()
+    def measure(self, perturbed: Tensor) -> Criteria:
+        """The criteria of all copies, ``(B, K, *axes)`` to ``(B, K)`` each."""
+        embeddings = self._embeddings(perturbed)
+        scores = self.classifier.scores(embeddings)
+        space = self._diversity_space(perturbed, embeddings)
+        return Criteria(
+            criteria.prediction_consistency(scores, self.held),
+            criteria.entropy(scores),
+            criteria.diversity(space, self.config.diversity_order),
+        )
+
+    def gradient(self, perturbed: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient at ``perturbed``, and the :meth:`slack` there."""
+        size, copies = self.config.score_batch, perturbed.shape[1]
+        spread = self._diversity_gradient(perturbed).flatten(0, 1)
+        held = self.held.repeat_interleave(copies)
+        gradients, slacks = [], []
+        for rows, pull, classes in zip(
+            torch.split(perturbed.flatten(0, 1), size), torch.split(spread, size), torch.split(held, size), strict=True
         ):
-            part = rows.clone().requires_grad_()
-            scores = scores_of(part)
-            value = config.consistency_weight * criteria.prediction_consistency(scores[:, None], classes).sum()
-            value = value + config.entropy_weight * criteria.entropy(scores).sum()
-            parts.append(torch.autograd.grad(value, part)[0])
-        return total + torch.cat(parts).reshape(perturbed.shape)
+            with torch.enable_grad():
+                rows = rows.clone().requires_grad_()
+                embedding = self.embed(rows)
+                scores = self.classifier.scores(embedding)
+                terms = (
+                    criteria.prediction_consistency(scores[:, None], classes).squeeze(1),
+                    criteria.entropy(scores),
+                    # linear, with diversity's own gradient: the copies of a seed may lie in different parts
+                    (self._diversity_space(rows, embedding) * pull).flatten(1).sum(1),
+                )
+                slack = self._slack(scores.detach(), classes)
+                gradients.append(self._combine(rows, terms, slack))
+            slacks.append(slack)
+        return torch.cat(gradients).reshape(perturbed.shape), torch.cat(slacks).reshape(-1, copies)
+
+    @torch.no_grad()
+    def slack(self, perturbed: Tensor) -> Tensor:
+        """By how much each copy's consistency is above what the constraint asks for, ``(B, K)``."""
+        scores = self.classifier.scores(self._embeddings(perturbed)).flatten(0, 1)
+        return self._slack(scores, self.held.repeat_interleave(perturbed.shape[1])).reshape(perturbed.shape[:2])
+
+    def _embeddings(self, perturbed: Tensor) -> Tensor:
+        parts = [self.embed(part) for part in torch.split(perturbed.flatten(0, 1), self.config.score_batch)]
+        return torch.cat(parts).reshape(*perturbed.shape[:2], -1)
+
+    def _diversity_space(self, latents: Tensor, embeddings: Tensor) -> Tensor:
+        return latents if self.config.diversity_space == "latent" else F.normalize(embeddings, dim=-1)
+
+    def _diversity_gradient(self, perturbed: Tensor) -> Tensor:
+        with torch.no_grad():
+            embeddings = self._embeddings(perturbed) if self.config.diversity_space == "embedding" else perturbed
+            space = self._diversity_space(perturbed, embeddings)
+        with torch.enable_grad():
+            space = space.clone().requires_grad_()
+            return torch.autograd.grad(criteria.diversity(space, self.config.diversity_order).sum(), space)[0]
+
+    def _slack(self, scores: Tensor, classes: Tensor) -> Tensor:
+        """Consistency minus what the constraint asks for; at least 0 where it holds."""
+        own = scores.gather(1, classes[:, None]).squeeze(1)
+        slack = own - self.config.consistency_floor
+        if self.config.keep_class:
+            rival = scores.scatter(1, classes[:, None], -1.0).amax(1)
+            slack = torch.minimum(slack, own - rival)
+        return slack
+
+    def _combine(self, rows: Tensor, terms: tuple[Tensor, Tensor, Tensor], slack: Tensor) -> Tensor:
+        """Gradient of the weighted terms with respect to ``rows``; each scaled to unit length first where asked."""
+        c = self.config
+        weights = rows.new_tensor([c.consistency_weight, c.entropy_weight, c.diversity_weight]).repeat(len(rows), 1)
+        weights[slack < 0] = rows.new_tensor([1.0, 0.0, 0.0])
+        if c.balance == "sum":
+            return torch.autograd.grad((weights * torch.stack(terms, 1)).sum(), rows)[0]
+        total = torch.zeros_like(rows)
+        for weight, term in zip(weights.T, terms, strict=True):
+            gradient = torch.autograd.grad(term.sum(), rows, retain_graph=True)[0]
+            total += F.normalize(gradient.flatten(1), dim=1).mul(weight[:, None]).reshape(rows.shape)
+        return total
 
 
-Direction = Callable[[Tensor], Tensor]
+def _optimise(objective: _Objective, centre: Tensor, noise: Tensor, bias: Tensor, config: ExpansionConfig) -> Tensor:
+    """Perturbed latents after ``config.steps`` steps; with a constraint, the last ones that satisfy it."""
+    epsilon, projection = config.epsilon, config.projection
+    assert epsilon is not None
+    assert config.steps is not None
+    if projection == "post-step":
+        noise, bias = _into_ball(centre, noise, bias, epsilon)
+    noise, bias = noise.clone().requires_grad_(), bias.clone().requires_grad_()
+    kind = {"sign": torch.optim.SGD, "adam": torch.optim.Adam}[config.optimizer]
+    optimizer = kind([noise, bias], lr=config.step_size * epsilon, maximize=True)
+    kept = _Kept(centre, centre.new_full(noise.shape[:2], -torch.inf))
+    for _ in range(config.steps):
+        free = perturb(centre, noise, bias)
+        inside = project(free, centre, epsilon)
+        gradient, slack = objective.gradient((free if projection == "end" else inside).detach())
+        kept = kept.update(inside.detach(), slack)
+        path = inside if projection == "literal" else free
+        noise.grad, bias.grad = torch.autograd.grad(path, (noise, bias), gradient)
+        if config.optimizer == "sign":
+            noise.grad, bias.grad = noise.grad.sign(), bias.grad.sign()
+        optimizer.step()
+        if projection == "post-step":
+            for part, moved in zip((noise, bias), _into_ball(centre, noise, bias, epsilon), strict=True):
+                part.data.copy_(moved)
+    final = project(perturb(centre, noise, bias), centre, epsilon).detach()
+    return kept.update(final, objective.slack(final)).latents if config.constrained else final
 
 
-def _ascend(perturbed: Tensor, direction: Tensor, noise: Tensor, bias: Tensor, length: float) -> tuple[Tensor, Tensor]:
-    """One sign step of noise and bias along ``direction``, a gradient with respect to ``perturbed``."""
-    grad_noise, grad_bias = torch.autograd.grad(perturbed, (noise, bias), direction)
-    return (noise + length * grad_noise.sign()).detach(), (bias + length * grad_bias.sign()).detach()
+@dataclass(frozen=True)
+class _Kept:
+    """Each copy's newest iterate that satisfies the constraint or, while none does, the one nearest to it."""
 
+    latents: Tensor
+    slack: Tensor
 
-def _post_step(
-    direction: Direction, centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float, length: float
-) -> tuple[Tensor, Tensor]:
-    """Projected gradient ascent: score inside the ball, step, and bring noise and bias back into the ball."""
-    noise, bias = (part.requires_grad_() for part in _into_ball(centre, noise, bias, epsilon))
-    perturbed = perturb(centre, noise, bias)
-    noise, bias = _ascend(perturbed, direction(perturbed), noise, bias, length)
-    return _into_ball(centre, noise, bias, epsilon)
-
-
-def _straight_through(
-    direction: Direction, centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float, length: float
-) -> tuple[Tensor, Tensor]:
-    """Score the projected latent, and let the gradient pass the projection as if it were the identity."""
-    noise, bias = noise.detach().requires_grad_(), bias.detach().requires_grad_()
-    free = perturb(centre, noise, bias)
-    return _ascend(free, direction(project(free, centre, epsilon)), noise, bias, length)
-
-
-def _literal(
-    direction: Direction, centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float, length: float
-) -> tuple[Tensor, Tensor]:
-    """Algorithm 1 to the letter: the clamp's own gradient."""
-    noise, bias = noise.detach().requires_grad_(), bias.detach().requires_grad_()
-    inside = project(perturb(centre, noise, bias), centre, epsilon)
-    return _ascend(inside, direction(inside), noise, bias, length)
-
-
-_STEPS = {"post-step": _post_step, "straight-through": _straight_through, "literal": _literal}
+    def update(self, latents: Tensor, slack: Tensor) -> _Kept:
+        better = (slack >= 0) | (slack > self.slack)
+        rows = better.reshape(*better.shape, *[1] * (latents.dim() - 2))
+        return _Kept(torch.where(rows, latents, self.latents), torch.where(better, slack, self.slack))
 
 
 @torch.no_grad()

@@ -237,8 +237,9 @@ class Imaginer:
             latents,
             labels,
             keys,
-            lambda x: classifier.scores(prior.embed(x)),
+            classifier,
             config,
+            embed=prior.embed,
             seed_scores=seed_scores,
             channel_axis=prior.channel_axis,
         )

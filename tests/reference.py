@@ -94,7 +94,9 @@ def guided_imagination(
         latents = []
         for i in range(copies):
             free = (1 + z[i]) * f + b[i]
-            if projection == "literal":
+            if projection == "end":
+                pass
+            elif projection == "literal":
                 free = project(free, f, epsilon)
             elif projection == "straight-through":
                 free = free + (project(free, f, epsilon) - free).detach()

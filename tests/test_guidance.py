@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from gif_datasets import criteria
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.guidance import draw, guide
+from gif_datasets.guidance import Guided, draw, guide
 from gif_datasets.perturb import perturb, project
 from gif_datasets.zeroshot import ZeroShotClassifier
 
@@ -31,7 +31,7 @@ def latents(count: int) -> torch.Tensor:
     return torch.randn(count, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("projection", ["post-step", "straight-through", "literal"])
+@pytest.mark.parametrize("projection", ["post-step", "straight-through", "literal", "end"])
 @pytest.mark.parametrize("held", ["prediction", "label"])
 @pytest.mark.parametrize("epsilon", [0.1, 1.5])
 def test_agrees_with_the_literal_algorithm(
@@ -41,7 +41,7 @@ def test_agrees_with_the_literal_algorithm(
     config = ExpansionConfig(ratio=K, epsilon=epsilon, steps=6, projection=projection, held_class=held)
     f, keys, labels = latents(5), [f"k{i}" for i in range(5)], torch.arange(5) % C
     zero_shot = partial(reference.zero_shot, weights=classifier.weights, scale=classifier.logit_scale)
-    guided = guide(f, labels, keys, classifier.scores, config)
+    guided = guide(f, labels, keys, classifier, config)
     for i, key in enumerate(keys):
         expected = reference.guided_imagination(
             f[i],
@@ -59,7 +59,7 @@ def test_agrees_with_the_literal_algorithm(
         torch.testing.assert_close(guided.latents[i], torch.stack(expected), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("projection", ["post-step", "straight-through", "literal"])
+@pytest.mark.parametrize("projection", ["post-step", "straight-through", "literal", "end"])
 @pytest.mark.parametrize("epsilon", [0.8, 5.0])
 def test_channel_level_guidance_agrees_with_the_literal_algorithm_2(projection: str, epsilon: float) -> None:
     """One draw a channel, scored on a decoded picture, the seed's own picture scored by itself: as Algorithm 2 says."""
@@ -78,8 +78,9 @@ def test_channel_level_guidance_agrees_with_the_literal_algorithm_2(projection: 
         f,
         labels,
         keys,
-        lambda x: clip.scores(torch.tanh(x.flatten(1) @ decoder)),
+        clip,
         config,
+        embed=lambda x: torch.tanh(x.flatten(1) @ decoder),
         seed_scores=seed_scores,
         channel_axis=1,
     )
@@ -104,8 +105,9 @@ def test_shared_noise_stays_shared(kind: str, constant: int) -> None:
     """Within the ball, channel noise moves all tokens of a channel by one affine map, token noise all channels."""
     f = torch.randn(2, 7, 6, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     config = ExpansionConfig(method="gif-mae", noise=kind, epsilon=0.5, steps=3, ratio=K)
-    scores = ZeroShotClassifier(F.normalize(torch.randn(C, 42, dtype=torch.float64), dim=-1), 4.0).scores
-    found = guide(f, torch.zeros(2, dtype=torch.long), ["a", "b"], lambda x: scores(x.flatten(1)), config, None, 1)
+    clip = ZeroShotClassifier(F.normalize(torch.randn(C, 42, dtype=torch.float64), dim=-1), 4.0)
+    labels = torch.zeros(2, dtype=torch.long)
+    found = guide(f, labels, ["a", "b"], clip, config, embed=lambda x: x.flatten(1), channel_axis=1)
     axis = constant + 1  # of (seed, copy, token, channel)
     moved, origin = found.latents.transpose(axis, -1), f[:, None].transpose(axis, -1)
     design = torch.stack([origin.expand_as(moved), torch.ones_like(moved)], dim=-1)
@@ -137,24 +139,24 @@ def test_result_does_not_depend_on_the_batch(classifier: ZeroShotClassifier) -> 
     """A seed's copies are the same alone, among others, and in another order."""
     config = ExpansionConfig(ratio=K, epsilon=0.5, steps=5)
     f, keys, labels = latents(6), [f"k{i}" for i in range(6)], torch.zeros(6, dtype=torch.long)
-    together = guide(f, labels, keys, classifier.scores, config).latents
+    together = guide(f, labels, keys, classifier, config).latents
     order = [4, 2, 0, 5, 1, 3]
-    shuffled = guide(f[order], labels, [keys[i] for i in order], classifier.scores, config).latents
+    shuffled = guide(f[order], labels, [keys[i] for i in order], classifier, config).latents
     torch.testing.assert_close(shuffled, together[order], rtol=1e-9, atol=1e-9)
-    alone = guide(f[2:3], labels[:1], keys[2:3], classifier.scores, config).latents
+    alone = guide(f[2:3], labels[:1], keys[2:3], classifier, config).latents
     torch.testing.assert_close(alone[0], together[2], rtol=1e-9, atol=1e-9)
 
 
-def test_projection_does_not_kill_the_gradient(classifier: ZeroShotClassifier) -> None:
+def test_projection_does_not_kill_the_gradient() -> None:
     """With the paper's epsilon the literal clamp leaves most coordinates where they started; the default does not."""
     wide = torch.randn(4, 400, generator=torch.Generator().manual_seed(3)) * 0.25
     rows = F.normalize(torch.randn(C, 400, generator=torch.Generator().manual_seed(4)), dim=-1)
-    scores, keys, labels = ZeroShotClassifier(rows, 30.0).scores, list("abcd"), torch.zeros(4, dtype=torch.long)
+    classifier, keys, labels = ZeroShotClassifier(rows, 30.0), list("abcd"), torch.zeros(4, dtype=torch.long)
     moved = {}
     for projection in ("literal", "post-step"):
         config = ExpansionConfig(ratio=K, epsilon=0.1, steps=10, projection=projection)
-        start = guide(wide, labels, keys, scores, dataclasses.replace(config, steps=0))
-        end = guide(wide, labels, keys, scores, config)
+        start = guide(wide, labels, keys, classifier, dataclasses.replace(config, steps=0))
+        end = guide(wide, labels, keys, classifier, config)
         moved[projection] = ((end.latents - start.latents).abs() > 1e-6).float().mean().item()
     assert moved["literal"] < 0.15
     assert moved["post-step"] > 0.3
@@ -164,18 +166,52 @@ def test_projection_does_not_kill_the_gradient(classifier: ZeroShotClassifier) -
 def test_guidance_raises_the_score_it_ascends(projection: str, classifier: ZeroShotClassifier) -> None:
     """The weighted sum of the criteria is higher after guidance than before."""
     config = ExpansionConfig(ratio=K, epsilon=1.0, steps=10, step_size=0.1, projection=projection)
-    found = guide(latents(8), torch.zeros(8, dtype=torch.long), [str(i) for i in range(8)], classifier.scores, config)
+    found = guide(latents(8), torch.zeros(8, dtype=torch.long), [str(i) for i in range(8)], classifier, config)
     total = [(c.consistency + c.entropy + c.diversity).mean().item() for c in (found.before, found.after)]
     assert total[1] > total[0] + 0.05
 
 
+@pytest.mark.parametrize("balance", ["sum", "unit"])
+@pytest.mark.parametrize("space", ["latent", "embedding"])
 @pytest.mark.parametrize("name", ["consistency", "entropy", "diversity"])
-def test_one_criterion_alone_rises(name: str, classifier: ZeroShotClassifier) -> None:
+def test_one_criterion_alone_rises(name: str, space: str, balance: str, classifier: ZeroShotClassifier) -> None:
     """Guided by one criterion only, that criterion rises."""
     weights = {f"{other}_weight": float(other == name) for other in ("consistency", "entropy", "diversity")}
-    config = ExpansionConfig(ratio=K, epsilon=1.0, steps=10, step_size=0.1, **weights)
-    found = guide(latents(8), torch.zeros(8, dtype=torch.long), [str(i) for i in range(8)], classifier.scores, config)
-    assert getattr(found.after, name).mean() > getattr(found.before, name).mean() + 0.01
+    options = {"diversity_space": space, "balance": balance, "score_batch": 5}
+    config = ExpansionConfig(ratio=K, epsilon=1.0, steps=10, step_size=0.1, **weights, **options)
+    found = guide(latents(8), torch.zeros(8, dtype=torch.long), [str(i) for i in range(8)], classifier, config)
+    before, after = getattr(found.before, name).mean(), getattr(found.after, name).mean()
+    assert after > before + 0.01 * min(1, before)
+
+
+@pytest.mark.parametrize("constraint", [{"consistency_floor": 0.6}, {"keep_class": True}])
+def test_a_constraint_holds_where_it_can(constraint: dict[str, float], classifier: ZeroShotClassifier) -> None:
+    """Under a constraint the entropy still rises, and no copy that could keep its class has lost it."""
+    f, labels, keys = latents(20), torch.zeros(20, dtype=torch.long), [str(i) for i in range(20)]
+    free = ExpansionConfig(ratio=K, epsilon=0.5, steps=20, step_size=0.1, consistency_weight=0)
+    held = dataclasses.replace(free, **constraint)
+    loose, tight = guide(f, labels, keys, classifier, free), guide(f, labels, keys, classifier, held)
+
+    def satisfied(found: Guided) -> torch.Tensor:
+        scores = classifier.scores(found.latents)
+        own = scores.gather(-1, found.held_class[:, None, None].expand(-1, K, 1)).squeeze(-1)
+        floor = constraint.get("consistency_floor", 0.0)
+        return (own >= floor) & ((scores.argmax(-1) == found.held_class[:, None]) | (floor > 0))
+
+    assert satisfied(loose).float().mean() < 0.7
+    assert satisfied(tight).float().mean() > 0.95
+    assert tight.after.entropy.mean() > tight.before.entropy.mean() * 0.5
+
+
+def test_adam_ascends_too(classifier: ZeroShotClassifier) -> None:
+    """With Adam the sum of the criteria rises as well, by another path."""
+    config = ExpansionConfig(ratio=K, epsilon=1.0, steps=10, step_size=0.1, optimizer="adam")
+    f, labels, keys = latents(8), torch.zeros(8, dtype=torch.long), [str(i) for i in range(8)]
+    found = guide(f, labels, keys, classifier, config)
+    signed = guide(f, labels, keys, classifier, dataclasses.replace(config, optimizer="sign"))
+    total = [(c.consistency + c.entropy + c.diversity).mean().item() for c in (found.before, found.after)]
+    assert total[1] > total[0] + 0.05
+    assert not torch.allclose(found.latents, signed.latents)
 
 
 @settings(max_examples=30, deadline=None)
@@ -183,15 +219,15 @@ def test_one_criterion_alone_rises(name: str, classifier: ZeroShotClassifier) ->
     epsilon=st.floats(0, 3),
     steps=st.integers(0, 4),
     ratio=st.integers(1, 4),
-    projection=st.sampled_from(["post-step", "straight-through", "literal"]),
+    projection=st.sampled_from(["post-step", "straight-through", "literal", "end"]),
 )
 def test_copies_stay_in_the_ball(epsilon: float, steps: int, ratio: int, projection: str) -> None:
     """Whatever the options, every coordinate lies within epsilon of the seed's, and the criteria keep their bounds."""
     f = latents(2).float()
     weights = F.normalize(torch.randn(C, D, generator=torch.Generator().manual_seed(5)), dim=-1)
     config = ExpansionConfig(ratio=ratio, epsilon=epsilon, steps=steps, projection=projection)
-    scorer = ZeroShotClassifier(weights, 10.0).scores
-    found = guide(f, torch.zeros(2, dtype=torch.long), ["a", "b"], scorer, config)
+    clip = ZeroShotClassifier(weights, 10.0)
+    found = guide(f, torch.zeros(2, dtype=torch.long), ["a", "b"], clip, config)
     assert (found.latents - f[:, None]).abs().max() <= epsilon + 1e-5
     for values in (found.before, found.after):
         assert (values.consistency >= 0).all()
@@ -224,6 +260,7 @@ def test_criteria_agree_with_torch_distributions() -> None:
     p = torch.distributions.Categorical(logits=copies)
     q = torch.distributions.Categorical(logits=copies.mean(1, keepdim=True).expand_as(copies))
     torch.testing.assert_close(criteria.diversity(copies), torch.distributions.kl_divergence(p, q))
+    torch.testing.assert_close(criteria.diversity(copies, "official"), torch.distributions.kl_divergence(q, p))
 
 
 def test_equal_copies_have_no_diversity() -> None:

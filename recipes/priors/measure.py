@@ -3,8 +3,8 @@
     python recipes/priors/measure.py --cifar10 A/package --judge runs/judge --out runs/measures.json \
         --sheet docs/embedded.png
 
-Nothing here was seen in training. The judge is an independent network (``judge.py``): class retention by the prior's own
-CLIP can be fooled by pictures that only that network reads. Fréchet distance, precision and recall compare decoded
+Nothing here was seen in training. The judge is an independent network (``judge.py``): class retention by the prior's
+own CLIP can be fooled by pictures that only that network reads. Fréchet distance, precision and recall compare decoded
 pictures of the first test images with all the other test images, in the image tower's raw latents; beside them stand
 the same figures for those first test images themselves.
 """
@@ -102,13 +102,14 @@ def main() -> None:
         for name, shown in (("made", made), ("rebuilt", rebuilt.clamp(0, 1)))
     }
     kept = (classifier.scores(again).argmax(1) == predicted[:count]).float().mean()
+    cosine = torch.cosine_similarity(again, latents[:count]).mean()
     measures = {
         "zero-shot accuracy, 10,000 test images": f"{(predicted == labels).float().mean():.2%}",
         "independent judge, accuracy on 10,000 test images": f"{judged_right.float().mean():.2%}",
         f"decode(encode(x)): judge's class kept, of those of {count:,} it gets right": f"{still_right['made']:.1%}",
         "the same for the autoencoder alone": f"{still_right['rebuilt']:.1%}",
         f"decode(encode(x)): zero-shot class kept, {count:,} test images": f"{kept:.1%}",
-        "cosine of the latents of x and decode(encode(x))": f"{torch.cosine_similarity(again, latents[:count]).mean():.3f}",
+        "cosine of the latents of x and decode(encode(x))": f"{cosine:.3f}",
         "Fréchet distance, precision, recall of decoded pictures": fidelity(latents[count:], again),
         "the same for as many test images": fidelity(latents[count:], latents[:count]),
         f"autoencoder, PSNR of {count:,} test images": psnr(rebuilt, pixels[:count]),

@@ -72,7 +72,7 @@ def cached_latents(movq: VQModel, data: cifar10.Cifar10, folder: Path) -> Tensor
             x = batch.permute(0, 3, 1, 2).float().div(127.5).sub(1)
             out.append(movq.encode(x.flip(3) if flip else x).latents.half())
         sides.append(torch.cat(out))
-    latents = torch.stack(sides)
+    latents = torch.stack(sides).contiguous()
     save_file({"latents": latents}, cached)
     return latents
 
@@ -104,8 +104,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=600_000, help="training images to see, in all")
     parser.add_argument("--decay-images", type=int, default=0, help="over so many last images the rate falls to zero")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=4.5e-4)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--compile", action="store_true", help="compile the U-Net")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def main() -> None:
         _sheet(pipeline(averaged, movq), conditions["test"][:32].float(), data.test_images[:32], args.out, run.step)
 
     rate = training.constant_then_linear(args.lr, args.images, args.decay_images)
-    training.fit(run, batches, loss_of, rate, args.images, checkpoint)
+    training.fit(run, batches, loss_of, rate, args.images, checkpoint, every=500)
 
 
 def _sheet(pipe: KandinskyV22Pipeline, conditions: Tensor, images: object, out: Path, step: int) -> None:
