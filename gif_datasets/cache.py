@@ -11,15 +11,20 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gif_datasets import atomic
 from gif_datasets.errors import CacheError
 from gif_datasets.fingerprint import canonical_json
 from gif_datasets.types import Provenance, Sample
 
-CACHE_FORMAT = 1
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CACHE_FORMAT = 2
 STALE_AFTER = 3600.0  # seconds; a younger temporary file may still be written to
 ENVIRONMENT = "GIF_DATASETS_CACHE"
 
@@ -67,13 +72,20 @@ class Cache:
             "sha256": _digest(sample),
             "provenance": sample.provenance.to_json(),
         }
+        self._write(self._path(key), json.dumps(header).encode("ascii") + b"\n" + sample.image)
+
+    def tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return tensors from the store, or make and store them; a damaged file is made again."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load, save
+
+        path = self.folder / key[:2] / f"{key}.safetensors"
         try:
-            atomic.write_bytes(self._path(key), json.dumps(header).encode("ascii") + b"\n" + sample.image)
-        except OSError as error:
-            raise CacheError(
-                f"cannot write to the cache in {self.folder}: {error.strerror or error};"
-                f" free room, or choose another folder with --cache-dir or {ENVIRONMENT}"
-            ) from error
+            found: dict[str, Tensor] = load(path.read_bytes())
+        except (OSError, SafetensorError):
+            found = make()
+            self._write(path, save({name: tensor.contiguous() for name, tensor in found.items()}))
+        return found
 
     def stats(self) -> dict[str, int]:
         """Number of entries and their bytes."""
@@ -85,10 +97,21 @@ class Cache:
         removed = 0
         for folder in self.folder.glob("??"):
             atomic.sweep(folder, older_than=time.time() - STALE_AFTER)
+        for path in self.folder.glob("*/*.safetensors"):
+            path.unlink(missing_ok=True)
         for path in self.folder.glob("*/*.sample"):
             path.unlink(missing_ok=True)
             removed += 1
         return removed
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            atomic.write_bytes(path, content)
+        except OSError as error:
+            raise CacheError(
+                f"cannot write to the cache in {self.folder}: {error.strerror or error};"
+                f" free room, or choose another folder with --cache-dir or {ENVIRONMENT}"
+            ) from error
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.sample"

@@ -32,36 +32,104 @@ class Method:
     defaults: Mapping[str, Any]
 
 
-METHODS = {
-    method.name: method
-    for method in (
-        Method(
-            "gif-unclip",
-            "unclip",
-            "guided imagination in an unCLIP prior's image-embedding space (Algorithm 1, GIF-DALLE)",
-            {"epsilon": 0.1, "steps": 10, "noise": "element"},
-        ),
-        Method(
-            "unclip",
-            "unclip",
-            "the same prior without guidance (Table 1, DALL-E2): copies differ by the decoder's noise, and by a random"
-            " perturbation when epsilon is above 0",
-            {"epsilon": 0.0, "steps": 0, "noise": "element"},
-        ),
-        Method(
-            "gif-mae",
-            "mae",
-            "guided imagination in a masked autoencoder's tokens, scored on the decoded picture (Algorithm 2, GIF-MAE)",
-            {"epsilon": 5.0, "steps": 10, "noise": "channel"},
-        ),
-        Method(
-            "mae",
-            "mae",
-            "the masked autoencoder without guidance (Table 1, MAE): random channel-level perturbation",
-            {"epsilon": 5.0, "steps": 0, "noise": "channel"},
-        ),
+SELECT = "select:"
+AUGMENT = "augment"
+"""Family of the methods that need no prior."""
+_BASE_METHODS = (
+    Method(
+        "gif-unclip",
+        "unclip",
+        "guided imagination in an unCLIP prior's image-embedding space (Algorithm 1, GIF-DALLE)",
+        {"epsilon": 0.1, "steps": 10, "noise": "element"},
+    ),
+    Method(
+        "unclip",
+        "unclip",
+        "the same prior without guidance (Table 1, DALL-E2): copies differ by the decoder's noise, and by a random"
+        " perturbation when epsilon is above 0",
+        {"epsilon": 0.0, "steps": 0, "noise": "element"},
+    ),
+    Method(
+        "gif-mae",
+        "mae",
+        "guided imagination in a masked autoencoder's tokens, scored on the decoded picture (Algorithm 2, GIF-MAE)",
+        {"epsilon": 5.0, "steps": 10, "noise": "channel"},
+    ),
+    Method(
+        "mae",
+        "mae",
+        "the masked autoencoder without guidance (Table 1, MAE): random channel-level perturbation",
+        {"epsilon": 5.0, "steps": 0, "noise": "channel"},
+    ),
+    Method(
+        "gif-sd",
+        "sd",
+        "guided imagination on the latents that a Stable Diffusion img2img pipeline ends with (the official code)",
+        {"epsilon": 0.8, "steps": 10, "noise": "channel", "guidance_scale": 5.0},
+    ),
+    Method(
+        "sd",
+        "sd",
+        "Stable Diffusion img2img without guidance",
+        {"epsilon": 0.0, "steps": 0, "noise": "channel", "guidance_scale": 5.0},
+    ),
+    Method("randaugment", AUGMENT, "RandAugment (torchvision's) applied once per copy, no prior", {}),
+    Method("cutout", AUGMENT, "one grey square per copy, no prior", {}),
+    Method("gridmask", AUGMENT, "a lattice of grey squares per copy, no prior", {}),
+    Method("cutmix", AUGMENT, "a box of another seed in each copy, at most half of its area, no prior", {}),
+)
+_SELECTIVE = {"check": "selective", "redraws": 20}
+_FALLBACK = {"epsilon": 0.0, "steps": 0, "noise": "element", "guidance_scale": 2.0, "check": "none", "redraws": 4}
+METHODS = {method.name: method for method in _BASE_METHODS} | {
+    SELECT + method.name: Method(
+        SELECT + method.name,
+        method.family,
+        f"selective expansion by {method.name}: pictures of the seed's zero-shot class and of higher entropy"
+        " (section 3.2)",
+        {**method.defaults, **_SELECTIVE},
     )
+    for method in _BASE_METHODS
 }
+
+
+def paper(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Every open choice as the paper's text and formulas read."""
+    return {
+        "consistency_weight": 1.0,
+        "entropy_weight": 1.0,
+        "diversity_weight": 1.0,
+        "balance": "sum",
+        "held_class": "prediction",
+        "classifier": "text",
+        "projection": "literal",
+        "diversity_order": "paper",
+        "diversity_space": "latent",
+        "consistency_floor": 0.0,
+        "keep_class": False,
+        "check": "none",
+    }
+
+
+def official(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Every open choice as the paper's released code makes it: one sign step of 0.1, projected only at the end."""
+    method = options.get("method", "gif-sd")
+    epsilon = options.get("epsilon") or METHODS[method].defaults.get("epsilon") or 0.8
+    return {
+        **paper(options),
+        "epsilon": epsilon,
+        "noise": "channel",
+        "steps": 1,
+        "step_size": 0.1 / epsilon,
+        "optimizer": "sign",
+        "projection": "end",
+        "diversity_order": "official",
+        "diversity_space": "embedding",
+        "templates": ("This is a photo of a {}",),
+        "logit_scale": 100.0,
+    }
+
+
+PRESETS = {"paper": paper, "official": official}
 
 
 def _option(default: Any, help: str, **limits: Any) -> Any:
@@ -127,17 +195,38 @@ class ExpansionConfig:
         0.0, "constraint: probability that a copy keeps for the held class; 0 asks for nothing", low=0.0, high=1.0
     )
     keep_class: bool = _option(False, "constraint: the held class stays a copy's most probable one")
+    classifier: str = _option(
+        "text",
+        "what scores: class texts (zero-shot), the seeds' class means, both, or a linear head fitted to the seeds",
+        choices=("text", "seeds", "both", "linear"),
+    )
     templates: tuple[str, ...] = _option(
         ("{}", "a {}", "a photo of a {}", "a small {}"), "prompts around a class name; their embeddings are averaged"
     )
     logit_scale: float | None = _option(
-        None, "inverse temperature of the zero-shot scores; None: the CLIP's own", low=0.01
+        None, "inverse temperature of the scores; None: the CLIP's own, or calibrated on the seeds", low=0.01
     )
+    check: str | None = _option(
+        None,
+        "look at the picture's own scores, and draw it again unless its class is its label, or is the seed's predicted"
+        " class; selective asks for the latter and for higher entropy",
+        choices=("none", "label", "prediction", "selective"),
+    )
+    redraws: int | None = _option(None, "most new draws of one picture; then the best one is taken", low=0, high=1000)
+    measure_pictures: bool = _option(False, "score every new picture and record it, even where nothing is checked")
 
     decode_steps: int = _option(10, "sampling steps of the decoder", low=1, high=1000)
-    guidance_scale: float = _option(
-        2.0, "classifier-free guidance of the decoder; 1 turns it off and halves the time", low=1.0
+    guidance_scale: float | None = _option(
+        None, "classifier-free guidance of the decoder; 1 turns it off and halves the time", low=1.0
     )
+    strength: float = _option(
+        0.6, "share of the img2img process that is run: how far it leaves the seed", low=0.01, high=1.0
+    )
+    prompts: tuple[str, ...] = _option(("a photo of a {}",), "prompts of img2img, one drawn per copy")
+
+    randaugment_ops: int = _option(2, "RandAugment's transformations per picture", low=1, high=14)
+    randaugment_magnitude: int = _option(9, "RandAugment's magnitude", low=0, high=30)
+    mask_size: float = _option(0.5, "side of cutout's square and of gridmask's holes, as a share", low=0.05, high=0.95)
 
     image_format: str = _option(
         "png", "format of the new pictures; png and webp are lossless", choices=("png", "webp", "jpg")
@@ -166,14 +255,20 @@ class ExpansionConfig:
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
             object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
-        for name, value in METHODS[self.method].defaults.items():
+        for name, value in {**_FALLBACK, **METHODS[self.method].defaults}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        bad = [template for template in self.templates if template.count("{}") != 1]
-        if bad or not self.templates:
-            raise ConfigError(f"templates must each hold exactly one {{}}, got {bad[:1] or 'none'}")
+        for name in ("templates", "prompts"):
+            bad = [template for template in getattr(self, name) if template.count("{}") != 1]
+            if bad or not getattr(self, name):
+                raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", self.split):
             raise ConfigError(f"split must be a letter, then at most 39 letters, digits and _, got {self.split!r}")
+
+    @property
+    def uses_all_seeds(self) -> bool:
+        """Whether a sample depends on more seeds than its own."""
+        return self.classifier != "text" or self.method.removeprefix(SELECT) == "cutmix"
 
     @property
     def constrained(self) -> bool:
@@ -186,17 +281,21 @@ class ExpansionConfig:
 
     @classmethod
     def build(cls, values: Mapping[str, Any], config_file: Path | None = None) -> ExpansionConfig:
-        """Merge a TOML file and then ``values`` (None entries are ignored) over the defaults.
+        """Merge a TOML file and then ``values`` (None entries are ignored) over a preset, or over the defaults.
 
         Raises:
             ConfigError: If the file cannot be read, or an option is unknown.
         """
         merged = dict(_read_toml(config_file)) if config_file else {}
         merged.update({name: value for name, value in values.items() if value is not None})
+        if (preset := merged.pop("preset", None)) is not None:
+            if preset not in PRESETS:
+                raise ConfigError(f"unknown preset {preset!r}{closest(str(preset), PRESETS)}")
+            merged = {**PRESETS[preset](merged), **merged}
         known = {spec.name for spec in dataclasses.fields(cls)}
         for name in merged:
             if name not in known:
-                raise ConfigError(f"unknown option {name!r}{closest(name, known)}")
+                raise ConfigError(f"unknown option {name!r}{closest(name, {*known, 'preset'})}")
         return cls(**merged)
 
 

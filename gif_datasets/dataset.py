@@ -17,9 +17,10 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.fingerprint import digest
-from gif_datasets.imagine import Imaginer, make_recipe
+from gif_datasets.imagine import Imaginer
 from gif_datasets.plan import Plan, Summary, make_plan, run
 from gif_datasets.priors import PriorInfo
+from gif_datasets.recipe import make_recipe
 from gif_datasets.shards import ShardReader
 from gif_datasets.sources import (
     HuggingFaceSource,
@@ -103,7 +104,9 @@ class ExpandedDataset(Dataset[Any]):
         refuse_bad(listed, config.on_bad_image)
         self.bad = listed.bad
         self.plan: Plan = make_plan(self.source.name, listed, recipe)
-        self.imaginer = Imaginer(recipe, self.source, Cache(Path(cache_dir or default_folder())), given)
+        self.imaginer = Imaginer(
+            self.plan.recipe, self.source, Cache(Path(cache_dir or default_folder())), self.plan.seeds, given
+        )
         self._dataset = dataset if not isinstance(dataset, (str, Path)) else None
         self._transform = transform
         self._format_transform = None if transform is not None else _format_transform(self._dataset)

@@ -48,6 +48,22 @@ class Guided:
     before: Criteria
     after: Criteria
 
+    def row(self, index: int) -> Guided:
+        """What was found for one seed, the batch axis kept."""
+        at = slice(index, index + 1)
+
+        def of(values: Criteria) -> Criteria:
+            return Criteria(values.consistency[at], values.entropy[at], values.diversity[at])
+
+        return Guided(
+            self.latents[at],
+            self.held_class[at],
+            self.seed_consistency[at],
+            self.seed_entropy[at],
+            of(self.before),
+            of(self.after),
+        )
+
 
 def draw(keys: Sequence[str], copies: int, shape: Sequence[int], rng_seed: int) -> tuple[Tensor, Tensor]:
     """Draw ``z ~ U(0, 1)`` and ``b ~ N(0, 1)``, independently for every copy of every seed.
@@ -99,6 +115,7 @@ def guide(
     embed: Embed = lambda latents: latents,
     seed_scores: Tensor | None = None,
     channel_axis: int = 0,
+    centre: Tensor | None = None,
 ) -> Guided:
     """Perturb each latent K times and ascend the weighted criteria, for all seeds at once.
 
@@ -115,6 +132,8 @@ def guide(
             Called on ``config.score_batch`` latents at a time, so what is kept for the gradient is bounded.
         seed_scores: Class probabilities of the seeds' own pictures, ``(B, C)``; None: those of their latents.
         channel_axis: Which axis of one latent counts its channels.
+        centre: Where the copies start and the middle of their balls, ``(B, K, *axes)`` or ``(B, 1, *axes)``; None: the
+            seeds' latents.
 
     Returns:
         Perturbed latents with the criteria before and after.
@@ -131,7 +150,7 @@ def guide(
     if seed_scores is None:
         with torch.no_grad():
             seed_scores = classifier.scores(embed(latent))
-    centre = latent[:, None]
+    centre = latent[:, None] if centre is None else centre
     held = seed_scores.argmax(-1) if config.held_class == "prediction" else labels
     shape = noise_shape(latent.shape[1:], kind, channel_axis)
     noise, bias = (part.to(latent) for part in draw(keys, config.ratio, shape, config.rng_seed))

@@ -20,7 +20,8 @@ from gif_datasets import atomic, card, images, preview, shards
 from gif_datasets.cache import Cache
 from gif_datasets.errors import ConfigError, GifDatasetsError, PlanMismatch, ShardError
 from gif_datasets.fingerprint import digest
-from gif_datasets.imagine import Imaginer, Recipe
+from gif_datasets.imagine import Imaginer
+from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source
 from gif_datasets.types import PLAN_FILE, Seed
@@ -155,7 +156,10 @@ def run(
     done = _finished(folder, plan)
     todo = [shard_id for shard_id in range(len(plan.shard_rows)) if shard_id not in done]
     generated = 0
-    task = ShardTask(plan, imaginer or Imaginer(plan.recipe, source, cache), folder)
+    imaginer = imaginer or Imaginer(plan.recipe, source, cache, plan.seeds)
+    if todo:
+        imaginer.prepare()
+    task = ShardTask(plan, imaginer, folder)
     for shard, count in engine(task, todo):
         done[_shard_id(shard)] = shard
         generated += count
@@ -184,7 +188,7 @@ def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), secon
 
 def make_plan(source_name: str, listed: SeedList, recipe: Recipe) -> Plan:
     """Fix the plan of an expansion."""
-    return Plan(source_name, recipe, listed.seeds)
+    return Plan(source_name, with_population(recipe, listed.seeds), listed.seeds)
 
 
 def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:

@@ -51,7 +51,14 @@ class Provenance:
         recipe: Digest of everything but the seed that decides the pixels.
         rng_seed: The run's number.
         image_sha256: Digest of the stored image file.
-        held_class: Class that prediction consistency was measured on.
+        attempts: Draws that it took; 0 for a seed.
+        partner_key: Content key of the other seed that a mix shows; empty without one.
+        partner_label: That seed's class index; -1 without one.
+        partner_share: Share of the picture's area that is the other seed's.
+        picture_class: Most probable class of the picture itself; -1 where no picture was scored.
+        picture_consistency: Probability that the picture gives to its label.
+        picture_entropy: Entropy of the picture's prediction, nats.
+        held_class: Class that prediction consistency was measured on; the label, where nothing was.
         consistency_before: Probability of that class on the seed's latent.
         consistency_after: On the perturbed latent.
         entropy_before: Prediction entropy of the seed's latent, nats.
@@ -73,6 +80,13 @@ class Provenance:
     recipe: str
     rng_seed: int
     image_sha256: str
+    attempts: int
+    partner_key: str
+    partner_label: int
+    partner_share: float
+    picture_class: int
+    picture_consistency: float
+    picture_entropy: float
     held_class: int
     consistency_before: float
     consistency_after: float

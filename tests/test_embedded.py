@@ -120,8 +120,9 @@ def test_guidance_is_independent_of_companions(tmp_path: Path) -> None:
     try:
         found = []
         for block in ([0, 1, 2, 3, 4, 5, 6, 7], [30, 5], [44, 45, 46, 5, 48, 49, 50, 51]):
-            expanded.imaginer._guided.clear()
-            guided = expanded.imaginer._guide([seeds[i] for i in block])
+            maker, _ = expanded.imaginer._maker()
+            maker._guided.clear()
+            guided = maker.guide([seeds[i] for i in block], 0)
             found.append(guided[seeds[5].key, seeds[5].label].latents)
     finally:
         torch.set_num_threads(threads)

@@ -25,10 +25,34 @@ def sample(number: int) -> Sample:
     image = f"picture {number}".encode()
     criteria = {f"{c}_{w}": 0.5 for c in ("consistency", "entropy", "diversity") for w in ("before", "after")}
     texts = dict.fromkeys(
-        ("seed_key", "seed_origin", "class_name", "method", "prior", "prior_digest", "recipe", "image_sha256"), "x"
+        (
+            "seed_key",
+            "seed_origin",
+            "class_name",
+            "method",
+            "prior",
+            "prior_digest",
+            "recipe",
+            "image_sha256",
+            "partner_key",
+        ),
+        "x",
     )
     record = Provenance(
-        synthetic=True, seed_index=number, copy=1, label=0, rng_seed=0, held_class=0, **texts, **criteria
+        synthetic=True,
+        seed_index=number,
+        copy=1,
+        label=0,
+        rng_seed=0,
+        held_class=0,
+        attempts=1,
+        partner_label=-1,
+        partner_share=0.0,
+        picture_class=-1,
+        picture_consistency=0.0,
+        picture_entropy=0.0,
+        **texts,
+        **criteria,
     )
     return Sample(image, record)
 

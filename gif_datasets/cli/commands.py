@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.config import METHODS, ExpansionConfig, parse_setting
+from gif_datasets.config import METHODS, SELECT, ExpansionConfig, parse_setting
 from gif_datasets.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ def expand(args: argparse.Namespace) -> int:
     _name_larger_priors(config)
     from gif_datasets import dataset
     from gif_datasets.engines.local import default_workers
-    from gif_datasets.imagine import resolve_device
+    from gif_datasets.recipe import resolve_device
 
     device = resolve_device(args.device)
     summary = dataset.expand(
@@ -51,8 +51,9 @@ def preview(args: argparse.Namespace) -> int:
     _check_out(args.out.parent)
     _name_larger_priors(config)
     from gif_datasets.cache import Cache, default_folder
-    from gif_datasets.imagine import Imaginer, make_recipe
+    from gif_datasets.imagine import Imaginer
     from gif_datasets.preview import MOST_COPIES, Row, choose_seeds, save_preview
+    from gif_datasets.recipe import make_recipe, with_population
     from gif_datasets.sources import list_seeds, open_source, refuse_bad
 
     source = open_source(args.source)
@@ -60,7 +61,8 @@ def preview(args: argparse.Namespace) -> int:
     listed = list_seeds(source, args.limit, lambda rows: _progress(rows, "reading seeds"))
     refuse_bad(listed, config.on_bad_image)
     _name_bad(listed.bad)
-    imaginer = Imaginer(recipe, source, Cache(args.cache_dir or default_folder()))
+    recipe = with_population(recipe, listed.seeds)
+    imaginer = Imaginer(recipe, source, Cache(args.cache_dir or default_folder()), listed.seeds)
     seeds = choose_seeds(listed.seeds, args.rows)
     copies = range(1, min(config.ratio, MOST_COPIES) + 1)
     made = (s.open().convert("RGB") for s in imaginer.imagine([(seed, copy) for seed in seeds for copy in copies]))
@@ -111,6 +113,7 @@ def methods(args: argparse.Namespace) -> int:
     entries = [
         {"name": method.name, "family": method.family, "summary": method.summary, "defaults": dict(method.defaults)}
         for method in METHODS.values()
+        if not method.name.startswith(SELECT)
     ]
     options = [
         {

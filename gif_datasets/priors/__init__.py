@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gif_datasets.config import METHODS, closest
+from gif_datasets.config import AUGMENT, METHODS, closest
 from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.fingerprint import digest, digest_folder
 
@@ -78,7 +78,7 @@ def find_prior(name_or_path: str) -> PriorInfo:
 def check_fit(info: PriorInfo, method: str) -> None:
     """Raise ConfigError unless ``method`` works on the prior."""
     family = METHODS[method].family
-    if family not in info.families:
+    if family != AUGMENT and family not in info.families:
         fitting = [name for name, entry in METHODS.items() if entry.family in info.families]
         raise ConfigError(
             f"method {method!r} needs a prior of family {family!r}, but {info.name!r} is of {', '.join(info.families)};"
@@ -86,12 +86,13 @@ def check_fit(info: PriorInfo, method: str) -> None:
         )
 
 
-def load_prior(info: PriorInfo, family: str, device: torch.device) -> Prior:
-    """Load a prior's weights, with its decoder of ``family``."""
+def load_prior(info: PriorInfo, family: str | None, device: torch.device) -> Prior:
+    """Load a prior's weights, with its decoder of ``family``; None for any, when only its CLIP is wanted."""
     if info.folder is None:
         from gif_datasets.priors.linear import LinearPrior
 
         return LinearPrior()
+    family = family or info.families[0]
     decoder = info.folder / info.card["decoders"][family]
     return _LOADERS[family](info.folder / info.card["clip"], decoder, info.card, device)
 
@@ -108,9 +109,16 @@ def _load_mae(clip: Path, decoder: Path, card: dict[str, Any], device: torch.dev
     return MaePrior(clip, decoder, device)
 
 
+def _load_sd(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device) -> Prior:
+    from gif_datasets.priors.sd import SdPrior
+
+    return SdPrior(clip, decoder, card["image_size"], device)
+
+
 _LOADERS: dict[str, Callable[[Path, Path, dict[str, Any], torch.device], Prior]] = {
     "unclip": _load_unclip,
     "mae": _load_mae,
+    "sd": _load_sd,
 }
 _LINEAR = "no weights: an 8 x 8 thumbnail as latent; for trying things out and for tests"
 _FIELDS = {"name": str, "clip": str, "decoders": dict, "image_size": int}

@@ -18,25 +18,50 @@ if TYPE_CHECKING:
 class Prior(Protocol):
     """A pre-trained generative prior.
 
-    Implement these five methods and pass the object as ``prior=``; nothing is to be inherited.
+    To bring your own, inherit from this class, implement ``encode``, ``decode`` and ``classifier``, and pass the object
+    as ``prior=``. What else there is defaults to an unCLIP prior's, whose latent is the CLIP embedding itself; another
+    kind of prior also implements ``embed`` and ``embed_images``.
 
     Attributes:
-        channel_axis: Which axis of one latent counts its channels; 0 for a vector.
+        channel_axis: Which axis of one latent counts its channels.
+        latent_is_embedding: Whether ``embed`` is the identity.
+        decodes_noise: Whether ``decode`` draws from its generators, so that a picture can be drawn again.
     """
 
-    channel_axis: int
+    channel_axis: int = 0
+    latent_is_embedding: bool = True
+    decodes_noise: bool = True
 
     def encode(self, images: Sequence[Image]) -> Tensor:
         """Raw latents of RGB images, ``(B, *axes)``."""
         ...
 
-    def embed(self, latents: Tensor) -> Tensor:
-        """CLIP embeddings of latents, ``(B, *axes)`` to ``(B, D)``, differentiably; the identity for unCLIP."""
-        ...
+    def start(
+        self,
+        images: Sequence[Image],
+        latents: Tensor,
+        names: Sequence[str],
+        keys: Sequence[str],
+        config: ExpansionConfig,
+    ) -> Tensor:
+        """Latents that the copies start from, ``(B, K, *axes)``, or ``(B, 1, *axes)`` where all start from the seed's.
 
-    def embed_images(self, images: Sequence[Image], latents: Tensor) -> Tensor:
-        """CLIP embeddings of seed images, ``(B, D)``; ``latents`` are theirs, and already the answer for unCLIP."""
-        ...
+        Args:
+            images: The seeds' pictures.
+            latents: What ``encode`` gave for them.
+            names: Their class names.
+            keys: What their noise is drawn for, besides ``config.rng_seed`` and the copy.
+            config: The options.
+        """
+        return latents[:, None]
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """CLIP embeddings of latents, ``(B, *axes)`` to ``(B, D)``, differentiably."""
+        return latents
+
+    def embed_images(self, images: Sequence[Image]) -> Tensor:
+        """CLIP embeddings of pictures, ``(B, D)``."""
+        return self.encode(images)
 
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
         """Images of latents, ``(B, 3, H, W)`` in [0, 1]. Row ``i`` draws its noise from ``generators[i]`` alone."""

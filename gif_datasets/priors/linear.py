@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.priors.base import Prior
 from gif_datasets.rng import generator_for
 from gif_datasets.zeroshot import ZeroShotClassifier
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class LinearPrior:
+class LinearPrior(Prior):
     """Latents are the pixels of an 8 x 8 thumbnail; decoding adds a little noise and enlarges them.
 
     Class directions are drawn from the class names, so its zero-shot scores are well formed but mean nothing.
@@ -31,7 +32,6 @@ class LinearPrior:
         torch.Size([1, 192])
     """
 
-    channel_axis = 0
     side = 8
     size = 32
 
@@ -39,14 +39,6 @@ class LinearPrior:
         """Thumbnails in [-1, 1], ``(B, 192)``."""
         small = [np.asarray(image.convert("RGB").resize((self.side, self.side))) for image in images]
         return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).flatten(1).float() / 127.5 - 1
-
-    def embed(self, latents: Tensor) -> Tensor:
-        """The identity."""
-        return latents
-
-    def embed_images(self, images: Sequence[Image], latents: Tensor) -> Tensor:
-        """The latents themselves."""
-        return latents
 
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
         """Enlarged thumbnails with a little noise from each generator, ``(B, 3, 32, 32)`` in [0, 1]."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
+from gif_datasets.priors.base import Prior
 from gif_datasets.zeroshot import Clip, ZeroShotClassifier
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def load(folder: Path) -> MaskedAutoencoder:
     return model.float().eval()
 
 
-class MaePrior:
+class MaePrior(Prior):
     """A masked autoencoder whose pictures are scored by an open_clip model (Algorithm 2).
 
     The latent is the encoder's tokens, ``(1 + L, width)``, nothing hidden; an intermediate picture is decoded to score
@@ -174,6 +175,8 @@ class MaePrior:
     """
 
     channel_axis = 1
+    latent_is_embedding = False
+    decodes_noise = False
 
     def __init__(self, clip_folder: Path, mae_folder: Path, device: torch.device) -> None:
         self.clip = Clip(clip_folder, device)
@@ -194,8 +197,8 @@ class MaePrior:
         """CLIP embeddings of the decoded pictures."""
         return self.clip.embed_pixels(self.model.decode(latents).clamp(0, 1))
 
-    def embed_images(self, images: Sequence[Image], latents: Tensor) -> Tensor:
-        """CLIP embeddings of the seed images themselves, not of their reconstructions (Algorithm 2)."""
+    def embed_images(self, images: Sequence[Image]) -> Tensor:
+        """CLIP embeddings of pictures themselves, not of their reconstructions (Algorithm 2)."""
         return self.clip.encode_images(images)
 
     def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:

@@ -1,0 +1,64 @@
+"""Classifiers that know the seeds: class means, a mix of them with the class texts, or a fitted linear head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gif_datasets.zeroshot import ZeroShotClassifier
+
+HEADS = ("text", "seeds", "both", "linear")
+SCALES = torch.logspace(0, 2.3, 100)  # 1 to 200: from almost no to more than CLIP's own sharpness
+PENALTY = 1e-4  # of the linear head; times the squared norm of its weights, beside a mean cross-entropy
+
+
+def fit(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: Tensor) -> ZeroShotClassifier:
+    """Build a classifier from class texts and the seeds' embeddings.
+
+    Args:
+        kind: ``"text"``: the texts alone; ``"seeds"``: mean unit embedding of each class's seeds; ``"both"``: the mean
+            of those two; ``"linear"``: a linear head fitted to the seeds (the paper's appendix E.5).
+        text: The zero-shot classifier.
+        embeddings: CLIP embeddings of the seeds, ``(N, D)``, any norm.
+        labels: Their class indices, ``(N,)``.
+
+    Returns:
+        A classifier. Its temperature is calibrated on the seeds, each scored without its own part in the class mean.
+        A class without seeds keeps its text.
+    """
+    if kind == "text":
+        return text
+    unit = F.normalize(embeddings, dim=-1)
+    if kind == "linear":
+        return _linear(text, unit, labels)
+    hot = F.one_hot(labels, len(text.weights)).to(unit)
+    sums = hot.T @ unit
+    texts = text.weights if kind == "both" else text.weights * (hot.sum(0) == 0)[:, None]
+    weights = F.normalize(F.normalize(sums, dim=-1) + texts, dim=-1)
+    return ZeroShotClassifier(weights, _calibrated(sums, texts, unit, labels))
+
+
+def _calibrated(sums: Tensor, texts: Tensor, unit: Tensor, labels: Tensor) -> float:
+    """The scale of least cross-entropy on the seeds, each left out of its own class's mean."""
+    weights = F.normalize(F.normalize(sums, dim=-1) + texts, dim=-1)
+    cosines = unit @ weights.T
+    without = F.normalize(F.normalize(sums[labels] - unit, dim=-1) + texts[labels], dim=-1)
+    cosines = cosines.scatter(1, labels[:, None], (unit * without).sum(1, keepdim=True))
+    losses = torch.stack([F.cross_entropy(scale * cosines, labels) for scale in SCALES])
+    return float(SCALES[losses.argmin()])
+
+
+def _linear(text: ZeroShotClassifier, unit: Tensor, labels: Tensor) -> ZeroShotClassifier:
+    """Penalised logistic regression on unit embeddings, starting from the texts."""
+    weights = (text.logit_scale * text.weights).clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(unit @ weights.T, labels) + PENALTY * weights.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return ZeroShotClassifier(weights.detach(), 1.0)

@@ -1,0 +1,216 @@
+"""How candidate pictures are made of seed samples: by a guided prior, or by classical augmentation."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from gif_datasets import augment
+from gif_datasets.config import SELECT
+from gif_datasets.guidance import Guided, guide
+from gif_datasets.recipe import Recipe
+from gif_datasets.rng import generator_for
+from gif_datasets.types import Seed
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from gif_datasets.priors.base import Prior
+    from gif_datasets.zeroshot import ZeroShotClassifier
+
+KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access copy by copy
+Row = tuple[Seed, int]
+"""A seed sample and the number of one of its copies, from 1."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A picture that may become a sample, with the fields of :class:`~gif_datasets.types.Provenance` it brings."""
+
+    picture: Image
+    fields: dict[str, Any]
+
+
+class Maker(Protocol):
+    """Makes candidates in blocks; what one looks like does not depend on its block."""
+
+    def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
+        """One candidate a row; another ``attempt`` is another draw."""
+        ...
+
+    def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
+        """The same fields for the seeds themselves."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Class probabilities of pictures; in padded blocks, so that they depend on nothing else."""
+
+    prior: Prior
+    classifier: ZeroShotClassifier
+    block: int
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[Image]) -> Tensor:
+        """Class probabilities, ``(N, C)``."""
+        out = [torch.empty(0, len(self.classifier.weights))]
+        for part in blocks(pictures, self.block):
+            embeddings = self.prior.embed_images(padded(part, self.block))
+            out.append(self.classifier.scores(embeddings)[: len(part)].cpu())
+        return torch.cat(out)
+
+
+@dataclass
+class GuidedMaker:
+    """Guides the copies of a seed together, once, and decodes those that are wanted."""
+
+    recipe: Recipe
+    picture: Callable[[Seed], Image]
+    prior: Prior
+    classifier: ZeroShotClassifier
+    _guided: OrderedDict[tuple[str, int, int], Guided] = field(default_factory=OrderedDict)
+
+    def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
+        """Decode; another attempt draws the decoder's noise again, or the perturbation where decoding has no noise."""
+        config = self.recipe.config
+        perturbation = 0 if self.prior.decodes_noise else attempt
+        guided = self.guide([seed for seed, _ in rows], perturbation)
+        found = [guided[seed.key, seed.label] for seed, _ in rows]
+        latents = torch.stack([one.latents[0, copy - 1] for one, (_, copy) in zip(found, rows, strict=True)])
+        stream = _stream("decode", attempt)
+        generators = [generator_for(config.rng_seed, seed.key, stream, copy) for seed, copy in rows]
+        size = config.decode_batch
+        pixels = self.prior.decode(_pad(latents, size), padded(generators, size), config)[: len(rows)]
+        arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return [
+            Candidate(PillowImage.fromarray(np.ascontiguousarray(array)), _copy_fields(one, copy - 1))
+            for array, one, (_, copy) in zip(arrays, found, rows, strict=True)
+        ]
+
+    def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
+        """Criteria of the seeds' own pictures."""
+        guided = self.guide(seeds, 0)
+        return [_seed_fields(guided[seed.key, seed.label]) for seed in seeds]
+
+    def guide(self, seeds: Sequence[Seed], attempt: int) -> dict[tuple[str, int], Guided]:
+        """Guide each seed once, by key and label; the last ones asked for stay in memory."""
+        names = {(seed.key, seed.label, attempt): seed for seed in seeds}
+        result = {name: self._guided[name] for name in names if name in self._guided}
+        missing = [name for name in names if name not in result]
+        for part in blocks(missing, self.recipe.config.encode_batch):
+            found = self._guide_block([names[name] for name in part], attempt)
+            for row, name in enumerate(part):
+                result[name] = self._guided[name] = found.row(row)
+        while len(self._guided) > KEEP_GUIDED:
+            self._guided.popitem(last=False)
+        return {(key, label): found for (key, label, _), found in result.items()}
+
+    def _guide_block(self, seeds: Sequence[Seed], attempt: int) -> Guided:
+        config, prior = self.recipe.config, self.prior
+        whole = padded(seeds, config.encode_batch)
+        pictures = {seed.index: self.picture(seed) for seed in seeds}
+        shown = [pictures[seed.index] for seed in whole]
+        latents = prior.encode(shown)
+        embeddings = latents if prior.latent_is_embedding else prior.embed_images(shown)
+        keys = [_stream(seed.key, attempt) for seed in whole]
+        names = [self.recipe.classes[seed.label] for seed in whole]
+        return guide(
+            latents,
+            torch.tensor([seed.label for seed in whole], device=latents.device),
+            keys,
+            self.classifier,
+            config,
+            embed=prior.embed,
+            seed_scores=self.classifier.scores(embeddings),
+            channel_axis=prior.channel_axis,
+            centre=prior.start(shown, latents, names, keys, config),
+        )
+
+
+@dataclass(frozen=True)
+class AugmentMaker:
+    """Applies a classical augmentation to the seeds' pictures; needs no prior.
+
+    Attributes:
+        seeds: All seeds, in an order of their own; partners of a mix are drawn from them.
+    """
+
+    recipe: Recipe
+    picture: Callable[[Seed], Image]
+    seeds: Sequence[Seed]
+
+    def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
+        """Augment; the partner of a mix is drawn from all seeds, whatever their order."""
+        config = self.recipe.config
+        apply = augment.AUGMENTATIONS[config.method.removeprefix(SELECT)]
+        made = []
+        for seed, copy in rows:
+            generator = generator_for(config.rng_seed, seed.key, _stream("augment", attempt), copy)
+            partner = self._partner(seed, copy, attempt) if config.uses_all_seeds else seed
+            found = apply(self.picture(seed), self.picture(partner), config, generator)
+            mixed = {"partner_key": partner.key, "partner_label": partner.label, "partner_share": found.partner_share}
+            made.append(Candidate(found.image, {**_unscored(seed), **(mixed if partner is not seed else {})}))
+        return made
+
+    def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
+        """Nothing is scored."""
+        return [_unscored(seed) for seed in seeds]
+
+    def _partner(self, seed: Seed, copy: int, attempt: int) -> Seed:
+        generator = generator_for(self.recipe.config.rng_seed, seed.key, _stream("partner", attempt), copy)
+        return self.seeds[int(torch.randint(len(self.seeds), (), generator=generator))]
+
+
+def blocks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Cut into parts of ``size``; the last may be shorter."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def padded(items: Sequence[Any], size: int) -> list[Any]:
+    """Repeat the last item up to ``size``."""
+    return [*items, *[items[-1]] * (size - len(items))]
+
+
+def _pad(rows: Tensor, size: int) -> Tensor:
+    return torch.cat([rows, rows[-1:].expand(size - len(rows), *rows.shape[1:])])
+
+
+def _stream(name: str, attempt: int) -> str:
+    """Name of a random stream; the first attempt's is the plain name."""
+    return f"{name}/{attempt}" if attempt else name
+
+
+_CRITERIA = ("consistency", "entropy", "diversity")
+
+
+def _seed_fields(found: Guided) -> dict[str, Any]:
+    consistency, entropy = _short(found.seed_consistency[0]), _short(found.seed_entropy[0])
+    values = {"consistency": consistency, "entropy": entropy, "diversity": 0.0}
+    criteria = {f"{name}_{when}": values[name] for name in _CRITERIA for when in ("before", "after")}
+    return {"held_class": int(found.held_class[0]), **criteria}
+
+
+def _copy_fields(found: Guided, copy: int) -> dict[str, Any]:
+    criteria = {
+        f"{name}_{when}": _short(getattr(values, name)[0, copy])
+        for when, values in (("before", found.before), ("after", found.after))
+        for name in _CRITERIA
+    }
+    return {"held_class": int(found.held_class[0]), **criteria}
+
+
+def _unscored(seed: Seed) -> dict[str, Any]:
+    return {"held_class": seed.label, **{f"{name}_{when}": 0.0 for name in _CRITERIA for when in ("before", "after")}}
+
+
+def _short(value: Tensor) -> float:
+    """Six decimals: what a reader needs, and the same text on machines that round the last bits otherwise."""
+    return round(float(value), 6)

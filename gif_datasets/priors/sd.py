@@ -1,0 +1,128 @@
+"""Stable Diffusion priors: any diffusers img2img pipeline with an autoencoder, scored by an open_clip model.
+
+As in the paper's released code, each copy first goes through img2img, and guidance then perturbs the latent that it
+ends with, which the autoencoder alone decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import ImageOps
+from PIL.Image import Resampling
+from torch import Tensor
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.priors.base import Prior
+from gif_datasets.priors.diffusers_folder import load_pipeline
+from gif_datasets.rng import generator_for
+from gif_datasets.zeroshot import Clip, ZeroShotClassifier, readable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class SdPrior(Prior):
+    """A ``StableDiffusionImg2ImgPipeline`` and an open_clip model.
+
+    Args:
+        clip_folder: The open_clip folder.
+        pipeline_folder: The pipeline's folder. One without a text encoder uses the CLIP's own text tower.
+        image_size: Side of the pictures, pixels.
+        device: Where both run.
+    """
+
+    latent_is_embedding = False
+    decodes_noise = False
+
+    def __init__(self, clip_folder: Path, pipeline_folder: Path, image_size: int, device: torch.device) -> None:
+        self.clip = Clip(clip_folder, device)
+        parts = (
+            {} if (pipeline_folder / "text_encoder").exists() else {"text_encoder": self.clip.model.text.transformer}
+        )
+        self.pipeline = load_pipeline(
+            "StableDiffusionImg2ImgPipeline", pipeline_folder, device, safety_checker=None, **parts
+        )
+        self.pipeline.vae.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.image_size = image_size
+        self.device = device
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[Image]) -> Tensor:
+        """Means of the autoencoder's latents, scaled as the diffusion model expects, ``(B, C, H / 4, W / 4)``."""
+        vae = self.pipeline.vae
+        latents: Tensor = vae.encode(self._pixels(images) * 2 - 1).latent_dist.mode() * vae.config.scaling_factor
+        return latents
+
+    @torch.no_grad()
+    def start(
+        self,
+        images: Sequence[Image],
+        latents: Tensor,
+        names: Sequence[str],
+        keys: Sequence[str],
+        config: ExpansionConfig,
+    ) -> Tensor:
+        """Latents after img2img, another one for every copy, ``(B, K, C, H / 4, W / 4)``."""
+        pixels = self._pixels(images).repeat_interleave(config.ratio, 0)
+        rows = [(name, key, copy) for name, key in zip(names, keys, strict=True) for copy in range(1, config.ratio + 1)]
+        generators = [generator_for(config.rng_seed, key, "start", copy) for _, key, copy in rows]
+        prompts = [
+            config.prompts[int(torch.randint(len(config.prompts), (), generator=generator))].replace(
+                "{}", readable(name)
+            )
+            for (name, _, _), generator in zip(rows, generators, strict=True)
+        ]
+        size, out = config.decode_batch, []
+        for first in range(0, len(rows), size):
+            part = slice(first, first + size)
+            short = size - len(prompts[part])
+            out.append(
+                self.pipeline(
+                    prompt=[*prompts[part], *prompts[:1] * short],
+                    image=torch.cat([pixels[part], pixels[:1].expand(short, -1, -1, -1)]),
+                    strength=config.strength,
+                    num_inference_steps=config.decode_steps,
+                    guidance_scale=config.guidance_scale,
+                    generator=[*generators[part], *(torch.Generator() for _ in range(short))],
+                    output_type="latent",
+                ).images[: size - short]
+            )
+        found = torch.cat(out)
+        return found.reshape(len(images), config.ratio, *found.shape[1:])
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """CLIP embeddings of the decoded pictures."""
+        return self.clip.embed_pixels(self._decoded(latents))
+
+    def embed_images(self, images: Sequence[Image]) -> Tensor:
+        """CLIP embeddings of pictures."""
+        return self.clip.encode_images(images)
+
+    def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
+        """The CLIP's classifier."""
+        return self.clip.classifier(class_names, config.templates, config.logit_scale)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
+        """Pictures of latents, ``(B, 3, H, W)`` in [0, 1]; the autoencoder draws no noise."""
+        return self._decoded(latents)
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        pixels: Tensor = vae.decode(latents / vae.config.scaling_factor).sample
+        return (pixels / 2 + 0.5).clamp(0, 1)
+
+    def _pixels(self, images: Sequence[Image]) -> Tensor:
+        from torchvision.transforms.v2 import functional as vision
+
+        side = self.image_size
+        squares = [ImageOps.fit(image, (side, side), Resampling.BICUBIC) for image in images]
+        return torch.stack([vision.pil_to_tensor(image) for image in squares]).to(self.device).float() / 255
+
+
+def _choose(options: Sequence[str], generator: torch.Generator) -> str:
+    return options[int(torch.randint(len(options), (), generator=generator))]

@@ -1,0 +1,116 @@
+"""`Recipe`: everything but the seed sample that decides a picture's bytes, settled before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import ConfigError, SourceError
+from gif_datasets.fingerprint import digest
+from gif_datasets.priors import PriorInfo, check_fit, find_prior
+from gif_datasets.types import Seed
+
+RECIPE_FORMAT = 2
+_LIBRARIES = ("torch", "diffusers", "open_clip_torch", "timm", "transformers", "pillow")
+_NOT_IN_PIXELS = ("originals", "split", "samples_per_shard", "on_bad_image", "prior")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything but the seed sample that decides a picture's bytes.
+
+    Attributes:
+        config: The options.
+        classes: Class names, in label order.
+        prior: The prior, found but not loaded.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        population: Digest of all seeds, where a sample depends on more seeds than its own; else empty.
+    """
+
+    config: ExpansionConfig
+    classes: tuple[str, ...]
+    prior: PriorInfo
+    device: str
+    population: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON types; what :attr:`digest` hashes."""
+        options = {name: value for name, value in self.config.to_json().items() if name not in _NOT_IN_PIXELS}
+        return {
+            "format": RECIPE_FORMAT,
+            "options": options,
+            "classes": list(self.classes),
+            "prior": {"name": self.prior.name, "digest": self.prior.digest},
+            "device": self.device,
+            "population": self.population,
+            "versions": {name: _version(name) for name in _LIBRARIES},
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the recipe: part of every cache key, and in every sample's provenance."""
+        return digest(self.to_json())
+
+    @cached_property
+    def embeddings_key(self) -> str:
+        """Key of the embeddings of all seeds: what the CLIP sees, and nothing of what is made from them."""
+        shape = {name: getattr(self.config, name) for name in ("encode_batch", "threads")}
+        versions = self.to_json()["versions"]
+        return digest(["embeddings", self.prior.digest, self.population, self.device, shape, versions])
+
+    def cache_key(self, seed: Seed, copy: int) -> str:
+        """Key of one imagined sample."""
+        return digest([self.digest, seed.key, seed.label, copy])
+
+
+def with_population(recipe: Recipe, seeds: Sequence[Seed]) -> Recipe:
+    """Name the seeds in the recipe, if its samples depend on all of them."""
+    if not recipe.config.uses_all_seeds:
+        return recipe
+    return dataclasses.replace(recipe, population=digest(sorted([seed.key, seed.label] for seed in seeds)))
+
+
+def make_recipe(config: ExpansionConfig, classes: Sequence[str], device: str = "auto") -> Recipe:
+    """Find the prior and settle the device, loading neither.
+
+    Raises:
+        ConfigError: If the prior is unknown, does not fit the method, or there are too few classes to guide.
+    """
+    prior = find_prior(config.prior)
+    check_fit(prior, config.method)
+    if len(classes) < 2:
+        raise SourceError(
+            f"only {len(classes)} class ({', '.join(classes)}): guidance compares classes and needs at least 2;"
+            " put the pictures of each class into a sub-folder of its own"
+        )
+    if len(set(classes)) < len(classes) or not all(name.strip() for name in classes):
+        raise SourceError(f"class names must be different and not empty, got {', '.join(map(repr, classes[:20]))}")
+    return Recipe(config, tuple(classes), prior, resolve_device(device))
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` to the best device there is; others are checked."""
+    if device == "cpu":
+        return device
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if present[name])
+    if not present.get(device.partition(":")[0], False):
+        raise ConfigError(
+            f"device {device!r} is not available here; available: {', '.join(d for d in present if present[d])}"
+        )
+    return device
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
