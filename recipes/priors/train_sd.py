@@ -86,7 +86,7 @@ def text_parts(clip_folder: Path) -> tuple[PreTrainedTokenizerFast, Any]:
 def pipeline(unet: UNet2DConditionModel, vae: AutoencoderKL, text: tuple[Any, Any]) -> StableDiffusionImg2ImgPipeline:
     """The pipeline; its text tower is the CLIP's, and is not stored again."""
     scheduler = DPMSolverMultistepScheduler(
-        **train_unclip.SCHEDULE, timestep_spacing="trailing", algorithm_type="dpmsolver++"
+        **train_unclip.SCHEDULE, timestep_spacing="trailing", algorithm_type="dpmsolver++", steps_offset=1
     )
     pipe = StableDiffusionImg2ImgPipeline(
         vae=vae,
@@ -143,7 +143,7 @@ def main() -> None:
         run.save()
         averaged.load_state_dict(ema.shadow)
         pipe = pipeline(averaged, vae, text)
-        pipe.save_pretrained(args.out / "pipeline")
+        pipeline(averaged, vae, (text[0], None)).save_pretrained(args.out / "pipeline")
         _sheet(pipe, data, args.out / f"sheet-{run.step:06d}.png")
 
     rate = training.constant_then_linear(args.lr, args.images, args.decay_images)

@@ -1,0 +1,378 @@
+"""Every method: augmentations, checks with redraws, selection, classifiers that know the seeds, MAE and SD priors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+import gif_datasets
+from gif_datasets import ExpandedDataset, ExpansionConfig, augment, criteria, filters, heads
+from gif_datasets.config import METHODS, PRESETS
+from gif_datasets.errors import ConfigError
+from gif_datasets.priors import embedded_folder
+from gif_datasets.priors.linear import LinearPrior
+from gif_datasets.rng import generator_for
+from gif_datasets.zeroshot import ZeroShotClassifier
+
+AUGMENTATIONS = sorted(augment.AUGMENTATIONS)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentations_keep_the_size_and_depend_on_their_generator_alone(
+    name: str, picture: Callable[[int], Image.Image]
+) -> None:
+    """Same draw, same picture, whatever was drawn before; another draw, another picture."""
+    image, partner = picture(1).resize((40, 28)), picture(2)
+    apply, config = augment.AUGMENTATIONS[name], ExpansionConfig(method=name)
+
+    def drawn(copy: int) -> np.ndarray:
+        torch.rand(copy)  # the global stream moves on
+        return np.asarray(apply(image, partner, config, generator_for(0, "k", "augment", copy)).image)
+
+    first = [drawn(copy) for copy in range(6)]
+    assert {array.shape for array in first} == {(28, 40, 3)}
+    assert all(np.array_equal(one, drawn(copy)) for copy, one in enumerate(first))
+    assert len({one.tobytes() for one in first}) >= 4
+
+
+def test_randaugment_is_torchvision_s(picture: Callable[[int], Image.Image]) -> None:
+    """It gives what torchvision's own transform gives after seeding the global generator, which it leaves alone."""
+    from torchvision.transforms import v2
+
+    generator = generator_for(0, "k", "augment", 3)
+    before = torch.random.get_rng_state()
+    found = augment.randaugment(picture(1), picture(1), ExpansionConfig(method="randaugment"), generator).image
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.manual_seed(generator.initial_seed())
+    assert found.tobytes() == v2.RandAugment()(picture(1)).tobytes()
+
+
+def test_masks_hide_the_share_they_say() -> None:
+    """Cutout hides one square of the given side; gridmask a quarter of its area at side one half."""
+    image = Image.new("RGB", (200, 200), "red")
+
+    def hidden(name: str, copy: int) -> np.ndarray:
+        generator = generator_for(0, "k", "augment", copy)
+        config = ExpansionConfig(method=name, mask_size=0.5)
+        return np.asarray(augment.AUGMENTATIONS[name](image, image, config, generator).image)[..., 0] == 128
+
+    for copy in range(10):
+        rows, columns = np.nonzero(hidden("cutout", copy))
+        assert rows.max() - rows.min() < 100
+        assert (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1) == len(rows)
+        assert 0.1 < hidden("gridmask", copy).mean() < 0.4
+
+
+def test_cutmix_shows_the_partner_where_it_says() -> None:
+    """The recorded share is the partner's share of the area, and the seed keeps at least half."""
+    image, partner = Image.new("RGB", (30, 20), "red"), Image.new("RGB", (64, 64), "blue")
+    shares = []
+    for copy in range(30):
+        generator = generator_for(0, "k", "augment", copy)
+        found = augment.cutmix(image, partner, ExpansionConfig(method="cutmix"), generator)
+        assert (np.asarray(found.image)[..., 2] == 255).mean() == pytest.approx(found.partner_share)
+        shares.append(found.partner_share)
+    assert 0 <= min(shares) < 0.1
+    assert 0.3 < max(shares) <= 0.55
+
+
+def test_cutmix_names_its_partner_and_all_seeds(seed_folder: Path) -> None:
+    """Provenance names the partner; the recipe names all seeds, whatever their order, and another seed is another."""
+    expanded = ExpandedDataset(str(seed_folder), ratio=3, method="cutmix", prior="linear")
+    records = [expanded.provenance(12 + i) for i in range(36)]
+    keys = {seed.key: seed.label for seed in expanded.plan.seeds}
+    assert all(keys[record.partner_key] == record.partner_label for record in records if record.partner_key)
+    assert sum(bool(record.partner_key) for record in records) > 25
+    assert all(record.label == keys[record.seed_key] for record in records)
+    recipe = expanded.plan.recipe.digest
+    (seed_folder / "ant" / "0.png").unlink()
+    assert ExpandedDataset(str(seed_folder), ratio=3, method="cutmix", prior="linear").plan.recipe.digest != recipe
+    plain = ExpandedDataset(str(seed_folder), ratio=3, method="cutout", prior="linear").plan.recipe
+    assert plain.population == ""
+
+
+def test_checks_say_what_they_ask_for() -> None:
+    """Each check, on a table of pictures."""
+    scores = torch.tensor([[0.6, 0.3, 0.1], [0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.4, 0.35, 0.25]])
+    seeds = torch.tensor([[0.7, 0.2, 0.1]]).repeat(4, 1)
+    labels = torch.tensor([1, 1, 1, 0])
+    assert filters.accept("label", scores, seeds, labels)[0].tolist() == [False, False, True, True]
+    assert filters.accept("prediction", scores, seeds, labels)[0].tolist() == [True, True, False, True]
+    assert filters.accept("selective", scores, seeds, labels)[0].tolist() == [True, False, False, True]
+    assert filters.accept("label", scores, seeds, labels)[1].tolist() == pytest.approx([0.3, 0.1, 0.7, 0.4])
+
+
+@pytest.mark.parametrize("method", ["unclip", "select:randaugment", "gif-unclip"])
+def test_what_fails_is_drawn_again(method: str, seed_folder: Path) -> None:
+    """A sample passes its check, or is the best of all its draws; one at a time or all at once."""
+    check = "selective" if method.startswith("select") else "label"
+    options = {"ratio": 2, "method": method, "prior": "linear", "redraws": 3, "check": check, "logit_scale": 60.0}
+    expanded = ExpandedDataset(str(seed_folder), **options)
+    records = [expanded.provenance(12 + i) for i in range(24)]
+    attempts = [record.attempts for record in records]
+    assert set(attempts) <= {1, 2, 3, 4}
+    maker, scorer = expanded.imaginer._maker()
+    assert scorer is not None
+    for index, record in enumerate(records):
+        seed, copy = expanded._row(12 + index)
+        draws = [maker.draw([(seed, copy)], attempt)[0] for attempt in range(4)]
+        scores = scorer([draw.picture for draw in draws])
+        seed_scores = scorer([expanded.source.sample(seed.index)[0]]).expand(4, -1)
+        passed, rank = filters.accept(check, scores, seed_scores, torch.tensor([seed.label] * 4))
+        chosen = int(passed.int().argmax()) if passed.any() else int(rank.argmax())
+        assert record.attempts == chosen + 1
+        assert record.picture_class == scores[chosen].argmax()
+        assert record.picture_entropy == pytest.approx(float(criteria.entropy(scores[chosen])), abs=1e-5)
+    if check == "selective":
+        assert max(attempts) > 1
+
+
+def test_selection_needs_more_draws_than_the_plain_method(seed_folder: Path) -> None:
+    """The base method draws once; selection reports how often it had to."""
+    summaries = [
+        gif_datasets.expand(str(seed_folder), seed_folder.parent / name.replace(":", "-"), method=name, prior="linear")
+        for name in ("cutout", "select:cutout")
+    ]
+    assert summaries[0].generated == 60
+    assert summaries[1].generated > 60
+    assert summaries[0].synthetic == summaries[1].synthetic == 60
+
+
+def test_pictures_are_scored_where_asked(seed_folder: Path) -> None:
+    """Without a check, `measure_pictures` records the pictures' own class and entropy; otherwise nothing is scored."""
+    for measured in (True, False):
+        expanded = ExpandedDataset(
+            str(seed_folder), ratio=1, method="unclip", prior="linear", measure_pictures=measured
+        )
+        record = expanded.provenance(12)
+        assert (record.picture_class >= 0) == measured
+        assert (record.picture_entropy > 0) == measured
+
+
+def clusters(spread: float) -> tuple[torch.Tensor, torch.Tensor, ZeroShotClassifier]:
+    """Four classes of ten embeddings around directions that the class texts miss by an angle."""
+    generator = torch.Generator().manual_seed(0)
+    centres = F.normalize(torch.randn(4, 30, generator=generator), dim=-1)
+    labels = torch.arange(4).repeat_interleave(10)
+    embeddings = centres[labels] + spread * torch.randn(40, 30, generator=generator)
+    texts = F.normalize(centres + 0.3 * torch.randn(4, 30, generator=generator), dim=-1)
+    return embeddings * 7, labels, ZeroShotClassifier(texts, 10.0)
+
+
+@pytest.mark.parametrize("kind", ["seeds", "both", "linear"])
+def test_classifiers_learn_from_the_seeds(kind: str) -> None:
+    """They name the seeds' classes better than the texts, and their probabilities are calibrated better."""
+    embeddings, labels, text = clusters(0.2)
+    fitted = heads.fit(kind, text, embeddings, labels)
+
+    def loss(classifier: ZeroShotClassifier) -> float:
+        return float(F.nll_loss(classifier.scores(embeddings).log(), labels))
+
+    def right(classifier: ZeroShotClassifier) -> float:
+        return float((classifier.scores(embeddings).argmax(1) == labels).float().mean())
+
+    assert heads.fit("text", text, embeddings, labels) is text
+    assert right(fitted) >= right(text)
+    assert loss(fitted) < loss(text)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    again = heads.fit(kind, text, embeddings[order], labels[order])
+    torch.testing.assert_close(again.scores(embeddings), fitted.scores(embeddings), rtol=1e-2, atol=1e-3)
+
+
+def test_a_class_without_seeds_keeps_its_text() -> None:
+    """Class means of a class that has none would be nothing at all."""
+    embeddings, labels, text = clusters(0.2)
+    some = labels < 3
+    fitted = heads.fit("seeds", text, embeddings[some], labels[some])
+    torch.testing.assert_close(fitted.weights[3], text.weights[3])
+    means = F.normalize(torch.stack([F.normalize(embeddings[labels == c], dim=-1).mean(0) for c in range(3)]), dim=-1)
+    torch.testing.assert_close(fitted.weights[:3], means)
+
+
+def test_calibration_leaves_each_seed_out() -> None:
+    """With one seed a class and no texts, a seed says nothing of itself: the flattest scale is the best."""
+    embeddings = torch.eye(6)[:4]
+    text = ZeroShotClassifier(F.normalize(torch.ones(4, 6), dim=-1), 10.0)
+    assert heads.fit("seeds", text, embeddings, torch.arange(4)).logit_scale == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["seeds", "linear"])
+def test_expansion_with_a_classifier_of_the_seeds(kind: str, seed_folder: Path, tmp_path: Path) -> None:
+    """Workers and order do not matter, and another seed changes the recipe."""
+    options = {"ratio": 1, "prior": "linear", "classifier": kind}
+    one = gif_datasets.expand(str(seed_folder), tmp_path / "one", cache_dir=tmp_path / "c1", **options)
+    two = gif_datasets.expand(str(seed_folder), tmp_path / "two", cache_dir=tmp_path / "c2", workers=2, **options)
+    assert one.synthetic == two.synthetic == 12
+    manifests = [(tmp_path / name / "manifest.json").read_bytes() for name in ("one", "two")]
+    assert manifests[0] == manifests[1]
+    assert json.loads(manifests[0])["plan"]["recipe"]["population"]
+
+
+def test_presets_set_the_open_choices() -> None:
+    """`official` is one sign step of 0.1; what is given beside a preset wins; an unknown one is named."""
+    official = ExpansionConfig.build({"preset": "official", "method": "gif-sd"})
+    assert official.steps == 1
+    assert official.step_size * official.epsilon == pytest.approx(0.1)
+    assert (official.projection, official.diversity_order, official.logit_scale) == ("end", "official", 100.0)
+    paper = ExpansionConfig.build({"preset": "paper", "epsilon": 0.2})
+    assert (paper.projection, paper.epsilon, paper.check) == ("literal", 0.2, "none")
+    with pytest.raises(ConfigError, match=r"papr.*paper"):
+        ExpansionConfig.build({"preset": "papr"})
+    assert set(PRESETS) == {"paper", "official"}
+    assert "select:gif-mae" in METHODS
+
+
+class NoisyPrior(LinearPrior):
+    """A linear prior whose copies start from different places, as Stable Diffusion's do."""
+
+    key = "noisy-1"
+    latent_is_embedding = False
+
+    def start(self, images, latents, names, keys, config):  # type: ignore[no-untyped-def]
+        shift = [
+            torch.stack([torch.randn(192, generator=generator_for(0, key, name, k)) for k in range(config.ratio)])
+            for key, name in zip(keys, names, strict=True)
+        ]
+        return latents[:, None] + torch.stack(shift)
+
+
+def test_copies_may_start_from_places_of_their_own(seed_folder: Path) -> None:
+    """The ball is around each copy's own start, not around the seed."""
+    expanded = ExpandedDataset(str(seed_folder), ratio=2, prior=NoisyPrior(), epsilon=0.05, steps=2)
+    maker, _ = expanded.imaginer._maker()
+    seeds = list(expanded.plan.seeds[:2])
+    found = maker.guide(seeds, 0)
+    for seed in seeds:
+        picture = expanded.source.sample(seed.index)[0]
+        prior = maker.prior
+        start = prior.start(
+            [picture], prior.encode([picture]), [expanded.classes[seed.label]], [seed.key], expanded.config
+        )
+        moved = (found[seed.key, seed.label].latents - start).abs().max()
+        assert 0 < moved <= 0.05 + 1e-5
+
+
+def own_prior(folder: Path, family: str, build: Callable[[Path], None]) -> str:
+    """A prior's folder with the embedded CLIP and a decoder of its own."""
+    folder.mkdir()
+    shutil.copytree(embedded_folder() / "clip", folder / "clip")
+    build(folder / "decoder")
+    card = {"format": 2, "name": "tiny", "clip": "clip", "decoders": {family: "decoder"}, "image_size": 32}
+    (folder / "prior.json").write_text(json.dumps(card))
+    return str(folder)
+
+
+def tiny_mae(folder: Path) -> None:
+    from gif_datasets.priors import mae
+
+    torch.manual_seed(0)
+    config = mae.MaeConfig(32, 8, 24, 1, 2, 16, 1, 2)
+    mae.save(mae.MaskedAutoencoder(config), folder)
+
+
+def tiny_sd(folder: Path) -> None:
+    from diffusers import (
+        AutoencoderKL,
+        DPMSolverMultistepScheduler,
+        StableDiffusionImg2ImgPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=2,
+        norm_num_groups=4,
+        cross_attention_dim=384,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        sample_size=32,
+    )
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(embedded_folder() / "clip", model_max_length=8)
+    StableDiffusionImg2ImgPipeline(
+        vae=vae,
+        text_encoder=None,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DPMSolverMultistepScheduler(steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
+BUILDERS = {"mae": tiny_mae, "sd": tiny_sd}
+
+
+@pytest.mark.parametrize("family", ["mae", "sd"])
+def test_priors_scored_through_their_decoder(family: str, seed_folder: Path, tmp_path: Path) -> None:
+    """Guided and unguided, through the loader of real checkpoints: deterministic, in any order, and guidance climbs."""
+    prior = own_prior(tmp_path / "prior", family, BUILDERS[family])
+    options = {
+        "ratio": 2,
+        "prior": prior,
+        "decode_steps": 4,
+        "encode_batch": 2,
+        "decode_batch": 4,
+        "logit_scale": 100.0,
+    }
+    guided = ExpandedDataset(str(seed_folder), method=f"gif-{family}", steps=2, step_size=0.02, **options)
+    records = [guided.provenance(12 + i) for i in range(4)]
+    before = np.mean([r.consistency_before + r.entropy_before + r.diversity_before for r in records])
+    after = np.mean([r.consistency_after + r.entropy_after + r.diversity_after for r in records])
+    assert after > before
+    again = ExpandedDataset(
+        str(seed_folder), method=f"gif-{family}", steps=2, step_size=0.02, cache_dir=tmp_path / "other", **options
+    )
+    assert [again.provenance(12 + i) for i in (3, 0, 2, 1)] == [records[i] for i in (3, 0, 2, 1)]
+    plain = ExpandedDataset(str(seed_folder), method=family, **options)
+    images = [np.asarray(plain[12 + i][0]) for i in range(2)]
+    assert not np.array_equal(*images)
+    assert plain.provenance(12).consistency_before == plain.provenance(12).consistency_after
+
+
+def test_the_part_size_bounds_memory_and_changes_rounding_only(seed_folder: Path, tmp_path: Path) -> None:
+    """Scoring three copies at a time gives the latents of scoring all at once, but for signs of vanishing slopes."""
+    prior = own_prior(tmp_path / "prior", "mae", tiny_mae)
+    latents = []
+    for score_batch in (3, 20):
+        expanded = ExpandedDataset(
+            str(seed_folder), ratio=2, method="gif-mae", prior=prior, steps=2, score_batch=score_batch, encode_batch=4
+        )
+        maker, _ = expanded.imaginer._maker()
+        latents.append(torch.cat([found.latents for found in maker.guide(expanded.plan.seeds[:4], 0).values()]))
+    assert ((latents[0] - latents[1]).abs() < 1e-4).float().mean() > 0.97
+
+
+def test_methods_and_families_must_fit(seed_folder: Path, tmp_path: Path) -> None:
+    """A prior without the method's decoder is refused; an augmentation fits any prior."""
+    with pytest.raises(ConfigError, match="family 'mae'"):
+        ExpandedDataset(str(seed_folder), method="gif-mae", prior="linear")
+    assert len(ExpandedDataset(str(seed_folder), method="select:gridmask", prior="linear")) == 12 * 6
+
+
+def test_replacing_an_option_keeps_the_method_s_other_defaults() -> None:
+    """Defaults of a method fill what is not given, and nothing else."""
+    config = ExpansionConfig(method="select:unclip", redraws=3)
+    assert (config.check, config.redraws, config.epsilon) == ("selective", 3, 0.0)
+    assert dataclasses.replace(config, redraws=4).check == "selective"
