@@ -112,7 +112,7 @@ def guide(
     classifier: ZeroShotClassifier,
     config: ExpansionConfig,
     *,
-    embed: Embed = lambda latents: latents,
+    embed: Embed | None = None,
     seed_scores: Tensor | None = None,
     channel_axis: int = 0,
     centre: Tensor | None = None,
@@ -128,8 +128,8 @@ def guide(
         keys: Their content keys; the noise depends on nothing else but ``config.rng_seed``.
         classifier: Gives class probabilities of embeddings.
         config: Every option from ``epsilon`` to ``score_batch``.
-        embed: CLIP embeddings of latents; the default is the identity, for priors whose latent is the embedding.
-            Called on ``config.score_batch`` latents at a time, so what is kept for the gradient is bounded.
+        embed: CLIP embeddings of latents, called on ``config.score_batch`` of them at a time, so that what is kept for
+            the gradient is bounded; None where the latent is the embedding.
         seed_scores: Class probabilities of the seeds' own pictures, ``(B, C)``; None: those of their latents.
         channel_axis: Which axis of one latent counts its channels.
         centre: Where the copies start and the middle of their balls, ``(B, K, *axes)`` or ``(B, 1, *axes)``; None: the
@@ -149,7 +149,7 @@ def guide(
     assert kind is not None
     if seed_scores is None:
         with torch.no_grad():
-            seed_scores = classifier.scores(embed(latent))
+            seed_scores = classifier.scores(embed(latent) if embed else latent)
     centre = latent[:, None] if centre is None else centre
     held = seed_scores.argmax(-1) if config.held_class == "prediction" else labels
     shape = noise_shape(latent.shape[1:], kind, channel_axis)
@@ -173,7 +173,7 @@ class _Objective:
     """
 
     classifier: ZeroShotClassifier
-    embed: Embed
+    embed: Embed | None
     held: Tensor
     config: ExpansionConfig
 
@@ -191,16 +191,15 @@ class _Objective:
 
     def gradient(self, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient at ``perturbed``, and the :meth:`slack` there."""
-        size, copies = self.config.score_batch, perturbed.shape[1]
+        copies = perturbed.shape[1]
         spread = self._diversity_gradient(perturbed).flatten(0, 1)
         held = self.held.repeat_interleave(copies)
         gradients, slacks = [], []
-        for rows, pull, classes in zip(
-            torch.split(perturbed.flatten(0, 1), size), torch.split(spread, size), torch.split(held, size), strict=True
-        ):
+        parts = (self._parts(rows) for rows in (perturbed.flatten(0, 1), spread, held))
+        for rows, pull, classes in zip(*parts, strict=True):
             with torch.enable_grad():
                 rows = rows.clone().requires_grad_()
-                embedding = self.embed(rows)
+                embedding = self.embed(rows) if self.embed else rows
                 scores = self.classifier.scores(embedding)
                 terms = (
                     criteria.prediction_consistency(scores[:, None], classes).squeeze(1),
@@ -220,8 +219,13 @@ class _Objective:
         return self._slack(scores, self.held.repeat_interleave(perturbed.shape[1])).reshape(perturbed.shape[:2])
 
     def _embeddings(self, perturbed: Tensor) -> Tensor:
-        parts = [self.embed(part) for part in torch.split(perturbed.flatten(0, 1), self.config.score_batch)]
+        if self.embed is None:
+            return perturbed
+        parts = [self.embed(part) for part in self._parts(perturbed.flatten(0, 1))]
         return torch.cat(parts).reshape(*perturbed.shape[:2], -1)
+
+    def _parts(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(rows, self.config.score_batch if self.embed else len(rows))
 
     def _diversity_space(self, latents: Tensor, embeddings: Tensor) -> Tensor:
         return latents if self.config.diversity_space == "latent" else F.normalize(embeddings, dim=-1)

@@ -128,7 +128,7 @@ class GuidedMaker:
             keys,
             self.classifier,
             config,
-            embed=prior.embed,
+            embed=None if prior.latent_is_embedding else prior.embed,
             seed_scores=self.classifier.scores(embeddings),
             channel_axis=prior.channel_axis,
             centre=prior.start(shown, latents, names, keys, config),

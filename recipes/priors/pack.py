@@ -1,6 +1,9 @@
 """Pack what the recipes made into the package: half precision, one prior folder with its card, and the demo pictures.
 
-python recipes/priors/pack.py --cifar10 A/package --clip runs/clip --unclip runs/unclip
+    python recipes/priors/pack.py --cifar10 A/package --clip runs/clip --movq runs/movq --unclip runs/unclip \
+        --mae runs/mae --sd runs/sd --measures runs/measures.json
+
+Decoders are stored as bfloat16: they were trained under it, and a wheel compresses it better than float16.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ import shutil
 from pathlib import Path
 
 import cifar10
-from diffusers import KandinskyV22Pipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -35,7 +37,7 @@ The rule that chose them is in `recipes/priors/cifar10.py`. No prior in this pac
 """
 
 
-PRIOR_CARD = """# embedded: the prior that ships in the package
+PRIOR_CARD = """# embedded: the priors that ship in the package
 
 For trying things out, for tests, and for evidence on CIFAR-10-like pictures. Not for real work.
 
@@ -43,19 +45,21 @@ For trying things out, for tests, and for evidence on CIFAR-10-like pictures. No
 |---|---|
 | image tower | timm `tf_efficientnet_lite0` (Apache-2.0), 224 pixels; latent 1,280 wide, centred, norm about 10 |
 | text tower | all-MiniLM-L6-v2 (Apache-2.0), projected up to 1,280 by ridge regression on ImageNet's names |
-| decoder | diffusers `KandinskyV22Pipeline`: `VQModel` (32 x 32 to 8 x 8 x 16), U-Net of 19M parameters |
-| sampler | DPM-Solver++, 10 steps, classifier-free guidance 2 |
-| decoder's data | CIFAR-10's training set without the 1,000 reserved seeds; never the test set |
-| storage | safetensors; half precision, the text tower bfloat16 |
+| `unclip` | diffusers `KandinskyV22Pipeline`: `VQModel` (32 x 32 to 8 x 8 x 16), U-Net of 19M, DPM-Solver++ |
+| `mae` | masked autoencoder of timm blocks, 4 x 4 patches, encoder 160 wide and 6 deep, decoder 128 and 4 |
+| `sd` | diffusers `StableDiffusionImg2ImgPipeline`: the same autoencoder, a U-Net of 5M, MiniLM read token by token |
+| data of the decoders | CIFAR-10's training set without the 1,000 reserved seeds; never the test set |
+| storage | safetensors in half precision |
 
-It is not CLIP: the image tower knows ImageNet's 1,000 classes and little else, so it says little of medical or
+The CLIP is none: its image tower knows ImageNet's 1,000 classes and little else, so it says little of medical or
 industrial pictures.
 
 | measure | value |
 |---|---|
 {table}
 
-Made by `recipes/priors` (build_clip, train_movq, train_unclip, pack), measured by `recipes/priors/measure.py`.
+Made by `recipes/priors` (build_clip, train_movq, train_unclip, train_mae, train_sd, pack), measured by
+`recipes/priors/measure.py`; the judge is `recipes/priors/judge.py`.
 """
 
 
@@ -70,16 +74,24 @@ def pack_demo(data: cifar10.Cifar10, folder: Path) -> None:
     (folder / "README.md").write_text(DEMO_CARD)
 
 
-def pack_unclip(pipeline_folder: Path, folder: Path) -> None:
-    """Store the pipeline in half precision."""
+def pack_decoder(trained: Path, folder: Path) -> None:
+    """Store a decoder's folder in half precision, without the paths it was trained under."""
     shutil.rmtree(folder, ignore_errors=True)
-    KandinskyV22Pipeline.from_pretrained(str(pipeline_folder)).save_pretrained(folder)
+    shutil.copytree(trained, folder)
     for path in folder.rglob("*.safetensors"):
-        save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+        tensors = {name: tensor.bfloat16().contiguous() for name, tensor in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
     for path in folder.rglob("*.json"):
         config = json.loads(path.read_text())
-        config.pop("_name_or_path", None)  # the path it was trained under
+        config.pop("_name_or_path", None)
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def training_rows(name: str, folder: Path) -> dict[str, str]:
+    """What a run's state file tells."""
+    state = json.loads((folder / "state.json").read_text())
+    hours = f"{state['seconds'] / 3600:.1f} h on two CPU cores"
+    return {f"{name}: trained on": f"{state['images']:,} pictures (repeats counted), {hours}"}
 
 
 def main() -> None:
@@ -88,6 +100,8 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, required=True, help="output of build_clip.py")
     parser.add_argument("--movq", type=Path, required=True, help="output of train_movq.py")
     parser.add_argument("--unclip", type=Path, required=True, help="output of train_unclip.py")
+    parser.add_argument("--mae", type=Path, required=True, help="output of train_mae.py")
+    parser.add_argument("--sd", type=Path, required=True, help="output of train_sd.py")
     parser.add_argument("--measures", type=Path, help="output of measure.py, for the card")
     args = parser.parse_args()
 
@@ -96,26 +110,28 @@ def main() -> None:
     (embedded / "clip").mkdir(parents=True, exist_ok=True)
     for name in CLIP_FILES:
         shutil.copyfile(args.clip / "clip" / name, embedded / "clip" / name)
-    pack_unclip(args.unclip / "pipeline", embedded / "unclip")
+    pack_decoder(args.unclip / "pipeline", embedded / "unclip")
+    pack_decoder(args.mae / "mae", embedded / "mae")
+    pack_decoder(args.sd / "pipeline", embedded / "sd")
     prior = {
-        "format": 1,
+        "format": 2,
         "name": "embedded",
-        "family": "unclip",
         "clip": "clip",
-        "decoder": "unclip",
+        "decoders": {"unclip": "unclip", "mae": "mae", "sd": "sd"},
         "image_size": 32,
-        "summary": "small unCLIP prior that ships in the package: EfficientNet-Lite0 + MiniLM, 32 x 32 decoder",
+        "summary": "small priors that ship in the package: EfficientNet-Lite0 + MiniLM, 32 x 32 decoders",
         "license": "Apache-2.0 (weights trained on CIFAR-10, which has no formal licence)",
         "training_data": "CIFAR-10 training set without CIFAR10-S (recipes/priors/cifar10.py)",
     }
     (embedded / "prior.json").write_text(json.dumps(prior, indent=1) + "\n")
-    state = json.loads((args.unclip / "state.json").read_text())
     clip = json.loads((args.clip / "measures.json").read_text())
     measured = json.loads(args.measures.read_text()) if args.measures else {}
     rows = {
         "logit scale, calibrated on training labels": clip["logit_scale"],
-        "decoder: training images seen": f"{state['images']:,}",
-        "decoder: training hours on two CPU cores": round(state["seconds"] / 3600, 2),
+        **training_rows("autoencoder", args.movq),
+        **training_rows("unCLIP decoder", args.unclip),
+        **training_rows("masked autoencoder", args.mae),
+        **training_rows("Stable-Diffusion-shaped prior", args.sd),
         **measured,
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
