@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from gif_datasets import augment
 from gif_datasets.config import SELECT
+from gif_datasets.errors import PriorError
 from gif_datasets.guidance import Guided, guide
 from gif_datasets.recipe import Recipe
 from gif_datasets.rng import generator_for
@@ -84,11 +87,15 @@ class GuidedMaker:
         perturbation = 0 if self.prior.decodes_noise else attempt
         guided = self.guide([seed for seed, _ in rows], perturbation)
         found = [guided[seed.key, seed.label] for seed, _ in rows]
-        latents = torch.stack([one.latents[0, copy - 1] for one, (_, copy) in zip(found, rows, strict=True)])
+        latents = [one.latents[0, copy - 1] for one, (_, copy) in zip(found, rows, strict=True)]
         stream = _stream("decode", attempt)
-        generators = [generator_for(config.rng_seed, seed.key, stream, copy) for seed, copy in rows]
-        size = config.decode_batch
-        pixels = self.prior.decode(_pad(latents, size), padded(generators, size), config)[: len(rows)]
+
+        def decode(block: Sequence[tuple[Row, Tensor]]) -> Tensor:
+            generators = [generator_for(config.rng_seed, seed.key, stream, copy) for (seed, copy), _ in block]
+            return self.prior.decode(torch.stack([latent for _, latent in block]), generators, config)
+
+        whole = padded(list(zip(rows, latents, strict=True)), config.decode_batch)
+        pixels = in_memory(decode, whole)[: len(rows)]
         arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return [
             Candidate(PillowImage.fromarray(np.ascontiguousarray(array)), _copy_fields(one, copy - 1))
@@ -179,8 +186,35 @@ def padded(items: Sequence[Any], size: int) -> list[Any]:
     return [*items, *[items[-1]] * (size - len(items))]
 
 
-def _pad(rows: Tensor, size: int) -> Tensor:
-    return torch.cat([rows, rows[-1:].expand(size - len(rows), *rows.shape[1:])])
+def in_memory(run: Callable[[Sequence[Any]], Tensor], rows: Sequence[Any]) -> Tensor:
+    """``run(rows)``, in halves where that needs more memory than there is.
+
+    A smaller block draws the same and rounds otherwise, so the first time is told.
+
+    Raises:
+        PriorError: If one row alone does not fit.
+    """
+    try:
+        return run(rows)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        if len(rows) == 1:
+            raise PriorError(
+                "out of memory even for one picture at a time; use a smaller prior, or --device cpu"
+            ) from error
+    _tell_halving(len(rows))
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(rows) // 2
+    return torch.cat([in_memory(run, rows[:half]), in_memory(run, rows[half:])])
+
+
+@functools.cache
+def _tell_halving(size: int) -> None:
+    warnings.warn(
+        f"{size} pictures at once need more memory than there is; going on in halves, which changes rounding."
+        f" Set decode_batch below {size} for the same bytes everywhere",
+        stacklevel=4,
+    )
 
 
 def _stream(name: str, attempt: int) -> str:

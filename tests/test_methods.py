@@ -17,7 +17,7 @@ from torch.nn import functional as F
 import gif_datasets
 from gif_datasets import ExpandedDataset, ExpansionConfig, augment, criteria, filters, heads
 from gif_datasets.config import METHODS, PRESETS
-from gif_datasets.errors import ConfigError
+from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.priors import embedded_folder
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.rng import generator_for
@@ -231,6 +231,12 @@ def test_presets_set_the_open_choices() -> None:
     assert "select:gif-mae" in METHODS
 
 
+class LinearPrior2(LinearPrior):
+    """A linear prior as an object of the user's own."""
+
+    key = "linear-2"
+
+
 class NoisyPrior(LinearPrior):
     """A linear prior whose copies start from different places, as Stable Diffusion's do."""
 
@@ -362,6 +368,32 @@ def test_the_part_size_bounds_memory_and_changes_rounding_only(seed_folder: Path
         maker, _ = expanded.imaginer._maker()
         latents.append(torch.cat([found.latents for found in maker.guide(expanded.plan.seeds[:4], 0).values()]))
     assert ((latents[0] - latents[1]).abs() < 1e-4).float().mean() > 0.97
+
+
+class HungryPrior(LinearPrior):
+    """Runs out of memory above three pictures, after having drawn from the generators."""
+
+    key = "hungry-1"
+    limit = 3
+
+    def decode(self, latents, generators, config):  # type: ignore[no-untyped-def]
+        pixels = super().decode(latents, generators, config)
+        if len(latents) > self.limit:
+            raise torch.OutOfMemoryError
+        return pixels
+
+
+def test_a_block_too_large_for_memory_is_made_in_halves(seed_folder: Path, tmp_path: Path) -> None:
+    """The pictures are those of a run with enough memory; where not even one fits, that is said."""
+    options = {"ratio": 2, "method": "unclip", "decode_batch": 8}
+    plain = ExpandedDataset(str(seed_folder), prior=LinearPrior2(), cache_dir=tmp_path / "a", **options)
+    with pytest.warns(UserWarning, match="8 pictures at once"):
+        hungry = ExpandedDataset(str(seed_folder), prior=HungryPrior(), cache_dir=tmp_path / "b", **options)[13][0]
+    assert np.array_equal(np.asarray(plain[13][0]), np.asarray(hungry))
+    starved = HungryPrior()
+    starved.limit = 0
+    with pytest.raises(PriorError, match="even for one"), pytest.warns(UserWarning, match="at once"):
+        ExpandedDataset(str(seed_folder), prior=starved, cache_dir=tmp_path / "c", **{**options, "decode_batch": 6})[13]
 
 
 def test_methods_and_families_must_fit(seed_folder: Path, tmp_path: Path) -> None:
