@@ -79,7 +79,7 @@ _BASE_METHODS = (
     Method("cutmix", AUGMENT, "a box of another seed in each copy, at most half of its area, no prior", {}),
 )
 _SELECTIVE = {"check": "selective", "redraws": 20}
-_FALLBACK = {"epsilon": 0.0, "steps": 0, "noise": "element", "guidance_scale": 2.0, "check": "none", "redraws": 4}
+_FALLBACK = {"epsilon": 0.0, "steps": 0, "noise": "element", "guidance_scale": 3.0, "check": "none", "redraws": 4}
 METHODS = {method.name: method for method in _BASE_METHODS} | {
     SELECT + method.name: Method(
         SELECT + method.name,

@@ -63,3 +63,30 @@ def diversity(perturbed: Tensor, order: str = "paper") -> Tensor:
     first, second = (log_p, log_mean) if order == "paper" else (log_mean, log_p)
     total: Tensor = (first.exp() * (first - second)).sum(-1)
     return total
+
+
+def diversity_gradient(perturbed: Tensor, order: str = "paper") -> Tensor:
+    """Gradient of ``diversity(perturbed, order).sum()`` with respect to ``perturbed``, in closed form.
+
+    Automatic differentiation gives the same in three times the passes over the latents.
+
+    Args:
+        perturbed: ``(B, K, *axes)``.
+        order: As in :func:`diversity`.
+
+    Returns:
+        Of the shape of ``perturbed``.
+    """
+    flat = perturbed.flatten(2)
+    log_p = flat.log_softmax(-1)
+    log_mean = flat.mean(1, keepdim=True).log_softmax(-1)
+    p, mean = log_p.exp(), log_mean.exp()
+    if order == "paper":
+        ratio = log_p - log_mean
+        own = p * (ratio - (p * ratio).sum(-1, keepdim=True))
+        through_mean = mean - p.mean(1, keepdim=True)
+    else:
+        own = p - mean
+        ratio = (log_mean - log_p).mean(1, keepdim=True)
+        through_mean = mean * (ratio - (mean * ratio).sum(-1, keepdim=True))
+    return (own + through_mean).reshape(perturbed.shape)

@@ -197,20 +197,40 @@ class _Objective:
         gradients, slacks = [], []
         parts = (self._parts(rows) for rows in (perturbed.flatten(0, 1), spread, held))
         for rows, pull, classes in zip(*parts, strict=True):
-            with torch.enable_grad():
-                rows = rows.clone().requires_grad_()
-                embedding = self.embed(rows) if self.embed else rows
-                scores = self.classifier.scores(embedding)
-                terms = (
-                    criteria.prediction_consistency(scores[:, None], classes).squeeze(1),
-                    criteria.entropy(scores),
-                    # linear, with diversity's own gradient: the copies of a seed may lie in different parts
-                    (self._diversity_space(rows, embedding) * pull).flatten(1).sum(1),
-                )
-                slack = self._slack(scores.detach(), classes)
-                gradients.append(self._combine(rows, terms, slack))
+            gradient, slack = self._part_gradient(rows, pull, classes)
+            gradients.append(gradient)
             slacks.append(slack)
         return torch.cat(gradients).reshape(perturbed.shape), torch.cat(slacks).reshape(-1, copies)
+
+    @torch.enable_grad()
+    def _part_gradient(self, rows: Tensor, pull: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient and slack of some copies; ``pull`` is diversity's gradient where diversity is taken."""
+        rows = rows.detach().requires_grad_()
+        embedding = self.embed(rows) if self.embed else rows
+        scores = self.classifier.scores(embedding)
+        slack = self._slack(scores.detach(), classes)
+        weights = self._weights(slack)
+        own = criteria.prediction_consistency(scores[:, None], classes).squeeze(1), criteria.entropy(scores)
+        embedded = self.config.diversity_space == "embedding"
+        if self.config.balance == "sum":
+            value = (weights[:, :2] * torch.stack(own, 1)).sum()
+            pull = pull * weights[:, 2].reshape(-1, *[1] * (pull.dim() - 1))
+            if embedded:
+                return torch.autograd.grad(value + (F.normalize(embedding, dim=-1) * pull).sum(), rows)[0], slack
+            return torch.autograd.grad(value, rows)[0] + pull, slack
+        gradients = [torch.autograd.grad(term.sum(), rows, retain_graph=True)[0] for term in own]
+        if embedded:
+            pull = torch.autograd.grad((F.normalize(embedding, dim=-1) * pull).sum(), rows)[0]
+        directions = [F.normalize(gradient.flatten(1), dim=1) for gradient in (*gradients, pull)]
+        total = torch.stack([weight[:, None] * d for weight, d in zip(weights.T, directions, strict=True)]).sum(0)
+        return total.reshape(rows.shape), slack
+
+    def _weights(self, slack: Tensor) -> Tensor:
+        """Weights of the three criteria for each copy: consistency alone where the constraint is violated."""
+        c = self.config
+        weights = slack.new_tensor([c.consistency_weight, c.entropy_weight, c.diversity_weight]).repeat(len(slack), 1)
+        weights[slack < 0] = slack.new_tensor([1.0, 0.0, 0.0])
+        return weights
 
     @torch.no_grad()
     def slack(self, perturbed: Tensor) -> Tensor:
@@ -230,13 +250,11 @@ class _Objective:
     def _diversity_space(self, latents: Tensor, embeddings: Tensor) -> Tensor:
         return latents if self.config.diversity_space == "latent" else F.normalize(embeddings, dim=-1)
 
+    @torch.no_grad()
     def _diversity_gradient(self, perturbed: Tensor) -> Tensor:
-        with torch.no_grad():
-            embeddings = self._embeddings(perturbed) if self.config.diversity_space == "embedding" else perturbed
-            space = self._diversity_space(perturbed, embeddings)
-        with torch.enable_grad():
-            space = space.clone().requires_grad_()
-            return torch.autograd.grad(criteria.diversity(space, self.config.diversity_order).sum(), space)[0]
+        embeddings = self._embeddings(perturbed) if self.config.diversity_space == "embedding" else perturbed
+        space = self._diversity_space(perturbed, embeddings)
+        return criteria.diversity_gradient(space, self.config.diversity_order)
 
     def _slack(self, scores: Tensor, classes: Tensor) -> Tensor:
         """Consistency minus what the constraint asks for; at least 0 where it holds."""
@@ -246,19 +264,6 @@ class _Objective:
             rival = scores.scatter(1, classes[:, None], -1.0).amax(1)
             slack = torch.minimum(slack, own - rival)
         return slack
-
-    def _combine(self, rows: Tensor, terms: tuple[Tensor, Tensor, Tensor], slack: Tensor) -> Tensor:
-        """Gradient of the weighted terms with respect to ``rows``; each scaled to unit length first where asked."""
-        c = self.config
-        weights = rows.new_tensor([c.consistency_weight, c.entropy_weight, c.diversity_weight]).repeat(len(rows), 1)
-        weights[slack < 0] = rows.new_tensor([1.0, 0.0, 0.0])
-        if c.balance == "sum":
-            return torch.autograd.grad((weights * torch.stack(terms, 1)).sum(), rows)[0]
-        total = torch.zeros_like(rows)
-        for weight, term in zip(weights.T, terms, strict=True):
-            gradient = torch.autograd.grad(term.sum(), rows, retain_graph=True)[0]
-            total += F.normalize(gradient.flatten(1), dim=1).mul(weight[:, None]).reshape(rows.shape)
-        return total
 
 
 def _optimise(objective: _Objective, centre: Tensor, noise: Tensor, bias: Tensor, config: ExpansionConfig) -> Tensor:

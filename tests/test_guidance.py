@@ -263,6 +263,15 @@ def test_criteria_agree_with_torch_distributions() -> None:
     torch.testing.assert_close(criteria.diversity(copies, "official"), torch.distributions.kl_divergence(q, p))
 
 
+@pytest.mark.parametrize("order", ["paper", "official"])
+@pytest.mark.parametrize("copies", [1, 2, 5])
+def test_gradient_of_diversity_is_autograd_s(order: str, copies: int) -> None:
+    """The closed form is what automatic differentiation gives."""
+    f = torch.randn(3, copies, 4, 6, generator=torch.Generator().manual_seed(9), dtype=torch.float64).requires_grad_()
+    expected = torch.autograd.grad(criteria.diversity(f, order).sum(), f)[0]
+    torch.testing.assert_close(criteria.diversity_gradient(f.detach(), order), expected, rtol=1e-9, atol=1e-12)
+
+
 def test_equal_copies_have_no_diversity() -> None:
     """Diversity is 0 for equal copies, so also for a single one."""
     one = torch.randn(2, 1, 9, generator=torch.Generator().manual_seed(8))

@@ -137,7 +137,7 @@ def main() -> None:
         prompt = torch.randint(0, len(TEMPLATES), (n,)) * len(cifar10.CLASSES) + labels[index]
         prompt = torch.where(torch.rand(n) < train_unclip.DROP_CONDITION, len(prompts) - 1, prompt)
         x0 = targets[torch.randint(0, 2, (n,)), index].float()
-        return train_unclip.denoising_loss(unet, x0, alphas, tokens[prompt], None)
+        return train_unclip.denoising_loss(unet, x0, alphas, tokens[prompt], None)[0]
 
     def checkpoint() -> None:
         run.save()

@@ -25,9 +25,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from gif_datasets.zeroshot import Clip
+
 DROP_CONDITION = 0.1
 CONDITION_NOISE = 0.1  # largest standard deviation added to a latent, the radius of the paper's ball
 MIN_SNR = 5.0
+FEATURE_SIZE = 96  # pixels
+FEATURE_IMAGES = 32  # of a batch
+FEATURE_LAST_STEP = 600  # of 1,000
 SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 
 
@@ -83,8 +88,12 @@ def denoising_loss(
     alphas: Tensor,
     tokens: Tensor | None,
     added: dict[str, Tensor] | None,
-) -> Tensor:
-    """Min-SNR weighted v-prediction loss (Salimans and Ho 2022; Hang et al. 2023) of clean latents ``x0``."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Min-SNR weighted v-prediction loss (Salimans and Ho 2022; Hang et al. 2023) of clean latents ``x0``.
+
+    Returns:
+        The loss, the prediction of ``x0`` and the time steps, ``(N,)``.
+    """
     t = torch.randint(0, 1000, (len(x0),))
     a, s = alphas[t].sqrt()[:, None, None, None], (1 - alphas[t]).sqrt()[:, None, None, None]
     noise = torch.randn_like(x0)
@@ -92,8 +101,49 @@ def denoising_loss(
     snr = alphas[t] / (1 - alphas[t])
     with torch.autocast("cpu", torch.bfloat16):
         v = unet(xt, t, tokens, added_cond_kwargs=added, return_dict=False)[0][:, : x0.shape[1]]
-    error = F.mse_loss(v.float(), a * noise - s * x0, reduction="none").mean((1, 2, 3))
-    return (snr.clamp(max=MIN_SNR) / (snr + 1) * error).mean()
+    v = v.float()
+    error = F.mse_loss(v, a * noise - s * x0, reduction="none").mean((1, 2, 3))
+    return (snr.clamp(max=MIN_SNR) / (snr + 1) * error).mean(), a * xt - s * v, t
+
+
+class FeatureLoss:
+    """Cosine distance of a predicted picture's pooled features from its original's, in the embedded CLIP's image tower.
+
+    Taken at a low resolution and on a few predictions of a batch, and only where little noise was added: the
+    prediction of a very noisy latent is a mean of many pictures, and should be one.
+    """
+
+    def __init__(self, clip_folder: Path, movq: VQModel, images: Tensor, cache: Path) -> None:
+        self.trunk = Clip(clip_folder, torch.device("cpu")).model.visual.trunk.to(memory_format=torch.channels_last)
+        self.movq = movq.requires_grad_(False)
+        if not cache.exists():
+            sides = [self._all(images.flip(2) if flip else images) for flip in (False, True)]
+            save_file({"features": torch.stack(sides).contiguous()}, cache)
+        features = load_file(cache)["features"]
+        self.mean = features[0].float().mean(0)
+        self.targets = features
+
+    def __call__(self, predicted: Tensor, t: Tensor, side: Tensor, index: Tensor) -> Tensor:
+        """Mean distance of up to ``FEATURE_IMAGES`` predictions."""
+        rows = torch.nonzero(t < FEATURE_LAST_STEP).squeeze(1)[:FEATURE_IMAGES]
+        with torch.autocast("cpu", torch.bfloat16):
+            pixels = self.movq.decode(predicted[rows], force_not_quantize=True).sample
+            found = self._features(pixels)
+        target = self.targets[side[rows], index[rows]].float() - self.mean
+        return 1 - F.cosine_similarity(found.float() - self.mean, target).mean()
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        x = F.interpolate(pixels.float().clamp(-1, 1), size=(FEATURE_SIZE, FEATURE_SIZE), mode="bilinear")
+        features: Tensor = self.trunk(x.contiguous(memory_format=torch.channels_last))
+        return features
+
+    @torch.no_grad()
+    def _all(self, images: Tensor) -> Tensor:
+        out = []
+        for batch in images.split(100):
+            with torch.autocast("cpu", torch.bfloat16):
+                out.append(self._features(batch.permute(0, 3, 1, 2).float().div(127.5).sub(1)).half())
+        return torch.cat(out)
 
 
 def main() -> None:
@@ -106,6 +156,8 @@ def main() -> None:
     parser.add_argument("--decay-images", type=int, default=0, help="over so many last images the rate falls to zero")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=6e-4)
+    parser.add_argument("--feature-weight", type=float, default=0.0, help="weight of the feature loss; 0: none")
+    parser.add_argument("--clip", type=Path, help="open_clip folder, for the feature loss")
     parser.add_argument("--compile", action="store_true", help="compile the U-Net")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -117,6 +169,10 @@ def main() -> None:
     movq = VQModel.from_pretrained(args.movq).eval()
     targets = cached_latents(movq, data, args.out)
 
+    feature_loss = None
+    if args.feature_weight:
+        images = torch.from_numpy(data.train_images[data.prior_indices])
+        feature_loss = FeatureLoss(args.clip, movq, images, args.out / "features.safetensors")
     shape = train_conditions.shape[1], movq.config.latent_channels
     unet = build(*shape).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
@@ -132,8 +188,10 @@ def main() -> None:
         condition = train_conditions[index]
         condition = condition + torch.rand(n, 1) * CONDITION_NOISE * torch.randn_like(condition)
         condition = condition * (torch.rand(n, 1) >= DROP_CONDITION)
-        x0 = targets[torch.randint(0, 2, (n,)), index].float()
-        return denoising_loss(forward, x0, alphas, None, {"image_embeds": condition})
+        side = torch.randint(0, 2, (n,))
+        x0 = targets[side, index].float()
+        loss, predicted, t = denoising_loss(forward, x0, alphas, None, {"image_embeds": condition})
+        return loss if feature_loss is None else loss + args.feature_weight * feature_loss(predicted, t, side, index)
 
     def checkpoint() -> None:
         run.save()
