@@ -6,8 +6,6 @@ from torch import Tensor
 
 from gif_datasets import criteria
 
-CHECKS = ("none", "label", "prediction", "selective")
-
 
 def accept(check: str, scores: Tensor, seed_scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Judge candidate pictures by their zero-shot scores.

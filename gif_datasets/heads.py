@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from gif_datasets.zeroshot import ZeroShotClassifier
 
-HEADS = ("text", "seeds", "both", "linear")
 SCALES = torch.logspace(0, 2.3, 100)  # 1 to 200: from almost no to more than CLIP's own sharpness
 PENALTY = 1e-4  # of the linear head; times the squared norm of its weights, beside a mean cross-entropy
 

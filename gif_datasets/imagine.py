@@ -18,7 +18,7 @@ from gif_datasets.config import AUGMENT, METHODS
 from gif_datasets.priors import load_prior
 from gif_datasets.recipe import Recipe
 from gif_datasets.sources import Source
-from gif_datasets.types import Provenance, Sample, Seed
+from gif_datasets.types import Provenance, Row, Sample, Seed
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
     from gif_datasets.makers import Candidate, Maker, Scorer
     from gif_datasets.priors.base import Prior
-
-Row = tuple[Seed, int]
-"""A seed sample and the number of one of its copies, from 1."""
 
 
 @dataclass
@@ -110,6 +107,7 @@ class Imaginer:
         config = self.recipe.config
         maker, scorer = self._maker()
         pending, best = list(missing.items()), dict[str, tuple[float, Sample]]()
+        seed_scores = self._seed_scores([seed for seed, _ in missing.values()], scorer)
         attempts = 1 + (config.redraws or 0) if config.check != "none" else 1
         for attempt in range(attempts):
             failed = []
@@ -117,7 +115,7 @@ class Imaginer:
                 block = pending[start : start + config.decode_batch]
                 candidates = maker.draw([row for _, row in block], attempt)
                 self.generated += len(block)
-                judged = self._judge([row for _, row in block], candidates, scorer)
+                judged = self._judge([row for _, row in block], candidates, scorer, seed_scores)
                 for (key, (seed, copy)), candidate, (passed, rank, scores) in zip(
                     block, candidates, judged, strict=True
                 ):
@@ -134,7 +132,11 @@ class Imaginer:
             yield key, sample
 
     def _judge(
-        self, rows: Sequence[Row], candidates: Sequence[Candidate], scorer: Scorer | None
+        self,
+        rows: Sequence[Row],
+        candidates: Sequence[Candidate],
+        scorer: Scorer | None,
+        seed_scores: dict[str, torch.Tensor],
     ) -> list[tuple[bool, float, torch.Tensor | None]]:
         """Whether each candidate passes the check, its rank, and its scores where it was scored."""
         if scorer is None:
@@ -147,10 +149,17 @@ class Imaginer:
         from gif_datasets.filters import accept
 
         seeds = [seed for seed, _ in rows]
-        seed_scores = scorer([self._picture(seed) for seed in seeds])
+        of_seeds = torch.stack([seed_scores[seed.key] for seed in seeds])
         labels = torch.tensor([seed.label for seed in seeds])
-        passed, rank = accept(str(self.recipe.config.check), scores, seed_scores, labels)
+        passed, rank = accept(str(self.recipe.config.check), scores, of_seeds, labels)
         return list(zip(passed.tolist(), rank.tolist(), scores, strict=True))
+
+    def _seed_scores(self, seeds: Sequence[Seed], scorer: Scorer | None) -> dict[str, torch.Tensor]:
+        """Scores of the seeds' own pictures by content key, once for all copies and attempts; none without a check."""
+        if scorer is None or self.recipe.config.check == "none":
+            return {}
+        unique = {seed.key: seed for seed in seeds}
+        return dict(zip(unique, scorer([self._picture(seed) for seed in unique.values()]), strict=True))
 
     def _maker(self) -> tuple[Maker, Scorer | None]:
         """The maker, and the scorer of pictures if any are scored; loads the prior."""

@@ -14,13 +14,13 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from gif_datasets import augment
+from gif_datasets import augment, criteria
 from gif_datasets.config import SELECT
 from gif_datasets.errors import PriorError
 from gif_datasets.guidance import Guided, guide
 from gif_datasets.recipe import Recipe
 from gif_datasets.rng import generator_for
-from gif_datasets.types import Seed
+from gif_datasets.types import Row, Seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from gif_datasets.zeroshot import ZeroShotClassifier
 
 KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access copy by copy
-Row = tuple[Seed, int]
-"""A seed sample and the number of one of its copies, from 1."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +101,12 @@ class GuidedMaker:
         ]
 
     def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
-        """Criteria of the seeds' own pictures."""
-        guided = self.guide(seeds, 0)
-        return [_seed_fields(guided[seed.key, seed.label]) for seed in seeds]
+        """Criteria of the seeds' own pictures; nothing is guided for them."""
+        score = Scorer(self.prior, self.classifier, self.recipe.config.encode_batch)
+        scores = score([self.picture(seed) for seed in seeds])
+        by_label = self.recipe.config.held_class == "label"
+        held = [seed.label if by_label else int(row.argmax()) for seed, row in zip(seeds, scores, strict=True)]
+        return [_seed_fields(row, one) for row, one in zip(scores, held, strict=True)]
 
     def guide(self, seeds: Sequence[Seed], attempt: int) -> dict[tuple[str, int], Guided]:
         """Guide each seed once, by key and label; the last ones asked for stay in memory."""
@@ -225,20 +226,19 @@ def _stream(name: str, attempt: int) -> str:
 _CRITERIA = ("consistency", "entropy", "diversity")
 
 
-def _seed_fields(found: Guided) -> dict[str, Any]:
-    consistency, entropy = _short(found.seed_consistency[0]), _short(found.seed_entropy[0])
-    values = {"consistency": consistency, "entropy": entropy, "diversity": 0.0}
-    criteria = {f"{name}_{when}": values[name] for name in _CRITERIA for when in ("before", "after")}
-    return {"held_class": int(found.held_class[0]), **criteria}
+def _seed_fields(scores: Tensor, held: int) -> dict[str, Any]:
+    values = {"consistency": _short(scores[held]), "entropy": _short(criteria.entropy(scores)), "diversity": 0.0}
+    fields = {f"{name}_{when}": values[name] for name in _CRITERIA for when in ("before", "after")}
+    return {"held_class": held, **fields}
 
 
 def _copy_fields(found: Guided, copy: int) -> dict[str, Any]:
-    criteria = {
+    fields = {
         f"{name}_{when}": _short(getattr(values, name)[0, copy])
         for when, values in (("before", found.before), ("after", found.after))
         for name in _CRITERIA
     }
-    return {"held_class": int(found.held_class[0]), **criteria}
+    return {"held_class": int(found.held_class[0]), **fields}
 
 
 def _unscored(seed: Seed) -> dict[str, Any]:

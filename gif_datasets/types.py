@@ -30,6 +30,10 @@ class Seed:
     origin: str
 
 
+Row = tuple[Seed, int]
+"""A seed sample and the number of one of its copies, from 1."""
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Where one sample of an expanded dataset comes from; its ``KEY.json``.

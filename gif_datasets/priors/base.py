@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.zeroshot import ZeroShotClassifier
+from gif_datasets.zeroshot import Clip, ZeroShotClassifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,3 +70,21 @@ class Prior(Protocol):
     def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
         """The zero-shot classifier of ``class_names`` in the space that :meth:`embed` maps to."""
         ...
+
+
+class ClipPrior(Prior):
+    """A prior that an open_clip model scores; what the kinds of priors in this package share.
+
+    Attributes:
+        clip: The model.
+    """
+
+    clip: Clip
+
+    def embed_images(self, images: Sequence[Image]) -> Tensor:
+        """CLIP embeddings of pictures themselves, not of their reconstructions (Algorithm 2)."""
+        return self.clip.encode_images(images)
+
+    def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
+        """The CLIP's zero-shot classifier of ``class_names``."""
+        return self.clip.classifier(class_names, config.templates, config.logit_scale)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
-from gif_datasets.priors.base import Prior
-from gif_datasets.zeroshot import Clip, ZeroShotClassifier
+from gif_datasets.priors.base import ClipPrior
+from gif_datasets.zeroshot import Clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -162,7 +162,7 @@ def load(folder: Path) -> MaskedAutoencoder:
     return model.float().eval()
 
 
-class MaePrior(Prior):
+class MaePrior(ClipPrior):
     """A masked autoencoder whose pictures are scored by an open_clip model (Algorithm 2).
 
     The latent is the encoder's tokens, ``(1 + L, width)``, nothing hidden; an intermediate picture is decoded to score
@@ -196,14 +196,6 @@ class MaePrior(Prior):
     def embed(self, latents: Tensor) -> Tensor:
         """CLIP embeddings of the decoded pictures."""
         return self.clip.embed_pixels(self.model.decode(latents).clamp(0, 1))
-
-    def embed_images(self, images: Sequence[Image]) -> Tensor:
-        """CLIP embeddings of pictures themselves, not of their reconstructions (Algorithm 2)."""
-        return self.clip.encode_images(images)
-
-    def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
-        """The CLIP's classifier."""
-        return self.clip.classifier(class_names, config.templates, config.logit_scale)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:

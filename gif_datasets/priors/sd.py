@@ -16,16 +16,16 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.priors.base import Prior
+from gif_datasets.priors.base import ClipPrior
 from gif_datasets.priors.diffusers_folder import load_pipeline
 from gif_datasets.rng import generator_for
-from gif_datasets.zeroshot import Clip, ZeroShotClassifier, readable
+from gif_datasets.zeroshot import Clip, readable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class SdPrior(Prior):
+class SdPrior(ClipPrior):
     """A ``StableDiffusionImg2ImgPipeline`` and an open_clip model.
 
     Args:
@@ -97,14 +97,6 @@ class SdPrior(Prior):
     def embed(self, latents: Tensor) -> Tensor:
         """CLIP embeddings of the decoded pictures."""
         return self.clip.embed_pixels(self._decoded(latents))
-
-    def embed_images(self, images: Sequence[Image]) -> Tensor:
-        """CLIP embeddings of pictures."""
-        return self.clip.encode_images(images)
-
-    def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
-        """The CLIP's classifier."""
-        return self.clip.classifier(class_names, config.templates, config.logit_scale)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:

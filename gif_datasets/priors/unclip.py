@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.priors.base import Prior
+from gif_datasets.priors.base import ClipPrior
 from gif_datasets.priors.diffusers_folder import load_pipeline
-from gif_datasets.zeroshot import Clip, ZeroShotClassifier
+from gif_datasets.zeroshot import Clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class UnclipPrior(Prior):
+class UnclipPrior(ClipPrior):
     """An open_clip model and a ``KandinskyV22Pipeline`` that decodes its raw image latents.
 
     Args:
@@ -41,10 +41,6 @@ class UnclipPrior(Prior):
     def encode(self, images: Sequence[Image]) -> Tensor:
         """Raw CLIP image latents, ``(B, D)``."""
         return self.clip.encode_images(images)
-
-    def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
-        """The classifier of the decoder's own CLIP."""
-        return self.clip.classifier(class_names, config.templates, config.logit_scale)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
