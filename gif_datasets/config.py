@@ -234,6 +234,12 @@ class ExpansionConfig:
     jpeg_quality: int = _option(95, "quality when the format is jpg", low=1, high=100)
     originals: bool = _option(True, "put the seed samples themselves into the shards too")
     split: str = _option("train", "name of the split that is written")
+    validation_share: float = _option(
+        0.0,
+        "share of each class's seeds to hold out: never expanded, written as the split validation",
+        low=0.0,
+        high=0.9,
+    )
     samples_per_shard: int | None = _option(
         None, "None: 64 shards, but at least 50 and at most 1,000 samples each", low=1
     )
@@ -264,6 +270,8 @@ class ExpansionConfig:
                 raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", self.split):
             raise ConfigError(f"split must be a letter, then at most 39 letters, digits and _, got {self.split!r}")
+        if self.validation_share and self.split == "validation":
+            raise ConfigError("split must not be 'validation' when validation_share holds out a split of that name")
 
     @property
     def uses_all_seeds(self) -> bool:

@@ -24,7 +24,9 @@ from gif_datasets.recipe import make_recipe
 from gif_datasets.shards import ShardReader
 from gif_datasets.sources import (
     HuggingFaceSource,
+    JoinedSource,
     MapSource,
+    SeedList,
     Source,
     below,
     is_hugging_face,
@@ -32,6 +34,7 @@ from gif_datasets.sources import (
     refuse_bad,
     wrap_source,
 )
+from gif_datasets.splits import without
 from gif_datasets.types import Provenance, Sample, Seed
 
 if TYPE_CHECKING:
@@ -41,7 +44,8 @@ if TYPE_CHECKING:
 class ExpandedDataset(Dataset[Any]):
     """A seed dataset followed by its imagined copies: ``len == n * (1 + ratio)``.
 
-    Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. A
+    Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. With
+    ``validation_share``, n counts the seeds that are not held out; those are in :attr:`validation`. A
     torchvision dataset yields ``(image, label)`` through its own transforms; a Hugging Face dataset yields dicts with
     its own columns, the picture replaced. Copies are imagined when first asked for and kept in the cache.
 
@@ -126,6 +130,11 @@ class ExpandedDataset(Dataset[Any]):
         """The label of every item, without making any."""
         seeds = self.plan.seeds
         return [seed.label for seed in seeds] + [seed.label for seed in seeds for _ in range(self.config.ratio)]
+
+    @cached_property
+    def validation(self) -> HeldOut:
+        """The seeds that ``validation_share`` holds out: items as the wrapped dataset yields them; empty without."""
+        return HeldOut(self)
 
     def __len__(self) -> int:
         return len(self.plan.seeds) * (1 + self.config.ratio)
@@ -218,24 +227,43 @@ class ExpandedDataset(Dataset[Any]):
         return {name: values[0] for name, values in self._format_transform({k: [v] for k, v in row.items()}).items()}
 
 
-def load_expanded(folder: str | Path, transform: Callable[[Any], Any] | None = None) -> LoadedDataset:
+class HeldOut(Dataset[Any]):
+    """The seeds of an :class:`ExpandedDataset` that are held out, in the form of its other items."""
+
+    def __init__(self, expanded: ExpandedDataset) -> None:
+        self._expanded = expanded
+        self.classes = expanded.classes
+        self.targets = [seed.label for seed in expanded.plan.validation]
+
+    def __len__(self) -> int:
+        return len(self._expanded.plan.validation)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._expanded._item(self._expanded.plan.validation[index], None)
+
+
+def load_expanded(
+    folder: str | Path, transform: Callable[[Any], Any] | None = None, split: str | None = None
+) -> LoadedDataset:
     """Open an expanded folder as a map-style dataset of ``(image, label)``.
 
     Args:
         folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote.
         transform: Applied to every picture.
+        split: ``"validation"`` for what was held out; the expanded split by default.
 
     Raises:
-        ShardError: If the folder is not a finished expansion.
+        UsageError: If the folder is no finished expansion, or has no such split.
+        ShardError: If it is damaged.
     """
-    return LoadedDataset(Path(folder), transform)
+    return LoadedDataset(Path(folder), transform, split)
 
 
 class LoadedDataset(Dataset[tuple[Any, int]]):
     """The samples of an expanded folder; see :func:`load_expanded`."""
 
-    def __init__(self, folder: Path, transform: Callable[[Any], Any] | None = None) -> None:
-        self._reader = ShardReader(folder)
+    def __init__(self, folder: Path, transform: Callable[[Any], Any] | None = None, split: str | None = None) -> None:
+        self._reader = ShardReader(folder, split)
         self.transform = transform
 
     @property
@@ -260,6 +288,7 @@ def expand(
     source: Any,
     out: str | Path,
     *,
+    validation: Any = None,
     workers: int = 1,
     limit: int | None = None,
     cache_dir: str | Path | None = None,
@@ -273,8 +302,11 @@ def expand(
     Args:
         source: A source's text, or a dataset object.
         out: Output folder. Run again = resume.
+        validation: Another source, such as the dataset's own validation split: written as it is, as the split
+            ``validation``; a seed that shows the same picture as one of it is left out. Its classes are found in
+            ``source`` by name.
         workers: Worker processes. Above 1 the calling script needs the usual ``if __name__ == "__main__":``.
-        limit: Use this many seeds, spread evenly.
+        limit: Use this many seeds, spread evenly; of ``validation`` too.
         cache_dir: Where imagined samples are kept.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         config: All options as one object, instead of ``options``.
@@ -295,13 +327,24 @@ def expand(
     recipe = make_recipe(settled, opened.classes, device)
     show = progress or _silent
     listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
+    held: tuple[Seed, ...] = ()
+    named = ""
+    if validation is not None:
+        other = wrap_source(validation)
+        joined = JoinedSource(opened, other)
+        found = list_seeds(other, limit, lambda rows: show(rows, "reading validation set"))
+        opened, held, named = joined, joined.validation_seeds(found), other.name
+        kept, same = without(listed.seeds, held)
+        if not kept:
+            raise SourceError(f"every picture of {opened.name} is in the validation set {named} too")
+        listed = SeedList(kept, (*listed.bad, *found.bad, *same))
     refuse_bad(listed, settled.on_bad_image)
 
     def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
         return iter(show(run_local(task, ids, workers), "making shards", len(ids)))
 
     cache = Cache(Path(cache_dir or default_folder()))
-    return run(make_plan(opened.name, listed, recipe), opened, cache, Path(out), engine, listed.bad)
+    return run(make_plan(opened.name, listed, recipe, held, named), opened, cache, Path(out), engine, listed.bad)
 
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]

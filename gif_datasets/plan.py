@@ -18,16 +18,16 @@ from PIL import Image
 
 from gif_datasets import atomic, card, images, preview, shards
 from gif_datasets.cache import Cache
-from gif_datasets.errors import ConfigError, GifDatasetsError, PlanMismatch, ShardError
+from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
 from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source
+from gif_datasets.splits import VALIDATION, hold_out
 from gif_datasets.types import PLAN_FILE, Seed
 
-PLAN_FORMAT = 1
-PREVIEW = "preview.png"
+PLAN_FORMAT = 2
 STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
 SWEEP_AFTER = 3600.0  # seconds; another process may still be writing a younger temporary file
 
@@ -39,22 +39,38 @@ class Plan:
     Attributes:
         source_name: Name of the seed dataset.
         recipe: How samples are made.
-        seeds: The seed samples, in source order.
+        seeds: The seed samples that are expanded, in source order.
+        validation: Those that are held out, in source order; none of their pictures is among the others'.
+        validation_name: Name of the dataset that they are from, when it is another one.
     """
 
     source_name: str
     recipe: Recipe
     seeds: tuple[Seed, ...]
+    validation: tuple[Seed, ...] = ()
+    validation_name: str = ""
 
     @cached_property
     def shard_rows(self) -> tuple[tuple[tuple[Seed, int], ...], ...]:
-        """(seed, copy) rows of every shard: originals (copy 0) first, then copies; classes mixed by key order."""
+        """(seed, copy) rows of every shard: originals (copy 0), then copies, then what is held out (copy 0).
+
+        Within each, classes are mixed by key order.
+        """
         config = self.recipe.config
         mixed = sorted(self.seeds, key=lambda seed: (seed.key, seed.index))
         real = [(seed, 0) for seed in mixed] if config.originals else []
         made = [(seed, copy) for seed in mixed for copy in range(1, config.ratio + 1)]
-        size = config.samples_per_shard or min(max(-(-(len(real) + len(made)) // 64), 50), 1_000)
-        return tuple(tuple(rows[i : i + size]) for rows in (real, made) for i in range(0, len(rows), size))
+        held = [(seed, 0) for seed in sorted(self.validation, key=lambda seed: (seed.key, seed.index))]
+        size, held_size = (_shard_size(config.samples_per_shard, n) for n in (len(real) + len(made), len(held)))
+        sized = ((real, size), (made, size), (held, held_size))
+        return tuple(tuple(rows[i : i + n]) for rows, n in sized for i in range(0, len(rows), n))
+
+    @cached_property
+    def shard_names(self) -> tuple[str, ...]:
+        """Path of every shard below the output folder."""
+        held = set(self.validation)
+        kinds = [VALIDATION if rows[0][0] in held else self.recipe.config.split for rows in self.shard_rows]
+        return tuple(shards.shard_name(kind, kinds[:i].count(kind), kinds.count(kind)) for i, kind in enumerate(kinds))
 
     @cached_property
     def json(self) -> dict[str, Any]:
@@ -64,8 +80,12 @@ class Plan:
             "format": PLAN_FORMAT,
             "source": self.source_name,
             "seeds": len(self.seeds),
-            "seeds_digest": digest([[seed.key, seed.label, seed.index, seed.origin] for seed in self.seeds]),
+            "seeds_digest": _seeds_digest(self.seeds),
             "split": config.split,
+            "validation_share": config.validation_share,
+            "validation": self.validation_name,
+            "validation_seeds": len(self.validation),
+            "validation_digest": _seeds_digest(self.validation),
             "originals": config.originals,
             "shards": [len(rows) for rows in self.shard_rows],
             "recipe": self.recipe.to_json(),
@@ -78,7 +98,7 @@ class Plan:
 
     def shard_name(self, shard_id: int) -> str:
         """Path of a shard below the output folder."""
-        return shards.shard_name(self.recipe.config.split, shard_id, len(self.shard_rows))
+        return self.shard_names[shard_id]
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,7 @@ class Summary:
         folder: The expanded folder.
         originals: Seed samples in it.
         synthetic: Imagined samples in it.
+        validation: Seed samples that were held out.
         classes: Number of classes.
         shards: Number of shards.
         bytes: Size of the shards.
@@ -100,6 +121,7 @@ class Summary:
     folder: str
     originals: int
     synthetic: int
+    validation: int
     classes: int
     shards: int
     bytes: int
@@ -122,9 +144,10 @@ class ShardTask:
         rows, config = self.plan.shard_rows[shard_id], self.plan.recipe.config
         copies = [(seed, copy) for seed, copy in rows if copy]
         made = self.imaginer.imagine(copies) if copies else self.imaginer.originals([seed for seed, _ in rows])
-        keys = [shards.sample_key(config.split, seed.index, copy) for seed, copy in rows]
+        name = self.plan.shard_name(shard_id)
+        keys = [shards.sample_key(shards.split_of(name), seed.index, copy) for seed, copy in rows]
         samples = list(zip(keys, made, strict=True))
-        path = self.folder / self.plan.shard_name(shard_id)
+        path = self.folder / name
         shard = shards.write_shard(path, samples, config.image_format)
         if not shards.intact(self.folder, shard):
             raise ShardError(f"{path} does not hold what was written; is the disk failing?")
@@ -161,10 +184,10 @@ def run(
         imaginer.prepare()
     task = ShardTask(plan, imaginer, folder)
     for shard, count in engine(task, todo):
-        done[_shard_id(shard)] = shard
+        done[plan.shard_names.index(shard.name)] = shard
         generated += count
     _finish(folder, plan, [done[shard_id] for shard_id in range(len(plan.shard_rows))])
-    if generated or not (folder / PREVIEW).exists():
+    if generated or not (folder / shards.PREVIEW).exists():
         _draw_preview(folder, plan, source)
     return summarise(folder, generated, tuple(bad), time.monotonic() - started)
 
@@ -172,11 +195,12 @@ def run(
 def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), seconds: float = 0.0) -> Summary:
     """Summarise a finished folder from its manifest."""
     manifest = shards.read_manifest(folder)
-    sizes = [shard.bytes for shard in shards.manifest_shards(manifest)]
+    sizes = [shard["bytes"] for shard in manifest["shards"]]
     return Summary(
         folder=str(folder),
         originals=manifest["originals"],
         synthetic=manifest["synthetic"],
+        validation=manifest["validation"],
         classes=len(manifest["classes"]),
         shards=len(sizes),
         bytes=sum(sizes),
@@ -186,9 +210,37 @@ def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), secon
     )
 
 
-def make_plan(source_name: str, listed: SeedList, recipe: Recipe) -> Plan:
-    """Fix the plan of an expansion."""
-    return Plan(source_name, with_population(recipe, listed.seeds), listed.seeds)
+def make_plan(
+    source_name: str, listed: SeedList, recipe: Recipe, validation: Sequence[Seed] = (), validation_name: str = ""
+) -> Plan:
+    """Fix the plan of an expansion.
+
+    Args:
+        source_name: Name of the seed dataset.
+        listed: Its seeds.
+        recipe: How samples are made.
+        validation: Seeds to hold out that are not among ``listed``; without them, ``validation_share`` of ``listed``.
+        validation_name: Name of the dataset that ``validation`` is from.
+
+    Raises:
+        ConfigError: If both say what to hold out.
+    """
+    config = recipe.config
+    if validation_name and (config.validation_share or config.split == VALIDATION):
+        raise ConfigError(
+            f"a validation set of its own ({validation_name}) leaves nothing for validation_share, got"
+            f" {config.validation_share}, or for split={VALIDATION!r}; take them away"
+        )
+    seeds, held = hold_out(listed.seeds, config.validation_share, config.rng_seed)
+    return Plan(source_name, with_population(recipe, seeds), seeds, tuple(validation) or held, validation_name)
+
+
+def _shard_size(asked: int | None, samples: int) -> int:
+    return asked or min(max(-(-samples // 64), 50), 1_000)
+
+
+def _seeds_digest(seeds: Sequence[Seed]) -> str:
+    return shards.seeds_digest([seed.key, seed.label, seed.index, seed.origin] for seed in seeds)
 
 
 def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
@@ -206,7 +258,7 @@ def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
         )
         for seed in preview.choose_seeds(plan.seeds, preview.ROWS)
     ]
-    preview.save_preview(rows, f"imagined copies ({config.method})", folder / PREVIEW)
+    preview.save_preview(rows, f"imagined copies ({config.method})", folder / shards.PREVIEW)
 
 
 def _claim(folder: Path, plan: Plan) -> None:
@@ -269,10 +321,6 @@ def _finished(folder: Path, plan: Plan) -> dict[int, Shard]:
     return done
 
 
-def _shard_id(shard: Shard) -> int:
-    return int(Path(shard.name).stem.rsplit("-", 3)[1])
-
-
 def _finish(folder: Path, plan: Plan, made: Sequence[Shard]) -> None:
     """Write card and indices; the manifest last, so that a folder with a manifest is whole."""
     originals = len(plan.seeds) if plan.recipe.config.originals else 0
@@ -281,18 +329,19 @@ def _finish(folder: Path, plan: Plan, made: Sequence[Shard]) -> None:
         "source": plan.source_name,
         "split": plan.recipe.config.split,
         "classes": list(plan.recipe.classes),
-        "samples": sum(shard.samples for shard in made),
+        "samples": sum(shard.samples for shard in made) - len(plan.validation),
         "originals": originals,
         "synthetic": len(plan.seeds) * plan.recipe.config.ratio,
+        "validation": len(plan.validation),
         "plan": plan.json,
         "plan_hash": plan.hash,
         "shards": [shards.shard_json(shard) for shard in made],
     }
-    try:
-        current = shards.read_manifest(folder) == json.loads(json.dumps(manifest))
-    except GifDatasetsError:
-        current = False
-    if not current:
-        shards.write_indices(folder, manifest, card.render(manifest))
+    files = {
+        **shards.index_files(manifest),
+        shards.CARD: card.render(manifest).encode("utf-8"),
+        PLAN_FILE: atomic.json_bytes(plan.json),
+    }
+    shards.write_files(folder, shards.sealed(manifest, files), files)
     for place in (folder, folder / "data", folder / STATE):
         atomic.sweep(place, older_than=time.time() - SWEEP_AFTER)

@@ -17,7 +17,7 @@ from gif_datasets.types import Seed
 
 RECIPE_FORMAT = 2
 _LIBRARIES = ("torch", "diffusers", "open_clip_torch", "timm", "transformers", "pillow")
-_NOT_IN_PIXELS = ("originals", "split", "samples_per_shard", "on_bad_image", "prior")
+_NOT_IN_PIXELS = ("originals", "split", "validation_share", "samples_per_shard", "on_bad_image", "prior")
 
 
 @dataclass(frozen=True)

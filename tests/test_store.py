@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 import pytest
 import webdataset
+from helpers import forge_manifest
 from PIL import Image
 
 import gif_datasets
@@ -206,11 +207,6 @@ def _double_member(path: Path) -> None:
         tar.addfile(info, io.BytesIO())
 
 
-def _edit_manifest(path: Path, **changes: object) -> None:
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, **changes}))
-
-
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -221,7 +217,7 @@ def _edit_manifest(path: Path, **changes: object) -> None:
         (lambda d: (d / "data" / "train-00099-of-00100.tar").write_bytes(b""), "foreign file"),
         (lambda d: sorted((d / "data").glob("*.tar"))[3].write_bytes(b"short"), "should be"),
         (lambda d: (d / "README.md").unlink(), "missing file README.md"),
-        (lambda d: _edit_manifest(d / "manifest.json", samples=35), "36 samples"),
+        (lambda d: forge_manifest(d, samples=35), "36 samples"),
     ],
 )
 def test_verify_finds_damage(expanded: Path, damage: Callable[[Path], None], words: str) -> None:
@@ -238,7 +234,7 @@ def test_verify_looks_into_records_too(expanded: Path) -> None:
     first, second = manifest["shards"][2], manifest["shards"][3]
     shutil.copyfile(expanded / first["name"], expanded / second["name"])
     second.update({name: first[name] for name in ("samples", "bytes", "sha256", "md5")})
-    (expanded / "manifest.json").write_text(json.dumps(manifest))
+    forge_manifest(expanded, shards=manifest["shards"])
     assert "is there twice" in "\n".join(shards.verify(expanded))
 
 
@@ -278,7 +274,7 @@ def test_manifest_cannot_name_files_elsewhere(expanded: Path) -> None:
     """A shard entry outside data/ is refused."""
     manifest = json.loads((expanded / "manifest.json").read_text())
     manifest["shards"][0]["name"] = "data/../../secret.tar"
-    (expanded / "manifest.json").write_text(json.dumps(manifest))
+    forge_manifest(expanded, shards=manifest["shards"])
     with pytest.raises(ShardError, match="outside data"):
         shards.verify(expanded)
 

@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     expand = _command(commands, "expand", "make an expanded dataset as WebDataset shards; run again = resume", _SOURCE)
     _add_generation(expand)
     expand.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    expand.add_argument(
+        "--validation",
+        metavar="SOURCE",
+        help="a validation set of its own, written as it is (or hold out a share: --set validation_share=0.2)",
+    )
     expand.add_argument("--engine", choices=("local",), default="local", help="where the work runs")
     expand.add_argument(
         "--workers", type=int, metavar="N", help="worker processes (default: one per CPU, at most 8; one on a GPU)"

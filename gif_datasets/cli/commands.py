@@ -29,6 +29,7 @@ def expand(args: argparse.Namespace) -> int:
     summary = dataset.expand(
         args.source,
         args.out,
+        validation=args.validation,
         workers=args.workers or default_workers(device),
         limit=args.limit,
         cache_dir=args.cache_dir,
@@ -52,8 +53,9 @@ def preview(args: argparse.Namespace) -> int:
     _name_larger_priors(config)
     from gif_datasets.cache import Cache, default_folder
     from gif_datasets.imagine import Imaginer
+    from gif_datasets.plan import make_plan
     from gif_datasets.preview import MOST_COPIES, Row, choose_seeds, save_preview
-    from gif_datasets.recipe import make_recipe, with_population
+    from gif_datasets.recipe import make_recipe
     from gif_datasets.sources import list_seeds, open_source, refuse_bad
 
     source = open_source(args.source)
@@ -61,9 +63,10 @@ def preview(args: argparse.Namespace) -> int:
     listed = list_seeds(source, args.limit, lambda rows: _progress(rows, "reading seeds"))
     refuse_bad(listed, config.on_bad_image)
     _name_bad(listed.bad)
-    recipe = with_population(recipe, listed.seeds)
-    imaginer = Imaginer(recipe, source, Cache(args.cache_dir or default_folder()), listed.seeds)
-    seeds = choose_seeds(listed.seeds, args.rows)
+    plan = make_plan(source.name, listed, recipe)
+    recipe = plan.recipe
+    imaginer = Imaginer(recipe, source, Cache(args.cache_dir or default_folder()), plan.seeds)
+    seeds = choose_seeds(plan.seeds, args.rows)
     copies = range(1, min(config.ratio, MOST_COPIES) + 1)
     made = (s.open().convert("RGB") for s in imaginer.imagine([(seed, copy) for seed in seeds for copy in copies]))
     rows = [
@@ -88,7 +91,8 @@ def info(args: argparse.Namespace) -> int:
     recipe = manifest["plan"]["recipe"]
     value = {
         "folder": str(args.dir),
-        **{name: manifest[name] for name in ("source", "split", "samples", "originals", "synthetic", "classes")},
+        **{name: manifest[name] for name in ("source", "split", "samples", "originals", "synthetic", "validation")},
+        "classes": manifest["classes"],
         "shards": len(manifest["shards"]),
         "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
         **{name: recipe[name] for name in ("prior", "device", "options", "versions")},
@@ -102,7 +106,7 @@ def verify(args: argparse.Namespace) -> int:
     """``gif-datasets verify``."""
     from gif_datasets import shards
 
-    problems = shards.verify(_existing(args.dir))
+    problems = shards.verify(_existing(args.dir), _progress)
     value = {"folder": str(args.dir), "ok": not problems, "problems": problems}
     _print(args, value, lambda v: f"{v['folder']}: every shard and record is whole" if v["ok"] else "\n".join(problems))
     return 1 if problems else 0
@@ -227,9 +231,10 @@ def _size(count: float) -> str:
 
 def _expand_text(value: dict[str, Any]) -> str:
     fresh = f"{value['generated']} made now" if value["generated"] else "nothing to do, all were there"
+    held = f", {value['validation']} seeds held out" if value["validation"] else ""
     return (
         f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
-        f" ({fresh}) in {value['seconds']} s\n"
+        f"{held} ({fresh}) in {value['seconds']} s\n"
         f"shards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})\n"
         f"preview: {value['preview']}"
     )
@@ -241,7 +246,8 @@ def _info_text(value: dict[str, Any]) -> str:
     return (
         f"{value['source']}, split {value['split']}: {value['originals']} originals + {value['synthetic']} synthetic"
         f" = {value['samples']} samples\n"
-        f"classes ({len(value['classes'])}): {names}\n"
+        + (f"split validation: {value['validation']} originals, held out\n" if value["validation"] else "")
+        + f"classes ({len(value['classes'])}): {names}\n"
         f"shards: {value['shards']}, {_size(value['bytes'])}\n"
         f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
         f"plan: {value['plan_hash']}\n"
