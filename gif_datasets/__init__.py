@@ -24,6 +24,7 @@ from gif_datasets.errors import (
 if TYPE_CHECKING:
     from gif_datasets.config import ExpansionConfig
     from gif_datasets.dataset import ExpandedDataset, expand, load_expanded
+    from gif_datasets.export import export_expanded
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _LAZY = {
     "ExpandedDataset": "gif_datasets.dataset",
     "ExpansionConfig": "gif_datasets.config",
     "expand": "gif_datasets.dataset",
+    "export_expanded": "gif_datasets.export",
     "load_expanded": "gif_datasets.dataset",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "expand",
+    "export_expanded",
     "load_expanded",
 ]
 

@@ -25,15 +25,21 @@ RECORD = tuple((spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.
 """Name and type of every provenance column, as Hugging Face names types."""
 
 
-def render(manifest: dict[str, Any]) -> str:
-    """Write the card of an expanded folder from its manifest."""
+def render(manifest: dict[str, Any], head: str | None = None, load: str | None = None) -> str:
+    """Write the card of an expanded folder from its manifest.
+
+    Args:
+        manifest: The manifest.
+        head: YAML to put first, and
+        load: how to load it, when it is the card of an export instead.
+    """
     options = manifest["plan"]["recipe"]["options"]
     prior = manifest["plan"]["recipe"]["prior"]
     versions = manifest["plan"]["recipe"]["versions"]
     settings = "\n".join(f"| {name} | `{_code(json.dumps(value))}` |" for name, value in sorted(options.items()))
     classes = ", ".join(_plain(name) for name in manifest["classes"])
     return f"""---
-{_front_matter(manifest)}---
+{_front_matter(manifest) if head is None else head}---
 
 # {_plain(manifest["source"])}, expanded {options["ratio"]}x by `{options["method"]}`
 
@@ -41,13 +47,11 @@ def render(manifest: dict[str, Any]) -> str:
 {_held_out(manifest)}
 **{manifest["synthetic"]} of the {manifest["samples"]} pictures here are synthetic.** They were imagined from real ones
 by [gif_datasets](https://pypi.org/project/gif-datasets/) and carry their seed's label; nobody has checked each.
-`json.synthetic` tells which is which, and `json.seed_key` names the real picture behind each.
+`{_column(head)}synthetic` tells which is which, and `{_column(head)}seed_key` names the real picture behind each.
 
 Classes: {classes}
 
-![Seeds and their imagined copies](preview.png)
-
-## How it was made
+{"" if head else _PREVIEW}## How it was made
 
 Guided Imagination Framework: the latent feature of every seed picture in a pre-trained generative prior is perturbed,
 the perturbation optimised for class consistency, higher prediction entropy and diversity, and decoded.
@@ -62,17 +66,28 @@ the perturbation optimised for class consistency, higher prediction entropy and 
 ## Load
 
 ```python
-from datasets import load_dataset
-dataset = load_dataset("PATH_OR_REPO", split="{manifest["split"]}")   # columns: {_suffix(manifest)}, cls, json
-
-import gif_datasets
-dataset = gif_datasets.load_expanded("PATH")                # (image, label) pairs
-```
+{_load(manifest) if load is None else load}```
 
 ## Licences
 
 The licence of the seed pictures is not known to the program that wrote this card; the synthetic ones derive from them
 and from the prior. Find out both before you share this set.
+"""
+
+
+_PREVIEW = "![Seeds and their imagined copies](preview.png)\n\n"
+
+
+def _column(head: str | None) -> str:
+    return "json." if head is None else ""
+
+
+def _load(manifest: dict[str, Any]) -> str:
+    return f"""from datasets import load_dataset
+dataset = load_dataset("PATH_OR_REPO", split="{manifest["split"]}")   # columns: {_suffix(manifest)}, cls, json
+
+import gif_datasets
+dataset = gif_datasets.load_expanded("PATH")                # (image, label) pairs
 """
 
 
@@ -125,18 +140,20 @@ def class_label(classes: Sequence[str]) -> str:
 {names}"""
 
 
-def front_matter(tags: Sequence[str], parts: Sequence[Part], columns: str) -> str:
+def front_matter(tags: Sequence[str], parts: Sequence[Part], columns: str, for_builder: bool = False) -> str:
     """The card's YAML, without its fences.
 
     Args:
         tags: What to tag it with, besides the usual.
         parts: The splits.
         columns: YAML of the features.
+        for_builder: Give them to the builder too; the one for picture folders takes no notice of others.
     """
     total, total_bytes = sum(part.samples for part in parts), sum(part.bytes for part in parts)
     size = next((name for bound, name in SIZES if total < bound), "1B<n<10B")
     tagged = "".join(f"- {tag}\n" for tag in tags)
     files = "".join(f'  - split: "{part.split}"\n    path: {part.path}\n' for part in parts)
+    told = f"  features:\n{columns}" if for_builder else ""
     counts = "".join(
         f'  - name: "{part.split}"\n    num_bytes: {part.bytes}\n    num_examples: {part.samples}\n' for part in parts
     )
@@ -150,7 +167,7 @@ tags:
 {tagged}configs:
 - config_name: default
   data_files:
-{files}dataset_info:
+{files}{told}dataset_info:
   features:
 {columns}  splits:
 {counts}  download_size: {total_bytes}

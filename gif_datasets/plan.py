@@ -175,7 +175,7 @@ def run(
         ConfigError: If the folder cannot be written.
     """
     started = time.monotonic()
-    _claim(folder, plan)
+    claim(folder, plan.json)
     done = _finished(folder, plan)
     todo = [shard_id for shard_id in range(len(plan.shard_rows)) if shard_id not in done]
     generated = 0
@@ -261,20 +261,23 @@ def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
     preview.save_preview(rows, f"imagined copies ({config.method})", folder / shards.PREVIEW)
 
 
-def _claim(folder: Path, plan: Plan) -> None:
-    """Make the folder this plan's, or refuse it."""
+def claim(folder: Path, wanted: dict[str, Any], what: str = "expansion") -> None:
+    """Make the folder this plan's by writing it there, or refuse it.
+
+    Raises:
+        PlanMismatch: If the folder holds another plan, or anything else; nothing in it is touched.
+        ConfigError: If the folder cannot be written.
+    """
     path = folder / PLAN_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists() and any(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
-            raise PlanMismatch(f"{folder} is not empty and holds no expansion; choose another --out")
-        if path.exists() or not atomic.create_json(path, plan.json):
+            raise PlanMismatch(f"{folder} is not empty and holds no {what}; choose another --out")
+        if path.exists() or not atomic.create_json(path, wanted):
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found != json.loads(json.dumps(plan.json)):
-                difference = _difference(found, plan.json)
-                raise PlanMismatch(
-                    f"{folder} holds another expansion ({difference}); choose another --out, or remove it"
-                )
+            if found != json.loads(json.dumps(wanted)):
+                difference = _difference(found, wanted)
+                raise PlanMismatch(f"{folder} holds another {what} ({difference}); choose another --out, or remove it")
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

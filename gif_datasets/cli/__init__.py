@@ -88,6 +88,17 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
+    export = _command(commands, "export", "an expanded folder in another form; run again = resume")
+    export.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
+    export.add_argument(
+        "--to",
+        choices=("imagefolder", "parquet"),
+        required=True,
+        help="a folder per split and class, or Parquet with Hugging Face features",
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="DIR2", help="output folder")
+    export.add_argument("--json", action="store_true", help="print the result as JSON")
+
     for name, text in (("methods", "the methods and every option"), ("priors", "the priors that are known here")):
         command = _command(commands, name, text)
         command.add_argument("--json", action="store_true", help="print the result as JSON")

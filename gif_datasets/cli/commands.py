@@ -112,6 +112,16 @@ def verify(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def export(args: argparse.Namespace) -> int:
+    """``gif-datasets export``."""
+    _check_out(args.out)
+    from gif_datasets.export import export_expanded
+
+    summary = export_expanded(_existing(args.dir), args.out, args.to, progress=_progress)
+    _print(args, dataclasses.asdict(summary), _export_text)
+    return 0
+
+
 def methods(args: argparse.Namespace) -> int:
     """``gif-datasets methods``."""
     entries = [
@@ -238,6 +248,12 @@ def _expand_text(value: dict[str, Any]) -> str:
         f"shards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})\n"
         f"preview: {value['preview']}"
     )
+
+
+def _export_text(value: dict[str, Any]) -> str:
+    fresh = f"{value['written']} written now" if value["written"] else "nothing to do, all were there"
+    samples = ", ".join(f"{count} samples of split {split}" for split, count in value["samples"].items())
+    return f"{samples} in {value['files']} files, {_size(value['bytes'])} ({fresh}): {value['folder']}"
 
 
 def _info_text(value: dict[str, Any]) -> str:
