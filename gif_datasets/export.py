@@ -239,8 +239,12 @@ def _write_picture(path: Path, content: bytes) -> bool:
     if path.is_file() and path.read_bytes() == content:
         return False
     temporary = path.with_name(f"{atomic.TEMPORARY}{path.name}-{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     return True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -284,17 +284,24 @@ def claim(folder: Path, wanted: dict[str, Any], what: str = "expansion") -> None
         raise PlanMismatch(f"{path} is damaged ({error}); choose another --out, or remove it") from error
 
 
-def _difference(found: Any, wanted: Any, path: str = "") -> str:
-    """The first difference of two plans, as ``options.ratio: 5 there, 3 here``."""
+_DERIVED = ("seeds", "seeds_digest", "shards", "validation_seeds", "validation_digest", "population")
+"""What differs because something else does."""
+
+
+def _difference(found: Any, wanted: Any) -> str:
+    """How two plans differ, as ``options.ratio: 5 there, 3 here``; causes before what follows from them."""
+    told = sorted(_differences(found, wanted), key=lambda item: item[0].rpartition(".")[2] in _DERIVED)
+    texts = [f"{path.removeprefix('recipe.')}: {_brief(one)} there, {_brief(other)} here" for path, one, other in told]
+    more = f"; and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return "; ".join(texts[:3]) + more
+
+
+def _differences(found: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(found, dict) and isinstance(wanted, dict):
         for name in sorted({*found, *wanted}):
-            inner = _difference(found.get(name), wanted.get(name), f"{path}.{name}" if path else name)
-            if inner:
-                return inner
-        return ""
-    if json.dumps(found) == json.dumps(wanted):
-        return ""
-    return f"{path.removeprefix('recipe.')}: {_brief(found)} there, {_brief(wanted)} here"
+            yield from _differences(found.get(name), wanted.get(name), f"{path}.{name}" if path else name)
+    elif json.dumps(found) != json.dumps(wanted):
+        yield path, found, wanted
 
 
 def _brief(value: Any) -> str:

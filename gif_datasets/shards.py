@@ -176,7 +176,8 @@ def write_files(folder: Path, manifest: dict[str, Any], files: Mapping[str, byte
     for name, content in files.items():
         path = folder / name
         found = path.read_bytes() if path.is_file() else None
-        written = before.get("files", {}).get(name, {}).get("sha256")
+        entry = before.get("files", {}).get(name)
+        written = entry.get("sha256") if isinstance(entry, dict) else None
         edited = name == CARD and found is not None and written not in (None, hashlib.sha256(found).hexdigest())
         if found != content and not edited:
             atomic.write_bytes(path, content)

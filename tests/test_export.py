@@ -121,6 +121,29 @@ def test_damaged_shards_are_not_exported(expanded: Path, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_full_and_read_only_disks(expanded: Path, form: str, tmp_path: Path) -> None:
+    """A full disk ends with its name and no `export.json`, and with room again the same call completes."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            export_expanded(expanded, small / "out", form)
+        assert not (small / "out" / "export.json").exists()
+        assert not list((small / "out").rglob(".tmp-*"))
+        subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+        with pytest.raises(ConfigError, match="cannot write to"):
+            export_expanded(expanded, small / "new", form)
+        subprocess.run(["mount", "-o", "remount,rw,size=4m", str(small)], check=True)
+        export_expanded(expanded, small / "out", form)
+        export_expanded(expanded, tmp_path / "other", form)
+        assert contents(small / "out") == contents(tmp_path / "other")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
 def test_parquet_files_and_row_groups_are_bounded(expanded: Path, tmp_path: Path) -> None:
     """Files hold about as much as asked for, every row once; pictures are stored as they are."""
     summary = export_expanded(expanded, tmp_path / "out", "parquet", shard_bytes=60_000)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -157,23 +159,45 @@ def test_timm_hfds(made: Path, truth: dict[str, Any], tmp_path: Path) -> None:
     assert sorted((digest(image), label) for image, label in data) == pairs(truth, "train")
 
 
-@pytest.mark.parametrize("name", ["wds/any", "hfds"])
-def test_timm_loader(made: Path, truth: dict[str, Any], name: str, tmp_path: Path) -> None:
-    """timm's `create_loader` batches either, for evaluation, with all labels there."""
-    wds = name.startswith("wds")
-    data = timm.data.create_dataset(
-        name if wds else f"hfds/{made / 'parquet'}",
-        root=str(made / "shards") if wds else str(tmp_path),
-        split="train",
-        batch_size=6,
-    )
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("form", ["shards", "parquet"])
+def test_timm_loader(made: Path, truth: dict[str, Any], form: str, workers: int, tmp_path: Path) -> None:
+    """timm's `create_loader` batches either, with and without workers: each label as often as it is there."""
+    place = {"name": "wds/any", "root": str(made / form)}
+    if form == "parquet":
+        place = {"name": f"hfds/{made / form}", "root": str(tmp_path)}
+    data = timm.data.create_dataset(split="train", batch_size=6, **place)
     loader = timm.data.create_loader(
-        data, (3, 32, 32), batch_size=6, use_prefetcher=False, num_workers=0, device=torch.device("cpu")
+        data, (3, 32, 32), batch_size=6, use_prefetcher=False, num_workers=workers, device=torch.device("cpu")
     )
     batches = list(loader)
     assert all(images.shape[1:] == (3, 32, 32) and images.dtype == torch.float32 for images, _ in batches)
     labels = sorted(int(label) for _, batch in batches for label in batch)
     assert labels == sorted(label for _, label in pairs(truth, "train"))
+
+
+def test_timm_loader_for_training(made: Path) -> None:
+    """In training mode timm shuffles and repeats to whole batches; it finds its length and an epoch ends."""
+    data = timm.data.create_dataset("wds/any", root=str(made / "shards"), split="train", is_training=True, batch_size=6)
+    loader = timm.data.create_loader(
+        data, (3, 32, 32), batch_size=6, is_training=True, use_prefetcher=False, num_workers=2,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    assert sum(len(labels) for _, labels in loader) >= COUNTS["train"]
+
+
+def test_litdata_reads_the_parquet_export(made: Path, truth: dict[str, Any], tmp_path: Path) -> None:
+    """litdata's `StreamingDataset` takes the Parquet files of one split from a folder of their own."""
+    litdata = pytest.importorskip("litdata", reason="needs litdata, which is in no extra")
+    from litdata.streaming.item_loader import ParquetLoader
+
+    for file in (made / "parquet" / "data").glob("train-*.parquet"):
+        shutil.copy(file, tmp_path)
+    litdata.index_parquet_dataset(str(tmp_path))
+    data = litdata.StreamingDataset(str(tmp_path), item_loader=ParquetLoader())
+    rows = [data[index] for index in range(len(data))]
+    found = [(digest(Image.open(io.BytesIO(row["image"]["bytes"]))), row["label"]) for row in rows]
+    assert sorted(found) == pairs(truth, "train")
 
 
 def test_torch_loader(made: Path, truth: dict[str, Any]) -> None:
