@@ -27,6 +27,7 @@ from gif_datasets.sources import (
     JoinedSource,
     MapSource,
     SeedList,
+    ShardSource,
     Source,
     below,
     is_hugging_face,
@@ -100,6 +101,7 @@ class ExpandedDataset(Dataset[Any]):
             {"ratio": ratio, "method": method, "prior": named, "rng_seed": rng_seed, **options}
         )
         self.source: Source = wrap_source(dataset, classes, image_column, label_column)
+        _check_hold_out(self.source, config)
         recipe = make_recipe(config, self.source.classes, device)
         given = None if isinstance(prior, str) else prior
         if given is not None:
@@ -324,6 +326,7 @@ def expand(
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
     settled = config or ExpansionConfig.build(options)
     opened = wrap_source(source)
+    _check_hold_out(opened, settled)
     recipe = make_recipe(settled, opened.classes, device)
     show = progress or _silent
     listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
@@ -355,6 +358,15 @@ Progress = Callable[..., Any]
 
 def _silent(rows: Any, title: str, total: int | None = None) -> Any:
     return rows
+
+
+def _check_hold_out(source: Source, config: ExpansionConfig) -> None:
+    """Raise ConfigError where copies of a seed that is held out would be left among the others."""
+    if config.validation_share and isinstance(source, ShardSource):
+        raise ConfigError(
+            f"validation_share must be 0 for {source.name}, which holds imagined copies beside their seeds; hold out"
+            " when the seeds are first expanded, or give a validation set"
+        )
 
 
 def _own_prior(prior: Prior) -> PriorInfo:

@@ -24,7 +24,6 @@ from gif_datasets.shards import ShardReader
 
 EXPORT_FORMAT = 1
 FORMS = ("imagefolder", "parquet")
-DONE = "export.json"
 SHARD_BYTES = 100_000_000
 GROUP_ROWS, GROUP_BYTES = 1_000, 32_000_000
 """A row group is what a reader fetches and holds at once; whichever bound is reached first ends it."""
@@ -160,8 +159,8 @@ def _finish(job: _Job, tally: _Tally) -> None:
     if hasattr(os, "sync"):
         os.sync()
     done = atomic.json_bytes({**job.settings, "files": tally.files})
-    if not (job.out / DONE).is_file() or (job.out / DONE).read_bytes() != done:
-        atomic.write_bytes(job.out / DONE, done)
+    if not (job.out / shards.EXPORTED).is_file() or (job.out / shards.EXPORTED).read_bytes() != done:
+        atomic.write_bytes(job.out / shards.EXPORTED, done)
     for place in {job.out, *(path.parent for path in job.out.rglob(f"{atomic.TEMPORARY}*"))}:
         atomic.sweep(place, older_than=time.time() - SWEEP_AFTER)
 

@@ -25,6 +25,8 @@ MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 2
 CARD = "README.md"
 PREVIEW = "preview.png"
+EXPORTED = "export.json"
+"""Written last into an export; marks it as one."""
 IMAGE_SUFFIXES = ("png", "jpg", "webp")
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 
@@ -197,6 +199,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         content = path.read_bytes()
         manifest = json.loads(content)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if (folder / EXPORTED).is_file():
+            raise UsageError(f"{folder} is an export; to check it, run the same `gif-datasets export` again") from error
         raise UsageError(f"no {MANIFEST} in {folder}: not an expanded folder, or not finished") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ShardError(f"cannot read {path}: {error}") from error

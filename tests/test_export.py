@@ -106,7 +106,7 @@ def test_what_does_not_belong_is_refused(expanded: Path, seed_folder: Path, tmp_
             export_expanded(expanded, inside)
     with pytest.raises(ConfigError, match="unknown form 'csv'"):
         export_expanded(expanded, tmp_path / "csv", "csv")
-    with pytest.raises(UsageError, match=r"no manifest\.json"):
+    with pytest.raises(UsageError, match=r"is an export; to check it, run the same"):
         export_expanded(tmp_path / "out", tmp_path / "again")
 
 

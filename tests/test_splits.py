@@ -167,6 +167,17 @@ def test_a_validation_set_of_its_own(pictures: Path, other: Path, tmp_path: Path
         gif_datasets.expand(str(pictures), tmp_path / "four", validation=str(pictures), **OPTIONS)
 
 
+def test_copies_are_not_held_out(pictures: Path, tmp_path: Path) -> None:
+    """An expanded folder cannot be split again: a copy would be on the other side than its seed."""
+    gif_datasets.expand(str(pictures), tmp_path / "out", **OPTIONS)
+    for split in (
+        lambda: gif_datasets.expand(str(tmp_path / "out"), tmp_path / "more", validation_share=0.2, **OPTIONS),
+        lambda: ExpandedDataset(str(tmp_path / "out"), prior="linear", validation_share=0.2),
+    ):
+        with pytest.raises(ConfigError, match="validation_share must be 0 for out"):
+            split()
+
+
 def test_a_split_of_that_name_is_refused() -> None:
     """`split=validation` and a held-out split of that name exclude each other."""
     with pytest.raises(ConfigError, match="split must not be 'validation'"):
