@@ -145,10 +145,10 @@ def _silent(rows: Any, title: str, total: int | None = None) -> Any:
 
 def _check_shards(folder: Path, manifest: dict[str, Any], show: Progress) -> None:
     """Refuse to copy what is damaged."""
-    for value in show(manifest["shards"], "checking shards"):
-        if not shards.intact(folder, shards.Shard.from_json(value)):
+    for shard in show(shards.all_shards(manifest), "checking shards"):
+        if not shards.intact(folder, shard):
             raise ShardError(
-                f"{value['name']} of {folder} is missing or damaged; see gif-datasets verify {folder},"
+                f"{shard.name} of {folder} is missing or damaged; see gif-datasets verify {folder},"
                 " and expand again to have it made anew"
             )
 

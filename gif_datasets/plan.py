@@ -195,7 +195,7 @@ def run(
 def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), seconds: float = 0.0) -> Summary:
     """Summarise a finished folder from its manifest."""
     manifest = shards.read_manifest(folder)
-    sizes = [shard["bytes"] for shard in manifest["shards"]]
+    sizes = [shard.bytes for shard in shards.all_shards(manifest)]
     return Summary(
         folder=str(folder),
         originals=manifest["originals"],

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets import atomic, ustar
+from gif_datasets.config import MAX_RATIO
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.splits import VALIDATION
@@ -46,7 +47,7 @@ class Shard:
         """Rebuild from JSON; raises ShardError when a field is missing, unknown or of another type."""
         try:
             shard = cls(**value)
-            if not all(isinstance(getattr(shard, name), kind) for name, kind in _SHARD_FIELDS.items()):
+            if not all(type(getattr(shard, name)) is kind for name, kind in _SHARD_FIELDS.items()):
                 raise TypeError(value)
         except TypeError as error:
             raise ShardError(f"damaged shard entry: {value!r}") from error
@@ -215,8 +216,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     recipe = manifest["plan"].get("recipe") if isinstance(manifest.get("plan"), dict) else None
     for part, fields in ((manifest, _MANIFEST_FIELDS), (recipe, _RECIPE_FIELDS)):
         for name, kind in fields.items():
-            if not isinstance(part, dict) or not isinstance(part.get(name), kind):
+            if not isinstance(part, dict) or type(part.get(name)) is not kind:
                 raise ShardError(f"{path} is damaged: {name!r} is missing or of another type")
+    ratio = manifest["plan"]["recipe"]["options"].get("ratio")
+    if type(ratio) is not int or not 1 <= ratio <= MAX_RATIO:
+        raise ShardError(f"{path} is damaged: its ratio is {ratio!r}")
+    if not all(isinstance(name, str) for name in manifest["classes"]):
+        raise ShardError(f"{path} is damaged: a class name is no text")
+    all_shards(manifest)
     if not _is_sealed(manifest, content):
         raise ShardError(f"{path} is damaged: it differs from its own digest; expand again into {folder} to mend it")
     return manifest
@@ -244,8 +251,12 @@ def check_split(manifest: Mapping[str, Any], split: str | None) -> None:
 
 def manifest_shards(manifest: Mapping[str, Any], split: str | None = None) -> list[Shard]:
     """The shards that a manifest lists for one split; the expanded one if none is named."""
-    found = [Shard.from_json(value) for value in manifest["shards"]]
-    return [shard for shard in found if split_of(shard.name) == (split or manifest["split"])]
+    return [shard for shard in all_shards(manifest) if split_of(shard.name) == (split or manifest["split"])]
+
+
+def all_shards(manifest: Mapping[str, Any]) -> list[Shard]:
+    """The shards that a manifest lists, of all splits."""
+    return [Shard.from_json(value) for value in manifest["shards"]]
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -358,7 +369,7 @@ def verify(folder: Path, progress: Callable[..., Iterable[Shard]] | None = None)
     manifest = read_manifest(folder)
     if digest(manifest["plan"]) != manifest["plan_hash"]:
         raise ShardError(f"{folder / MANIFEST} is damaged: its plan differs from the plan's digest")
-    shards = [Shard.from_json(value) for value in manifest["shards"]]
+    shards = all_shards(manifest)
     problems = _verify_listing(folder, manifest, {shard.name for shard in shards})
     problems += _verify_files(folder, manifest["files"])
     found = {split: _Found() for split in splits(manifest)}
@@ -471,8 +482,7 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
     """Whether the samples are those of the plan, none missing; asked when each is whole."""
     plan, problems = manifest["plan"], []
     main, held = found[manifest["split"]], found.get(VALIDATION, _Found())
-    ratio = plan["recipe"]["options"].get("ratio", 0)
-    wanted = {0 if plan.get("originals") else 1, *range(1, ratio + 1)}
+    wanted = {0 if plan.get("originals") else 1, *range(1, plan["recipe"]["options"]["ratio"] + 1)}
     for split, part, copies, seeds in (
         (manifest["split"], main, wanted, plan.get("seeds_digest")),
         (VALIDATION, held, {0}, plan.get("validation_digest")),

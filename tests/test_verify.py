@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -11,6 +12,7 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from PIL import Image
 
 import gif_datasets
 from gif_datasets import GifDatasetsError, ShardError, atomic, shards, ustar
+from gif_datasets.plan import summarise
 from gif_datasets.types import Provenance
 
 Parts = dict[str, bytes]
@@ -400,6 +403,32 @@ def test_older_and_newer_manifests(folder: Path) -> None:
     for number, words in ((1, "older than 2; expand again"), (3, "newer than 2; upgrade")):
         forge_manifest(folder, format=number)
         assert words in problems(folder)
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths to everything in a JSON value; of equal entries of a list, the first."""
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for name, inner in items:
+        yield (*path, name)
+        yield from _places(inner, (*path, name))
+
+
+@pytest.mark.parametrize("value", [None, [], "../x", -1, 10**30, True, {"x": {}}], ids=repr)
+def test_manifests_of_any_types(folder: Path, value: object) -> None:
+    """A forged manifest with anything anywhere is a problem told or an error of ours, for whoever reads it."""
+    whole = json.loads((folder / "manifest.json").read_text())
+    for path in _places(whole):
+        manifest = json.loads(json.dumps(whole))
+        inner = manifest
+        for name in path[:-1]:
+            inner = inner[name]
+        inner[path[-1]] = value
+        atomic.write_json(folder / "manifest.json", {**manifest, "digest": ""})
+        if path != ("digest",):
+            forge_manifest(folder, **manifest)
+        for read in (shards.verify, gif_datasets.load_expanded, summarise):
+            with contextlib.suppress(GifDatasetsError):
+                read(folder)
 
 
 @pytest.mark.parametrize("text", [b"", b"[", b"[" * 100_000, b"null", b'{"format": NaN}', b'{"format": true}', b"\xff"])
