@@ -15,7 +15,7 @@ from gif_datasets.fingerprint import digest
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
 from gif_datasets.types import Seed
 
-RECIPE_FORMAT = 2
+RECIPE_FORMAT = 3
 _LIBRARIES = ("torch", "diffusers", "open_clip_torch", "timm", "transformers", "pillow")
 _NOT_IN_PIXELS = ("originals", "split", "samples_per_shard", "on_bad_image", "prior")
 
