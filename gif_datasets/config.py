@@ -235,7 +235,9 @@ class ExpansionConfig:
     originals: bool = _option(True, "put the seed samples themselves into the shards too")
     split: str = _option("train", "name of the split that is written")
     samples_per_shard: int | None = _option(
-        None, "None: 64 shards, but at least 50 and at most 1,000 samples each", low=1
+        None,
+        "None: 64 shards, but at least 50 and at most 1,000 samples each, rounded up to whole decode_batches",
+        low=1,
     )
     on_bad_image: str = _option(
         "skip", "an unreadable picture is named and skipped, or stops the run", choices=("skip", "stop")

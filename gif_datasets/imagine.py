@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,21 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from gif_datasets.makers import Candidate, Maker, Scorer
+    from gif_datasets.makers import Candidate, Maker, Scorer, SeedEmbeddings
     from gif_datasets.priors.base import Prior
+    from gif_datasets.zeroshot import ZeroShotClassifier
+
+
+PREPARE_BLOCKS = 8  # decoding blocks whose seeds are guided together
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What makes candidates, and what scores pictures and seeds, where any are scored."""
+
+    maker: Maker
+    scorer: Scorer | None = None
+    seed_scores: Callable[[Sequence[Seed]], torch.Tensor] | None = None
 
 
 @dataclass
@@ -50,7 +63,7 @@ class Imaginer:
     seeds: Sequence[Seed] = ()
     given_prior: Prior | None = None
     generated: int = 0
-    _loaded: tuple[Maker, Scorer | None] | None = None
+    _loaded: _Loaded | None = None
     _lock: Any = field(default_factory=threading.RLock)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,10 +100,10 @@ class Imaginer:
     def originals(self, seeds: Sequence[Seed]) -> list[Sample]:
         """The seed samples themselves, in the form of the imagined ones; their own pictures, re-encoded."""
         with self._lock, _fixed_threads(self.recipe.config.threads):
-            maker, scorer = self._maker()
-            fields = maker.seed_fields(seeds)
+            loaded = self._load()
+            fields = loaded.maker.seed_fields(seeds)
             pictures = [self._picture(seed) for seed in seeds]
-            scores = scorer(pictures) if scorer else None
+            scores = loaded.seed_scores(seeds) if loaded.seed_scores else None
         return [
             self._sample(seed, 0, 0, picture, own, scores[row] if scores is not None else None)
             for row, (seed, picture, own) in enumerate(zip(seeds, pictures, fields, strict=True))
@@ -100,22 +113,24 @@ class Imaginer:
         """Make what all samples depend on, so that workers find it in the cache."""
         if self.recipe.config.classifier != "text":
             with self._lock, _fixed_threads(self.recipe.config.threads):
-                self._maker()
+                self._load()
 
     def _make(self, missing: dict[str, Row]) -> Iterator[tuple[str, Sample]]:
         """Draw, check, and draw again what fails; the last attempt keeps the best draw."""
-        config = self.recipe.config
-        maker, scorer = self._maker()
+        config, loaded = self.recipe.config, self._load()
         pending, best = list(missing.items()), dict[str, tuple[float, Sample]]()
-        seed_scores = self._seed_scores([seed for seed, _ in missing.values()], scorer)
+        seed_scores = self._seed_scores([seed for seed, _ in missing.values()], loaded)
         attempts = 1 + (config.redraws or 0) if config.check != "none" else 1
+        ahead = config.decode_batch * PREPARE_BLOCKS
         for attempt in range(attempts):
             failed = []
             for start in range(0, len(pending), config.decode_batch):
                 block = pending[start : start + config.decode_batch]
-                candidates = maker.draw([row for _, row in block], attempt)
+                if start % ahead == 0:
+                    loaded.maker.prepare([seed for _, (seed, _) in pending[start : start + ahead]], attempt)
+                candidates = loaded.maker.draw([row for _, row in block], attempt)
                 self.generated += len(block)
-                judged = self._judge([row for _, row in block], candidates, scorer, seed_scores)
+                judged = self._judge([row for _, row in block], candidates, loaded.scorer, seed_scores)
                 for (key, (seed, copy)), candidate, (passed, rank, scores) in zip(
                     block, candidates, judged, strict=True
                 ):
@@ -154,61 +169,58 @@ class Imaginer:
         passed, rank = accept(str(self.recipe.config.check), scores, of_seeds, labels)
         return list(zip(passed.tolist(), rank.tolist(), scores, strict=True))
 
-    def _seed_scores(self, seeds: Sequence[Seed], scorer: Scorer | None) -> dict[str, torch.Tensor]:
+    def _seed_scores(self, seeds: Sequence[Seed], loaded: _Loaded) -> dict[str, torch.Tensor]:
         """Scores of the seeds' own pictures by content key, once for all copies and attempts; none without a check."""
-        if scorer is None or self.recipe.config.check == "none":
+        if loaded.seed_scores is None or self.recipe.config.check == "none":
             return {}
         unique = {seed.key: seed for seed in seeds}
-        return dict(zip(unique, scorer([self._picture(seed) for seed in unique.values()]), strict=True))
+        return dict(zip(unique, loaded.seed_scores(list(unique.values())), strict=True))
 
-    def _maker(self) -> tuple[Maker, Scorer | None]:
-        """The maker, and the scorer of pictures if any are scored; loads the prior."""
+    def _load(self) -> _Loaded:
+        """What makes and scores; loads the prior the first time."""
         if self._loaded is None:
-            from gif_datasets.makers import AugmentMaker
-
             config, family = self.recipe.config, METHODS[self.recipe.config.method].family
             scored = config.check != "none" or config.measure_pictures
             if family == AUGMENT and not scored:
-                self._loaded = AugmentMaker(self.recipe, self._picture, self._ordered_seeds()), None
+                self._loaded = _Loaded(self._augment_maker())
             else:
-                self._loaded = self._load(None if family == AUGMENT else family, scored)
+                self._loaded = self._load_prior(None if family == AUGMENT else family, scored)
         return self._loaded
 
-    def _load(self, family: str | None, scored: bool) -> tuple[Maker, Scorer | None]:
+    def _load_prior(self, family: str | None, scored: bool) -> _Loaded:
         import torch
 
-        from gif_datasets.makers import AugmentMaker, GuidedMaker, Scorer
+        from gif_datasets import makers
 
         config = self.recipe.config
         prior = self.given_prior or load_prior(self.recipe.prior, family, torch.device(self.recipe.device))
+        embeddings = makers.SeedEmbeddings(prior, self._picture, config.encode_batch)
         classifier = prior.classifier(self.recipe.classes, config)
         if config.classifier != "text":
-            from gif_datasets import heads
+            classifier = self._fitted(classifier, embeddings)
+        maker = makers.GuidedMaker(self.recipe, prior, classifier, embeddings) if family else self._augment_maker()
+        if not scored:
+            return _Loaded(maker)
+        scorer = makers.Scorer(prior, classifier, config.decode_batch)
+        return _Loaded(maker, scorer, lambda seeds: classifier.scores(embeddings(seeds)).cpu())
 
-            seeds = self._ordered_seeds()
-            labels = torch.tensor([seed.label for seed in seeds])
-            classifier = heads.fit(config.classifier, classifier, self._embeddings(prior, seeds), labels)
-            if config.logit_scale is not None:
-                classifier = dataclasses.replace(classifier, logit_scale=config.logit_scale)
-        scorer = Scorer(prior, classifier, config.decode_batch) if scored else None
-        if family is None:
-            return AugmentMaker(self.recipe, self._picture, self._ordered_seeds()), scorer
-        return GuidedMaker(self.recipe, self._picture, prior, classifier), scorer
-
-    def _embeddings(self, prior: Prior, seeds: Sequence[Seed]) -> torch.Tensor:
-        """CLIP embeddings of all seeds, kept in the cache."""
+    def _fitted(self, text: ZeroShotClassifier, embeddings: SeedEmbeddings) -> ZeroShotClassifier:
+        """The classifier that knows all seeds; their embeddings are kept in the cache."""
         import torch
 
-        from gif_datasets.makers import blocks, padded
+        from gif_datasets import heads
 
-        def make() -> dict[str, torch.Tensor]:
-            size, out = self.recipe.config.encode_batch, []
-            for part in blocks(seeds, size):
-                pictures = [self._picture(seed) for seed in part]
-                out.append(prior.embed_images(padded(pictures, size))[: len(part)].cpu())
-            return {"embeddings": torch.cat(out)}
+        config, seeds = self.recipe.config, self._ordered_seeds()
+        stored = self.cache.tensors(self.recipe.embeddings_key, lambda: {"embeddings": embeddings(seeds).cpu()})
+        known = stored["embeddings"].to(self.recipe.device)
+        fitted = heads.fit(config.classifier, text, known, torch.tensor([seed.label for seed in seeds]))
+        scale = config.logit_scale
+        return fitted if scale is None else dataclasses.replace(fitted, logit_scale=scale)
 
-        return self.cache.tensors(self.recipe.embeddings_key, make)["embeddings"].to(self.recipe.device)
+    def _augment_maker(self) -> Maker:
+        from gif_datasets.makers import AugmentMaker
+
+        return AugmentMaker(self.recipe, self._picture, self._ordered_seeds())
 
     def _ordered_seeds(self) -> list[Seed]:
         """All seeds in an order that does not depend on the source's."""

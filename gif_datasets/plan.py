@@ -53,7 +53,7 @@ class Plan:
         mixed = sorted(self.seeds, key=lambda seed: (seed.key, seed.index))
         real = [(seed, 0) for seed in mixed] if config.originals else []
         made = [(seed, copy) for seed in mixed for copy in range(1, config.ratio + 1)]
-        size = config.samples_per_shard or min(max(-(-(len(real) + len(made)) // 64), 50), 1_000)
+        size = config.samples_per_shard or _shard_size(len(real) + len(made), config.decode_batch)
         return tuple(tuple(rows[i : i + size]) for rows in (real, made) for i in range(0, len(rows), size))
 
     @cached_property
@@ -79,6 +79,12 @@ class Plan:
     def shard_name(self, shard_id: int) -> str:
         """Path of a shard below the output folder."""
         return shards.shard_name(self.recipe.config.split, shard_id, len(self.shard_rows))
+
+
+def _shard_size(samples: int, block: int) -> int:
+    """Samples a shard: about 64 shards, within limits, in whole decoding blocks so that none is padded in each."""
+    size = min(max(-(-samples // 64), 50), 1_000)
+    return -(-size // block) * block
 
 
 @dataclass(frozen=True)

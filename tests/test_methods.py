@@ -120,7 +120,8 @@ def test_what_fails_is_drawn_again(method: str, seed_folder: Path) -> None:
     records = [expanded.provenance(12 + i) for i in range(24)]
     attempts = [record.attempts for record in records]
     assert set(attempts) <= {1, 2, 3, 4}
-    maker, scorer = expanded.imaginer._maker()
+    loaded = expanded.imaginer._load()
+    maker, scorer = loaded.maker, loaded.scorer
     assert scorer is not None
     for index, record in enumerate(records):
         seed, copy = expanded._row(12 + index)
@@ -254,7 +255,7 @@ class NoisyPrior(LinearPrior):
 def test_copies_may_start_from_places_of_their_own(seed_folder: Path) -> None:
     """The ball is around each copy's own start, not around the seed."""
     expanded = ExpandedDataset(str(seed_folder), ratio=2, prior=NoisyPrior(), epsilon=0.05, steps=2)
-    maker, _ = expanded.imaginer._maker()
+    maker = expanded.imaginer._load().maker
     seeds = list(expanded.plan.seeds[:2])
     found = maker.guide(seeds, 0)
     for seed in seeds:
@@ -365,7 +366,7 @@ def test_the_part_size_bounds_memory_and_changes_rounding_only(seed_folder: Path
         expanded = ExpandedDataset(
             str(seed_folder), ratio=2, method="gif-mae", prior=prior, steps=2, score_batch=score_batch, encode_batch=4
         )
-        maker, _ = expanded.imaginer._maker()
+        maker = expanded.imaginer._load().maker
         latents.append(torch.cat([found.latents for found in maker.guide(expanded.plan.seeds[:4], 0).values()]))
     assert ((latents[0] - latents[1]).abs() < 1e-4).float().mean() > 0.97
 
