@@ -241,8 +241,7 @@ class _Objective:
 
     def _weights(self, slack: Tensor) -> Sequence[Tensor]:
         """Weights of the three criteria for each copy, ``(N,)`` each: consistency alone where the constraint fails."""
-        c = self.config
-        free = slack.new_tensor([c.consistency_weight, c.entropy_weight, c.diversity_weight])
+        free = slack.new_tensor(self.config.criteria_weights)
         return torch.where(slack[:, None] < 0, slack.new_tensor([1.0, 0.0, 0.0]), free).unbind(1)
 
     @torch.no_grad()

@@ -6,11 +6,20 @@ import argparse
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.config import METHODS, SELECT, ExpansionConfig, parse_setting
+from gif_datasets.config import (
+    METHODS,
+    PRESETS,
+    SELECT,
+    SELECT_DEFAULTS,
+    SELECT_SUMMARY,
+    ExpansionConfig,
+    parse_setting,
+)
 from gif_datasets.errors import ConfigError
 
 
@@ -124,7 +133,13 @@ def methods(args: argparse.Namespace) -> int:
         }
         for spec in dataclasses.fields(ExpansionConfig)
     ]
-    _print(args, {"methods": entries, "options": options}, _methods_text)
+    presets = [
+        {"name": name, "summary": " ".join((preset.__doc__ or "").split()), "options": preset({})}
+        for name, preset in PRESETS.items()
+    ]
+    selective = {"name": SELECT + "METHOD", "summary": SELECT_SUMMARY, "defaults": dict(SELECT_DEFAULTS)}
+    value = {"methods": [*entries, selective], "presets": presets, "options": options}
+    _print(args, value, _methods_text)
     return 0
 
 
@@ -252,14 +267,28 @@ def _info_text(value: dict[str, Any]) -> str:
 def _methods_text(value: dict[str, Any]) -> str:
     lines = ["methods:"]
     for method in value["methods"]:
-        defaults = ", ".join(f"{name}={number}" for name, number in method["defaults"].items())
-        lines += [f"  {method['name']:<12} {method['summary']}", f"  {'':<12} defaults: {defaults}"]
+        lines += _entry(method["name"], method["summary"], method["defaults"])
+    lines += ["", "presets (--set preset=NAME); single options given besides win:"]
+    for preset in value["presets"]:
+        lines += _entry(preset["name"], preset["summary"], preset["options"])
     lines += ["", "options (--set NAME=VALUE, or a line of --config FILE.toml):"]
     for option in value["options"]:
-        choices = f" [{'|'.join(option['choices'])}]" if option["choices"] else ""
+        choices = f" [{'|'.join(option['choices'])}]" if option["choices"] and option["name"] != "method" else ""
         default = "by method" if option["default"] is None else json.dumps(option["default"])
-        lines += [f"  {option['name']}{choices}, default {default}", f"      {option['help']}"]
+        lines += [f"  {option['name']}{choices}, default {default}", *_wrapped(option["help"], 6)]
     return "\n".join(lines)
+
+
+def _entry(name: str, summary: str, settings: dict[str, Any]) -> list[str]:
+    """A name, what it is, and what it sets, in two columns."""
+    first, *rest = _wrapped(summary, 17)
+    values = ", ".join(f"{option}={json.dumps(number)}" for option, number in settings.items())
+    return [f"  {name:<14} {first.strip()}", *rest, *(_wrapped(f"sets {values}", 17) if values else [])]
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    margin = " " * indent
+    return textwrap.wrap(text, 110, initial_indent=margin, subsequent_indent=margin)
 
 
 def _priors_text(value: dict[str, Any]) -> str:
