@@ -182,7 +182,7 @@ class ExpansionConfig:
     )
     criteria: tuple[str, ...] | None = _option(
         None,
-        "which criteria guide: consistency, entropy, diversity; by default all three, but no diversity of a single copy",
+        "which of consistency, entropy and diversity guide; by default all, but no diversity of a single copy",
         items=CRITERIA,
     )
     consistency_weight: float = _option(1.0, "weight of prediction consistency", low=0.0)
@@ -251,6 +251,11 @@ class ExpansionConfig:
         "skip", "an unreadable picture is named and skipped, or stops the run", choices=("skip", "stop")
     )
 
+    dtype: str = _option(
+        "float32",
+        "precision that a diffusion pipeline runs in; halves its memory, and its time where the device has it",
+        choices=("float32", "bfloat16", "float16"),
+    )
     encode_batch: int = _option(
         8, "seeds encoded and guided at once; always padded, so results do not depend on it", low=1
     )

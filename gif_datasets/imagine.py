@@ -193,7 +193,8 @@ class Imaginer:
         from gif_datasets import makers
 
         config = self.recipe.config
-        prior = self.given_prior or load_prior(self.recipe.prior, family, torch.device(self.recipe.device))
+        device = torch.device(self.recipe.device)
+        prior = self.given_prior or load_prior(self.recipe.prior, family, device, config.dtype)
         embeddings = makers.SeedEmbeddings(prior, self._picture, config.encode_batch)
         classifier = prior.classifier(self.recipe.classes, config)
         if config.classifier != "text":
