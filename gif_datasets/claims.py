@@ -23,15 +23,17 @@ PATIENCE = 900.0  # seconds without anything new, after which others' claims cou
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds between two looks at what others do
 
 
-@dataclass(frozen=True)
+@dataclass
 class _LockFile:
     """An open lock file, and which of its bytes this process holds: POSIX locks do not part threads from each other."""
 
+    identity: tuple[int, int]
     descriptor: int
     held: set[int] = field(default_factory=set)
+    users: int = 0
 
 
-# By device and inode. Never closed: closing any descriptor of a file drops all locks that the process has on it.
+# By device and inode, and open once: closing any descriptor of a file drops all locks that the process has on it.
 _files: dict[tuple[int, int], _LockFile] = {}
 _guard = threading.Lock()
 
@@ -68,6 +70,7 @@ class Claims:
     def __post_init__(self) -> None:
         with _guard:
             self._file = _open(self.path)
+            self._file.users += 1
 
     def take(self, key: str) -> bool:
         """Claim a key, or say that somebody else has it."""
@@ -81,7 +84,8 @@ class Claims:
 
     def release(self, key: str) -> None:
         """Give a claim back; nothing happens where it is not held."""
-        self._release(_byte(key))
+        with _guard:
+            self._release(_byte(key))
 
     def wait(self) -> None:
         """Sleep a little; longer each time, until :meth:`went_on`."""
@@ -99,15 +103,20 @@ class Claims:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in list(self._mine):
-            self._release(number)
+        with _guard:
+            if _files.get(self._file.identity) is not self._file:  # a forked child's copy
+                return
+            for number in list(self._mine):
+                self._release(number)
+            self._file.users -= 1
+            if not self._file.users:
+                os.close(_files.pop(self._file.identity).descriptor)
 
     def _release(self, number: int) -> None:
-        with _guard:
-            if number in self._mine:
-                self._mine.remove(number)
-                self._file.held.remove(number)
-                _unlock(self._file.descriptor, number)
+        if number in self._mine:
+            self._mine.remove(number)
+            self._file.held.remove(number)
+            _unlock(self._file.descriptor, number)
 
 
 def _byte(key: str) -> int:
@@ -123,7 +132,8 @@ def _open(path: Path) -> _LockFile:
         known = None
     if known is None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        known = _files.setdefault(_identity(os.fstat(descriptor)), _LockFile(descriptor))
+        identity = _identity(os.fstat(descriptor))
+        known = _files.setdefault(identity, _LockFile(identity, descriptor))
     return known
 
 
