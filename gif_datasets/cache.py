@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CACHE_FORMAT = 3
 STALE_AFTER = 3600.0  # seconds; a younger temporary file may still be written to
 MARK_USE_AFTER = 3600.0  # seconds; a mark of use that is younger is not renewed, so most reads write nothing
-LOOKS_PER_LIMIT = 50  # how often the bound is checked while as many bytes are written as it allows
+LOOKS_PER_LIMIT = 20  # how often the bound is checked while as many bytes are written as it allows
 PRUNE_TO = 0.9  # of the bound, so that not every check prunes
 ENVIRONMENT = "GIF_DATASETS_CACHE"
 LIMIT_ENVIRONMENT = "GIF_DATASETS_CACHE_LIMIT"

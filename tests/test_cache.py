@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gif_datasets import CacheError, ConfigError, ExpandedDataset
@@ -117,6 +117,7 @@ def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
         Cache(tmp_path / "c").put("ab12", sample(1))
 
 
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_no_damage_is_ever_served(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Cut, flipped or overwritten anywhere, an entry is absent or as it was; never something else, never an error."""
@@ -170,6 +171,22 @@ def test_tensors_are_made_once_and_checked(tmp_path: Path) -> None:
     assert cache.verify().entries == 1
 
 
+def test_temporary_file_taken_for_a_forgotten_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Swept in the midst of writing, by somebody whose clock is wrong, an entry is written again."""
+    cache, fsync, swept = Cache(tmp_path), os.fsync, []
+
+    def sweep_once(descriptor: int) -> None:
+        fsync(descriptor)
+        swept.extend(tmp_path.rglob(".tmp-*") if not swept else [])
+        if len(swept) == 1:
+            swept[0].unlink(missing_ok=True)
+
+    monkeypatch.setattr(os, "fsync", sweep_once)
+    cache.put("ab12", sample(1))
+    assert len(swept) == 1
+    assert cache.get("ab12") == sample(1)
+
+
 def test_verify_tells_what_lies_there(tmp_path: Path) -> None:
     """Whole, damaged, outdated, forgotten and foreign files are told apart; only what is ours is ever removed."""
     cache = Cache(tmp_path)
@@ -200,6 +217,7 @@ def test_verify_tells_what_lies_there(tmp_path: Path) -> None:
     assert (folder / ".tmp-new").exists()
 
 
+@settings(max_examples=50, deadline=None)
 @given(sizes=st.lists(st.integers(0, 3000), max_size=12), most=st.integers(0, 20_000), read=st.sets(st.integers(0, 11)))
 def test_prune_keeps_what_was_used_last(
     sizes: list[int], most: int, read: set[int], tmp_path_factory: pytest.TempPathFactory
@@ -342,6 +360,7 @@ def test_sizes_and_durations_that_are_none(text: str, monkeypatch: pytest.Monkey
             open_cache()
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**15), st.sampled_from(["", "B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB", "k", "g"]))
 def test_sizes(number: int, unit: str) -> None:
     """Decimal units are powers of 1000, binary ones of 1024, in any case."""

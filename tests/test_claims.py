@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from gif_datasets import ExpandedDataset, claims, shards
 from gif_datasets.cache import Cache
@@ -179,10 +179,23 @@ def test_redraws_are_shared_too(check: str, dataset: Callable[..., ExpandedDatas
     assert first == second == all_copies(alone)
 
 
+class OneByOne(Dataset[tuple[torch.Tensor, int]]):
+    """Asks for item by item, whereupon the whole block around each is made."""
+
+    def __init__(self, expanded: ExpandedDataset) -> None:
+        self.expanded = expanded
+
+    def __len__(self) -> int:
+        return len(self.expanded)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        picture, label = self.expanded[index]
+        return torch.tensor(picture.getpixel((3, 3))), label
+
+
 def test_data_loader_workers(dataset: Callable[..., ExpandedDataset], tmp_path: Path) -> None:
     """Worker processes of a shuffling DataLoader on a cold cache make nothing twice."""
-    expanded = dataset(transform=lambda picture: torch.tensor(picture.getpixel((3, 3))))
-    loader = DataLoader(expanded, batch_size=6, shuffle=True, num_workers=2, multiprocessing_context="fork")
+    loader = DataLoader(OneByOne(dataset()), batch_size=6, shuffle=True, num_workers=2, multiprocessing_context="fork")
     assert sum(len(labels) for _, labels in loader) == SEEDS * (1 + RATIO)
     assert set(stored(tmp_path).values()) == {1}
     assert len(stored(tmp_path)) == MADE
