@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -345,6 +346,25 @@ def test_full_cache_disk(seed_folder: Path, tmp_path: Path) -> None:
         assert not list(disk.rglob(".tmp-*"))
         remount(disk, "size=2m")
         assert expanded().precompute(tmp_path / "out").generated == 48 - found.entries
+
+
+def test_failed_write_keeps_no_claim(seed_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error nothing half-written is left, and what was claimed is free for whoever tries next."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    expanded = ExpandedDataset(str(seed_folder), ratio=2, prior="linear")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(CacheError, match="No space left"):
+            expanded[12]
+    cache = expanded.imaginer.cache
+    assert (cache.stats()["entries"], list(cache.folder.rglob(".tmp-*"))) == (0, [])
+    keys = [expanded.plan.recipe.cache_key(seed, copy) for seed in expanded.plan.seeds for copy in (1, 2)]
+    with cache.claims() as claims:
+        assert all(claims.take(key) for key in keys)
+    assert expanded[12][0].size == (32, 32)
 
 
 @pytest.mark.parametrize("text", ["", "x", "5 bananas", "-1GB", "1e9", "5i", "GB", "nan"])
