@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from gif_datasets import images
 from gif_datasets.cache import Cache
+from gif_datasets.claims import Claims
 from gif_datasets.config import AUGMENT, METHODS
 from gif_datasets.priors import load_prior
 from gif_datasets.recipe import Recipe
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from gif_datasets.zeroshot import ZeroShotClassifier
 
 
-PREPARE_BLOCKS = 8  # decoding blocks whose seeds are guided together
+ROWS_AHEAD = 160  # whose seeds are guided together, in full blocks; fewer seeds than a maker keeps
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,11 @@ class Imaginer:
             CacheError: If the cache cannot be written.
         """
         keys = [self.recipe.cache_key(seed, copy) for seed, copy in wanted]
-        found = {key: self.cache.get(key) for key in dict.fromkeys(keys)}
-        missing = {key: pair for key, pair in zip(keys, wanted, strict=True) if found[key] is None}
+        found = self._cached(dict.fromkeys(keys))
+        missing = {key: row for key, row in zip(keys, wanted, strict=True) if key not in found}
         if missing:
-            with self._lock, _fixed_threads(self.recipe.config.threads):
-                for key, sample in self._make(missing):
-                    self.cache.put(key, sample)
-                    found[key] = sample
-        samples = [found[key] for key in keys]
-        return [
-            _relabelled(sample, seed) for sample, (seed, _) in zip(samples, wanted, strict=True) if sample is not None
-        ]
+            found |= self._make_or_await(missing)
+        return [_relabelled(found[key], seed) for key, (seed, _) in zip(keys, wanted, strict=True)]
 
     def originals(self, seeds: Sequence[Seed]) -> list[Sample]:
         """The seed samples themselves, in the form of the imagined ones; their own pictures, re-encoded."""
@@ -115,19 +110,56 @@ class Imaginer:
             with self._lock, _fixed_threads(self.recipe.config.threads):
                 self._load()
 
-    def _make(self, missing: dict[str, Row]) -> Iterator[tuple[str, Sample]]:
-        """Draw, check, and draw again what fails; the last attempt keeps the best draw."""
-        config, loaded = self.recipe.config, self._load()
-        pending, best = list(missing.items()), dict[str, tuple[float, Sample]]()
-        seed_scores = self._seed_scores([seed for seed, _ in missing.values()], loaded)
+    def _cached(self, keys: Iterable[str]) -> dict[str, Sample]:
+        """Those samples that are in the cache."""
+        return {key: sample for key in keys if (sample := self.cache.get(key)) is not None}
+
+    def _make_or_await(self, missing: dict[str, Row]) -> dict[str, Sample]:
+        """Make what nobody else is making, and wait for the rest; takes over from whoever dies meanwhile."""
+        found: dict[str, Sample] = {}
+        with self.cache.claims() as claims:
+            while left := {key: row for key, row in missing.items() if key not in found}:
+                with self._lock, _fixed_threads(self.recipe.config.threads):
+                    for key, sample in self._make(left, claims):
+                        self.cache.put(key, sample)
+                        claims.release(key)
+                        found[key] = sample
+                found |= self._cached(key for key in left if key not in found)
+                if any(key in found for key in left):
+                    claims.went_on()
+                else:
+                    claims.wait()
+        return found
+
+    def _claimed_blocks(self, missing: dict[str, Row], claims: Claims) -> Iterator[list[tuple[str, Row]]]:
+        """Claim a block at a time, so that several who want the same share the work."""
+        block = []
+        for key, row in missing.items():
+            if not claims.take(key):
+                continue
+            if key in self.cache:  # who had the claim before has made it
+                claims.release(key)
+                continue
+            block.append((key, row))
+            if len(block) == self.recipe.config.decode_batch:
+                yield block
+                block = []
+        if block:
+            yield block
+
+    def _make(self, missing: dict[str, Row], claims: Claims) -> Iterator[tuple[str, Sample]]:
+        """Draw what can be claimed, check, and draw again what fails; the last attempt keeps the best draw."""
+        config = self.recipe.config
+        best, seed_scores = dict[str, tuple[float, Sample]](), dict[str, "torch.Tensor"]()
+        pending: Iterable[Sequence[tuple[str, Row]]] = self._claimed_blocks(missing, claims)
         attempts = 1 + (config.redraws or 0) if config.check != "none" else 1
-        ahead = config.decode_batch * PREPARE_BLOCKS
+        rows = list(missing.items())
         for attempt in range(attempts):
-            failed = []
-            for start in range(0, len(pending), config.decode_batch):
-                block = pending[start : start + config.decode_batch]
-                if start % ahead == 0:
-                    loaded.maker.prepare([seed for _, (seed, _) in pending[start : start + ahead]], attempt)
+            failed: list[tuple[str, Row]] = []
+            for block, seeds in _with_seeds_ahead(pending, rows):
+                loaded = self._load()
+                loaded.maker.prepare(seeds, attempt)
+                seed_scores = seed_scores or self._seed_scores([seed for seed, _ in missing.values()], loaded)
                 candidates = loaded.maker.draw([row for _, row in block], attempt)
                 self.generated += len(block)
                 judged = self._judge([row for _, row in block], candidates, loaded.scorer, seed_scores)
@@ -142,7 +174,8 @@ class Imaginer:
                     if key not in best or rank > best[key][0]:
                         best[key] = rank, sample
                     failed.append((key, (seed, copy)))
-            pending = failed
+            rows = failed
+            pending = [failed[i : i + config.decode_batch] for i in range(0, len(failed), config.decode_batch)]
         for key, (_, sample) in best.items():
             yield key, sample
 
@@ -254,6 +287,21 @@ class Imaginer:
             **{**_NO_PARTNER, **_picture_fields(scores, seed.label), **fields},
         )
         return Sample(image, provenance)
+
+
+def _with_seeds_ahead(
+    blocks: Iterable[Sequence[tuple[str, Row]]], rows: Sequence[tuple[str, Row]]
+) -> Iterator[tuple[Sequence[tuple[str, Row]], list[Seed]]]:
+    """Each block with the seeds to prepare before it: those of ``ROWS_AHEAD`` rows, or none while they last."""
+    place = {key: number for number, (key, _) in enumerate(rows)}
+    prepared = 0
+    for block in blocks:
+        first, last = place[block[0][0]], place[block[-1][0]]
+        if last < prepared:
+            yield block, []
+            continue
+        prepared = max(first + ROWS_AHEAD, last + 1)
+        yield block, [seed for _, (seed, _) in rows[first:prepared]]
 
 
 _NO_PARTNER = {"partner_key": "", "partner_label": -1, "partner_share": 0.0}

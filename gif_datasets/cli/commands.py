@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gif_datasets.config import (
     METHODS,
@@ -21,6 +21,9 @@ from gif_datasets.config import (
     parse_setting,
 )
 from gif_datasets.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gif_datasets.cache import Cache
 
 
 def expand(args: argparse.Namespace) -> int:
@@ -59,7 +62,7 @@ def preview(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
     _check_out(args.out.parent)
     _name_larger_priors(config)
-    from gif_datasets.cache import Cache, default_folder
+    from gif_datasets.cache import open_cache
     from gif_datasets.imagine import Imaginer
     from gif_datasets.preview import MOST_COPIES, Row, choose_seeds, save_preview
     from gif_datasets.recipe import make_recipe, with_population
@@ -71,7 +74,7 @@ def preview(args: argparse.Namespace) -> int:
     refuse_bad(listed, config.on_bad_image)
     _name_bad(listed.bad)
     recipe = with_population(recipe, listed.seeds)
-    imaginer = Imaginer(recipe, source, Cache(args.cache_dir or default_folder()), listed.seeds)
+    imaginer = Imaginer(recipe, source, open_cache(args.cache_dir), listed.seeds)
     seeds = choose_seeds(listed.seeds, args.rows)
     copies = range(1, min(config.ratio, MOST_COPIES) + 1)
     made = (s.open().convert("RGB") for s in imaginer.imagine([(seed, copy) for seed in seeds for copy in copies]))
@@ -153,22 +156,49 @@ def priors(args: argparse.Namespace) -> int:
     return 0
 
 
-def cache(args: argparse.Namespace) -> int:
-    """``gif-datasets cache``."""
-    from gif_datasets.cache import Cache, default_folder
-
-    store = Cache(args.cache_dir or default_folder())
-    if args.action == "clear":
-        removed = store.clear()
-        _print(
-            args,
-            {"folder": str(store.folder), "removed": removed},
-            lambda v: f"{v['folder']}: removed {removed} samples",
-        )
-    else:
-        value = {"folder": str(store.folder), **store.stats()}
-        _print(args, value, lambda v: f"{v['folder']}: {v['entries']} samples, {_size(v['bytes'])}")
+def cache_stats(args: argparse.Namespace) -> int:
+    """``gif-datasets cache stats``."""
+    store = _cache(args)
+    _print(args, {"folder": str(store.folder), **store.stats()}, _cache_text)
     return 0
+
+
+def cache_clear(args: argparse.Namespace) -> int:
+    """``gif-datasets cache clear``."""
+    store = _cache(args)
+    value = {"folder": str(store.folder), "removed": store.clear()}
+    _print(args, value, lambda v: f"{v['folder']}: removed {v['removed']} samples")
+    return 0
+
+
+def cache_prune(args: argparse.Namespace) -> int:
+    """``gif-datasets cache prune``."""
+    from gif_datasets.cache import LIMIT_ENVIRONMENT, parse_duration, parse_size
+
+    store = _cache(args)
+    most = parse_size(args.max_size, "--max-size") if args.max_size else None
+    age = parse_duration(args.older_than, "--older-than") if args.older_than else None
+    if most is None and age is None and (most := store.limit) is None:
+        raise ConfigError(f"nothing says what to remove; give --max-size or --older-than, or set {LIMIT_ENVIRONMENT}")
+    removed = store.prune(most, age)
+    value = {
+        "folder": str(store.folder),
+        "removed": len(removed),
+        "removed_bytes": sum(entry.bytes for entry in removed),
+        **store.stats(),
+    }
+    _print(args, value, _prune_text)
+    return 0
+
+
+def cache_verify(args: argparse.Namespace) -> int:
+    """``gif-datasets cache verify``."""
+    store = _cache(args)
+    audit = store.verify(args.remove)
+    ok = args.remove or not audit.damaged
+    value = {"folder": str(store.folder), "ok": ok, "removed": args.remove, **dataclasses.asdict(audit)}
+    _print(args, value, _audit_text)
+    return 0 if ok else 1
 
 
 # --- shared -------------------------------------------------------------------------------------------------------
@@ -182,6 +212,12 @@ def _config(args: argparse.Namespace) -> ExpansionConfig:
     flags["decode_batch"] = args.batch_size
     values.update({name: value for name, value in flags.items() if value is not None})
     return ExpansionConfig.build(values, args.config)
+
+
+def _cache(args: argparse.Namespace) -> Cache:
+    from gif_datasets.cache import open_cache
+
+    return open_cache(args.cache_dir)
 
 
 def _existing(folder: Path) -> Path:
@@ -248,6 +284,27 @@ def _expand_text(value: dict[str, Any]) -> str:
         f"shards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})\n"
         f"preview: {value['preview']}"
     )
+
+
+def _cache_text(value: dict[str, Any]) -> str:
+    bound = f" of at most {_size(value['limit'])}" if value["limit"] is not None else ""
+    used = f"; last used {value['oldest_use']} to {value['newest_use']}" if value["oldest_use"] else ""
+    return f"{value['folder']}: {value['entries']} samples, {_size(value['bytes'])}{bound}{used}"
+
+
+def _prune_text(value: dict[str, Any]) -> str:
+    return f"removed {value['removed']} entries, {_size(value['removed_bytes'])}\n{_cache_text(value)}"
+
+
+def _audit_text(value: dict[str, Any]) -> str:
+    lines = [f"{value['folder']}: {value['entries']} whole entries, {_size(value['bytes'])}"]
+    lines += [f"  {count} samples by {maker}" for maker, count in value["made_by"].items()]
+    gone = ", removed" if value["removed"] else ""
+    for kind, fate in (("damaged", gone), ("outdated", gone), ("temporary", gone), ("foreign", "")):
+        lines += [f"{kind}{fate}: {name}" for name in value[kind]]
+    if not value["ok"]:
+        lines.append("damaged entries are made again when asked for; `gif-datasets cache verify --remove` drops them")
+    return "\n".join(lines)
 
 
 def _info_text(value: dict[str, Any]) -> str:
