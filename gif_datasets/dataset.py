@@ -12,7 +12,7 @@ from PIL.Image import Image
 from torch.utils.data import Dataset
 
 from gif_datasets import images
-from gif_datasets.cache import Cache, default_folder
+from gif_datasets.cache import open_cache
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local
 from gif_datasets.errors import ConfigError, SourceError
@@ -110,9 +110,7 @@ class ExpandedDataset(Dataset[Any]):
         refuse_bad(listed, config.on_bad_image)
         self.bad = listed.bad
         self.plan: Plan = make_plan(self.source.name, listed, recipe)
-        self.imaginer = Imaginer(
-            self.plan.recipe, self.source, Cache(Path(cache_dir or default_folder())), self.plan.seeds, given
-        )
+        self.imaginer = Imaginer(self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given)
         self._dataset = dataset if not isinstance(dataset, (str, Path)) else None
         self._transform = transform
         self._format_transform = None if transform is not None else _format_transform(self._dataset)
@@ -346,8 +344,8 @@ def expand(
     def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
         return iter(show(run_local(task, ids, workers), "making shards", len(ids)))
 
-    cache = Cache(Path(cache_dir or default_folder()))
-    return run(make_plan(opened.name, listed, recipe, held, named), opened, cache, Path(out), engine, listed.bad)
+    plan = make_plan(opened.name, listed, recipe, held, named)
+    return run(plan, opened, open_cache(cache_dir), Path(out), engine, listed.bad)
 
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]

@@ -61,7 +61,10 @@ class Plan:
         real = [(seed, 0) for seed in mixed] if config.originals else []
         made = [(seed, copy) for seed in mixed for copy in range(1, config.ratio + 1)]
         held = [(seed, 0) for seed in sorted(self.validation, key=lambda seed: (seed.key, seed.index))]
-        size, held_size = (_shard_size(config.samples_per_shard, n) for n in (len(real) + len(made), len(held)))
+        size, held_size = (
+            config.samples_per_shard or _shard_size(samples, config.decode_batch)
+            for samples in (len(real) + len(made), len(held))
+        )
         sized = ((real, size), (made, size), (held, held_size))
         return tuple(tuple(rows[i : i + n]) for rows, n in sized for i in range(0, len(rows), n))
 
@@ -99,6 +102,12 @@ class Plan:
     def shard_name(self, shard_id: int) -> str:
         """Path of a shard below the output folder."""
         return self.shard_names[shard_id]
+
+
+def _shard_size(samples: int, block: int) -> int:
+    """Samples a shard: about 64 shards, within limits, in whole decoding blocks so that none is padded in each."""
+    size = min(max(-(-samples // 64), 50), 1_000)
+    return -(-size // block) * block
 
 
 @dataclass(frozen=True)
@@ -233,10 +242,6 @@ def make_plan(
         )
     seeds, held = hold_out(listed.seeds, config.validation_share, config.rng_seed)
     return Plan(source_name, with_population(recipe, seeds), seeds, tuple(validation) or held, validation_name)
-
-
-def _shard_size(asked: int | None, samples: int) -> int:
-    return asked or min(max(-(-samples // 64), 50), 1_000)
 
 
 def _seeds_digest(seeds: Sequence[Seed]) -> str:
