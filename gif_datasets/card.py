@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gif_datasets import shards
@@ -36,12 +36,12 @@ def render(manifest: dict[str, Any], head: str | None = None, load: str | None =
     options = manifest["plan"]["recipe"]["options"]
     prior = manifest["plan"]["recipe"]["prior"]
     versions = manifest["plan"]["recipe"]["versions"]
-    settings = "\n".join(f"| {name} | `{_code(json.dumps(value))}` |" for name, value in sorted(options.items()))
-    classes = ", ".join(_plain(name) for name in manifest["classes"])
+    settings = "\n".join(f"| {name} | `{code(json.dumps(value))}` |" for name, value in sorted(options.items()))
+    classes = ", ".join(plain(name) for name in manifest["classes"])
     return f"""---
 {_front_matter(manifest) if head is None else head}---
 
-# {_plain(manifest["source"])}, expanded {options["ratio"]}x by `{options["method"]}`
+# {plain(manifest["source"])}, expanded {options["ratio"]}x by `{options["method"]}`
 
 {manifest["originals"]} real and {manifest["synthetic"]} synthetic pictures of {len(manifest["classes"])} classes.
 {_held_out(manifest)}
@@ -58,7 +58,7 @@ the perturbation optimised for class consistency, higher prediction entropy and 
 
 | option | value |
 |---|---|
-| prior | `{_code(prior["name"])}` (digest `{prior["digest"][:16]}`) |
+| prior | `{code(prior["name"])}` (digest `{prior["digest"][:16]}`) |
 {settings}
 | libraries | {", ".join(f"{name} {number}" for name, number in sorted(versions.items()))} |
 | plan | `{manifest["plan_hash"]}` |
@@ -84,7 +84,7 @@ def _column(head: str | None) -> str:
 
 def _load(manifest: dict[str, Any]) -> str:
     return f"""from datasets import load_dataset
-dataset = load_dataset("PATH_OR_REPO", split="{manifest["split"]}")   # columns: {_suffix(manifest)}, cls, json
+dataset = load_dataset("PATH_OR_REPO", split="{manifest["split"]}")   # columns: {suffix(manifest)}, cls, json
 
 import gif_datasets
 dataset = gif_datasets.load_expanded("PATH")                # (image, label) pairs
@@ -100,10 +100,10 @@ no picture of it is in `{manifest["split"]}`.
 """
 
 
-def _front_matter(manifest: dict[str, Any]) -> str:
-    """YAML of fixed form; the only free texts in it are class names, which are quoted."""
+def shard_columns(manifest: Mapping[str, Any]) -> str:
+    """YAML of the features of shards; the only free texts in it are class names, which are quoted."""
     record = "".join(f"    - name: {name}\n      dtype: {kind}\n" for name, kind in RECORD)
-    columns = f"""  - name: {_suffix(manifest)}
+    return f"""  - name: {suffix(manifest)}
     dtype: image
   - name: cls
 {class_label(manifest["classes"])}  - name: json
@@ -113,12 +113,15 @@ def _front_matter(manifest: dict[str, Any]) -> str:
   - name: __url__
     dtype: string
 """
+
+
+def _front_matter(manifest: dict[str, Any]) -> str:
     parts = []
     for split in shards.splits(manifest):
         listed = shards.manifest_shards(manifest, split)
         samples, size = sum(shard.samples for shard in listed), sum(shard.bytes for shard in listed)
         parts.append(Part(split, f"data/{split}-*.tar", samples, size))
-    return front_matter(("webdataset",), parts, columns)
+    return front_matter(("webdataset",), parts, shard_columns(manifest))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Part:
 
 def class_label(classes: Sequence[str]) -> str:
     """YAML of a ClassLabel's type."""
-    names = "".join(f"          '{index}': {_quoted(name)}\n" for index, name in enumerate(classes))
+    names = "".join(f"          '{index}': {quoted(name)}\n" for index, name in enumerate(classes))
     return f"""    dtype:
       class_label:
         names:
@@ -175,11 +178,12 @@ tags:
 """
 
 
-def _suffix(manifest: dict[str, Any]) -> str:
+def suffix(manifest: Mapping[str, Any]) -> str:
+    """Suffix of the pictures, which is their column's name too."""
     return str(manifest["plan"]["recipe"]["options"]["image_format"])
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A double-quoted YAML scalar; all but printable ASCII is escaped, astral characters as one."""
     escaped = (
         c if " " <= c <= "~" and c not in '"\\' else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}"
@@ -188,11 +192,31 @@ def _quoted(text: str) -> str:
     return '"' + "".join(escaped) + '"'
 
 
-def _code(text: str) -> str:
+def yaml_lines(value: Any, indent: str) -> str:
+    """Dicts and lists of plain values as block YAML; every text in it is quoted."""
+    if isinstance(value, dict):
+        return "".join(f"{indent}{quoted(str(name))}:{_yaml_inner(item, indent)}" for name, item in value.items())
+    texts = (
+        yaml_lines(item, f"{indent}  ") if isinstance(item, dict) else f"{indent}  {_scalar(item)}\n" for item in value
+    )
+    return "".join(f"{indent}- {text[len(indent) + 2 :]}" for text in texts)
+
+
+def _yaml_inner(value: Any, indent: str) -> str:
+    if isinstance(value, (dict, list)) and value:
+        return "\n" + yaml_lines(value, f"{indent}  " if isinstance(value, dict) else indent)
+    return f" {_scalar(value)}\n"
+
+
+def _scalar(value: Any) -> str:
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def code(text: str) -> str:
     """User text for a code span in a table."""
     return " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """User text that cannot become markup: Markdown's and HTML's own characters are escaped, lines joined."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~])", r"\\\1", " ".join(str(text).split()))

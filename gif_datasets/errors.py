@@ -10,6 +10,7 @@ GifDatasetsError
 ├── CacheError                   a cache folder that cannot be used
 ├── ShardError                   shards that are missing, damaged or foreign
 ├── EngineError                  a worker that died
+├── HubError                     the Hugging Face Hub cannot be reached, or refuses
 └── MissingExtra (ImportError)   an optional dependency; the message is the command that installs it
 """
 
@@ -54,6 +55,10 @@ class ShardError(GifDatasetsError):
 
 class EngineError(GifDatasetsError):
     """A worker that died before its work was done."""
+
+
+class HubError(GifDatasetsError):
+    """The Hugging Face Hub cannot be reached, or refuses what was asked."""
 
 
 class MissingExtra(GifDatasetsError, ImportError):

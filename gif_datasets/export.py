@@ -6,6 +6,8 @@ are kept apart, pictures are the files of the shards byte for byte, and each sam
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import re
@@ -13,16 +15,18 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gif_datasets import atomic, card, shards
+from gif_datasets.columns import Columns, SourceColumns, expanded_columns, read_source, to_yaml
 from gif_datasets.errors import ConfigError, MissingExtra, ShardError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.plan import STATE, SWEEP_AFTER, claim
 from gif_datasets.shards import ShardReader
 
-EXPORT_FORMAT = 1
+EXPORT_FORMAT = 2
 FORMS = ("imagefolder", "parquet")
 SHARD_BYTES = 100_000_000
 GROUP_ROWS, GROUP_BYTES = 1_000, 32_000_000
@@ -72,6 +76,15 @@ class _Job:
     @property
     def suffix(self) -> str:
         return str(self.manifest["plan"]["recipe"]["options"]["image_format"])
+
+    @cached_property
+    def source(self) -> SourceColumns | None:
+        """The source's own columns, if it had any."""
+        return read_source(next(iter(self.readers.values())).folder)
+
+    @cached_property
+    def columns(self) -> Columns:
+        return expanded_columns(self.manifest["classes"], self.source)
 
 
 @dataclass
@@ -265,7 +278,7 @@ def _write_parquet(job: _Job, tally: _Tally) -> None:
         count = min(-(-size // int(job.settings["shard_bytes"])), len(reader))
         step = -(-len(reader) // count)
         group = max(1, min(GROUP_ROWS, GROUP_BYTES * len(reader) // size))
-        parts = [range(start, min(start + step, len(reader))) for start in range(0, len(reader), step)]
+        parts = [part for run in _runs(reader) for part in _groups(run, step)]
         rows = iter(job.show(range(len(reader)), f"exporting {split}"))
         for number, part in enumerate(parts):
             name = f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet"
@@ -276,6 +289,7 @@ def _write_parquet(job: _Job, tally: _Tally) -> None:
                     _write_part(file, job, reader, part, group)
                 path = job.out / name
                 found = {"rows": len(part), "bytes": path.stat().st_size, "sha256": digest_file(path)}
+                found["synthetic"] = not _is_original(reader, part[0])
                 atomic.write_json(state, {"export": digest(job.settings), "file": found})
                 tally.written += 1
             for _ in part:
@@ -283,6 +297,16 @@ def _write_parquet(job: _Job, tally: _Tally) -> None:
             tally.files[name] = found
             tally.pictures += 1
             tally.bytes += found["bytes"]
+
+
+def _runs(reader: ShardReader) -> list[list[int]]:
+    """Samples in order, real and synthetic ones apart, so that a file holds one kind and a reader can leave it out."""
+    grouped = itertools.groupby(range(len(reader)), lambda index: _is_original(reader, index))
+    return [list(indices) for _, indices in grouped]
+
+
+def _is_original(reader: ShardReader, index: int) -> bool:
+    return reader.key(index).endswith("-0000")
 
 
 def _finished(job: _Job, name: str, state: Path) -> dict[str, Any] | None:
@@ -297,30 +321,41 @@ def _finished(job: _Job, name: str, state: Path) -> dict[str, Any] | None:
 
 
 def _write_part(file: Any, job: _Job, reader: ShardReader, part: Iterable[int], group: int) -> None:
-    import datasets
     import pyarrow
     import pyarrow.parquet
 
-    kinds = {name: datasets.Value(kind) for name, kind in (("key", "string"), *_COLUMNS)}
-    label = datasets.ClassLabel(names=list(reader.classes))
-    schema = datasets.Features({"image": datasets.Image(), "label": label, **kinds}).arrow_schema
-    texts = [name for name, kind in (("key", "string"), *_COLUMNS) if kind == "string"]
+    kinds = job.columns
+    schema = kinds.features.arrow_schema
+    ours = [kinds.key, *kinds.record.values()]
     with pyarrow.parquet.ParquetWriter(
         file,
         schema,
-        compression={"image.bytes": "none", **dict.fromkeys(["image.path", "label", *kinds], "zstd")},
-        use_dictionary=texts,  # pictures are all different
-        write_statistics=["label", *kinds],
+        compression={path: "none" if path.startswith(f"{kinds.image}.") else "zstd" for path in _leaves(schema)},
+        use_dictionary=[name for name in ours if schema.field(name).type == pyarrow.string()],  # pictures all differ
+        write_statistics=[kinds.label, *ours],
         write_page_index=True,
     ) as writer:
         for indices in _groups(part, group):
-            rows = [_row(reader, index) for index in indices]
-            pictures = [
-                {"bytes": reader.image_bytes(index), "path": f"{row['key']}.{job.suffix}"}
-                for index, row in zip(indices, rows, strict=True)
-            ]
-            values = [{"image": picture, **row} for picture, row in zip(pictures, rows, strict=True)]
-            writer.write_table(pyarrow.Table.from_pylist(values, schema=schema), row_group_size=group)
+            rows = [_full_row(job, reader, index) for index in indices]
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema), row_group_size=group)
+
+
+def _leaves(schema: Any) -> list[str]:
+    """Paths of a schema's columns as Parquet names them, nested ones with dots."""
+    import pyarrow
+    import pyarrow.parquet
+
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(schema.empty_table(), buffer)
+    found = pyarrow.parquet.ParquetFile(buffer).schema
+    return [found.column(i).path for i in range(len(found))]
+
+
+def _full_row(job: _Job, reader: ShardReader, index: int) -> dict[str, Any]:
+    """A sample with its picture, and the source's own columns of its seed."""
+    key, record = reader.key(index), reader.provenance(index).to_json()
+    own = job.source.rows.get(record["seed_index"], {}) if job.source else {}
+    return job.columns.row({"bytes": reader.image_bytes(index), "path": f"{key}.{job.suffix}"}, key, record, own)
 
 
 def _groups(part: Iterable[int], size: int) -> Iterator[list[int]]:
@@ -341,6 +376,8 @@ def _card(job: _Job, tally: _Tally) -> str:
     kinds = "".join(f"  - name: {name}\n    dtype: {kind}\n" for name, kind in (("key", "string"), *_COLUMNS))
     label = card.class_label(job.manifest["classes"])
     columns = f"  - name: image\n    dtype: image\n  - name: label\n{label}{kinds}"
+    if not folders and job.source:
+        columns = to_yaml(job.columns.features)
     load = _LOAD[job.settings["to"]].replace("SPLIT", job.manifest["split"])
     return card.render(job.manifest, card.front_matter((), parts, columns, for_builder=folders), load)
 

@@ -23,7 +23,7 @@ from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
 from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.shards import Shard
-from gif_datasets.sources import SeedList, Source
+from gif_datasets.sources import SeedList, Source, source_columns
 from gif_datasets.splits import VALIDATION, hold_out
 from gif_datasets.types import PLAN_FILE, Seed
 
@@ -195,7 +195,8 @@ def run(
     for shard, count in engine(task, todo):
         done[plan.shard_names.index(shard.name)] = shard
         generated += count
-    _finish(folder, plan, [done[shard_id] for shard_id in range(len(plan.shard_rows))])
+    own = source_columns(source, [seed.index for seed in (*plan.seeds, *plan.validation)])
+    _finish(folder, plan, [done[shard_id] for shard_id in range(len(plan.shard_rows))], own)
     if generated or not (folder / shards.PREVIEW).exists():
         _draw_preview(folder, plan, source)
     return summarise(folder, generated, tuple(bad), time.monotonic() - started)
@@ -336,7 +337,7 @@ def _finished(folder: Path, plan: Plan) -> dict[int, Shard]:
     return done
 
 
-def _finish(folder: Path, plan: Plan, made: Sequence[Shard]) -> None:
+def _finish(folder: Path, plan: Plan, made: Sequence[Shard], own: dict[str, bytes]) -> None:
     """Write card and indices; the manifest last, so that a folder with a manifest is whole."""
     originals = len(plan.seeds) if plan.recipe.config.originals else 0
     manifest = {
@@ -356,6 +357,7 @@ def _finish(folder: Path, plan: Plan, made: Sequence[Shard]) -> None:
         **shards.index_files(manifest),
         shards.CARD: card.render(manifest).encode("utf-8"),
         PLAN_FILE: atomic.json_bytes(plan.json),
+        **own,
     }
     shards.write_files(folder, shards.sealed(manifest, files), files)
     for place in (folder, folder / "data", folder / STATE):

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from gif_datasets import images
+from gif_datasets import columns, images
 from gif_datasets.config import closest
 from gif_datasets.errors import BadImage, MissingExtra, SourceError
 from gif_datasets.fingerprint import digest, digest_pixels
@@ -457,6 +457,7 @@ class HuggingFaceSource:
         ]
         self.label_column = _column(name, "label", label_column, named or likely[:1], features)
         self.rows = dataset.with_format(None).cast_column(self.image_column, datasets.Image(decode=False))
+        self._features = features
         values = list(self.rows[self.label_column])
         names = classes or getattr(features[self.label_column], "names", None)
         self.classes, self._labels = _classes_and_labels(values, names)
@@ -475,6 +476,34 @@ class HuggingFaceSource:
             raise BadImage(f"{self.origin(index)}: no picture")
         content = cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
         return images.read_rgb(content, self.origin(index)), self._labels[index]
+
+    @property
+    def features(self) -> Any:
+        """``datasets.Features`` of the dataset as it was given."""
+        return self._features
+
+    def others(self, indices: Sequence[int]) -> Any:
+        """Its columns besides the picture, of some rows."""
+        return self.rows.select(indices).remove_columns([self.image_column])
+
+
+def source_columns(source: Source, indices: Sequence[int]) -> dict[str, bytes]:
+    """A file with a Hugging Face source's own columns of some samples; none where there are only picture and label.
+
+    A validation source adds its rows if its columns are the same.
+    """
+    first = source._source if isinstance(source, JoinedSource) else source
+    if not isinstance(first, HuggingFaceSource) or set(first.features) == {first.image_column, first.label_column}:
+        return {}
+    size = len(first)
+    own = [index for index in indices if index < size]
+    tables = [(first.others(own), own)]
+    held = [index for index in indices if index >= size]
+    if held and isinstance(source, JoinedSource):
+        other = source._validation
+        if isinstance(other, HuggingFaceSource) and other.features == first.features:
+            tables.append((other.others([index - size for index in held]), held))
+    return {columns.SOURCE: columns.source_bytes(tables, first.features, first.image_column, first.label_column)}
 
 
 def _classes_and_labels(values: list[Any], names: Sequence[str] | None) -> tuple[tuple[str, ...], list[int]]:

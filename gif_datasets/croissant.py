@@ -1,0 +1,155 @@
+"""A Croissant description of a folder of shards: what lies in which file, for readers of the MLCommons format.
+
+Source: https://docs.mlcommons.org/croissant/docs/croissant-spec.html, version 1.0. Addresses are relative to the
+description, so that it holds for a folder on a disk and for its copy on the Hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gif_datasets import __version__, atomic, card, shards
+
+_CONTEXT = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+_TYPES = {"bool": "sc:Boolean", "int64": "sc:Integer", "float64": "sc:Float", "string": "sc:Text"}
+_MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+
+
+def describe(manifest: Mapping[str, Any], name: str, licence: str) -> bytes:
+    """Describe a folder of shards.
+
+    Args:
+        manifest: Its manifest.
+        name: What to call it.
+        licence: Its licence, or ``"unknown"``.
+
+    Returns:
+        JSON-LD: the shards with their digests, and record sets of classes, pictures and provenance.
+    """
+    suffix = card.suffix(manifest)
+    tars = [_file(shard) for shard in shards.all_shards(manifest)]
+    within = [{"@id": tar["@id"]} for tar in tars]
+    value = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": name,
+        "description": (
+            f"{manifest['originals']} real and {manifest['synthetic']} synthetic pictures of"
+            f" {len(manifest['classes'])} classes, made by gif_datasets {__version__}"
+        ),
+        "license": licence,
+        "url": f"https://huggingface.co/datasets/{name}",
+        "version": "1.0.0",
+        "citeAs": "https://arxiv.org/abs/2211.13976",
+        "distribution": [
+            *tars,
+            _files("pictures", suffix, _MEDIA[suffix], within),
+            _files("records", "json", "application/json", within),
+        ],
+        "recordSet": [_classes(manifest["classes"]), _pictures(suffix), _records()],
+    }
+    return atomic.json_bytes(value)
+
+
+def _file(shard: shards.Shard) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": shard.name,
+        "name": shard.name,
+        "contentUrl": shard.name,
+        "contentSize": f"{shard.bytes} B",
+        "encodingFormat": "application/x-tar",
+        "sha256": shard.sha256,
+    }
+
+
+def _files(name: str, suffix: str, media: str, within: list[dict[str, str]]) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": name,
+        "name": name,
+        "containedIn": within,
+        "encodingFormat": media,
+        "includes": f"*.{suffix}",
+    }
+
+
+def _classes(names: list[str]) -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "classes",
+        "name": "classes",
+        "dataType": "sc:Enumeration",
+        "key": {"@id": "classes/label"},
+        "field": [_field("classes/label", "sc:Integer"), _field("classes/name", "sc:Text")],
+        "data": [{"classes/label": label, "classes/name": name} for label, name in enumerate(names)],
+    }
+
+
+def _pictures(suffix: str) -> dict[str, Any]:
+    """Pictures by key; what each shows is in the record of the same key."""
+    name = {"fileSet": {"@id": "pictures"}, "extract": {"fileProperty": "filename"}}
+    content = {"fileSet": {"@id": "pictures"}, "extract": {"fileProperty": "content"}}
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "samples",
+        "name": "samples",
+        "key": {"@id": "samples/key"},
+        "field": [
+            _field("samples/key", "sc:Text", name | {"transform": {"regex": f"(.+)\\.{suffix}$"}}),
+            _field("samples/image", "sc:ImageObject", content),
+        ],
+    }
+
+
+def _records() -> dict[str, Any]:
+    within = {"fileSet": {"@id": "records"}}
+    fields = [
+        _field(f"provenance/{name}", _TYPES[kind], {**within, "extract": {"jsonPath": f"$.{name}"}})
+        for name, kind in card.RECORD
+    ]
+    return {"@type": "cr:RecordSet", "@id": "provenance", "name": "provenance", "field": fields}
+
+
+def _field(name: str, kind: str, source: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    given = {"source": source} if source else {}
+    return {"@type": "cr:Field", "@id": name, "name": name.rpartition("/")[2], "dataType": kind, **given}
