@@ -20,8 +20,8 @@ from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
 from gif_datasets.plan import Plan, Summary, make_plan, run
 from gif_datasets.priors import PriorInfo
+from gif_datasets.reader import ShardReader
 from gif_datasets.recipe import make_recipe
-from gif_datasets.shards import ShardReader
 from gif_datasets.sources import (
     HuggingFaceSource,
     MapSource,

@@ -18,9 +18,10 @@ from PIL import Image
 
 from gif_datasets import atomic, card, images, preview, shards
 from gif_datasets.cache import Cache
-from gif_datasets.errors import ConfigError, GifDatasetsError, PlanMismatch, ShardError
+from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
+from gif_datasets.reader import ShardReader
 from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source
@@ -192,7 +193,7 @@ def make_plan(source_name: str, listed: SeedList, recipe: Recipe) -> Plan:
 
 
 def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
-    config, reader = plan.recipe.config, shards.ShardReader(folder)
+    config, reader = plan.recipe.config, ShardReader(folder)
 
     def copy_of(seed: Seed, copy: int) -> Image.Image:
         key = shards.sample_key(config.split, seed.index, copy)
@@ -288,11 +289,7 @@ def _finish(folder: Path, plan: Plan, made: Sequence[Shard]) -> None:
         "plan_hash": plan.hash,
         "shards": [shards.shard_json(shard) for shard in made],
     }
-    try:
-        current = shards.read_manifest(folder) == json.loads(json.dumps(manifest))
-    except GifDatasetsError:
-        current = False
-    if not current:
+    if not shards.is_current(folder, manifest):
         shards.write_indices(folder, manifest, card.render(manifest))
     for place in (folder, folder / "data", folder / STATE):
         atomic.sweep(place, older_than=time.time() - SWEEP_AFTER)

@@ -1,29 +1,29 @@
-"""WebDataset shards: byte-reproducible tars, their index files, reading and checking them.
+"""WebDataset shards: byte-reproducible tars, their index files, and checking them.
 
 The only module that imports webdataset. The folder's layout is that of ``docs/format.md``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import re
 import tarfile
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic
+from gif_datasets import atomic, index
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.fingerprint import digest_file
+from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
 from gif_datasets.types import Provenance, Sample
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
-IMAGE_SUFFIXES = ("png", "jpg", "webp")
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 
 
@@ -71,6 +71,11 @@ _RECIPE_FIELDS = {"options": dict, "prior": dict, "device": str, "versions": dic
 def shard_name(split: str, index: int, count: int) -> str:
     """``data/train-00000-of-00064.tar``: the pattern that Hugging Face datasets finds without configuration."""
     return f"data/{split}-{index:05d}-of-{count:05d}.tar"
+
+
+def split_of(name: str) -> str:
+    """The split of a shard, from its name."""
+    return name.removeprefix("data/").partition("-")[0]
 
 
 def sample_key(split: str, seed_index: int, copy: int) -> str:
@@ -138,7 +143,41 @@ def write_indices(folder: Path, manifest: dict[str, Any], card: str) -> None:
     }
     atomic.write_json(folder / f"wids-{split}.json", wids)
     atomic.write_bytes(folder / "README.md", card.encode("utf-8"))
-    atomic.write_json(folder / MANIFEST, manifest)
+    content = index.to_bytes(build_index(folder, manifest_shards(manifest)))
+    atomic.write_bytes(folder / INDEX, content)
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    atomic.write_json(folder / MANIFEST, {**manifest, "files": {INDEX: entry}})
+
+
+def is_current(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Whether the folder's manifest is this one, and its index is there."""
+    try:
+        found = read_manifest(folder)
+    except (UsageError, ShardError):
+        return False
+    entry, path = listed_file(found, INDEX), folder / INDEX
+    found.pop("files", None)
+    return (
+        found == json.loads(json.dumps(manifest))
+        and entry is not None
+        and path.is_file()
+        and digest_file(path) == entry["sha256"]
+    )
+
+
+def listed_file(manifest: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Bytes and digest that the manifest gives for a file beside it; None where it lists no such file."""
+    files = manifest.get("files", {})
+    entry = files.get(name) if isinstance(files, dict) else None
+    if entry is None:
+        return None
+    if (
+        not isinstance(entry, dict)
+        or not isinstance(entry.get("bytes"), int)
+        or not isinstance(entry.get("sha256"), str)
+    ):
+        raise ShardError(f"damaged entry of {name} in {MANIFEST}: {entry!r}")
+    return entry
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -174,7 +213,7 @@ def manifest_shards(manifest: dict[str, Any]) -> list[Shard]:
     return [Shard.from_json(value) for value in manifest["shards"]]
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
+# --- what shards hold -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -183,65 +222,36 @@ class _Entry:
     members: dict[str, tuple[int, int]]  # suffix: (offset, size)
 
 
-class ShardReader:
-    """Random access to the samples of an expanded folder, through an index of the tars' members.
-
-    Args:
-        folder: A finished expanded folder.
+def build_index(folder: Path, listed: Sequence[Shard]) -> Index:
+    """Build the index of a folder from its shards, in their order.
 
     Raises:
-        ShardError: If the manifest or a shard is missing or damaged.
+        ShardError: If a shard is missing or damaged, or holds something else than its samples.
     """
+    return index.from_entries(row for shard in listed for row in _rows(folder / shard.name, split_of(shard.name)))
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest = read_manifest(folder)
-        self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
-        self._shards = manifest_shards(self.manifest)
-        self._entries = [list(_index(folder / shard.name)) for shard in self._shards]
-        self._starts = [0]
-        for entries in self._entries:
-            self._starts.append(self._starts[-1] + len(entries))
-        self._positions = {entry.key: i for i, entry in enumerate(e for entries in self._entries for e in entries)}
 
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    def key(self, index: int) -> str:
-        """``__key__`` of a sample."""
-        return self._find(index)[1].key
-
-    def index_of(self, key: str) -> int:
-        """Position of a sample by its ``__key__``; raises KeyError."""
-        return self._positions[key]
-
-    def label(self, index: int) -> int:
-        """Class index of a sample."""
-        return int(self._read(index, ("cls",)))
-
-    def image_bytes(self, index: int) -> bytes:
-        """The stored image file of a sample."""
-        return self._read(index, IMAGE_SUFFIXES)
-
-    def provenance(self, index: int) -> Provenance:
-        """The provenance of a sample."""
-        return Provenance.from_json(json.loads(self._read(index, ("json",))))
-
-    def _find(self, index: int) -> tuple[Path, _Entry]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of {len(self)} samples")
-        shard = bisect_right(self._starts, index) - 1
-        return self.folder / self._shards[shard].name, self._entries[shard][index - self._starts[shard]]
-
-    def _read(self, index: int, suffixes: tuple[str, ...]) -> bytes:
-        path, entry = self._find(index)
-        for suffix in suffixes:
-            if suffix in entry.members:
-                offset, size = entry.members[suffix]
-                with path.open("rb") as file:
-                    file.seek(offset)
-                    return file.read(size)
-        raise ShardError(f"{entry.key} in {path.name} has no member {' or '.join(suffixes)}")
+def _rows(path: Path, split: str) -> Iterator[tuple[int, int, int, int, int, int, int, int]]:
+    with contextlib.ExitStack() as stack:
+        file = None
+        for entry in _index(path):
+            file = file or stack.enter_context(path.open("rb"))
+            pictures = [suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members]
+            if len(pictures) != 1 or set(entry.members) != {"cls", "json", *pictures}:
+                raise ShardError(f"{entry.key} in {path.name} has members {', '.join(sorted(entry.members))}")
+            offset, size = entry.members["cls"]
+            file.seek(offset)
+            try:
+                label = int(file.read(min(size, 20)))
+                seed, copy = (int(part) for part in entry.key.rsplit("-", 2)[1:])
+            except ValueError as error:
+                raise ShardError(f"damaged label or key of {entry.key!r} in {path.name}") from error
+            if sample_key(split, seed, copy) != entry.key:
+                raise ShardError(f"foreign key {entry.key!r} in {path.name}")
+            picture, record = entry.members[pictures[0]], entry.members["json"]
+            if max(picture[1], record[1], abs(label), seed) >= 2**31:
+                raise ShardError(f"{entry.key} in {path.name} has a size, label or seed over 2^31")
+            yield (*picture, *record, label, seed, copy, IMAGE_SUFFIXES.index(pictures[0]))
 
 
 def _index(path: Path) -> Iterator[_Entry]:
@@ -296,6 +306,9 @@ def verify(folder: Path) -> list[str]:
     for name in ("_info.json", f"wids-{manifest['split']}.json", "README.md"):
         if not (folder / name).is_file():
             problems.append(f"missing file {name}")
+    entry = listed_file(manifest, INDEX)
+    if entry and (folder / INDEX).is_file() and digest_file(folder / INDEX) != entry["sha256"]:
+        problems.append(f"{INDEX}: content differs from its digest")
     return problems
 
 

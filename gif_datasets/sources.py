@@ -192,7 +192,7 @@ class ShardSource:
     """The samples of an expanded folder, seeds and copies alike."""
 
     def __init__(self, folder: Path) -> None:
-        from gif_datasets.shards import ShardReader
+        from gif_datasets.reader import ShardReader
 
         self.name = folder.name
         self._reader = ShardReader(folder)

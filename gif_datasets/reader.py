@@ -1,0 +1,180 @@
+"""Random access to the samples of an expanded folder, by its index.
+
+Shards are read with positioned reads, not mapped: a page that is not in memory yet is then waited for without Python's
+global lock, so that other threads go on decoding, and a shard that somebody cuts gives an error where a mapping would
+end the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gif_datasets import atomic, index, shards
+from gif_datasets.errors import ShardError
+from gif_datasets.fingerprint import digest_file
+from gif_datasets.index import BLOCK, IMAGE_SUFFIXES, INDEX, Index
+from gif_datasets.shards import Shard
+from gif_datasets.types import Provenance
+
+MOST_OPEN = 128  # shards; macOS allows a process 256 open files
+
+
+class ShardReader:
+    """The samples of a finished expanded folder. Safe to use from several threads, and after a fork.
+
+    Args:
+        folder: A finished expanded folder.
+
+    Raises:
+        UsageError: If there is no manifest.
+        ShardError: If the manifest, the index or a shard is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = shards.read_manifest(folder)
+        self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
+        self._shards = shards.manifest_shards(self.manifest)
+        self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
+        self._splits = [shards.split_of(shard.name) for shard in self._shards]
+        self.index, self._mapped = _open_index(folder, self.manifest, self._shards)
+        self._start()
+
+    def _start(self) -> None:
+        self._files: dict[int, _File] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock")}
+        return {**kept, "index": None} if self._mapped else kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._mapped:  # digest and entries were checked where this reader was made
+            self.index = index.map_file(self.folder / INDEX)
+        self._start()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def key(self, number: int) -> str:
+        """``__key__`` of a sample."""
+        return self._key(number, self._shard(number))
+
+    def index_of(self, key: str) -> int:
+        """Position of a sample by its ``__key__``; raises KeyError."""
+        with contextlib.suppress(ValueError):
+            _, seed, copy = key.rsplit("-", 2)
+            for number in np.flatnonzero((self.index.seed == int(seed)) & (self.index.copy == int(copy))).tolist():
+                if self.key(number) == key:
+                    return int(number)
+        raise KeyError(key)
+
+    def label(self, number: int) -> int:
+        """Class index of a sample."""
+        self._shard(number)
+        return int(self.index.label[number])
+
+    def image_bytes(self, number: int) -> bytes:
+        """The stored image file of a sample."""
+        suffix = IMAGE_SUFFIXES[self.index.suffix[number]] if 0 <= number < len(self) else ""
+        return self._read(number, self.index.image_offset, self.index.image_size, suffix)
+
+    def provenance(self, number: int) -> Provenance:
+        """The provenance of a sample."""
+        record = self._read(number, self.index.record_offset, self.index.record_size, "json")
+        try:
+            return Provenance.from_json(json.loads(record))
+        except (ValueError, TypeError) as error:
+            raise ShardError(f"damaged record of {self.key(number)}: {error}") from error
+
+    def _shard(self, number: int) -> int:
+        if not 0 <= number < len(self):
+            raise IndexError(f"index {number} of {len(self)} samples")
+        return int(np.searchsorted(self._starts, number, side="right")) - 1
+
+    def _key(self, number: int, shard: int) -> str:
+        return shards.sample_key(self._splits[shard], int(self.index.seed[number]), int(self.index.copy[number]))
+
+    def _read(self, number: int, offsets: Any, sizes: Any, suffix: str) -> bytes:
+        """A member's content, if its header names it: a shard that was exchanged since is noticed."""
+        shard = self._shard(number)
+        name = f"{self._key(number, shard)}.{suffix}".encode("ascii")
+        size = int(sizes[number])
+        block = self._file(shard).read(BLOCK + size, int(offsets[number]) - BLOCK)
+        if len(block) != BLOCK + size or not block.startswith(name + b"\0"):
+            raise ShardError(
+                f"{self._shards[shard].name} does not hold {name.decode()} where the index says;"
+                f" run: gif-datasets verify {self.folder}"
+            )
+        return block[BLOCK:]
+
+    def _file(self, shard: int) -> _File:
+        found = self._files.get(shard)
+        if found is None:
+            with self._lock:
+                while len(self._files) >= MOST_OPEN:
+                    self._files.pop(next(iter(self._files)), None)
+                found = self._files[shard] = _File(self.folder / self._shards[shard].name)
+        return found
+
+
+class _File:
+    """An open file; closed when the last thread that reads it lets go of it."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, path: Path) -> None:
+        self._number = -1
+        try:
+            self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise ShardError(f"cannot read shard {path.name}: {error.strerror}") from error
+
+    def read(self, size: int, offset: int) -> bytes:
+        return os.pread(self._number, size, offset)
+
+    def __del__(self) -> None:
+        if self._number >= 0:
+            os.close(self._number)
+
+
+def _open_index(folder: Path, manifest: dict[str, Any], listed: Sequence[Shard]) -> tuple[Index, bool]:
+    """The folder's index, and whether it is mapped from its file; built from the tars when the file is missing."""
+    for shard in listed:
+        _check_size(folder, shard)
+    path, entry = folder / INDEX, shards.listed_file(manifest, INDEX)
+    mapped = False
+    if entry and path.is_file() and path.stat().st_size == entry["bytes"] and digest_file(path) == entry["sha256"]:
+        found, mapped = index.map_file(path), True
+    else:
+        found = shards.build_index(folder, listed)
+        content = index.to_bytes(found)
+        if entry and hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise ShardError(f"the shards in {folder} are not those of its index; run: gif-datasets verify {folder}")
+        if entry:
+            with contextlib.suppress(OSError):  # a folder that cannot be written is read all the same
+                atomic.write_bytes(path, content)
+                found, mapped = index.map_file(path), True
+    sizes, samples = [shard.bytes for shard in listed], [shard.samples for shard in listed]
+    index.check(found, samples, sizes, len(manifest["classes"]))
+    return found, mapped
+
+
+def _check_size(folder: Path, shard: Shard) -> None:
+    try:
+        size = (folder / shard.name).stat().st_size
+    except OSError as error:
+        raise ShardError(f"missing shard {shard.name}; run: gif-datasets verify {folder}") from error
+    if size != shard.bytes:
+        shards.build_index(folder, [shard])  # says what is wrong with it, if more than its size is
+        raise ShardError(f"{shard.name} has {size} bytes, should have {shard.bytes}; run: gif-datasets verify {folder}")
