@@ -23,21 +23,25 @@ from gif_datasets.errors import (
 
 if TYPE_CHECKING:
     from gif_datasets.config import ExpansionConfig
-    from gif_datasets.dataset import ExpandedDataset, expand, load_expanded
+    from gif_datasets.dataset import ExpandedDataset, expand
+    from gif_datasets.loaded import load_expanded
+    from gif_datasets.loader import DataLoader
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "DataLoader": "gif_datasets.loader",
     "ExpandedDataset": "gif_datasets.dataset",
     "ExpansionConfig": "gif_datasets.config",
     "expand": "gif_datasets.dataset",
-    "load_expanded": "gif_datasets.dataset",
+    "load_expanded": "gif_datasets.loaded",
 }
 
 __all__ = [
     "BadImage",
     "CacheError",
     "ConfigError",
+    "DataLoader",
     "EngineError",
     "ExpandedDataset",
     "ExpansionConfig",

@@ -190,8 +190,8 @@ class Stream:
     def _places(self, draws: Ints) -> Ints:
         if self.heights is not None:
             targets = uniform(self.key, draws) * self.heights[-1]
-            found = np.searchsorted(self.heights, targets, side="right")
-            return found.clip(max=len(self.pool) - 1)
+            found: Ints = np.searchsorted(self.heights, targets, side="right").clip(max=len(self.pool) - 1)
+            return found
         if self.starts is not None:
             return self._balanced(draws, self.starts)
         rounds, places = np.divmod(draws, len(self.pool))

@@ -176,5 +176,11 @@ def _check_size(folder: Path, shard: Shard) -> None:
     except OSError as error:
         raise ShardError(f"missing shard {shard.name}; run: gif-datasets verify {folder}") from error
     if size != shard.bytes:
-        shards.build_index(folder, [shard])  # says what is wrong with it, if more than its size is
-        raise ShardError(f"{shard.name} has {size} bytes, should have {shard.bytes}; run: gif-datasets verify {folder}")
+        why = ""
+        try:
+            shards.build_index(folder, [shard])
+        except ShardError as error:
+            why = f" ({error})"
+        raise ShardError(
+            f"{shard.name} has {size} bytes, should have {shard.bytes}{why}; run: gif-datasets verify {folder}"
+        )
