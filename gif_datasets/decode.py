@@ -90,13 +90,23 @@ def plain_size(content: bytes) -> tuple[int, int] | None:
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:
     import simplejpeg
 
-    if b"\xff\xe1" in content:  # APP1, where EXIF says how the picture is turned
+    if _may_be_turned(content):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError:
         return None
     return (height, width) if colours == "YCbCr" else None
+
+
+def _may_be_turned(content: bytes) -> bool:
+    """Whether a JPEG has an APP1 segment, where EXIF would be, before its pixels; or cannot be told."""
+    place = 2
+    while content[place : place + 1] == b"\xff" and place + 4 <= len(content):
+        if content[place + 1] in (0xE1, 0xDA):  # APP1, start of scan
+            return content[place + 1] == 0xE1
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return True
 
 
 def _png_size(content: bytes) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +143,9 @@ class _File:
     def read(self, size: int, offset: int) -> bytes:
         return os.pread(self._number, size, offset)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound, because at exit modules are gone
         if self._number >= 0:
-            os.close(self._number)
+            close(self._number)
 
 
 def _open_index(folder: Path, manifest: dict[str, Any], listed: Sequence[Shard]) -> tuple[Index, bool]:
