@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gif_datasets.dataset import ExpandedDataset, expand
     from gif_datasets.loaded import load_expanded
     from gif_datasets.loader import DataLoader
+    from gif_datasets.streamed import stream_expanded
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _LAZY = {
     "ExpansionConfig": "gif_datasets.config",
     "expand": "gif_datasets.dataset",
     "load_expanded": "gif_datasets.loaded",
+    "stream_expanded": "gif_datasets.streamed",
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "__version__",
     "expand",
     "load_expanded",
+    "stream_expanded",
 ]
 
 

@@ -9,6 +9,7 @@ the careful way, with its outcomes and its errors.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import threading
 from collections.abc import Callable, Sequence
@@ -145,4 +146,11 @@ def _decode_carefully(content: bytes, name: str) -> Pixels:
         return np.asarray(images.read_rgb(content, name))
 
 
+def _start() -> None:
+    global _careful
+    _careful = threading.Lock()
+
+
 _careful = threading.Lock()  # it silences warnings, which is for one thread at a time
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start)  # another thread of the parent may have held it

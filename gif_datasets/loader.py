@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,12 +18,10 @@ from torch.utils.data._utils import pin_memory as pinning
 from torch.utils.data._utils.collate import collate as collate_by
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from gif_datasets.ahead import ahead
 from gif_datasets.errors import ConfigError
 from gif_datasets.loaded import LoadedDataset, LoadedRows, different_sizes
 from gif_datasets.order import Facts, Ints, Mix, make_order, next_position, parse_mix, rank_positions
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 STATE_FORMAT = 1
 MOST_THREADS = 8
@@ -499,29 +495,6 @@ class Skipping:
         assert self._make is not None
         self._make(list(batch) if self._batched else [batch])
         return batch
-
-
-def ahead(items: Iterable[Item], work: Callable[[Item], Result], threads: int, depth: int) -> Iterator[Result]:
-    """Yield ``work(item)`` in order, worked on by threads up to ``depth`` items ahead.
-
-    An error arrives where its result would have. When the consumer stops, what was not begun is left.
-
-    Example:
-        >>> list(ahead(range(5), lambda n: n * n, threads=2, depth=3))
-        [0, 1, 4, 9, 16]
-    """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="gif_datasets")
-    waiting: deque[Any] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        # waits for what has begun: a fork that comes next must find no thread at work
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 # --- batches ------------------------------------------------------------------------------------------------------

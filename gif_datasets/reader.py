@@ -51,10 +51,10 @@ class ShardReader:
 
     def _start(self) -> None:
         self._files: dict[int, _File] = {}
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock")}
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock", "_process")}
         return {**kept, "index": None} if self._mapped else kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -119,6 +119,8 @@ class ShardReader:
         return block[BLOCK:]
 
     def _file(self, shard: int) -> _File:
+        if self._process != os.getpid():  # after a fork: another thread may have held the lock
+            self._start()
         found = self._files.get(shard)
         if found is None:
             with self._lock:

@@ -22,8 +22,9 @@ from torchvision.transforms import v2
 
 import gif_datasets
 from gif_datasets import BadImage, ConfigError, EngineError, ExpandedDataset
+from gif_datasets.ahead import ahead
 from gif_datasets.loaded import LoadedDataset
-from gif_datasets.loader import DataLoader, ahead, collate
+from gif_datasets.loader import DataLoader, collate
 from gif_datasets.order import Facts, make_order
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
@@ -566,6 +567,19 @@ def test_no_model_on_a_device_in_a_worker(expanded: ExpandedDataset, monkeypatch
     with pytest.raises(EngineError, match=r"gif_datasets\.DataLoader"):
         expanded.__getitems__([20])
     assert len(expanded.__getitems__([3, 4])) == 2
+
+
+def test_forking_while_threads_decode(loaded: LoadedDataset, folder: Path) -> None:
+    """A loader with workers that starts within a loop of a threaded one reads the same set, locks held or not."""
+    for step, (_, labels) in enumerate(DataLoader(loaded, 4, threads=3)):
+        if step in (0, 5):
+            loaded._reader._lock.acquire()
+            try:
+                inner = DataLoader(loaded, 12, num_workers=1, timeout=60, multiprocessing_context="fork")
+                assert sum(len(y) for _, y in inner) == 48
+            finally:
+                loaded._reader._lock.release()
+        assert len(labels) == 4
 
 
 # --- failures -----------------------------------------------------------------------------------------------------
