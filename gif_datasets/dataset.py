@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -163,21 +163,29 @@ class ExpandedDataset(Dataset[Any]):
         sample = self.imaginer.imagine([(seed, copy)])[0] if copy else self.imaginer.originals([seed])[0]
         return sample.provenance
 
-    def imagine_missing(self, indices: Sequence[int]) -> None:
+    def imagine_missing(self, indices: Sequence[int], following: Sequence[int] = ()) -> None:
         """Make and keep those of some items that are not in the cache yet; DataLoader calls this ahead of its workers.
 
-        The last block is filled with further copies of the same seeds, which cost no guidance of their own.
+        The last block is filled with further copies of the same seeds, which cost no guidance of their own, and with
+        what is wanted next.
+
+        Args:
+            indices: Items that are wanted now.
+            following: Items that are wanted soon.
 
         Raises:
             EngineError: If one cannot be made; its seed is named.
         """
-        wanted = [index for index in dict.fromkeys(i % len(self) for i in indices) if not self._is_there(index)]
+        wanted = self._missing(indices)
         if wanted:
-            room = -len(wanted) % self.config.decode_batch
-            others = (i for index in wanted for i in self._siblings(index) if i not in wanted)
-            extra = list(islice((i for i in dict.fromkeys(others) if not self._is_there(i)), room))
+            siblings = (item for index in wanted for item in self._siblings(index))
+            others = (item for item in self._missing([*siblings, *following]) if item not in wanted)
+            extra = list(islice(others, -len(wanted) % self.config.decode_batch))
             self._imagine([self._row(index) for index in wanted], [self._row(index) for index in extra])
             self._known[wanted] = True
+
+    def _missing(self, indices: Iterable[int]) -> list[int]:
+        return [index for index in dict.fromkeys(i % len(self) for i in indices) if not self._is_there(index)]
 
     def _is_there(self, index: int) -> bool:
         if not self._known[index]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -23,9 +24,13 @@ from gif_datasets.errors import ConfigError
 from gif_datasets.loaded import LoadedDataset, LoadedRows, different_sizes
 from gif_datasets.order import Facts, Ints, Mix, make_order, next_position, parse_mix, rank_positions
 
+Make: TypeAlias = Callable[[list[int], list[int]], None]
+"""Makes the missing samples of a batch; the second are those of batches after it."""
+
 STATE_FORMAT = 1
 MOST_THREADS = 8
 PREFETCH = 2  # batches a thread is ahead; torch's default for worker processes
+FOLLOWING = 4  # batches whose missing samples may fill a block
 CHUNK = 4096  # positions whose samples are looked up at once
 
 
@@ -415,12 +420,10 @@ class EpochBatches:
         epochs: The order.
         batch_size: Samples in a batch; None yields single indices.
         drop_last: Leave out a last batch that is not full.
-        make: Makes the samples of a batch, or None.
+        make: Makes the missing samples of a batch, or None.
     """
 
-    def __init__(
-        self, epochs: Epochs, batch_size: int | None, drop_last: bool, make: Callable[[list[int]], None] | None
-    ) -> None:
+    def __init__(self, epochs: Epochs, batch_size: int | None, drop_last: bool, make: Make | None) -> None:
         self.epochs, self.single, self.size = epochs, batch_size is None, batch_size or 1
         self.drop_last, self.make = drop_last, make
         self.description = epochs.description
@@ -433,7 +436,7 @@ class EpochBatches:
     def __iter__(self) -> Iterator[Any]:
         place = self._place  # now, not at the first batch: another iteration may have begun by then
         batches = self.batches(place)
-        made = batches if self.make is None else ahead(batches, self._made, 1, PREFETCH)
+        made = batches if self.make is None else make_ahead(batches, self.make)
         return (batch[0] for batch in made) if self.single else made
 
     def __len__(self) -> int:
@@ -463,16 +466,11 @@ class EpochBatches:
                 if len(batch) == self.size or not self.drop_last:
                     yield batch
 
-    def _made(self, batch: list[int]) -> list[int]:
-        assert self.make is not None
-        self.make(batch)
-        return batch
-
 
 class Skipping:
     """A given sampler's batches; resumes by leaving out those that were yielded before."""
 
-    def __init__(self, inner: Any, make: Callable[[list[int]], None] | None, batched: bool) -> None:
+    def __init__(self, inner: Any, make: Make | None, batched: bool) -> None:
         self._inner, self._make, self._batched, self._skip = inner, make, batched, 0
         self.description = {"sampler": type(getattr(inner, "sampler", inner)).__name__, "batches": _length(inner)}
 
@@ -482,7 +480,11 @@ class Skipping:
 
     def __iter__(self) -> Iterator[Any]:
         batches = islice(iter(self._inner), self._skip, None)
-        return batches if self._make is None else ahead(batches, self._made, 1, PREFETCH)
+        if self._make is None:
+            return batches
+        listed = batches if self._batched else ([index] for index in batches)
+        made = make_ahead((list(batch) for batch in listed), self._make)
+        return made if self._batched else (batch[0] for batch in made)
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -491,10 +493,24 @@ class Skipping:
         """The place after some batches."""
         return Place(place.epoch, place.position + steps)
 
-    def _made(self, batch: Any) -> Any:
-        assert self._make is not None
-        self._make(list(batch) if self._batched else [batch])
-        return batch
+
+def make_ahead(batches: Iterable[list[int]], make: Make) -> Iterator[list[int]]:
+    """Batches, yielded once their samples are made; one thread makes them, some batches ahead."""
+
+    def made(two: tuple[list[int], list[int]]) -> list[int]:
+        make(*two)
+        return two[0]
+
+    return ahead(_with_following(iter(batches)), made, threads=1, depth=PREFETCH)
+
+
+def _with_following(batches: Iterator[list[int]]) -> Iterator[tuple[list[int], list[int]]]:
+    """Each batch, and the items of some batches after it."""
+    waiting = deque(islice(batches, 1 + FOLLOWING))
+    while waiting:
+        batch = waiting.popleft()
+        yield batch, [item for later in waiting for item in later]
+        waiting.extend(islice(batches, 1))
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
@@ -517,11 +533,11 @@ def _stack_pictures(pictures: Sequence[Image.Image], *, collate_fn_map: Any = No
 # --- what a dataset says of itself --------------------------------------------------------------------------------
 
 
-def lazily(dataset: Any) -> Callable[[list[int]], None] | None:
+def lazily(dataset: Any) -> Make | None:
     """What makes missing samples of a lazy dataset, below any ``Subset``; None for others."""
     if isinstance(dataset, tud.Subset):
         inner = lazily(dataset.dataset)
-        return None if inner is None else lambda indices: inner([dataset.indices[i] for i in indices])
+        return None if inner is None else lambda *both: inner(*([dataset.indices[i] for i in part] for part in both))
     return getattr(dataset, "imagine_missing", None)
 
 

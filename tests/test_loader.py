@@ -26,6 +26,7 @@ from gif_datasets.ahead import ahead
 from gif_datasets.loaded import LoadedDataset
 from gif_datasets.loader import DataLoader, collate
 from gif_datasets.order import Facts, make_order
+from gif_datasets.priors.linear import LinearPrior
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 some = settings(max_examples=60, deadline=None)
@@ -530,6 +531,15 @@ def test_lazy_subsets(expanded: ExpandedDataset) -> None:
     part = tud.Subset(expanded, [0, 13, 30, 47])
     assert len(flat(labels for _, labels in DataLoader(part, 2, num_workers=1))) == 4
     assert 3 <= expanded.imaginer.generated <= 3 * expanded.config.decode_batch
+
+
+def test_blocks_are_full(expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However batches cut the order, what is decoded in padded blocks fills them, but for the last."""
+    blocks = []
+    decode = LinearPrior.decode
+    monkeypatch.setattr(LinearPrior, "decode", lambda *args: blocks.append(1) or decode(*args))
+    assert sum(len(labels) for _, labels in DataLoader(expanded, 7, shuffle=True)) == 48
+    assert len(blocks) == -(-36 // expanded.config.decode_batch)
 
 
 def test_hits_are_asked_for_once(expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
