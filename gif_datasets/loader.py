@@ -20,7 +20,7 @@ from torch.utils.data._utils.collate import collate as collate_by
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from gif_datasets.ahead import ahead
-from gif_datasets.errors import ConfigError
+from gif_datasets.errors import ConfigError, EngineError
 from gif_datasets.loaded import LoadedDataset, LoadedRows, different_sizes
 from gif_datasets.order import Facts, Ints, Mix, make_order, next_position, parse_mix, rank_positions
 
@@ -90,6 +90,7 @@ class DataLoader(tud.DataLoader[Any]):
 
     Raises:
         ConfigError: If arguments do not fit each other or the dataset.
+        EngineError: While iterating, if a worker process died, or a lazy sample cannot be made.
 
     Example:
         >>> from gif_datasets import ExpandedDataset
@@ -303,6 +304,12 @@ class _Iteration:
         except StopIteration:
             self._tell(Place(self._place.epoch + 1, 0))
             raise
+        except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
+            if self._loader.num_workers and _is_of_a_dead_worker(error):
+                raise EngineError(
+                    f"a worker process died (killed, or out of memory): {error}; state_dict() leads to what is left"
+                ) from error
+            raise
         self._steps += 1
         self._tell(self._after(self._place, self._steps))
         return batch
@@ -310,6 +317,13 @@ class _Iteration:
     def _tell(self, place: Place) -> None:
         if self._loader._latest is self._name:
             self._loader._place = place
+
+
+def _is_of_a_dead_worker(error: Exception) -> bool:
+    """Whether torch says so, or a batch could not be taken over from its sender; a dataset's own errors are no such."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker (pid")
+    return not str(error).startswith("Caught ")  # in DataLoader worker process
 
 
 # --- what comes when ----------------------------------------------------------------------------------------------

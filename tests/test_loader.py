@@ -598,7 +598,7 @@ def test_forking_while_threads_decode(loaded: LoadedDataset, folder: Path) -> No
 KILLED = """
 import os, signal, sys
 import torch.utils.data as tud
-from gif_datasets import DataLoader
+from gif_datasets import DataLoader, EngineError
 
 class Numbers(tud.Dataset):
     def __len__(self): return 60
@@ -609,9 +609,12 @@ class Numbers(tud.Dataset):
 
 loader, found = DataLoader(Numbers(), 5, num_workers=int(sys.argv[1])), []
 try:
-    for batch in loader:
-        found += batch.tolist()
-except RuntimeError as error:
+    try:
+        for batch in loader:
+            found += batch.tolist()
+    except (EngineError, RuntimeError) as error:
+        print(error)
+except RuntimeError as error:  # torch's signal handler raises anywhere, also while another error is handled
     print(error)
 del batch
 again = DataLoader(Numbers(), 5)
@@ -654,6 +657,20 @@ def test_pictures_of_different_sizes() -> None:
     assert collate([{"x": grey}, {"x": grey}])["x"].shape == (2, 1, 3, 4)
     with pytest.raises(ConfigError, match="4 x 3 and 5 x 3"):
         collate([red, Image.new("RGB", (5, 3))])
+
+
+def test_errors_of_the_dataset_stay_its_own() -> None:
+    """A missing file in a worker is that, and no dead worker."""
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list(DataLoader(Files(), 2, num_workers=1))
+
+
+class Files(tud.Dataset[bytes]):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> bytes:
+        return Path("nowhere").read_bytes()
 
 
 def test_ahead_stops_where_its_consumer_stops() -> None:
