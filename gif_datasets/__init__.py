@@ -24,6 +24,7 @@ from gif_datasets.errors import (
 if TYPE_CHECKING:
     from gif_datasets.config import ExpansionConfig
     from gif_datasets.dataset import ExpandedDataset, expand
+    from gif_datasets.export import export_expanded
     from gif_datasets.loaded import load_expanded
     from gif_datasets.loader import DataLoader
     from gif_datasets.streamed import stream_expanded
@@ -35,6 +36,7 @@ _LAZY = {
     "ExpandedDataset": "gif_datasets.dataset",
     "ExpansionConfig": "gif_datasets.config",
     "expand": "gif_datasets.dataset",
+    "export_expanded": "gif_datasets.export",
     "load_expanded": "gif_datasets.loaded",
     "stream_expanded": "gif_datasets.streamed",
 }
@@ -56,6 +58,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "expand",
+    "export_expanded",
     "load_expanded",
     "stream_expanded",
 ]

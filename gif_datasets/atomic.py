@@ -40,9 +40,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def json_bytes(value: Any) -> bytes:
+    """Readable JSON; the same value gives the same bytes."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON atomically; the same value gives the same bytes."""
-    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
+    """Write readable JSON atomically."""
+    write_bytes(path, json_bytes(value))
 
 
 def create_json(path: Path, value: Any) -> bool:

@@ -1,32 +1,57 @@
 """Content-addressed store of imagined samples.
 
-One file an entry, ``ab/abcdef....sample``: a line of JSON (format, digest, provenance) and the picture's
-bytes. An entry is named by the digest of everything that decides its pixels, so it is never out of date, and is checked
-against its own digest when read; a damaged one is dropped and made again.
+One file an entry, ``ab/abcdef....sample``: a line of JSON (format, digest, provenance) and the picture's bytes. An
+entry is named by the digest of everything that decides its pixels, so it is never out of date, and is checked against
+its own digest when read; a damaged one is dropped and made again. A file's time of change is when it was last used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gif_datasets import atomic
-from gif_datasets.errors import CacheError
+from gif_datasets.claims import Claims
+from gif_datasets.errors import CacheError, ConfigError
 from gif_datasets.fingerprint import canonical_json
 from gif_datasets.types import Provenance, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 STALE_AFTER = 3600.0  # seconds; a younger temporary file may still be written to
+MARK_USE_AFTER = 3600.0  # seconds; a mark of use that is younger is not renewed, so most reads write nothing
+LOOKS_PER_LIMIT = 20  # how often the bound is checked while as many bytes are written as it allows
+PRUNE_TO = 0.9  # of the bound, so that not every check prunes
 ENVIRONMENT = "GIF_DATASETS_CACHE"
+LIMIT_ENVIRONMENT = "GIF_DATASETS_CACHE_LIMIT"
+CLAIMS = "claims"
+_SAMPLE, _TENSORS = ".sample", ".tensors"
+_OWN_FOLDER = re.compile(r"[0-9a-f]{2}")
+_ENTRY_NAME = re.compile(r"([0-9a-f]{2})[0-9a-f]*(\.sample|\.tensors)")
+
+
+def open_cache(folder: str | Path | None = None) -> Cache:
+    """The cache in ``folder``, or in ``$GIF_DATASETS_CACHE``, or in the user's cache folder; bound by
+    ``$GIF_DATASETS_CACHE_LIMIT``.
+
+    Raises:
+        ConfigError: If the bound is no size.
+    """
+    limit = os.environ.get(LIMIT_ENVIRONMENT)
+    return Cache(Path(folder or default_folder()), parse_size(limit, LIMIT_ENVIRONMENT) if limit else None)
 
 
 def default_folder() -> Path:
@@ -37,87 +62,351 @@ def default_folder() -> Path:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A file of the cache: an entry, or something else that lies there.
+
+    Attributes:
+        path: Where it is.
+        bytes: Its size.
+        used: When it was last used, nanoseconds since the epoch.
+    """
+
+    path: Path
+    bytes: int
+    used: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What :meth:`Cache.verify` found; names are relative to the cache's folder.
+
+    Attributes:
+        entries: Whole entries.
+        bytes: Their size.
+        made_by: Number of whole samples by ``method, prior``.
+        damaged: Entries that do not agree with their digest or name.
+        outdated: Entries of another format version; made again when asked for.
+        temporary: Temporary files that nobody writes to any more.
+        foreign: Files that the cache did not write; never removed.
+    """
+
+    entries: int
+    bytes: int
+    made_by: dict[str, int]
+    damaged: tuple[str, ...]
+    outdated: tuple[str, ...]
+    temporary: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Cache:
-    """A cache folder; made when first written to. Safe to share between processes on one file system."""
+    """A cache folder; made when first written to. Safe to share between threads, processes and hosts.
+
+    Attributes:
+        folder: Where it is.
+        limit: About how many bytes it may hold; above them, what was not used for longest is removed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cache = Cache(Path(folder), limit=parse_size("50GB"))
+        ...     cache.get("c0ffee") is None, cache.stats()["entries"]
+        (True, 0)
+    """
 
     folder: Path
+    limit: int | None = None
 
     def get(self, key: str) -> Sample | None:
         """Return the entry, or None when there is none or it is damaged (then it is removed)."""
-        path = self._path(key)
+        path = self._path(key, _SAMPLE)
+        found = self._read(path)
+        if found is not None:
+            record, image = found
+            with contextlib.suppress(TypeError):
+                return Sample(image, Provenance.from_json(record))
+            _drop(path)
+        return None
+
+    def __contains__(self, key: str) -> bool:
+        return self._path(key, _SAMPLE).exists()
+
+    def put(self, key: str, sample: Sample) -> None:
+        """Store an entry; a second writer of the same key replaces it by the same bytes."""
+        self._write(self._path(key, _SAMPLE), sample.provenance.to_json(), sample.image)
+
+    def tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return tensors from the store, or make and store them; what somebody else is making is waited for."""
+        from safetensors.torch import load, save
+
+        path = self._path(key, _TENSORS)
+        if (found := self._read(path)) is None:
+            with self.claims() as claims:
+                while not claims.take(key):
+                    claims.wait()
+                if (found := self._read(path)) is None:
+                    made = make()
+                    self._write(path, None, save({name: tensor.contiguous() for name, tensor in made.items()}))
+                    return made
+        return dict(load(found[1]))
+
+    def claims(self) -> Claims:
+        """Claims on entries that are to be made; see :class:`~gif_datasets.claims.Claims`."""
         try:
-            content = path.read_bytes()
+            return Claims(self.folder / CLAIMS)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def stats(self) -> dict[str, Any]:
+        """Number of samples, bytes of all entries, the bound, and the oldest and newest last use of an entry."""
+        entries = list(self._entries())
+        used = sorted(entry.used for entry in entries)
+        return {
+            "entries": sum(entry.path.suffix == _SAMPLE for entry in entries),
+            "bytes": sum(entry.bytes for entry in entries),
+            "limit": self.limit,
+            "oldest_use": _date(used[0]) if used else None,
+            "newest_use": _date(used[-1]) if used else None,
+        }
+
+    def clear(self) -> int:
+        """Remove all entries; returns how many samples."""
+        removed = _remove(self._entries())
+        self._sweep()
+        return sum(entry.path.suffix == _SAMPLE for entry in removed)
+
+    def prune(self, max_bytes: int | None = None, unused_for: float | None = None) -> list[Entry]:
+        """Remove what was not used for ``unused_for`` seconds, then what was not used for longest.
+
+        Safe at any time: who reads an entry has it in memory, and who wants a removed one makes it again.
+
+        Args:
+            max_bytes: How much may stay.
+            unused_for: How old a use may be.
+
+        Returns:
+            What was removed.
+        """
+        entries = sorted(self._entries(), key=lambda entry: (entry.used, entry.path))
+        oldest = -1 if unused_for is None else time.time_ns() - int(unused_for * 1e9)
+        excess = 0 if max_bytes is None else sum(entry.bytes for entry in entries) - max_bytes
+        victims = []
+        for entry in entries:
+            if entry.used >= oldest and excess <= 0:
+                break
+            victims.append(entry)
+            excess -= entry.bytes
+        self._sweep()
+        return _remove(victims)
+
+    def verify(self, remove: bool = False) -> Audit:
+        """Check every entry against its digest and name.
+
+        Args:
+            remove: Drop what is damaged, outdated or a forgotten temporary file.
+        """
+        found: dict[str, list[Entry]] = {kind: [] for kind in ("whole", "damaged", "outdated", "temporary", "foreign")}
+        made_by: Counter[str] = Counter()
+        for entry in self._files():
+            kind, maker = self._judge(entry)
+            found.get(kind, []).append(entry)
+            made_by.update([maker] if maker else [])
+        if remove:
+            _remove(entry for kind in ("damaged", "outdated", "temporary") for entry in found[kind])
+        names = {
+            kind: tuple(sorted(entry.path.relative_to(self.folder).as_posix() for entry in entries))
+            for kind, entries in found.items()
+        }
+        whole = found["whole"]
+        del names["whole"]
+        return Audit(len(whole), sum(entry.bytes for entry in whole), dict(sorted(made_by.items())), **names)
+
+    def _judge(self, entry: Entry) -> tuple[str, str]:
+        """What a file is, and the maker of a whole sample; ``("", "")`` for what needs no mention."""
+        if entry.path == self.folder / CLAIMS:
+            return "", ""
+        if entry.path.name.startswith(atomic.TEMPORARY):
+            return ("temporary" if entry.used < _stale_before() * 1e9 else ""), ""
+        if not self._is_entry(entry.path):
+            return "foreign", ""
+        try:
+            header, body = _split(entry.path.read_bytes())
+        except FileNotFoundError:  # pruned meanwhile
+            return "", ""
+        except ValueError:
+            return "damaged", ""
+        if header.get("format") != CACHE_FORMAT:
+            return "outdated", ""
+        if not _agrees(entry.path.stem, header, body):
+            return "damaged", ""
+        if entry.path.suffix == _TENSORS:
+            return "whole", ""
+        try:
+            record = Provenance.from_json(header["record"])
+        except TypeError:  # of a version with other fields
+            return "outdated", ""
+        return "whole", f"{record.method}, {record.prior}"
+
+    def _read(self, path: Path) -> tuple[Any, bytes] | None:
+        """Record and body of an entry, marked as used; None when there is none, or it is damaged and so removed."""
+        try:
+            with path.open("rb") as file:
+                used = os.fstat(file.fileno()).st_mtime
+                content = file.read()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise CacheError(f"cannot read the cache: {error}; choose another folder with --cache-dir") from error
-        head, _, image = content.partition(b"\n")
-        try:
-            header = json.loads(head)
-            sample = Sample(image, Provenance.from_json(header["provenance"]))
-            if header["format"] == CACHE_FORMAT and header["sha256"] == _digest(sample):
-                return sample
-        except (ValueError, KeyError, TypeError):
-            pass
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(ValueError):
+            header, body = _split(content)
+            if header.get("format") == CACHE_FORMAT and _agrees(path.stem, header, body):
+                _mark_used(path, used)
+                return header["record"], body
+        _drop(path)
         return None
 
-    def __contains__(self, key: str) -> bool:
-        return self._path(key).exists()
-
-    def put(self, key: str, sample: Sample) -> None:
-        """Store an entry; a second writer of the same key replaces it by the same bytes."""
-        header = {
-            "format": CACHE_FORMAT,
-            "sha256": _digest(sample),
-            "provenance": sample.provenance.to_json(),
-        }
-        self._write(self._path(key), json.dumps(header).encode("ascii") + b"\n" + sample.image)
-
-    def tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Return tensors from the store, or make and store them; a damaged file is made again."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load, save
-
-        path = self.folder / key[:2] / f"{key}.safetensors"
+    def _write(self, path: Path, record: Any, body: bytes) -> None:
+        header = {"format": CACHE_FORMAT, "sha256": _digest(path.stem, record, body), "record": record}
+        content = json.dumps(header).encode("ascii") + b"\n" + body
         try:
-            found: dict[str, Tensor] = load(path.read_bytes())
-        except (OSError, SafetensorError):
-            found = make()
-            self._write(path, save({name: tensor.contiguous() for name, tensor in found.items()}))
-        return found
-
-    def stats(self) -> dict[str, int]:
-        """Number of entries and their bytes."""
-        sizes = [path.stat().st_size for path in self.folder.glob("*/*.sample")]
-        return {"entries": len(sizes), "bytes": sum(sizes)}
-
-    def clear(self) -> int:
-        """Remove all entries; returns how many."""
-        removed = 0
-        for folder in self.folder.glob("??"):
-            atomic.sweep(folder, older_than=time.time() - STALE_AFTER)
-        for path in self.folder.glob("*/*.safetensors"):
-            path.unlink(missing_ok=True)
-        for path in self.folder.glob("*/*.sample"):
-            path.unlink(missing_ok=True)
-            removed += 1
-        return removed
-
-    def _write(self, path: Path, content: bytes) -> None:
-        try:
-            atomic.write_bytes(path, content)
+            try:
+                atomic.write_bytes(path, content)
+            except FileNotFoundError:  # somebody removed the folder, or took the temporary file for a forgotten one
+                atomic.write_bytes(path, content)
         except OSError as error:
-            raise CacheError(
-                f"cannot write to the cache in {self.folder}: {error.strerror or error};"
-                f" free room, or choose another folder with --cache-dir or {ENVIRONMENT}"
-            ) from error
+            raise self._cannot_write(error) from error
+        self._keep_within_limit(path.stem, len(content))
 
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.sample"
+    def _keep_within_limit(self, key: str, written: int) -> None:
+        """Now and then, prune: on the whole once in ``limit / LOOKS_PER_LIMIT`` bytes, whichever process writes them.
+
+        The key decides, which is as good as chance: so nothing is counted, in memory or on disk.
+        """
+        if self.limit is None or int(key[-8:], 16) * self.limit > written * LOOKS_PER_LIMIT * 16**8:
+            return
+        with contextlib.suppress(OSError):  # entries of another user may not be ours to remove
+            if sum(entry.bytes for entry in self._entries()) > self.limit:
+                self.prune(int(self.limit * PRUNE_TO))
+
+    def _cannot_write(self, error: OSError) -> CacheError:
+        return CacheError(
+            f"cannot write to the cache in {self.folder}: {error.strerror or error};"
+            f" free room, or choose another folder with --cache-dir or {ENVIRONMENT}"
+        )
+
+    def _entries(self) -> Iterator[Entry]:
+        return (file for file in self._files() if self._is_entry(file.path))
+
+    def _files(self) -> Iterator[Entry]:
+        """Everything in the folder and, one level down, in its own sub-folders."""
+        for top in _listed(self.folder):
+            yield from _listed(top.path) if _OWN_FOLDER.fullmatch(top.path.name) else [top]
+
+    def _is_entry(self, path: Path) -> bool:
+        match = _ENTRY_NAME.fullmatch(path.name)
+        return match is not None and path.parent == self.folder / match[1]
+
+    def _sweep(self) -> None:
+        for folder in self.folder.glob("??"):
+            atomic.sweep(folder, older_than=_stale_before())
+
+    def _path(self, key: str, suffix: str) -> Path:
+        return self.folder / key[:2] / f"{key}{suffix}"
 
 
-def _digest(sample: Sample) -> str:
-    """Digest of record and picture together."""
-    record = canonical_json(sample.provenance.to_json()).encode("ascii")
-    return hashlib.sha256(record + b"\n" + sample.image).hexdigest()
+def parse_size(text: str, name: str = "a size") -> int:
+    """Bytes in a text such as ``10GB``; units of 1000 (kB, MB, GB, TB) or of 1024 (KiB, MiB, GiB, TiB).
+
+    Raises:
+        ConfigError: If it is no size; the message calls it ``name``.
+
+    Example:
+        >>> parse_size("10GB"), parse_size("1.5 MiB"), parse_size("200")
+        (10000000000, 1572864, 200)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b?)", text.strip().lower())
+    if not match or (match[3] and not match[2]):
+        raise ConfigError(f"{name} must be a size such as 500MB, 10GB or 10GiB, got {text!r}")
+    return int(Fraction(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
+
+
+def parse_duration(text: str, name: str = "a duration") -> float:
+    """Seconds in a text such as ``30d``; units are m(inutes), h(ours), d(ays) and w(eeks).
+
+    Raises:
+        ConfigError: If it is no duration; the message calls it ``name``.
+
+    Example:
+        >>> parse_duration("1.5h"), parse_duration("30d")
+        (5400.0, 2592000.0)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mhdw])", text.strip().lower())
+    if not match:
+        raise ConfigError(f"{name} must be a duration such as 90m, 12h, 30d or 8w, got {text!r}")
+    return float(match[1]) * {"m": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Header and body of an entry; raises ValueError when there is no header."""
+    head, _, body = content.partition(b"\n")
+    try:
+        header = json.loads(head)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(header, dict):
+        raise ValueError("no header")
+    return header, body
+
+
+def _agrees(key: str, header: dict[str, Any], body: bytes) -> bool:
+    """Whether an entry is what was stored under its name."""
+    with contextlib.suppress(KeyError, ValueError, RecursionError):
+        return bool(header["sha256"] == _digest(key, header["record"], body))
+    return False
+
+
+def _digest(key: str, record: Any, body: bytes) -> str:
+    """Digest of an entry's name, record and body together."""
+    return hashlib.sha256(f"{key}\n{canonical_json(record)}\n".encode("ascii") + body).hexdigest()
+
+
+def _mark_used(path: Path, used: float) -> None:
+    """Renew the mark of use, if it is old or of a clock that went wrong; a cache that is read-only goes without."""
+    if abs(time.time() - used) > MARK_USE_AFTER:
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _drop(path: Path) -> None:
+    """Remove an entry that is of no use; where that is not allowed it is dropped at each read."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _listed(folder: Path) -> Iterator[Entry]:
+    """What a folder holds; what vanishes meanwhile is left out."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
+        for item in found:
+            with contextlib.suppress(FileNotFoundError):
+                status = item.stat(follow_symlinks=False)
+                yield Entry(Path(item.path), status.st_size, status.st_mtime_ns)
+
+
+def _remove(entries: Iterable[Entry]) -> list[Entry]:
+    """Remove files unless they were used since; returns those that were removed."""
+    removed = []
+    for entry in entries:
+        with contextlib.suppress(FileNotFoundError):
+            if entry.path.lstat().st_mtime_ns == entry.used:
+                entry.path.unlink()
+                removed.append(entry)
+    return removed
+
+
+def _stale_before() -> float:
+    return time.time() - STALE_AFTER
+
+
+def _date(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds // 10**9, timezone.utc).isoformat()

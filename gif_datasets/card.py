@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
+from gif_datasets import shards
 from gif_datasets.types import Provenance
 
 SIZES = (
@@ -19,32 +21,37 @@ SIZES = (
     (10**9, "100M<n<1B"),
 )
 _JSON_TYPES = {"bool": "bool", "int": "int64", "float": "float64", "str": "string"}
-_RECORD = tuple((spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.fields(Provenance))
+RECORD = tuple((spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.fields(Provenance))
+"""Name and type of every provenance column, as Hugging Face names types."""
 
 
-def render(manifest: dict[str, Any]) -> str:
-    """Write the card of an expanded folder from its manifest."""
+def render(manifest: dict[str, Any], head: str | None = None, load: str | None = None) -> str:
+    """Write the card of an expanded folder from its manifest.
+
+    Args:
+        manifest: The manifest.
+        head: YAML to put first, and
+        load: how to load it, when it is the card of an export instead.
+    """
     options = manifest["plan"]["recipe"]["options"]
     prior = manifest["plan"]["recipe"]["prior"]
     versions = manifest["plan"]["recipe"]["versions"]
     settings = "\n".join(f"| {name} | `{_code(json.dumps(value))}` |" for name, value in sorted(options.items()))
     classes = ", ".join(_plain(name) for name in manifest["classes"])
     return f"""---
-{_front_matter(manifest)}---
+{_front_matter(manifest) if head is None else head}---
 
 # {_plain(manifest["source"])}, expanded {options["ratio"]}x by `{options["method"]}`
 
 {manifest["originals"]} real and {manifest["synthetic"]} synthetic pictures of {len(manifest["classes"])} classes.
-
+{_held_out(manifest)}
 **{manifest["synthetic"]} of the {manifest["samples"]} pictures here are synthetic.** They were imagined from real ones
 by [gif_datasets](https://pypi.org/project/gif-datasets/) and carry their seed's label; nobody has checked each.
-`json.synthetic` tells which is which, and `json.seed_key` names the real picture behind each.
+`{_column(head)}synthetic` tells which is which, and `{_column(head)}seed_key` names the real picture behind each.
 
 Classes: {classes}
 
-![Seeds and their imagined copies](preview.png)
-
-## How it was made
+{"" if head else _PREVIEW}## How it was made
 
 Guided Imagination Framework: the latent feature of every seed picture in a pre-trained generative prior is perturbed,
 the perturbation optimised for class consistency, higher prediction entropy and diversity, and decoded.
@@ -59,12 +66,7 @@ the perturbation optimised for class consistency, higher prediction entropy and 
 ## Load
 
 ```python
-from datasets import load_dataset
-dataset = load_dataset("PATH_OR_REPO", split="{manifest["split"]}")   # columns: {_suffix(manifest)}, cls, json
-
-import gif_datasets
-dataset = gif_datasets.load_expanded("PATH")                # (image, label) pairs
-```
+{_load(manifest) if load is None else load}```
 
 ## Licences
 
@@ -73,13 +75,88 @@ and from the prior. Find out both before you share this set.
 """
 
 
+_PREVIEW = "![Seeds and their imagined copies](preview.png)\n\n"
+
+
+def _column(head: str | None) -> str:
+    return "json." if head is None else ""
+
+
+def _load(manifest: dict[str, Any]) -> str:
+    return f"""from datasets import load_dataset
+dataset = load_dataset("PATH_OR_REPO", split="{manifest["split"]}")   # columns: {_suffix(manifest)}, cls, json
+
+import gif_datasets
+dataset = gif_datasets.load_expanded("PATH")                # (image, label) pairs
+"""
+
+
+def _held_out(manifest: dict[str, Any]) -> str:
+    if not manifest["validation"]:
+        return ""
+    return f"""
+The split `validation` holds {manifest["validation"]} other real pictures, as they were; none of them was expanded, and
+no picture of it is in `{manifest["split"]}`.
+"""
+
+
 def _front_matter(manifest: dict[str, Any]) -> str:
     """YAML of fixed form; the only free texts in it are class names, which are quoted."""
-    split, total = manifest["split"], manifest["samples"]
+    record = "".join(f"    - name: {name}\n      dtype: {kind}\n" for name, kind in RECORD)
+    columns = f"""  - name: {_suffix(manifest)}
+    dtype: image
+  - name: cls
+{class_label(manifest["classes"])}  - name: json
+    struct:
+{record}  - name: __key__
+    dtype: string
+  - name: __url__
+    dtype: string
+"""
+    parts = []
+    for split in shards.splits(manifest):
+        listed = shards.manifest_shards(manifest, split)
+        samples, size = sum(shard.samples for shard in listed), sum(shard.bytes for shard in listed)
+        parts.append(Part(split, f"data/{split}-*.tar", samples, size))
+    return front_matter(("webdataset",), parts, columns)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A split as the card names it: its files, samples and bytes."""
+
+    split: str
+    path: str
+    samples: int
+    bytes: int
+
+
+def class_label(classes: Sequence[str]) -> str:
+    """YAML of a ClassLabel's type."""
+    names = "".join(f"          '{index}': {_quoted(name)}\n" for index, name in enumerate(classes))
+    return f"""    dtype:
+      class_label:
+        names:
+{names}"""
+
+
+def front_matter(tags: Sequence[str], parts: Sequence[Part], columns: str, for_builder: bool = False) -> str:
+    """The card's YAML, without its fences.
+
+    Args:
+        tags: What to tag it with, besides the usual.
+        parts: The splits.
+        columns: YAML of the features.
+        for_builder: Give them to the builder too; the one for picture folders takes no notice of others.
+    """
+    total, total_bytes = sum(part.samples for part in parts), sum(part.bytes for part in parts)
     size = next((name for bound, name in SIZES if total < bound), "1B<n<10B")
-    names = "".join(f"          '{index}': {_quoted(name)}\n" for index, name in enumerate(manifest["classes"]))
-    record = "".join(f"    - name: {name}\n      dtype: {kind}\n" for name, kind in _RECORD)
-    total_bytes = sum(shard["bytes"] for shard in manifest["shards"])
+    tagged = "".join(f"- {tag}\n" for tag in tags)
+    files = "".join(f'  - split: "{part.split}"\n    path: {part.path}\n' for part in parts)
+    told = f"  features:\n{columns}" if for_builder else ""
+    counts = "".join(
+        f'  - name: "{part.split}"\n    num_bytes: {part.bytes}\n    num_examples: {part.samples}\n' for part in parts
+    )
     return f"""task_categories:
 - image-classification
 size_categories:
@@ -87,31 +164,13 @@ size_categories:
 tags:
 - synthetic
 - gif-datasets
-- webdataset
-configs:
+{tagged}configs:
 - config_name: default
   data_files:
-  - split: "{split}"
-    path: data/{split}-*.tar
-dataset_info:
+{files}{told}dataset_info:
   features:
-  - name: {_suffix(manifest)}
-    dtype: image
-  - name: cls
-    dtype:
-      class_label:
-        names:
-{names}  - name: json
-    struct:
-{record}  - name: __key__
-    dtype: string
-  - name: __url__
-    dtype: string
-  splits:
-  - name: "{split}"
-    num_bytes: {total_bytes}
-    num_examples: {total}
-  download_size: {total_bytes}
+{columns}  splits:
+{counts}  download_size: {total_bytes}
   dataset_size: {total_bytes}
 """
 

@@ -20,6 +20,7 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 MAX_RATIO = 1000
+CRITERIA = ("consistency", "entropy", "diversity")
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,17 @@ _BASE_METHODS = (
     Method("gridmask", AUGMENT, "a lattice of grey squares per copy, no prior", {}),
     Method("cutmix", AUGMENT, "a box of another seed in each copy, at most half of its area, no prior", {}),
 )
-_SELECTIVE = {"check": "selective", "redraws": 20}
+SELECT_SUMMARY = (
+    "selective expansion by METHOD: pictures of the seed's zero-shot class and of higher entropy (section 3.2)"
+)
+SELECT_DEFAULTS = {"check": "selective", "redraws": 20}
 _FALLBACK = {"epsilon": 0.0, "steps": 0, "noise": "element", "guidance_scale": 3.0, "check": "none", "redraws": 4}
 METHODS = {method.name: method for method in _BASE_METHODS} | {
     SELECT + method.name: Method(
         SELECT + method.name,
         method.family,
-        f"selective expansion by {method.name}: pictures of the seed's zero-shot class and of higher entropy"
-        " (section 3.2)",
-        {**method.defaults, **_SELECTIVE},
+        SELECT_SUMMARY.replace("METHOD", method.name),
+        {**method.defaults, **SELECT_DEFAULTS},
     )
     for method in _BASE_METHODS
 }
@@ -177,6 +180,11 @@ class ExpansionConfig:
         "class whose probability is held up: the seed's predicted class (Eq. 3), or its label",
         choices=("prediction", "label"),
     )
+    criteria: tuple[str, ...] | None = _option(
+        None,
+        "which of consistency, entropy and diversity guide; by default all, but no diversity of a single copy",
+        items=CRITERIA,
+    )
     consistency_weight: float = _option(1.0, "weight of prediction consistency", low=0.0)
     entropy_weight: float = _option(1.0, "weight of the entropy gain", low=0.0)
     diversity_weight: float = _option(1.0, "weight of diversity", low=0.0)
@@ -234,20 +242,35 @@ class ExpansionConfig:
     jpeg_quality: int = _option(95, "quality when the format is jpg", low=1, high=100)
     originals: bool = _option(True, "put the seed samples themselves into the shards too")
     split: str = _option("train", "name of the split that is written")
+    validation_share: float = _option(
+        0.0,
+        "share of each class's seeds to hold out: never expanded, written as the split validation",
+        low=0.0,
+        high=0.9,
+    )
     samples_per_shard: int | None = _option(
-        None, "None: 64 shards, but at least 50 and at most 1,000 samples each", low=1
+        None,
+        "None: 64 shards, but at least 50 and at most 1,000 samples each, rounded up to whole decode_batches",
+        low=1,
     )
     on_bad_image: str = _option(
         "skip", "an unreadable picture is named and skipped, or stops the run", choices=("skip", "stop")
     )
 
+    dtype: str = _option(
+        "float32",
+        "precision that a diffusion pipeline runs in; halves its memory, and its time where the device has it",
+        choices=("float32", "bfloat16", "float16"),
+    )
     encode_batch: int = _option(
         8, "seeds encoded and guided at once; always padded, so results do not depend on it", low=1
     )
     score_batch: int = _option(
         20, "copies scored at once while guiding; bounds the memory of what is kept for the gradient", low=1
     )
-    decode_batch: int = _option(20, "pictures decoded at once; always padded", low=1, high=4096)
+    decode_batch: int = _option(
+        20, "pictures decoded at once, always padded; fewer where the device's memory holds fewer", low=1, high=4096
+    )
     threads: int = _option(
         1, "CPU threads of one worker; fixed, since another number rounds differently", low=1, high=1024
     )
@@ -258,12 +281,33 @@ class ExpansionConfig:
         for name, value in {**_FALLBACK, **METHODS[self.method].defaults}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        object.__setattr__(self, "criteria", self._chosen_criteria())
         for name in ("templates", "prompts"):
             bad = [template for template in getattr(self, name) if template.count("{}") != 1]
             if bad or not getattr(self, name):
                 raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", self.split):
             raise ConfigError(f"split must be a letter, then at most 39 letters, digits and _, got {self.split!r}")
+        if self.validation_share and self.split == "validation":
+            raise ConfigError("split must not be 'validation' when validation_share holds out a split of that name")
+
+    def _chosen_criteria(self) -> tuple[str, ...]:
+        if self.criteria is None:
+            return CRITERIA if self.ratio > 1 else CRITERIA[:2]
+        if "diversity" in self.criteria and self.ratio == 1:
+            raise ConfigError("a single copy (ratio 1) has no diversity; raise ratio, or take it out of criteria")
+        return self.criteria
+
+    @property
+    def criteria_weights(self) -> tuple[float, float, float]:
+        """Weights of consistency, entropy and diversity; 0 for those that do not guide."""
+        consistency, entropy, diversity = (
+            weight if name in (self.criteria or ()) else 0.0
+            for name, weight in zip(
+                CRITERIA, (self.consistency_weight, self.entropy_weight, self.diversity_weight), strict=True
+            )
+        )
+        return consistency, entropy, diversity
 
     @property
     def uses_all_seeds(self) -> bool:
@@ -338,6 +382,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "float": (float, int),
     "float | None": (float, int, type(None)),
     "tuple[str, ...]": (tuple, list),
+    "tuple[str, ...] | None": (tuple, list, type(None)),
 }
 
 
@@ -349,6 +394,10 @@ def _checked(spec: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         if not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{spec.name} must be {spec.type}, got {value!r}")
+        known = spec.metadata.get("items", value)
+        for item in value:
+            if item not in known:
+                raise ConfigError(f"unknown {spec.name} {item!r}{closest(item, known)}")
         return tuple(value)
     if value is None:
         return None

@@ -78,15 +78,28 @@ def diversity_gradient(perturbed: Tensor, order: str = "paper") -> Tensor:
         Of the shape of ``perturbed``.
     """
     flat = perturbed.flatten(2)
-    log_p = flat.log_softmax(-1)
-    log_mean = flat.mean(1, keepdim=True).log_softmax(-1)
-    p, mean = log_p.exp(), log_mean.exp()
-    if order == "paper":
-        ratio = log_p - log_mean
-        own = p * (ratio - (p * ratio).sum(-1, keepdim=True))
-        through_mean = mean - p.mean(1, keepdim=True)
-    else:
-        own = p - mean
-        ratio = (log_mean - log_p).mean(1, keepdim=True)
-        through_mean = mean * (ratio - (mean * ratio).sum(-1, keepdim=True))
-    return (own + through_mean).reshape(perturbed.shape)
+    mean = flat.mean(1, keepdim=True)
+    p, q = flat.softmax(-1), mean.softmax(-1)
+    if order == "official":  # the mean of log p differs from log q by a constant, so nothing comes through the mean
+        return (p - q).reshape(perturbed.shape)
+    ratio = flat - mean  # log p - log q but for a constant, which falls out
+    own = p * ratio.sub_((p * ratio).sum(-1, keepdim=True))
+    return own.add_(q - p.mean(1, keepdim=True)).reshape(perturbed.shape)
+
+
+def score_gradients(log_scores: Tensor, held_class: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of prediction consistency and of entropy with respect to the logits, in closed form.
+
+    Args:
+        log_scores: Logarithms of the class probabilities, the log-softmax of those logits, ``(N, C)``.
+        held_class: One class index a row, ``(N,)``.
+
+    Returns:
+        Two tensors ``(N, C)``.
+    """
+    scores = log_scores.exp()
+    own = scores.gather(1, held_class[:, None])
+    of_consistency = (-own * scores).scatter_add(1, held_class[:, None], own)
+    weighted = scores * log_scores
+    of_entropy = torch.addcmul(-weighted, scores, weighted.sum(1, keepdim=True))
+    return of_consistency, of_entropy

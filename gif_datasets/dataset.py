@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from gif_datasets import images
-from gif_datasets.cache import Cache, default_folder
+from gif_datasets.cache import open_cache
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local
 from gif_datasets.errors import ConfigError, EngineError, SourceError
@@ -26,7 +26,10 @@ from gif_datasets.priors import PriorInfo
 from gif_datasets.recipe import make_recipe
 from gif_datasets.sources import (
     HuggingFaceSource,
+    JoinedSource,
     MapSource,
+    SeedList,
+    ShardSource,
     Source,
     below,
     is_hugging_face,
@@ -34,6 +37,7 @@ from gif_datasets.sources import (
     refuse_bad,
     wrap_source,
 )
+from gif_datasets.splits import without
 from gif_datasets.types import Provenance, Row, Sample, Seed
 
 if TYPE_CHECKING:
@@ -43,7 +47,8 @@ if TYPE_CHECKING:
 class ExpandedDataset(Dataset[Any]):
     """A seed dataset followed by its imagined copies: ``len == n * (1 + ratio)``.
 
-    Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. A
+    Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. With
+    ``validation_share``, n counts the seeds that are not held out; those are in :attr:`validation`. A
     torchvision dataset yields ``(image, label)`` through its own transforms; a Hugging Face dataset yields dicts with
     its own columns, the picture replaced. Copies are imagined when first asked for and kept in the cache.
 
@@ -98,6 +103,7 @@ class ExpandedDataset(Dataset[Any]):
             {"ratio": ratio, "method": method, "prior": named, "rng_seed": rng_seed, **options}
         )
         self.source: Source = wrap_source(dataset, classes, image_column, label_column)
+        _check_hold_out(self.source, config)
         recipe = make_recipe(config, self.source.classes, device)
         given = None if isinstance(prior, str) else prior
         if given is not None:
@@ -106,9 +112,7 @@ class ExpandedDataset(Dataset[Any]):
         refuse_bad(listed, config.on_bad_image)
         self.bad = listed.bad
         self.plan: Plan = make_plan(self.source.name, listed, recipe)
-        self.imaginer = Imaginer(
-            self.plan.recipe, self.source, Cache(Path(cache_dir or default_folder())), self.plan.seeds, given
-        )
+        self.imaginer = Imaginer(self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given)
         self._known = np.arange(len(self)) < len(self.plan.seeds)  # items that need no imagining, as far as was seen
         self._dataset = dataset if not isinstance(dataset, (str, Path)) else None
         self._transform = transform
@@ -136,6 +140,11 @@ class ExpandedDataset(Dataset[Any]):
         count = len(self.plan.seeds)
         seeds = np.concatenate([np.arange(count), np.repeat(np.arange(count), self.config.ratio)])
         return Facts(np.asarray(self.targets), np.arange(len(self)) >= count, seeds)
+
+    @cached_property
+    def validation(self) -> HeldOut:
+        """The seeds that ``validation_share`` holds out: items as the wrapped dataset yields them; empty without."""
+        return HeldOut(self)
 
     def __len__(self) -> int:
         return len(self.plan.seeds) * (1 + self.config.ratio)
@@ -287,10 +296,32 @@ class ExpandedDataset(Dataset[Any]):
         return {name: values[0] for name, values in self._format_transform({k: [v] for k, v in row.items()}).items()}
 
 
+class HeldOut(Dataset[Any]):
+    """The seeds of an :class:`ExpandedDataset` that are held out, in the form of its other items."""
+
+    def __init__(self, expanded: ExpandedDataset) -> None:
+        self._expanded = expanded
+        self.classes = expanded.classes
+        self.targets = [seed.label for seed in expanded.plan.validation]
+
+    @property
+    def facts(self) -> Facts:
+        """Label, kind and seed of every item, for samplers."""
+        count = len(self)
+        return Facts(np.asarray(self.targets, dtype=np.int64), np.zeros(count, dtype=bool), np.arange(count))
+
+    def __len__(self) -> int:
+        return len(self._expanded.plan.validation)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._expanded._item(self._expanded.plan.validation[index], None)
+
+
 def expand(
     source: Any,
     out: str | Path,
     *,
+    validation: Any = None,
     workers: int = 1,
     limit: int | None = None,
     cache_dir: str | Path | None = None,
@@ -304,8 +335,11 @@ def expand(
     Args:
         source: A source's text, or a dataset object.
         out: Output folder. Run again = resume.
+        validation: Another source, such as the dataset's own validation split: written as it is, as the split
+            ``validation``; a seed that shows the same picture as one of it is left out. Its classes are found in
+            ``source`` by name.
         workers: Worker processes. Above 1 the calling script needs the usual ``if __name__ == "__main__":``.
-        limit: Use this many seeds, spread evenly.
+        limit: Use this many seeds, spread evenly; of ``validation`` too.
         cache_dir: Where imagined samples are kept.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         config: All options as one object, instead of ``options``.
@@ -323,16 +357,28 @@ def expand(
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
     settled = config or ExpansionConfig.build(options)
     opened = wrap_source(source)
+    _check_hold_out(opened, settled)
     recipe = make_recipe(settled, opened.classes, device)
     show = progress or _silent
     listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
+    held: tuple[Seed, ...] = ()
+    named = ""
+    if validation is not None:
+        other = wrap_source(validation)
+        joined = JoinedSource(opened, other)
+        found = list_seeds(other, limit, lambda rows: show(rows, "reading validation set"))
+        opened, held, named = joined, joined.validation_seeds(found), other.name
+        kept, same = without(listed.seeds, held)
+        if not kept:
+            raise SourceError(f"every picture of {opened.name} is in the validation set {named} too")
+        listed = SeedList(kept, (*listed.bad, *found.bad, *same))
     refuse_bad(listed, settled.on_bad_image)
 
     def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
         return iter(show(run_local(task, ids, workers), "making shards", len(ids)))
 
-    cache = Cache(Path(cache_dir or default_folder()))
-    return run(make_plan(opened.name, listed, recipe), opened, cache, Path(out), engine, listed.bad)
+    plan = make_plan(opened.name, listed, recipe, held, named)
+    return run(plan, opened, open_cache(cache_dir), Path(out), engine, listed.bad)
 
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
@@ -343,6 +389,15 @@ Progress = Callable[..., Any]
 
 def _silent(rows: Any, title: str, total: int | None = None) -> Any:
     return rows
+
+
+def _check_hold_out(source: Source, config: ExpansionConfig) -> None:
+    """Raise ConfigError where copies of a seed that is held out would be left among the others."""
+    if config.validation_share and isinstance(source, ShardSource):
+        raise ConfigError(
+            f"validation_share must be 0 for {source.name}, which holds imagined copies beside their seeds; hold out"
+            " when the seeds are first expanded, or give a validation set"
+        )
 
 
 def _own_prior(prior: Prior) -> PriorInfo:

@@ -13,7 +13,7 @@ from gif_datasets import criteria
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.perturb import perturb, project
 from gif_datasets.rng import generator_for
-from gif_datasets.zeroshot import ZeroShotClassifier
+from gif_datasets.zeroshot import TINY, ZeroShotClassifier
 
 Embed = Callable[[Tensor], Tensor]
 """Maps raw latents ``(N, *axes)`` to CLIP embeddings ``(N, D)``, differentiably."""
@@ -77,13 +77,12 @@ def draw(keys: Sequence[str], copies: int, shape: Sequence[int], rng_seed: int) 
     Returns:
         ``z`` and ``b``, each ``(B, K, *shape)``.
     """
-    noise, bias = [], []
-    for key in keys:
-        for copy in range(1, copies + 1):
-            noise.append(torch.rand(*shape, generator=generator_for(rng_seed, key, "noise", copy)))
-            bias.append(torch.randn(*shape, generator=generator_for(rng_seed, key, "bias", copy)))
-    whole = (len(keys), copies, *shape)
-    return torch.stack(noise).reshape(whole), torch.stack(bias).reshape(whole)
+    noise, bias = torch.empty(2, len(keys), copies, *shape)
+    for row, key in enumerate(keys):
+        for copy in range(copies):
+            noise[row, copy].uniform_(generator=generator_for(rng_seed, key, "noise", copy + 1))
+            bias[row, copy].normal_(generator=generator_for(rng_seed, key, "bias", copy + 1))
+    return noise, bias
 
 
 def noise_shape(axes: Sequence[int], kind: str, channel_axis: int) -> tuple[int, ...]:
@@ -194,55 +193,68 @@ class _Objective:
         copies = perturbed.shape[1]
         spread = self._diversity_gradient(perturbed).flatten(0, 1)
         held = self.held.repeat_interleave(copies)
-        gradients, slacks = [], []
-        parts = (self._parts(rows) for rows in (perturbed.flatten(0, 1), spread, held))
-        for rows, pull, classes in zip(*parts, strict=True):
-            gradient, slack = self._part_gradient(rows, pull, classes)
-            gradients.append(gradient)
-            slacks.append(slack)
-        return torch.cat(gradients).reshape(perturbed.shape), torch.cat(slacks).reshape(-1, copies)
+        parts = zip(*(self._parts(rows) for rows in (perturbed.flatten(0, 1), spread, held)), strict=True)
+        gradients, slacks = zip(*(self._part_gradient(*part) for part in parts), strict=True)
+        return _joined(gradients).reshape(perturbed.shape), _joined(slacks).reshape(-1, copies)
 
-    @torch.enable_grad()
     def _part_gradient(self, rows: Tensor, pull: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient and slack of some copies; ``pull`` is diversity's gradient where diversity is taken."""
-        rows = rows.detach().requires_grad_()
-        embedding = self.embed(rows) if self.embed else rows
-        scores = self.classifier.scores(embedding)
-        slack = self._slack(scores.detach(), classes)
-        weights = self._weights(slack)
-        own = criteria.prediction_consistency(scores[:, None], classes).squeeze(1), criteria.entropy(scores)
-        embedded = self.config.diversity_space == "embedding"
-        if self.config.balance == "sum":
-            value = (weights[:, :2] * torch.stack(own, 1)).sum()
-            pull = pull * weights[:, 2].reshape(-1, *[1] * (pull.dim() - 1))
-            if embedded:
-                return torch.autograd.grad(value + (F.normalize(embedding, dim=-1) * pull).sum(), rows)[0], slack
-            return torch.autograd.grad(value, rows)[0] + pull, slack
-        gradients = [torch.autograd.grad(term.sum(), rows, retain_graph=True)[0] for term in own]
-        if embedded:
-            pull = torch.autograd.grad((F.normalize(embedding, dim=-1) * pull).sum(), rows)[0]
-        directions = [F.normalize(gradient.flatten(1), dim=1) for gradient in (*gradients, pull)]
-        total = torch.stack([weight[:, None] * d for weight, d in zip(weights.T, directions, strict=True)]).sum(0)
-        return total.reshape(rows.shape), slack
+        """Gradient and slack of some copies; ``pull`` is diversity's gradient where diversity is taken.
 
-    def _weights(self, slack: Tensor) -> Tensor:
-        """Weights of the three criteria for each copy: consistency alone where the constraint is violated."""
-        c = self.config
-        weights = slack.new_tensor([c.consistency_weight, c.entropy_weight, c.diversity_weight]).repeat(len(slack), 1)
-        weights[slack < 0] = slack.new_tensor([1.0, 0.0, 0.0])
-        return weights
+        The criteria's gradients in the embedding are closed forms; only ``embed`` is differentiated automatically.
+        """
+        embedding, back = self._embedded(rows)
+        logits = self.classifier.logits(embedding)
+        log_scores = logits.log_softmax(-1)
+        slack = self._slack(log_scores, classes)
+        consistency, entropy, diversity = self._weights(slack)
+        terms = criteria.score_gradients(log_scores, classes)
+        embedded = self.config.diversity_space == "embedding"
+        if embedded:
+            pull = _through_unit_norm(embedding, pull)
+        if self.config.balance == "sum":
+            of_logits = consistency[:, None] * terms[0] + entropy[:, None] * terms[1]
+            own = self.classifier.embedding_gradient(embedding, logits, of_logits)
+            pull = pull * diversity.reshape(-1, *[1] * (pull.dim() - 1))
+            return (back([own.add_(pull)])[0] if embedded else back([own])[0].add_(pull)), slack
+        gradients = [self.classifier.embedding_gradient(embedding, logits, of_logits) for of_logits in terms]
+        gradients = back([*gradients, pull]) if embedded else [*back(gradients), pull]
+        weighted = zip((consistency, entropy, diversity), gradients, strict=True)
+        directions = [weight[:, None] * F.normalize(gradient.flatten(1), dim=1) for weight, gradient in weighted]
+        return torch.stack(directions).sum(0).reshape(rows.shape), slack
+
+    def _embedded(self, rows: Tensor) -> tuple[Tensor, Callable[[list[Tensor]], list[Tensor]]]:
+        """Embeddings of latents, and the function that takes gradients in the embedding back to the latents."""
+        if self.embed is None:
+            return rows, lambda gradients: gradients
+        with torch.enable_grad():
+            leaf = rows.detach().requires_grad_()
+            embedding = self.embed(leaf)
+
+        def back(gradients: list[Tensor]) -> list[Tensor]:
+            last = len(gradients) - 1
+            return [
+                torch.autograd.grad(embedding, leaf, gradient, retain_graph=i < last)[0]
+                for i, gradient in enumerate(gradients)
+            ]
+
+        return embedding.detach(), back
+
+    def _weights(self, slack: Tensor) -> Sequence[Tensor]:
+        """Weights of the three criteria for each copy, ``(N,)`` each: consistency alone where the constraint fails."""
+        free = slack.new_tensor(self.config.criteria_weights)
+        return torch.where(slack[:, None] < 0, slack.new_tensor([1.0, 0.0, 0.0]), free).unbind(1)
 
     @torch.no_grad()
     def slack(self, perturbed: Tensor) -> Tensor:
         """By how much each copy's consistency is above what the constraint asks for, ``(B, K)``."""
-        scores = self.classifier.scores(self._embeddings(perturbed)).flatten(0, 1)
-        return self._slack(scores, self.held.repeat_interleave(perturbed.shape[1])).reshape(perturbed.shape[:2])
+        log_scores = self.classifier.logits(self._embeddings(perturbed)).log_softmax(-1).flatten(0, 1)
+        return self._slack(log_scores, self.held.repeat_interleave(perturbed.shape[1])).reshape(perturbed.shape[:2])
 
     def _embeddings(self, perturbed: Tensor) -> Tensor:
         if self.embed is None:
             return perturbed
         parts = [self.embed(part) for part in self._parts(perturbed.flatten(0, 1))]
-        return torch.cat(parts).reshape(*perturbed.shape[:2], -1)
+        return _joined(parts).reshape(*perturbed.shape[:2], -1)
 
     def _parts(self, rows: Tensor) -> tuple[Tensor, ...]:
         return torch.split(rows, self.config.score_batch if self.embed else len(rows))
@@ -256,8 +268,11 @@ class _Objective:
         space = self._diversity_space(perturbed, embeddings)
         return criteria.diversity_gradient(space, self.config.diversity_order)
 
-    def _slack(self, scores: Tensor, classes: Tensor) -> Tensor:
-        """Consistency minus what the constraint asks for; at least 0 where it holds."""
+    def _slack(self, log_scores: Tensor, classes: Tensor) -> Tensor:
+        """Consistency minus what the constraint asks for; at least 0 where it holds, and where there is none."""
+        if not self.config.constrained:
+            return log_scores.new_zeros(len(log_scores))
+        scores = log_scores.exp()
         own = scores.gather(1, classes[:, None]).squeeze(1)
         slack = own - self.config.consistency_floor
         if self.config.keep_class:
@@ -266,32 +281,49 @@ class _Objective:
         return slack
 
 
+@torch.no_grad()
 def _optimise(objective: _Objective, centre: Tensor, noise: Tensor, bias: Tensor, config: ExpansionConfig) -> Tensor:
     """Perturbed latents after ``config.steps`` steps; with a constraint, the last ones that satisfy it."""
     epsilon, projection = config.epsilon, config.projection
     assert epsilon is not None
     assert config.steps is not None
+    noise, bias = noise.clone(), bias.clone()
     if projection == "post-step":
-        noise, bias = _into_ball(centre, noise, bias, epsilon)
-    noise, bias = noise.clone().requires_grad_(), bias.clone().requires_grad_()
-    kind = {"sign": torch.optim.SGD, "adam": torch.optim.Adam}[config.optimizer]
-    optimizer = kind([noise, bias], lr=config.step_size * epsilon, maximize=True)
+        _into_ball(centre, noise, bias, epsilon)
+    ascend = _ascent([noise, bias], config.optimizer, config.step_size * epsilon)
     kept = _Kept(centre, centre.new_full(noise.shape[:2], -torch.inf))
     for _ in range(config.steps):
         free = perturb(centre, noise, bias)
-        inside = project(free, centre, epsilon)
-        gradient, slack = objective.gradient((free if projection == "end" else inside).detach())
-        kept = kept.update(inside.detach(), slack)
-        path = inside if projection == "literal" else free
-        noise.grad, bias.grad = torch.autograd.grad(path, (noise, bias), gradient)
-        if config.optimizer == "sign":
-            noise.grad, bias.grad = noise.grad.sign(), bias.grad.sign()
-        optimizer.step()
+        scored = project(free, centre, epsilon) if projection in ("literal", "straight-through") else free
+        gradient, slack = objective.gradient(scored)
+        if config.constrained:
+            kept = kept.update(project(free, centre, epsilon), slack)
+        if projection == "literal":
+            gradient.mul_((free - centre).abs() <= epsilon)  # a clamp passes no gradient where it clips
+        ascend([(gradient * centre).sum_to_size(noise.shape), gradient.sum_to_size(bias.shape)])
         if projection == "post-step":
-            for part, moved in zip((noise, bias), _into_ball(centre, noise, bias, epsilon), strict=True):
-                part.data.copy_(moved)
-    final = project(perturb(centre, noise, bias), centre, epsilon).detach()
+            _into_ball(centre, noise, bias, epsilon)
+    final = project(perturb(centre, noise, bias), centre, epsilon)
     return kept.update(final, objective.slack(final)).latents if config.constrained else final
+
+
+def _ascent(parts: list[Tensor], optimizer: str, length: float) -> Callable[[list[Tensor]], None]:
+    """The function that moves ``parts`` in place, one step up their gradients."""
+    if optimizer == "sign":
+
+        def sign_step(gradients: list[Tensor]) -> None:
+            for part, gradient in zip(parts, gradients, strict=True):
+                part.add_(gradient.sign_(), alpha=length)
+
+        return sign_step
+    adam = torch.optim.Adam(parts, lr=length, maximize=True)
+
+    def adam_step(gradients: list[Tensor]) -> None:
+        for part, gradient in zip(parts, gradients, strict=True):
+            part.grad = gradient
+        adam.step()
+
+    return adam_step
 
 
 @dataclass(frozen=True)
@@ -307,17 +339,31 @@ class _Kept:
         return _Kept(torch.where(rows, latents, self.latents), torch.where(better, slack, self.slack))
 
 
-@torch.no_grad()
-def _into_ball(centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Noise and bias whose perturbed latent lies in the ball.
+def _into_ball(centre: Tensor, noise: Tensor, bias: Tensor, epsilon: float) -> None:
+    """Move noise and bias in place so that their perturbed latent lies in the ball.
 
     Where every coordinate has its own bias, the bias alone is moved, which is the projection. Where one draw is shared,
     it is shrunk until the coordinate that it moves furthest lies on the ball: that keeps it shared.
     """
-    free = perturb(centre, noise, bias)
-    if bias.shape == free.shape:
-        return noise.detach(), bias + (project(free, centre, epsilon) - free)
-    shared = [axis for axis, size in enumerate(bias.shape) if size == 1 < free.shape[axis]]
-    reach = (free - centre).abs().amax(dim=shared, keepdim=True)
+    offset = perturb(centre, noise, bias).sub_(centre)
+    if bias.shape == offset.shape:
+        bias.add_(offset.clamp(-epsilon, epsilon).sub_(offset))
+        return
+    shared = [axis for axis, size in enumerate(bias.shape) if size == 1 < offset.shape[axis]]
+    reach = offset.abs_().amax(dim=shared, keepdim=True)
     shrink = torch.where(reach > epsilon, epsilon / reach, torch.ones_like(reach))
-    return noise * shrink, bias * shrink
+    noise.mul_(shrink)
+    bias.mul_(shrink)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """All rows in one tensor, without a copy where they are in one already."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _through_unit_norm(embedding: Tensor, gradient: Tensor) -> Tensor:
+    """Gradient in an embedding, given that in the embedding scaled to unit norm; ``(N, D)``."""
+    norm = embedding.norm(dim=-1, keepdim=True).clamp(min=TINY)
+    unit = embedding / norm
+    tangent: Tensor = (gradient - (gradient * unit).sum(-1, keepdim=True) * unit) / norm
+    return tangent

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from gif_datasets import images
 from gif_datasets.cache import Cache
+from gif_datasets.claims import Claims
 from gif_datasets.config import AUGMENT, METHODS
 from gif_datasets.priors import load_prior
 from gif_datasets.recipe import Recipe
@@ -24,8 +25,21 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from gif_datasets.makers import Candidate, Maker, Scorer
+    from gif_datasets.makers import Candidate, Maker, Scorer, SeedEmbeddings
     from gif_datasets.priors.base import Prior
+    from gif_datasets.zeroshot import ZeroShotClassifier
+
+
+ROWS_AHEAD = 160  # whose seeds are guided together, in full blocks; fewer seeds than a maker keeps
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What makes candidates, and what scores pictures and seeds, where any are scored."""
+
+    maker: Maker
+    scorer: Scorer | None = None
+    seed_scores: Callable[[Sequence[Seed]], torch.Tensor] | None = None
 
 
 @dataclass
@@ -50,7 +64,7 @@ class Imaginer:
     seeds: Sequence[Seed] = ()
     given_prior: Prior | None = None
     generated: int = 0
-    _loaded: tuple[Maker, Scorer | None] | None = None
+    _loaded: _Loaded | None = None
     _lock: Any = field(default_factory=threading.RLock)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,25 +86,19 @@ class Imaginer:
             CacheError: If the cache cannot be written.
         """
         keys = [self.recipe.cache_key(seed, copy) for seed, copy in wanted]
-        found = {key: self.cache.get(key) for key in dict.fromkeys(keys)}
-        missing = {key: pair for key, pair in zip(keys, wanted, strict=True) if found[key] is None}
+        found = self._cached(dict.fromkeys(keys))
+        missing = {key: row for key, row in zip(keys, wanted, strict=True) if key not in found}
         if missing:
-            with self._lock, _fixed_threads(self.recipe.config.threads):
-                for key, sample in self._make(missing):
-                    self.cache.put(key, sample)
-                    found[key] = sample
-        samples = [found[key] for key in keys]
-        return [
-            _relabelled(sample, seed) for sample, (seed, _) in zip(samples, wanted, strict=True) if sample is not None
-        ]
+            found |= self._make_or_await(missing)
+        return [_relabelled(found[key], seed) for key, (seed, _) in zip(keys, wanted, strict=True)]
 
     def originals(self, seeds: Sequence[Seed]) -> list[Sample]:
         """The seed samples themselves, in the form of the imagined ones; their own pictures, re-encoded."""
         with self._lock, _fixed_threads(self.recipe.config.threads):
-            maker, scorer = self._maker()
-            fields = maker.seed_fields(seeds)
+            loaded = self._load()
+            fields = loaded.maker.seed_fields(seeds)
             pictures = [self._picture(seed) for seed in seeds]
-            scores = scorer(pictures) if scorer else None
+            scores = loaded.seed_scores(seeds) if loaded.seed_scores else None
         return [
             self._sample(seed, 0, 0, picture, own, scores[row] if scores is not None else None)
             for row, (seed, picture, own) in enumerate(zip(seeds, pictures, fields, strict=True))
@@ -100,22 +108,61 @@ class Imaginer:
         """Make what all samples depend on, so that workers find it in the cache."""
         if self.recipe.config.classifier != "text":
             with self._lock, _fixed_threads(self.recipe.config.threads):
-                self._maker()
+                self._load()
 
-    def _make(self, missing: dict[str, Row]) -> Iterator[tuple[str, Sample]]:
-        """Draw, check, and draw again what fails; the last attempt keeps the best draw."""
+    def _cached(self, keys: Iterable[str]) -> dict[str, Sample]:
+        """Those samples that are in the cache."""
+        return {key: sample for key in keys if (sample := self.cache.get(key)) is not None}
+
+    def _make_or_await(self, missing: dict[str, Row]) -> dict[str, Sample]:
+        """Make what nobody else is making, and wait for the rest; takes over from whoever dies meanwhile."""
+        found: dict[str, Sample] = {}
+        with self.cache.claims() as claims:
+            while left := {key: row for key, row in missing.items() if key not in found}:
+                with self._lock, _fixed_threads(self.recipe.config.threads):
+                    for key, sample in self._make(left, claims):
+                        self.cache.put(key, sample)
+                        claims.release(key)
+                        found[key] = sample
+                found |= self._cached(key for key in left if key not in found)
+                if any(key in found for key in left):
+                    claims.went_on()
+                else:
+                    claims.wait()
+        return found
+
+    def _claimed_blocks(self, missing: dict[str, Row], claims: Claims) -> Iterator[list[tuple[str, Row]]]:
+        """Claim a block at a time, so that several who want the same share the work."""
+        block = []
+        for key, row in missing.items():
+            if not claims.take(key):
+                continue
+            if key in self.cache:  # who had the claim before has made it
+                claims.release(key)
+                continue
+            block.append((key, row))
+            if len(block) == self.recipe.config.decode_batch:
+                yield block
+                block = []
+        if block:
+            yield block
+
+    def _make(self, missing: dict[str, Row], claims: Claims) -> Iterator[tuple[str, Sample]]:
+        """Draw what can be claimed, check, and draw again what fails; the last attempt keeps the best draw."""
         config = self.recipe.config
-        maker, scorer = self._maker()
-        pending, best = list(missing.items()), dict[str, tuple[float, Sample]]()
-        seed_scores = self._seed_scores([seed for seed, _ in missing.values()], scorer)
+        best, seed_scores = dict[str, tuple[float, Sample]](), dict[str, "torch.Tensor"]()
+        pending: Iterable[Sequence[tuple[str, Row]]] = self._claimed_blocks(missing, claims)
         attempts = 1 + (config.redraws or 0) if config.check != "none" else 1
+        rows = list(missing.items())
         for attempt in range(attempts):
-            failed = []
-            for start in range(0, len(pending), config.decode_batch):
-                block = pending[start : start + config.decode_batch]
-                candidates = maker.draw([row for _, row in block], attempt)
+            failed: list[tuple[str, Row]] = []
+            for block, seeds in _with_seeds_ahead(pending, rows):
+                loaded = self._load()
+                loaded.maker.prepare(seeds, attempt)
+                seed_scores = seed_scores or self._seed_scores([seed for seed, _ in missing.values()], loaded)
+                candidates = loaded.maker.draw([row for _, row in block], attempt)
                 self.generated += len(block)
-                judged = self._judge([row for _, row in block], candidates, scorer, seed_scores)
+                judged = self._judge([row for _, row in block], candidates, loaded.scorer, seed_scores)
                 for (key, (seed, copy)), candidate, (passed, rank, scores) in zip(
                     block, candidates, judged, strict=True
                 ):
@@ -127,7 +174,8 @@ class Imaginer:
                     if key not in best or rank > best[key][0]:
                         best[key] = rank, sample
                     failed.append((key, (seed, copy)))
-            pending = failed
+            rows = failed
+            pending = [failed[i : i + config.decode_batch] for i in range(0, len(failed), config.decode_batch)]
         for key, (_, sample) in best.items():
             yield key, sample
 
@@ -154,61 +202,59 @@ class Imaginer:
         passed, rank = accept(str(self.recipe.config.check), scores, of_seeds, labels)
         return list(zip(passed.tolist(), rank.tolist(), scores, strict=True))
 
-    def _seed_scores(self, seeds: Sequence[Seed], scorer: Scorer | None) -> dict[str, torch.Tensor]:
+    def _seed_scores(self, seeds: Sequence[Seed], loaded: _Loaded) -> dict[str, torch.Tensor]:
         """Scores of the seeds' own pictures by content key, once for all copies and attempts; none without a check."""
-        if scorer is None or self.recipe.config.check == "none":
+        if loaded.seed_scores is None or self.recipe.config.check == "none":
             return {}
         unique = {seed.key: seed for seed in seeds}
-        return dict(zip(unique, scorer([self._picture(seed) for seed in unique.values()]), strict=True))
+        return dict(zip(unique, loaded.seed_scores(list(unique.values())), strict=True))
 
-    def _maker(self) -> tuple[Maker, Scorer | None]:
-        """The maker, and the scorer of pictures if any are scored; loads the prior."""
+    def _load(self) -> _Loaded:
+        """What makes and scores; loads the prior the first time."""
         if self._loaded is None:
-            from gif_datasets.makers import AugmentMaker
-
             config, family = self.recipe.config, METHODS[self.recipe.config.method].family
             scored = config.check != "none" or config.measure_pictures
             if family == AUGMENT and not scored:
-                self._loaded = AugmentMaker(self.recipe, self._picture, self._ordered_seeds()), None
+                self._loaded = _Loaded(self._augment_maker())
             else:
-                self._loaded = self._load(None if family == AUGMENT else family, scored)
+                self._loaded = self._load_prior(None if family == AUGMENT else family, scored)
         return self._loaded
 
-    def _load(self, family: str | None, scored: bool) -> tuple[Maker, Scorer | None]:
+    def _load_prior(self, family: str | None, scored: bool) -> _Loaded:
         import torch
 
-        from gif_datasets.makers import AugmentMaker, GuidedMaker, Scorer
+        from gif_datasets import makers
 
         config = self.recipe.config
-        prior = self.given_prior or load_prior(self.recipe.prior, family, torch.device(self.recipe.device))
+        device = torch.device(self.recipe.device)
+        prior = self.given_prior or load_prior(self.recipe.prior, family, device, config.dtype)
+        embeddings = makers.SeedEmbeddings(prior, self._picture, config.encode_batch)
         classifier = prior.classifier(self.recipe.classes, config)
         if config.classifier != "text":
-            from gif_datasets import heads
+            classifier = self._fitted(classifier, embeddings)
+        maker = makers.GuidedMaker(self.recipe, prior, classifier, embeddings) if family else self._augment_maker()
+        if not scored:
+            return _Loaded(maker)
+        scorer = makers.Scorer(prior, classifier, config.decode_batch)
+        return _Loaded(maker, scorer, lambda seeds: classifier.scores(embeddings(seeds)).cpu())
 
-            seeds = self._ordered_seeds()
-            labels = torch.tensor([seed.label for seed in seeds])
-            classifier = heads.fit(config.classifier, classifier, self._embeddings(prior, seeds), labels)
-            if config.logit_scale is not None:
-                classifier = dataclasses.replace(classifier, logit_scale=config.logit_scale)
-        scorer = Scorer(prior, classifier, config.decode_batch) if scored else None
-        if family is None:
-            return AugmentMaker(self.recipe, self._picture, self._ordered_seeds()), scorer
-        return GuidedMaker(self.recipe, self._picture, prior, classifier), scorer
-
-    def _embeddings(self, prior: Prior, seeds: Sequence[Seed]) -> torch.Tensor:
-        """CLIP embeddings of all seeds, kept in the cache."""
+    def _fitted(self, text: ZeroShotClassifier, embeddings: SeedEmbeddings) -> ZeroShotClassifier:
+        """The classifier that knows all seeds; their embeddings are kept in the cache."""
         import torch
 
-        from gif_datasets.makers import blocks, padded
+        from gif_datasets import heads
 
-        def make() -> dict[str, torch.Tensor]:
-            size, out = self.recipe.config.encode_batch, []
-            for part in blocks(seeds, size):
-                pictures = [self._picture(seed) for seed in part]
-                out.append(prior.embed_images(padded(pictures, size))[: len(part)].cpu())
-            return {"embeddings": torch.cat(out)}
+        config, seeds = self.recipe.config, self._ordered_seeds()
+        stored = self.cache.tensors(self.recipe.embeddings_key, lambda: {"embeddings": embeddings(seeds).cpu()})
+        known = stored["embeddings"].to(self.recipe.device)
+        fitted = heads.fit(config.classifier, text, known, torch.tensor([seed.label for seed in seeds]))
+        scale = config.logit_scale
+        return fitted if scale is None else dataclasses.replace(fitted, logit_scale=scale)
 
-        return self.cache.tensors(self.recipe.embeddings_key, make)["embeddings"].to(self.recipe.device)
+    def _augment_maker(self) -> Maker:
+        from gif_datasets.makers import AugmentMaker
+
+        return AugmentMaker(self.recipe, self._picture, self._ordered_seeds())
 
     def _ordered_seeds(self) -> list[Seed]:
         """All seeds in an order that does not depend on the source's."""
@@ -241,6 +287,21 @@ class Imaginer:
             **{**_NO_PARTNER, **_picture_fields(scores, seed.label), **fields},
         )
         return Sample(image, provenance)
+
+
+def _with_seeds_ahead(
+    blocks: Iterable[Sequence[tuple[str, Row]]], rows: Sequence[tuple[str, Row]]
+) -> Iterator[tuple[Sequence[tuple[str, Row]], list[Seed]]]:
+    """Each block with the seeds to prepare before it: those of ``ROWS_AHEAD`` rows, or none while they last."""
+    place = {key: number for number, (key, _) in enumerate(rows)}
+    prepared = 0
+    for block in blocks:
+        first, last = place[block[0][0]], place[block[-1][0]]
+        if last < prepared:
+            yield block, []
+            continue
+        prepared = max(first + ROWS_AHEAD, last + 1)
+        yield block, [seed for _, (seed, _) in rows[first:prepared]]
 
 
 _NO_PARTNER = {"partner_key": "", "partner_label": -1, "partner_share": 0.0}

@@ -127,7 +127,7 @@ def check(index: Index, samples: Sequence[int], sizes: Sequence[int], classes: i
     """Check an index against the manifest's shards.
 
     Args:
-        index: The index.
+        index: The index, of all splits.
         samples: Samples of each shard.
         sizes: Bytes of each shard.
         classes: Number of classes.
@@ -135,7 +135,7 @@ def check(index: Index, samples: Sequence[int], sizes: Sequence[int], classes: i
     Raises:
         ShardError: If it has another number of entries, or one points outside its shard or names no class.
     """
-    if len(index) != sum(samples):
+    if len(index) != sum(samples) or min(samples, default=0) < 0:
         raise ShardError(f"the index has {len(index)} entries, but the manifest {sum(samples)} samples")
     limit = np.repeat(np.asarray(sizes, dtype=np.int64), samples)
     inside = np.ones(len(index), dtype=bool)

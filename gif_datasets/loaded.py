@@ -23,7 +23,11 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def load_expanded(
-    folder: str | Path, transform: Callable[[Any], Any] | None = None, *, revision: str | None = None
+    folder: str | Path,
+    transform: Callable[[Any], Any] | None = None,
+    split: str | None = None,
+    *,
+    revision: str | None = None,
 ) -> LoadedDataset:
     """Open an expanded folder as a map-style dataset of ``(image, label)``.
 
@@ -31,10 +35,11 @@ def load_expanded(
         folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote; or ``user/name`` of a dataset
             on the Hugging Face Hub, when there is no such folder: it is downloaded once, into the Hub's own cache.
         transform: Applied to every picture, an RGB ``PIL.Image``.
+        split: ``"validation"`` for what was held out; the expanded split by default.
         revision: Branch, tag or commit of a dataset on the Hub.
 
     Raises:
-        UsageError: If the folder is not a finished expansion.
+        UsageError: If the folder is no finished expansion, or has no such split.
         ShardError: If it is damaged.
 
     Example:
@@ -54,14 +59,14 @@ def load_expanded(
         path = download(str(folder), revision)
     elif revision is not None:
         raise ConfigError(f"{folder} is a folder, and has no revision {revision!r}")
-    return LoadedDataset(path, transform)
+    return LoadedDataset(path, transform, split)
 
 
 class LoadedDataset(Dataset[tuple[Any, int]]):
     """The samples of an expanded folder; see :func:`load_expanded`. Pickles to workers without its contents."""
 
-    def __init__(self, folder: Path, transform: Callable[[Any], Any] | None = None) -> None:
-        self._reader = ShardReader(folder)
+    def __init__(self, folder: Path, transform: Callable[[Any], Any] | None = None, split: str | None = None) -> None:
+        self._reader = ShardReader(folder, split)
         self.transform = transform
 
     @property

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gif_datasets.zeroshot import ZeroShotClassifier
 
 KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access copy by copy
+KEEP_EMBEDDED = 4096  # seeds whose CLIP embeddings stay in memory: 20 MB at a width of 1,280
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Candidate:
 
 class Maker(Protocol):
     """Makes candidates in blocks; what one looks like does not depend on its block."""
+
+    def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
+        """Do ahead, in full blocks, what the copies of a seed share; at most ``KEEP_GUIDED`` seeds."""
+        ...
 
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
         """One candidate a row; another ``attempt`` is another draw."""
@@ -70,20 +75,47 @@ class Scorer:
 
 
 @dataclass
+class SeedEmbeddings:
+    """CLIP embeddings of seeds, made in padded blocks; the last ones made stay in memory."""
+
+    prior: Prior
+    picture: Callable[[Seed], Image]
+    block: int
+    _kept: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
+
+    @torch.no_grad()
+    def __call__(self, seeds: Sequence[Seed]) -> Tensor:
+        """Raw embeddings, ``(N, D)``."""
+        unique = {seed.key: seed for seed in seeds}
+        found = {key: self._kept[key] for key in unique if key in self._kept}
+        for part in blocks([seed for key, seed in unique.items() if key not in found], self.block):
+            pictures = [self.picture(seed) for seed in part]
+            rows = self.prior.embed_images(padded(pictures, self.block))
+            found.update({seed.key: row for seed, row in zip(part, rows, strict=False)})
+        self._kept.update(found)
+        while len(self._kept) > KEEP_EMBEDDED:
+            self._kept.popitem(last=False)
+        return torch.stack([found[seed.key] for seed in seeds])
+
+
+@dataclass
 class GuidedMaker:
     """Guides the copies of a seed together, once, and decodes those that are wanted."""
 
     recipe: Recipe
-    picture: Callable[[Seed], Image]
     prior: Prior
     classifier: ZeroShotClassifier
+    embeddings: SeedEmbeddings
     _guided: OrderedDict[tuple[str, int, int], Guided] = field(default_factory=OrderedDict)
+
+    def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
+        """Guide."""
+        self.guide(seeds, self._perturbation(attempt))
 
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
         """Decode; another attempt draws the decoder's noise again, or the perturbation where decoding has no noise."""
         config = self.recipe.config
-        perturbation = 0 if self.prior.decodes_noise else attempt
-        guided = self.guide([seed for seed, _ in rows], perturbation)
+        guided = self.guide([seed for seed, _ in rows], self._perturbation(attempt))
         found = [guided[seed.key, seed.label] for seed, _ in rows]
         latents = [one.latents[0, copy - 1] for one, (_, copy) in zip(found, rows, strict=True)]
         stream = _stream("decode", attempt)
@@ -102,8 +134,7 @@ class GuidedMaker:
 
     def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
         """Criteria of the seeds' own pictures; nothing is guided for them."""
-        score = Scorer(self.prior, self.classifier, self.recipe.config.encode_batch)
-        scores = score([self.picture(seed) for seed in seeds])
+        scores = self.classifier.scores(self.embeddings(seeds)).cpu()
         by_label = self.recipe.config.held_class == "label"
         held = [seed.label if by_label else int(row.argmax()) for seed, row in zip(seeds, scores, strict=True)]
         return [_seed_fields(row, one) for row, one in zip(scores, held, strict=True)]
@@ -121,13 +152,17 @@ class GuidedMaker:
             self._guided.popitem(last=False)
         return {(key, label): found for (key, label, _), found in result.items()}
 
+    def _perturbation(self, attempt: int) -> int:
+        """Which draw of the perturbation an attempt uses: the first, where decoding draws anew itself."""
+        return 0 if self.prior.decodes_noise else attempt
+
     def _guide_block(self, seeds: Sequence[Seed], attempt: int) -> Guided:
         config, prior = self.recipe.config, self.prior
         whole = padded(seeds, config.encode_batch)
-        pictures = {seed.index: self.picture(seed) for seed in seeds}
+        pictures = {seed.index: self.embeddings.picture(seed) for seed in seeds}
         shown = [pictures[seed.index] for seed in whole]
-        latents = prior.encode(shown)
-        embeddings = latents if prior.latent_is_embedding else prior.embed_images(shown)
+        embeddings = self.embeddings(whole)
+        latents = embeddings if prior.latent_is_embedding else prior.encode(shown)
         keys = [_stream(seed.key, attempt) for seed in whole]
         names = [self.recipe.classes[seed.label] for seed in whole]
         return guide(
@@ -154,6 +189,9 @@ class AugmentMaker:
     recipe: Recipe
     picture: Callable[[Seed], Image]
     seeds: Sequence[Seed]
+
+    def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
+        """Copies share nothing."""
 
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
         """Augment; the partner of a mix is drawn from all seeds, whatever their order."""

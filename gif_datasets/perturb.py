@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -25,7 +26,7 @@ def perturb(latent: Tensor, noise: Tensor, bias: Tensor) -> Tensor:
         >>> perturb(f, torch.tensor([[[0.5, 0.0]]]), torch.tensor([[[0.0, 0.05]]]))
         tensor([[[ 1.5000, -1.9500]]])
     """
-    return (1 + noise) * latent + bias
+    return torch.addcmul(bias, 1 + noise, latent)
 
 
 def project(perturbed: Tensor, latent: Tensor, epsilon: float) -> Tensor:

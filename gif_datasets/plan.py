@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,19 +16,20 @@ from typing import Any
 
 from PIL import Image
 
-from gif_datasets import atomic, card, images, preview, shards
+from gif_datasets import atomic, card, images, index, preview, shards
 from gif_datasets.cache import Cache
 from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
+from gif_datasets.index import INDEX
 from gif_datasets.reader import ShardReader
 from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source
+from gif_datasets.splits import VALIDATION, hold_out
 from gif_datasets.types import PLAN_FILE, Seed
 
-PLAN_FORMAT = 1
-PREVIEW = "preview.png"
+PLAN_FORMAT = 2
 STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
 SWEEP_AFTER = 3600.0  # seconds; another process may still be writing a younger temporary file
 
@@ -40,22 +41,41 @@ class Plan:
     Attributes:
         source_name: Name of the seed dataset.
         recipe: How samples are made.
-        seeds: The seed samples, in source order.
+        seeds: The seed samples that are expanded, in source order.
+        validation: Those that are held out, in source order; none of their pictures is among the others'.
+        validation_name: Name of the dataset that they are from, when it is another one.
     """
 
     source_name: str
     recipe: Recipe
     seeds: tuple[Seed, ...]
+    validation: tuple[Seed, ...] = ()
+    validation_name: str = ""
 
     @cached_property
     def shard_rows(self) -> tuple[tuple[tuple[Seed, int], ...], ...]:
-        """(seed, copy) rows of every shard: originals (copy 0) first, then copies; classes mixed by key order."""
+        """(seed, copy) rows of every shard: originals (copy 0), then copies, then what is held out (copy 0).
+
+        Within each, classes are mixed by key order.
+        """
         config = self.recipe.config
         mixed = sorted(self.seeds, key=lambda seed: (seed.key, seed.index))
         real = [(seed, 0) for seed in mixed] if config.originals else []
         made = [(seed, copy) for seed in mixed for copy in range(1, config.ratio + 1)]
-        size = config.samples_per_shard or min(max(-(-(len(real) + len(made)) // 64), 50), 1_000)
-        return tuple(tuple(rows[i : i + size]) for rows in (real, made) for i in range(0, len(rows), size))
+        held = [(seed, 0) for seed in sorted(self.validation, key=lambda seed: (seed.key, seed.index))]
+        size, held_size = (
+            config.samples_per_shard or _shard_size(samples, config.decode_batch)
+            for samples in (len(real) + len(made), len(held))
+        )
+        sized = ((real, size), (made, size), (held, held_size))
+        return tuple(tuple(rows[i : i + n]) for rows, n in sized for i in range(0, len(rows), n))
+
+    @cached_property
+    def shard_names(self) -> tuple[str, ...]:
+        """Path of every shard below the output folder."""
+        held = set(self.validation)
+        kinds = [VALIDATION if rows[0][0] in held else self.recipe.config.split for rows in self.shard_rows]
+        return tuple(shards.shard_name(kind, kinds[:i].count(kind), kinds.count(kind)) for i, kind in enumerate(kinds))
 
     @cached_property
     def json(self) -> dict[str, Any]:
@@ -65,8 +85,12 @@ class Plan:
             "format": PLAN_FORMAT,
             "source": self.source_name,
             "seeds": len(self.seeds),
-            "seeds_digest": digest([[seed.key, seed.label, seed.index, seed.origin] for seed in self.seeds]),
+            "seeds_digest": _seeds_digest(self.seeds),
             "split": config.split,
+            "validation_share": config.validation_share,
+            "validation": self.validation_name,
+            "validation_seeds": len(self.validation),
+            "validation_digest": _seeds_digest(self.validation),
             "originals": config.originals,
             "shards": [len(rows) for rows in self.shard_rows],
             "recipe": self.recipe.to_json(),
@@ -79,7 +103,13 @@ class Plan:
 
     def shard_name(self, shard_id: int) -> str:
         """Path of a shard below the output folder."""
-        return shards.shard_name(self.recipe.config.split, shard_id, len(self.shard_rows))
+        return self.shard_names[shard_id]
+
+
+def _shard_size(samples: int, block: int) -> int:
+    """Samples a shard: about 64 shards, within limits, in whole decoding blocks so that none is padded in each."""
+    size = min(max(-(-samples // 64), 50), 1_000)
+    return -(-size // block) * block
 
 
 @dataclass(frozen=True)
@@ -90,6 +120,7 @@ class Summary:
         folder: The expanded folder.
         originals: Seed samples in it.
         synthetic: Imagined samples in it.
+        validation: Seed samples that were held out.
         classes: Number of classes.
         shards: Number of shards.
         bytes: Size of the shards.
@@ -101,6 +132,7 @@ class Summary:
     folder: str
     originals: int
     synthetic: int
+    validation: int
     classes: int
     shards: int
     bytes: int
@@ -123,9 +155,10 @@ class ShardTask:
         rows, config = self.plan.shard_rows[shard_id], self.plan.recipe.config
         copies = [(seed, copy) for seed, copy in rows if copy]
         made = self.imaginer.imagine(copies) if copies else self.imaginer.originals([seed for seed, _ in rows])
-        keys = [shards.sample_key(config.split, seed.index, copy) for seed, copy in rows]
+        name = self.plan.shard_name(shard_id)
+        keys = [shards.sample_key(shards.split_of(name), seed.index, copy) for seed, copy in rows]
         samples = list(zip(keys, made, strict=True))
-        path = self.folder / self.plan.shard_name(shard_id)
+        path = self.folder / name
         shard = shards.write_shard(path, samples, config.image_format)
         if not shards.intact(self.folder, shard):
             raise ShardError(f"{path} does not hold what was written; is the disk failing?")
@@ -153,7 +186,7 @@ def run(
         ConfigError: If the folder cannot be written.
     """
     started = time.monotonic()
-    _claim(folder, plan)
+    claim(folder, plan.json)
     done = _finished(folder, plan)
     todo = [shard_id for shard_id in range(len(plan.shard_rows)) if shard_id not in done]
     generated = 0
@@ -162,10 +195,10 @@ def run(
         imaginer.prepare()
     task = ShardTask(plan, imaginer, folder)
     for shard, count in engine(task, todo):
-        done[_shard_id(shard)] = shard
+        done[plan.shard_names.index(shard.name)] = shard
         generated += count
     _finish(folder, plan, [done[shard_id] for shard_id in range(len(plan.shard_rows))])
-    if generated or not (folder / PREVIEW).exists():
+    if generated or not (folder / shards.PREVIEW).exists():
         _draw_preview(folder, plan, source)
     return summarise(folder, generated, tuple(bad), time.monotonic() - started)
 
@@ -173,11 +206,12 @@ def run(
 def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), seconds: float = 0.0) -> Summary:
     """Summarise a finished folder from its manifest."""
     manifest = shards.read_manifest(folder)
-    sizes = [shard.bytes for shard in shards.manifest_shards(manifest)]
+    sizes = [shard.bytes for shard in shards.all_shards(manifest)]
     return Summary(
         folder=str(folder),
         originals=manifest["originals"],
         synthetic=manifest["synthetic"],
+        validation=manifest["validation"],
         classes=len(manifest["classes"]),
         shards=len(sizes),
         bytes=sum(sizes),
@@ -187,9 +221,33 @@ def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), secon
     )
 
 
-def make_plan(source_name: str, listed: SeedList, recipe: Recipe) -> Plan:
-    """Fix the plan of an expansion."""
-    return Plan(source_name, with_population(recipe, listed.seeds), listed.seeds)
+def make_plan(
+    source_name: str, listed: SeedList, recipe: Recipe, validation: Sequence[Seed] = (), validation_name: str = ""
+) -> Plan:
+    """Fix the plan of an expansion.
+
+    Args:
+        source_name: Name of the seed dataset.
+        listed: Its seeds.
+        recipe: How samples are made.
+        validation: Seeds to hold out that are not among ``listed``; without them, ``validation_share`` of ``listed``.
+        validation_name: Name of the dataset that ``validation`` is from.
+
+    Raises:
+        ConfigError: If both say what to hold out.
+    """
+    config = recipe.config
+    if validation_name and (config.validation_share or config.split == VALIDATION):
+        raise ConfigError(
+            f"a validation set of its own ({validation_name}) leaves nothing for validation_share, got"
+            f" {config.validation_share}, or for split={VALIDATION!r}; take them away"
+        )
+    seeds, held = hold_out(listed.seeds, config.validation_share, config.rng_seed)
+    return Plan(source_name, with_population(recipe, seeds), seeds, tuple(validation) or held, validation_name)
+
+
+def _seeds_digest(seeds: Sequence[Seed]) -> str:
+    return shards.seeds_digest([seed.key, seed.label, seed.index, seed.origin] for seed in seeds)
 
 
 def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
@@ -207,40 +265,50 @@ def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
         )
         for seed in preview.choose_seeds(plan.seeds, preview.ROWS)
     ]
-    preview.save_preview(rows, f"imagined copies ({config.method})", folder / PREVIEW)
+    preview.save_preview(rows, f"imagined copies ({config.method})", folder / shards.PREVIEW)
 
 
-def _claim(folder: Path, plan: Plan) -> None:
-    """Make the folder this plan's, or refuse it."""
+def claim(folder: Path, wanted: dict[str, Any], what: str = "expansion") -> None:
+    """Make the folder this plan's by writing it there, or refuse it.
+
+    Raises:
+        PlanMismatch: If the folder holds another plan, or anything else; nothing in it is touched.
+        ConfigError: If the folder cannot be written.
+    """
     path = folder / PLAN_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists() and any(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
-            raise PlanMismatch(f"{folder} is not empty and holds no expansion; choose another --out")
-        if path.exists() or not atomic.create_json(path, plan.json):
+            raise PlanMismatch(f"{folder} is not empty and holds no {what}; choose another --out")
+        if path.exists() or not atomic.create_json(path, wanted):
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found != json.loads(json.dumps(plan.json)):
-                difference = _difference(found, plan.json)
-                raise PlanMismatch(
-                    f"{folder} holds another expansion ({difference}); choose another --out, or remove it"
-                )
+            if found != json.loads(json.dumps(wanted)):
+                difference = _difference(found, wanted)
+                raise PlanMismatch(f"{folder} holds another {what} ({difference}); choose another --out, or remove it")
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise PlanMismatch(f"{path} is damaged ({error}); choose another --out, or remove it") from error
 
 
-def _difference(found: Any, wanted: Any, path: str = "") -> str:
-    """The first difference of two plans, as ``options.ratio: 5 there, 3 here``."""
+_DERIVED = ("seeds", "seeds_digest", "shards", "validation_seeds", "validation_digest", "population")
+"""What differs because something else does."""
+
+
+def _difference(found: Any, wanted: Any) -> str:
+    """How two plans differ, as ``options.ratio: 5 there, 3 here``; causes before what follows from them."""
+    told = sorted(_differences(found, wanted), key=lambda item: item[0].rpartition(".")[2] in _DERIVED)
+    texts = [f"{path.removeprefix('recipe.')}: {_brief(one)} there, {_brief(other)} here" for path, one, other in told]
+    more = f"; and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return "; ".join(texts[:3]) + more
+
+
+def _differences(found: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(found, dict) and isinstance(wanted, dict):
         for name in sorted({*found, *wanted}):
-            inner = _difference(found.get(name), wanted.get(name), f"{path}.{name}" if path else name)
-            if inner:
-                return inner
-        return ""
-    if json.dumps(found) == json.dumps(wanted):
-        return ""
-    return f"{path.removeprefix('recipe.')}: {_brief(found)} there, {_brief(wanted)} here"
+            yield from _differences(found.get(name), wanted.get(name), f"{path}.{name}" if path else name)
+    elif json.dumps(found) != json.dumps(wanted):
+        yield path, found, wanted
 
 
 def _brief(value: Any) -> str:
@@ -270,10 +338,6 @@ def _finished(folder: Path, plan: Plan) -> dict[int, Shard]:
     return done
 
 
-def _shard_id(shard: Shard) -> int:
-    return int(Path(shard.name).stem.rsplit("-", 3)[1])
-
-
 def _finish(folder: Path, plan: Plan, made: Sequence[Shard]) -> None:
     """Write card and indices; the manifest last, so that a folder with a manifest is whole."""
     originals = len(plan.seeds) if plan.recipe.config.originals else 0
@@ -282,14 +346,20 @@ def _finish(folder: Path, plan: Plan, made: Sequence[Shard]) -> None:
         "source": plan.source_name,
         "split": plan.recipe.config.split,
         "classes": list(plan.recipe.classes),
-        "samples": sum(shard.samples for shard in made),
+        "samples": sum(shard.samples for shard in made) - len(plan.validation),
         "originals": originals,
         "synthetic": len(plan.seeds) * plan.recipe.config.ratio,
+        "validation": len(plan.validation),
         "plan": plan.json,
         "plan_hash": plan.hash,
         "shards": [shards.shard_json(shard) for shard in made],
     }
-    if not shards.is_current(folder, manifest):
-        shards.write_indices(folder, manifest, card.render(manifest))
+    files = {
+        **shards.index_files(manifest),
+        INDEX: index.to_bytes(shards.build_index(folder, made)),
+        shards.CARD: card.render(manifest).encode("utf-8"),
+        PLAN_FILE: atomic.json_bytes(plan.json),
+    }
+    shards.write_files(folder, shards.sealed(manifest, files), files)
     for place in (folder, folder / "data", folder / STATE):
         atomic.sweep(place, older_than=time.time() - SWEEP_AFTER)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,26 @@ class ShardReader:
 
     Args:
         folder: A finished expanded folder.
+        split: Which split; the expanded one if none is named.
 
     Raises:
-        UsageError: If there is no manifest.
+        UsageError: If there is no manifest, or no such split.
         ShardError: If the manifest, the index or a shard is missing or damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, split: str | None = None) -> None:
         self.folder = folder
         self.manifest = shards.read_manifest(folder)
+        shards.check_split(self.manifest, split)
         self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
-        self._shards = shards.manifest_shards(self.manifest)
+        self._split: str = split or self.manifest["split"]
+        self._shards = shards.manifest_shards(self.manifest, split)
+        for shard in self._shards:
+            _check_size(folder, shard)
+        whole, self._mapped = _open_index(folder, self.manifest)
+        self._part = _part(self.manifest, self._split)
+        self.index = whole.part(*self._part)
         self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
-        self._splits = [shards.split_of(shard.name) for shard in self._shards]
-        self.index, self._mapped = _open_index(folder, self.manifest, self._shards)
         self._start()
 
     def _start(self) -> None:
@@ -60,7 +66,7 @@ class ShardReader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._mapped:  # digest and entries were checked where this reader was made
-            self.index = index.map_file(self.folder / INDEX)
+            self.index = index.map_file(self.folder / INDEX).part(*self._part)
         self._start()
 
     def __len__(self) -> int:
@@ -68,7 +74,8 @@ class ShardReader:
 
     def key(self, number: int) -> str:
         """``__key__`` of a sample."""
-        return self._key(number, self._shard(number))
+        self._shard(number)
+        return shards.sample_key(self._split, int(self.index.seed[number]), int(self.index.copy[number]))
 
     def index_of(self, key: str) -> int:
         """Position of a sample by its ``__key__``; raises KeyError."""
@@ -102,13 +109,10 @@ class ShardReader:
             raise IndexError(f"index {number} of {len(self)} samples")
         return int(np.searchsorted(self._starts, number, side="right")) - 1
 
-    def _key(self, number: int, shard: int) -> str:
-        return shards.sample_key(self._splits[shard], int(self.index.seed[number]), int(self.index.copy[number]))
-
     def _read(self, number: int, offsets: Any, sizes: Any, suffix: str) -> bytes:
         """A member's content, if its header names it: a shard that was exchanged since is noticed."""
         shard = self._shard(number)
-        name = f"{self._key(number, shard)}.{suffix}".encode("ascii")
+        name = f"{self.key(number)}.{suffix}".encode("ascii")
         size = int(sizes[number])
         block = self._file(shard).read(BLOCK + size, int(offsets[number]) - BLOCK)
         if len(block) != BLOCK + size or not block.startswith(name + b"\0"):
@@ -150,26 +154,37 @@ class _File:
             close(self._number)
 
 
-def _open_index(folder: Path, manifest: dict[str, Any], listed: Sequence[Shard]) -> tuple[Index, bool]:
-    """The folder's index, and whether it is mapped from its file; built from the tars when the file is missing."""
-    for shard in listed:
-        _check_size(folder, shard)
-    path, entry = folder / INDEX, shards.listed_file(manifest, INDEX)
+def _open_index(folder: Path, manifest: dict[str, Any]) -> tuple[Index, bool]:
+    """The index of all splits, and whether it is mapped from its file; built from the tars when that is missing."""
+    listed, path = shards.all_shards(manifest), folder / INDEX
+    entry = manifest["files"].get(INDEX)
+    wanted = entry.get("sha256") if isinstance(entry, dict) else None
     mapped = False
-    if entry and path.is_file() and path.stat().st_size == entry["bytes"] and digest_file(path) == entry["sha256"]:
+    if wanted and path.is_file() and digest_file(path) == wanted:
         found, mapped = index.map_file(path), True
     else:
         found = shards.build_index(folder, listed)
         content = index.to_bytes(found)
-        if entry and hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        if wanted and hashlib.sha256(content).hexdigest() != wanted:
             raise ShardError(f"the shards in {folder} are not those of its index; run: gif-datasets verify {folder}")
-        if entry:
+        if wanted:
             with contextlib.suppress(OSError):  # a folder that cannot be written is read all the same
                 atomic.write_bytes(path, content)
                 found, mapped = index.map_file(path), True
     sizes, samples = [shard.bytes for shard in listed], [shard.samples for shard in listed]
     index.check(found, samples, sizes, len(manifest["classes"]))
     return found, mapped
+
+
+def _part(manifest: dict[str, Any], split: str) -> tuple[int, int]:
+    """First entry of a split in the index, and the one after its last."""
+    listed = shards.all_shards(manifest)
+    mine = [number for number, shard in enumerate(listed) if shards.split_of(shard.name) == split]
+    first, last = (mine[0], mine[-1] + 1) if mine else (0, 0)
+    if len(mine) != last - first:
+        raise ShardError(f"damaged manifest: other shards are listed among those of split {split!r}")
+    start = sum(shard.samples for shard in listed[:first])
+    return start, start + sum(shard.samples for shard in listed[first:last])
 
 
 def _check_size(folder: Path, shard: Shard) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +16,10 @@ from gif_datasets.fingerprint import digest
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
 from gif_datasets.types import Seed
 
-RECIPE_FORMAT = 2
+RECIPE_FORMAT = 3
+BYTES_A_PIXEL = 6_000  # of a decoded picture, while it is decoded: Stable Diffusion's autoencoder, single precision
 _LIBRARIES = ("torch", "diffusers", "open_clip_torch", "timm", "transformers", "pillow")
-_NOT_IN_PIXELS = ("originals", "split", "samples_per_shard", "on_bad_image", "prior")
+_NOT_IN_PIXELS = ("originals", "split", "validation_share", "samples_per_shard", "on_bad_image", "prior")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,30 @@ def make_recipe(config: ExpansionConfig, classes: Sequence[str], device: str = "
         )
     if len(set(classes)) < len(classes) or not all(name.strip() for name in classes):
         raise SourceError(f"class names must be different and not empty, got {', '.join(map(repr, classes[:20]))}")
-    return Recipe(config, tuple(classes), prior, resolve_device(device))
+    settled = resolve_device(device)
+    fitting = dataclasses.replace(
+        config, decode_batch=min(config.decode_batch, most_decoded(prior, memory_of(settled)))
+    )
+    return Recipe(fitting, tuple(classes), prior, settled)
+
+
+def most_decoded(prior: PriorInfo, memory: int) -> int:
+    """How many pictures can be decoded at once in half of ``memory``, bytes; at least 1.
+
+    It follows from the size of the pictures and from the memory that the device has, not from what happens to be free,
+    so that a run that is started again on the same machine has the same plan.
+    """
+    pixels = int(prior.card.get("image_size", 32)) ** 2
+    return max(1, memory // 2 // (pixels * BYTES_A_PIXEL))
+
+
+def memory_of(device: str) -> int:
+    """Memory of a device, bytes: the accelerator's own, or the machine's."""
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def resolve_device(device: str) -> str:

@@ -10,20 +10,25 @@ import hashlib
 import io
 import json
 import re
-import tarfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic, index
+from gif_datasets import atomic, index, ustar
+from gif_datasets.config import MAX_RATIO
 from gif_datasets.errors import ShardError, UsageError
-from gif_datasets.fingerprint import digest_file
+from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
+from gif_datasets.splits import VALIDATION
 from gif_datasets.types import Provenance, Sample
 
 MANIFEST = "manifest.json"
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
+CARD = "README.md"
+PREVIEW = "preview.png"
+EXPORTED = "export.json"
+"""Written last into an export; marks it as one."""
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 
 
@@ -42,7 +47,7 @@ class Shard:
         """Rebuild from JSON; raises ShardError when a field is missing, unknown or of another type."""
         try:
             shard = cls(**value)
-            if not all(isinstance(getattr(shard, name), kind) for name, kind in _SHARD_FIELDS.items()):
+            if not all(type(getattr(shard, name)) is kind for name, kind in _SHARD_FIELDS.items()):
                 raise TypeError(value)
         except TypeError as error:
             raise ShardError(f"damaged shard entry: {value!r}") from error
@@ -61,9 +66,12 @@ _MANIFEST_FIELDS = {
     "samples": int,
     "originals": int,
     "synthetic": int,
+    "validation": int,
     "plan": dict,
     "plan_hash": str,
     "shards": list,
+    "files": dict,
+    "digest": str,
 }
 _RECIPE_FIELDS = {"options": dict, "prior": dict, "device": str, "versions": dict}
 
@@ -95,15 +103,15 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Sample]], image_format:
 
     count = 0
     buffer = io.BytesIO()
-    writer = webdataset.TarWriter(buffer, mtime=0, user="", group="", mode=0o644)  # integer mtime: plain USTAR headers
+    # an integer mtime gives plain USTAR headers
+    writer = webdataset.TarWriter(buffer, mtime=0, user="", group="", mode=ustar.MODE)
     for key, sample in samples:
-        record = json.dumps(sample.provenance.to_json(), sort_keys=True, ensure_ascii=True)
         writer.write(
             {
                 "__key__": key,
                 "cls": str(sample.provenance.label).encode("ascii"),
                 image_format: sample.image,
-                "json": record.encode("ascii"),
+                "json": record_bytes(sample.provenance),
             }
         )
         count += 1
@@ -120,64 +128,64 @@ def intact(folder: Path, shard: Shard) -> bool:
     return path.is_file() and path.stat().st_size == shard.bytes and digest_file(path) == shard.sha256
 
 
-def write_indices(folder: Path, manifest: dict[str, Any], card: str) -> None:
-    """Write what readers look for: timm's ``_info.json``, wids' index, the card; the manifest last."""
-    split, shards = manifest["split"], manifest["shards"]
-    names, counts = [shard["name"] for shard in shards], [shard["samples"] for shard in shards]
-    info = {"name": split, "num_samples": sum(counts), "filenames": names, "shard_lengths": counts, "alt_label": ""}
-    atomic.write_json(folder / "_info.json", {"splits": {split: info}})
-    wids = {
-        "__kind__": "wids-shard-index-v1",
-        "wids_version": 1,
-        "name": manifest["source"],
-        "shardlist": [
-            {
-                "url": shard["name"],
-                "nsamples": shard["samples"],
-                "filesize": shard["bytes"],
-                "md5sum": shard["md5"],
-                "sha256": shard["sha256"],
-            }
-            for shard in shards
-        ],
+def index_files(manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """What readers look for, by name: timm's ``_info.json``, and wids' index of each split."""
+    files, infos = {}, {}
+    for split in splits(manifest):
+        shards = [asdict(shard) for shard in manifest_shards(manifest, split)]
+        names, counts = [shard["name"] for shard in shards], [shard["samples"] for shard in shards]
+        infos[split] = {
+            "name": split,
+            "num_samples": sum(counts),
+            "filenames": names,
+            "shard_lengths": counts,
+            "alt_label": "",
+        }
+        wids = {
+            "__kind__": "wids-shard-index-v1",
+            "wids_version": 1,
+            "name": manifest["source"],
+            "shardlist": [
+                {
+                    "url": shard["name"],
+                    "nsamples": shard["samples"],
+                    "filesize": shard["bytes"],
+                    "md5sum": shard["md5"],
+                    "sha256": shard["sha256"],
+                }
+                for shard in shards
+            ],
+        }
+        files[f"wids-{split}.json"] = atomic.json_bytes(wids)
+    return {"_info.json": atomic.json_bytes({"splits": infos}), **files}
+
+
+def sealed(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The manifest with the digests of the other files of the folder, and its own."""
+    listed = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
     }
-    atomic.write_json(folder / f"wids-{split}.json", wids)
-    atomic.write_bytes(folder / "README.md", card.encode("utf-8"))
-    content = index.to_bytes(build_index(folder, manifest_shards(manifest)))
-    atomic.write_bytes(folder / INDEX, content)
-    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    atomic.write_json(folder / MANIFEST, {**manifest, "files": {INDEX: entry}})
+    content: dict[str, Any] = json.loads(json.dumps({**manifest, "files": listed}))
+    content.pop("digest", None)
+    return {**content, "digest": digest(content)}
 
 
-def is_current(folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether the folder's manifest is this one, and its index is there."""
+def write_files(folder: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> None:
+    """Write what is missing or differs of ``files``, and the manifest last. A card that somebody edited is kept."""
     try:
-        found = read_manifest(folder)
+        before: dict[str, Any] = read_manifest(folder)
     except (UsageError, ShardError):
-        return False
-    entry, path = listed_file(found, INDEX), folder / INDEX
-    found.pop("files", None)
-    return (
-        found == json.loads(json.dumps(manifest))
-        and entry is not None
-        and path.is_file()
-        and digest_file(path) == entry["sha256"]
-    )
-
-
-def listed_file(manifest: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Bytes and digest that the manifest gives for a file beside it; None where it lists no such file."""
-    files = manifest.get("files", {})
-    entry = files.get(name) if isinstance(files, dict) else None
-    if entry is None:
-        return None
-    if (
-        not isinstance(entry, dict)
-        or not isinstance(entry.get("bytes"), int)
-        or not isinstance(entry.get("sha256"), str)
-    ):
-        raise ShardError(f"damaged entry of {name} in {MANIFEST}: {entry!r}")
-    return entry
+        before = {}
+    for name, content in files.items():
+        path = folder / name
+        found = path.read_bytes() if path.is_file() else None
+        entry = before.get("files", {}).get(name)
+        written = entry.get("sha256") if isinstance(entry, dict) else None
+        edited = name == CARD and found is not None and written not in (None, hashlib.sha256(found).hexdigest())
+        if found != content and not edited:
+            atomic.write_bytes(path, content)
+    if before != manifest:
+        atomic.write_json(folder / MANIFEST, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -189,27 +197,65 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        manifest = json.loads(content)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if (folder / EXPORTED).is_file():
+            raise UsageError(f"{folder} is an export; to check it, run the same `gif-datasets export` again") from error
         raise UsageError(f"no {MANIFEST} in {folder}: not an expanded folder, or not finished") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ShardError(f"cannot read {path}: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise ShardError(f"{path} is damaged")
-    if manifest["format"] > MANIFEST_FORMAT:
+    if manifest["format"] != MANIFEST_FORMAT:
+        newer = manifest["format"] > MANIFEST_FORMAT
         raise ShardError(
-            f"{path} is of format {manifest['format']}, newer than {MANIFEST_FORMAT}; upgrade gif_datasets"
+            f"{path} is of format {manifest['format']}, {'newer' if newer else 'older'} than {MANIFEST_FORMAT}; "
+            + ("upgrade gif_datasets" if newer else "expand again into another folder")
         )
     recipe = manifest["plan"].get("recipe") if isinstance(manifest.get("plan"), dict) else None
     for part, fields in ((manifest, _MANIFEST_FIELDS), (recipe, _RECIPE_FIELDS)):
         for name, kind in fields.items():
-            if not isinstance(part, dict) or not isinstance(part.get(name), kind):
+            if not isinstance(part, dict) or type(part.get(name)) is not kind:
                 raise ShardError(f"{path} is damaged: {name!r} is missing or of another type")
+    ratio = manifest["plan"]["recipe"]["options"].get("ratio")
+    if type(ratio) is not int or not 1 <= ratio <= MAX_RATIO:
+        raise ShardError(f"{path} is damaged: its ratio is {ratio!r}")
+    if not all(isinstance(name, str) for name in manifest["classes"]):
+        raise ShardError(f"{path} is damaged: a class name is no text")
+    all_shards(manifest)
+    if not _is_sealed(manifest, content):
+        raise ShardError(f"{path} is damaged: it differs from its own digest; expand again into {folder} to mend it")
     return manifest
 
 
-def manifest_shards(manifest: dict[str, Any]) -> list[Shard]:
-    """The shards a manifest lists."""
+def _is_sealed(manifest: Mapping[str, Any], content: bytes) -> bool:
+    """Whether a manifest is written as this package writes it, and holds its own digest."""
+    bare = {name: value for name, value in manifest.items() if name != "digest"}
+    try:
+        return atomic.json_bytes(manifest) == content and digest(bare) == manifest["digest"]
+    except ValueError:  # a NaN, or half of a surrogate pair
+        return False
+
+
+def splits(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the splits of a folder: the expanded one, and the one held out if there is one."""
+    return (manifest["split"], VALIDATION) if manifest["validation"] else (manifest["split"],)
+
+
+def check_split(manifest: Mapping[str, Any], split: str | None) -> None:
+    """Raise UsageError for a split that the folder has not."""
+    if split is not None and split not in splits(manifest):
+        raise UsageError(f"no split {split!r} here; there is {' and '.join(splits(manifest))}")
+
+
+def manifest_shards(manifest: Mapping[str, Any], split: str | None = None) -> list[Shard]:
+    """The shards that a manifest lists for one split; the expanded one if none is named."""
+    return [shard for shard in all_shards(manifest) if split_of(shard.name) == (split or manifest["split"])]
+
+
+def all_shards(manifest: Mapping[str, Any]) -> list[Shard]:
+    """The shards that a manifest lists, of all splits."""
     return [Shard.from_json(value) for value in manifest["shards"]]
 
 
@@ -258,23 +304,17 @@ def _index(path: Path) -> Iterator[_Entry]:
     """Group a tar's members by key, refusing anything but plain files under plain names."""
     key: str | None = None
     members: dict[str, tuple[int, int]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                name, _, suffix = member.name.partition(".")
-                if not member.isreg() or not _KEY.fullmatch(name) or suffix not in ("cls", "json", *IMAGE_SUFFIXES):
-                    raise ShardError(f"foreign member {member.name!r} in {path.name}")
-                if name != key:
-                    if key is not None:
-                        yield _Entry(key, members)
-                    key, members = name, {}
-                if suffix in members:
-                    raise ShardError(f"doubled member {member.name!r} in {path.name}")
-                members[suffix] = (member.offset_data, member.size)
-    except FileNotFoundError as error:
-        raise ShardError(f"missing shard {path.name}") from error
-    except (OSError, tarfile.TarError) as error:
-        raise ShardError(f"cannot read shard {path.name}: {error}") from error
+    for member in ustar.members(path):
+        name, _, suffix = member.name.partition(".")
+        if not _KEY.fullmatch(name) or suffix not in ("cls", "json", *IMAGE_SUFFIXES):
+            raise ShardError(f"foreign member {member.name!r} in {path.name}")
+        if name != key:
+            if key is not None:
+                yield _Entry(key, members)
+            key, members = name, {}
+        if suffix in members:
+            raise ShardError(f"doubled member {member.name!r} in {path.name}")
+        members[suffix] = (member.offset, member.size)
     if key is not None:
         yield _Entry(key, members)
 
@@ -282,39 +322,72 @@ def _index(path: Path) -> Iterator[_Entry]:
 # --- checking -----------------------------------------------------------------------------------------------------
 
 
-def verify(folder: Path) -> list[str]:
-    """Check every shard and record of an expanded folder.
+def verify(folder: Path, progress: Callable[..., Iterable[Shard]] | None = None) -> list[str]:
+    """Check every byte of an expanded folder's shards, indices and card, and every record against the plan.
+
+    Args:
+        folder: The expanded folder.
+        progress: Wraps the loop over the shards, for a progress bar.
 
     Returns:
         One line for each thing that is wrong; empty when all is well.
 
     Raises:
-        ShardError: If there is no readable manifest to check against.
+        ShardError: If there is no whole manifest to check against.
     """
     manifest = read_manifest(folder)
-    shards = manifest_shards(manifest)
-    problems: list[str] = []
-    expected = {shard.name for shard in shards}
-    found = {f"data/{path.name}" for path in (folder / "data").glob("*") if not path.name.startswith(".")}
-    problems += [f"foreign file {name}" for name in sorted(found - expected)]
-    seen: set[tuple[str, int, int]] = set()
-    keys: set[str] = set()
-    for shard in shards:
-        problems += _verify_shard(folder, shard, manifest, seen, keys)
-    if not problems and len(keys) != manifest["samples"]:
-        problems.append(f"{len(keys)} samples, but the manifest says {manifest['samples']}")
-    for name in ("_info.json", f"wids-{manifest['split']}.json", "README.md"):
-        if not (folder / name).is_file():
-            problems.append(f"missing file {name}")
-    entry = listed_file(manifest, INDEX)
-    if entry and (folder / INDEX).is_file() and digest_file(folder / INDEX) != entry["sha256"]:
-        problems.append(f"{INDEX}: content differs from its digest")
+    if digest(manifest["plan"]) != manifest["plan_hash"]:
+        raise ShardError(f"{folder / MANIFEST} is damaged: its plan differs from the plan's digest")
+    shards = all_shards(manifest)
+    problems = _verify_listing(folder, manifest, {shard.name for shard in shards})
+    problems += _verify_files(folder, manifest["files"])
+    found = {split: _Found() for split in splits(manifest)}
+    for shard in progress(shards, "checking shards") if progress else shards:
+        split = split_of(shard.name)
+        if split not in found:
+            problems.append(f"{shard.name}: the folder has no split {split!r}")
+        else:
+            problems += _verify_shard(folder, shard, manifest, split, found[split])
+    if not problems:  # a damaged shard's samples are missing for a reason that is named already
+        problems += _verify_plan(manifest, found)
+        problems += _verify_indices(folder, manifest, shards)
     return problems
 
 
-def _verify_shard(
-    folder: Path, shard: Shard, manifest: dict[str, Any], seen: set[tuple[str, int, int]], keys: set[str]
-) -> list[str]:
+def _verify_listing(folder: Path, manifest: Mapping[str, Any], tars: set[str]) -> list[str]:
+    """Files that do not belong here; hidden ones are nobody's data."""
+    shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    top = {MANIFEST, PREVIEW, "data", *manifest["files"]}
+    inner = [path for path in (folder / "data").glob("*") if not path.name.startswith(".")]
+    foreign = [path.name for path in shown if path.name not in top]
+    foreign += [f"data/{path.name}" for path in inner if f"data/{path.name}" not in tars]
+    return [f"foreign file {name}" for name in sorted(foreign)]
+
+
+def _verify_files(folder: Path, files: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for name, entry in sorted(files.items()):
+        path = folder / name
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not isinstance(entry, dict):
+            problems.append(f"damaged file entry {name!r}")
+        elif not path.is_file():
+            problems.append(f"missing file {name}; expand again to have it written")
+        elif digest_file(path) != entry.get("sha256"):
+            way = "edited, or damaged; remove it and expand again" if name == CARD else "expand again"
+            problems.append(f"{name} differs from what was written ({way} to have it anew)")
+    return problems
+
+
+@dataclass
+class _Found:
+    """What the shards of one split hold, gathered while they are checked."""
+
+    keys: set[str] = field(default_factory=set)
+    seeds: dict[int, list[Any]] = field(default_factory=dict)  # index: key, label, index, origin
+    copies: dict[int, set[int]] = field(default_factory=dict)
+
+
+def _verify_shard(folder: Path, shard: Shard, manifest: Mapping[str, Any], split: str, found: _Found) -> list[str]:
     path = folder / shard.name
     if not path.is_file():
         return [f"missing shard {shard.name}"]
@@ -329,36 +402,101 @@ def _verify_shard(
         return [*problems, str(error)]
     if len(entries) != shard.samples:
         problems.append(f"{shard.name}: {len(entries)} samples, should be {shard.samples}")
-    content = path.read_bytes()
-    for entry in entries:
-        parts = {suffix: content[offset : offset + size] for suffix, (offset, size) in entry.members.items()}
-        problems += [f"{shard.name}: {entry.key}: {text}" for text in _verify_sample(parts, manifest, seen)]
-        if entry.key in keys:
-            problems.append(f"{shard.name}: {entry.key}: key used twice")
-        keys.add(entry.key)
+    with path.open("rb") as file:
+        for entry in entries:
+            parts = {}
+            for suffix, (offset, size) in entry.members.items():
+                file.seek(offset)
+                parts[suffix] = file.read(size)
+            texts = _verify_sample(entry.key, parts, manifest, split, found)
+            problems += [f"{shard.name}: {entry.key}: {text}" for text in texts]
     return problems
 
 
-def _verify_sample(parts: dict[str, bytes], manifest: dict[str, Any], seen: set[tuple[str, int, int]]) -> list[str]:
-    pictures = [suffix for suffix in parts if suffix in IMAGE_SUFFIXES]
-    if len(pictures) != 1 or set(parts) != {"cls", "json", *pictures}:
-        return [f"has members {', '.join(sorted(parts))}"]
+def _verify_sample(
+    key: str, parts: Mapping[str, bytes], manifest: Mapping[str, Any], split: str, found: _Found
+) -> list[str]:
+    picture = manifest["plan"]["recipe"]["options"].get("image_format")
+    if list(parts) != sorted({"cls", "json", str(picture)}):
+        return [f"has members {', '.join(parts)}"]
     try:
         record = Provenance.from_json(json.loads(parts["json"]))
-        label = int(parts["cls"])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         return [f"damaged record: {error}"]
     problems = []
-    if hashlib.sha256(parts[pictures[0]]).hexdigest() != record.image_sha256:
+    if record_bytes(record) != parts["json"]:
+        problems.append("record is not written as records are")
+    if hashlib.sha256(parts[str(picture)]).hexdigest() != record.image_sha256:
         problems.append("picture differs from its digest")
-    if label != record.label or not 0 <= label < len(manifest["classes"]):
-        problems.append(f"label {label} is wrong")
-    elif manifest["classes"][label] != record.class_name:
+    if parts["cls"] != str(record.label).encode("ascii") or not 0 <= record.label < len(manifest["classes"]):
+        problems.append(f"label {parts['cls'][:20]!r} is wrong")
+    elif manifest["classes"][record.label] != record.class_name:
         problems.append(f"class name {record.class_name!r} is wrong")
-    if (record.seed_key, record.seed_index, record.copy) in seen:
+    if key in found.keys:
+        problems.append("key used twice")
+    elif key != sample_key(split, record.seed_index, record.copy):
+        problems.append(f"its record is that of {sample_key(split, record.seed_index, record.copy)}")
+    if record.copy in found.copies.setdefault(record.seed_index, set()):
         problems.append(f"copy {record.copy} of seed {record.seed_index} is there twice")
-    seen.add((record.seed_key, record.seed_index, record.copy))
+    if record.synthetic != (record.copy > 0):
+        problems.append(f"copy {record.copy} says synthetic {str(record.synthetic).lower()}")
+    seed = [record.seed_key, record.label, record.seed_index, record.seed_origin]
+    if found.seeds.setdefault(record.seed_index, seed) != seed:
+        problems.append(f"names another seed {record.seed_index} than its other copies")
+    found.keys.add(key)
+    found.copies[record.seed_index].add(record.copy)
     return problems
+
+
+def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> list[str]:
+    """Whether the samples are those of the plan, none missing; asked when each is whole."""
+    plan, problems = manifest["plan"], []
+    main, held = found[manifest["split"]], found.get(VALIDATION, _Found())
+    wanted = {0 if plan.get("originals") else 1, *range(1, plan["recipe"]["options"]["ratio"] + 1)}
+    for split, part, copies, seeds in (
+        (manifest["split"], main, wanted, plan.get("seeds_digest")),
+        (VALIDATION, held, {0}, plan.get("validation_digest")),
+    ):
+        for number, copies_there in sorted(part.copies.items()):
+            odd = sorted(copies_there ^ copies)
+            if odd:
+                problems.append(f"split {split}: seed {number}: copy {odd[0]} is missing, or one too many")
+        if seeds_digest(part.seeds[number] for number in sorted(part.seeds)) != seeds:
+            problems.append(f"split {split}: the seeds in the shards are not those of the plan")
+    both = {seed[0] for seed in main.seeds.values()} & {seed[0] for seed in held.seeds.values()}
+    problems += [f"the picture {key} is in both splits" for key in sorted(both)]
+    counts = {"samples": len(main.keys), "validation": len(held.keys)}
+    counts["originals"] = len(main.seeds) if plan.get("originals") else 0
+    counts["synthetic"] = counts["samples"] - counts["originals"]
+    problems += [
+        f"{count} {name}, but the manifest says {manifest[name]}"
+        for name, count in counts.items()
+        if manifest[name] != count
+    ]
+    return problems
+
+
+def _verify_indices(folder: Path, manifest: Mapping[str, Any], shards: Sequence[Shard]) -> list[str]:
+    """Whether the indices say what the shards hold; a digest that fits does not show it."""
+    try:
+        wanted = {**index_files(manifest), INDEX: index.to_bytes(build_index(folder, shards))}
+    except ShardError as error:
+        return [str(error)]
+    return [
+        f"{name} does not describe these shards (expand again to have it anew)"
+        for name, content in wanted.items()
+        if not (folder / name).is_file() or (folder / name).read_bytes() != content
+    ]
+
+
+def seeds_digest(seeds: Iterable[Sequence[Any]]) -> str:
+    """Digest of seeds, each given as its key, label, index and origin, in order of index."""
+    return digest([list(seed) for seed in seeds])
+
+
+def record_bytes(record: Provenance) -> bytes:
+    """A sample's ``KEY.json``."""
+    return json.dumps(record.to_json(), sort_keys=True, ensure_ascii=True).encode("ascii")
 
 
 def shard_json(shard: Shard) -> dict[str, Any]:

@@ -210,6 +210,44 @@ class ShardSource:
         return images.read_rgb(self._reader.image_bytes(index), self.origin(index)), self._reader.label(index)
 
 
+class JoinedSource:
+    """A source followed by its validation source; the latter's classes are found in the former's by name."""
+
+    def __init__(self, source: Source, validation: Source) -> None:
+        unknown = [name for name in validation.classes if name not in source.classes]
+        if unknown:
+            raise SourceError(
+                f"the validation set {validation.name} has a class {unknown[0]!r} that {source.name} has not;"
+                f" its classes: {', '.join(source.classes[:20])}"
+            )
+        self.name = source.name
+        self.classes = source.classes
+        self._source = source
+        self._validation = validation
+        self._labels = [source.classes.index(name) for name in validation.classes]
+
+    def __len__(self) -> int:
+        return len(self._source) + len(self._validation)
+
+    def origin(self, index: int) -> str:
+        """What the source that it is from says."""
+        first = len(self._source)
+        return self._source.origin(index) if index < first else self._validation.origin(index - first)
+
+    def sample(self, index: int) -> tuple[Image.Image, int]:
+        """One picture as 8-bit RGB, and its class index."""
+        first = len(self._source)
+        if index < first:
+            return self._source.sample(index)
+        image, label = self._validation.sample(index - first)
+        return image, self._labels[label]
+
+    def validation_seeds(self, listed: SeedList) -> tuple[Seed, ...]:
+        """Seeds of the validation source, as this source counts and labels them."""
+        first = len(self._source)
+        return tuple(Seed(s.index + first, s.key, self._labels[s.label], s.origin) for s in listed.seeds)
+
+
 def _open_torchvision(name: str, options: dict[str, str]) -> Source:
     import torchvision.datasets as tvd
 

@@ -23,6 +23,7 @@ BLOCK = 64  # samples that are decoded together
 def stream_expanded(
     url: str,
     transform: Callable[[Any], Any] | None = None,
+    split: str | None = None,
     *,
     shuffle: bool = False,
     seed: int = 0,
@@ -38,6 +39,7 @@ def stream_expanded(
     Args:
         url: Anything fsspec opens (``s3://bucket/set``, ``hf://datasets/user/name``, ``https://..``, a path).
         transform: Applied to every picture, an RGB ``PIL.Image``.
+        split: ``"validation"`` for what was held out; the expanded split by default.
         shuffle: Go through the shards in another order each epoch, and shuffle ``together`` of them fully.
         seed: The order's number.
         together: Shards that are fetched and shuffled at once.
@@ -46,7 +48,7 @@ def stream_expanded(
         world_size: Number of processes that share an epoch.
 
     Raises:
-        UsageError: If there is no finished expansion.
+        UsageError: If there is no finished expansion, or it has no such split.
         ShardError: While reading, if a shard is missing or damaged.
 
     Example:
@@ -62,7 +64,7 @@ def stream_expanded(
             f"together must be at least 1 and rank below world_size, got together={together}, rank={rank},"
             f" world_size={world_size}"
         )
-    return StreamedDataset(url, transform, shuffle, seed, together, rank, world_size)
+    return StreamedDataset(url, transform, split, shuffle, seed, together, rank, world_size)
 
 
 class StreamedDataset(IterableDataset[tuple[Any, int]]):
@@ -72,13 +74,15 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         self,
         url: str,
         transform: Callable[[Any], Any] | None,
+        split: str | None,
         shuffle: bool,
         seed: int,
         together: int,
         rank: int,
         world_size: int,
     ) -> None:
-        self.url, self.transform, self.shuffle, self.seed, self.together = url, transform, shuffle, seed, together
+        self.url, self.transform, self.split = url, transform, split
+        self.shuffle, self.seed, self.together = shuffle, seed, together
         self.rank, self.world_size, self.epoch = rank, world_size, 0
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -88,6 +92,7 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
             if content:
                 atomic.write_bytes(Path(folder) / shards.MANIFEST, content)
             self.manifest = shards.read_manifest(Path(folder))
+        shards.check_split(self.manifest, split)
         self.classes = tuple(self.manifest["classes"])
 
     def set_epoch(self, epoch: int) -> None:
@@ -95,7 +100,7 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[Any, int]]:
-        listed = shards.manifest_shards(self.manifest)
+        listed = shards.manifest_shards(self.manifest, self.split)
         places = self._order(len(listed), "shards")
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
@@ -103,7 +108,7 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         groups = [own[i : i + self.together] for i in range(0, len(own), self.together)]
         for folder in ahead(groups, self._fetch_group, threads=1, depth=1):
             with folder:
-                loaded = LoadedDataset(Path(folder.name), self.transform)
+                loaded = LoadedDataset(Path(folder.name), self.transform, self.split)
                 order = self._order(len(loaded), loaded._reader.key(0))
                 for start in range(0, len(order), BLOCK):
                     yield from loaded.__getitems__(order[start : start + BLOCK])
@@ -126,8 +131,8 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
                 raise ShardError(f"cannot fetch {shard.name}: {type(error).__name__}") from error
             if not shards.intact(Path(folder.name), shard):
                 raise ShardError(f"{shard.name} is not what the manifest describes")
-        part = {**self.manifest, "shards": [shards.shard_json(shard) for shard in group], "files": {}}
-        atomic.write_json(Path(folder.name) / shards.MANIFEST, part)
+        part = {**self.manifest, "shards": [shards.shard_json(shard) for shard in group]}
+        atomic.write_json(Path(folder.name) / shards.MANIFEST, shards.sealed(part, {}))
         return folder
 
     def _fetch(self, name: str) -> bytes:

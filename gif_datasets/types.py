@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Provenance:
     Attributes:
         synthetic: False for a seed sample itself.
         seed_key: Content key of the seed sample.
-        seed_index: Its position in the source.
+        seed_index: Its position in the source; a validation source's pictures count on after the source's own.
         seed_origin: Where the source found it.
         copy: 0 for the seed itself, 1 to K for its imagined copies.
         label: Class index, the seed's.
@@ -105,8 +105,12 @@ class Provenance:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Provenance:
-        """Rebuild from :meth:`to_json`; raises TypeError when a field is missing or unknown."""
-        return cls(**value)
+        """Rebuild from :meth:`to_json`; raises TypeError when a field is missing, unknown or of another type."""
+        record = cls(**value)
+        for spec in fields(cls):
+            if type(getattr(record, spec.name)).__name__ != spec.type:
+                raise TypeError(f"{spec.name} must be {spec.type}, got {getattr(record, spec.name)!r}")
+        return record
 
 
 @dataclass(frozen=True)

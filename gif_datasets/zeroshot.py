@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn import functional as F
 
 from gif_datasets.errors import PriorError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+TINY = 1e-12  # floor of a norm, as torch.nn.functional.normalize has it
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,25 @@ class ZeroShotClassifier:
             Section 4: ``s_y = cos(f(x), w_y)``. The paper does not say how cosines become the probabilities whose
             entropy it takes; this is CLIP's own softmax with its own scale.
         """
-        cosines = F.normalize(embedding, dim=-1) @ self.weights.T
-        return (self.logit_scale * cosines).softmax(-1)
+        return self.logits(embedding).softmax(-1)
+
+    def logits(self, embedding: Tensor) -> Tensor:
+        """Scaled cosines, whose softmax the scores are."""
+        return embedding @ self.weights.T * self._sharpness(embedding)
+
+    def embedding_gradient(self, embedding: Tensor, logits: Tensor, of_logits: Tensor) -> Tensor:
+        """Gradient with respect to embeddings ``(N, D)``, given that with respect to their logits, ``(N, C)``.
+
+        The chain rule through the cosine, in closed form: a fraction of automatic differentiation's passes.
+        """
+        sharpness = self._sharpness(embedding)
+        along = (of_logits * logits).sum(1, keepdim=True) * (sharpness / self.logit_scale).square()
+        return torch.addcmul((of_logits * sharpness) @ self.weights, embedding, -along)
+
+    def _sharpness(self, embedding: Tensor) -> Tensor:
+        """What turns products with the weights into logits: inverse temperature over the embedding's norm."""
+        sharpness: Tensor = self.logit_scale / embedding.norm(dim=-1, keepdim=True).clamp(min=TINY)
+        return sharpness
 
 
 class Clip:
@@ -55,6 +74,7 @@ class Clip:
     def __init__(self, folder: Path, device: torch.device) -> None:
         model, self.preprocess, self.tokenizer = _load(folder, device)
         self.model = model.eval().requires_grad_(False)
+        self.model.visual.to(memory_format=torch.channels_last)  # convolutions take half the time on a CPU
         self.device = device
         self.logit_scale = float(model.logit_scale.detach().exp())
 
@@ -62,8 +82,7 @@ class Clip:
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """Raw (not normalised) image latents, ``(B, D)``."""
         pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
-        latents: Tensor = self.model.encode_image(pixels)
-        return latents.float()
+        return self._latents(pixels)
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
         """Raw image latents of pictures ``(B, 3, H, W)`` in [0, 1], differentiably: resized and normalised as tensors.
@@ -76,7 +95,10 @@ class Clip:
         size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
         x = vision.resize(pixels, [size], vision.InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
         x = vision.normalize(vision.center_crop(x, [size, size]), list(visual.image_mean), list(visual.image_std))
-        latents: Tensor = self.model.encode_image(x)
+        return self._latents(x)
+
+    def _latents(self, pixels: Tensor) -> Tensor:
+        latents: Tensor = self.model.encode_image(pixels.contiguous(memory_format=torch.channels_last))
         return latents.float()
 
     @torch.no_grad()

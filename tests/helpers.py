@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import datasets
+
+from gif_datasets import atomic
+from gif_datasets.fingerprint import digest
+
+
+def forge_manifest(folder: Path, **changes: object) -> None:
+    """Change entries of an expanded folder's manifest, its own digest with them, as somebody with intent would."""
+    manifest = {**json.loads((folder / "manifest.json").read_text()), **changes}
+    manifest["digest"] = digest({name: value for name, value in manifest.items() if name != "digest"})
+    atomic.write_json(folder / "manifest.json", manifest)
 
 
 def hugging_face(folder: Path) -> datasets.Dataset:

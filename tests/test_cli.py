@@ -182,7 +182,10 @@ def test_listings() -> None:
     listed = result("methods")
     assert {"gif-unclip", "unclip"} <= {entry["name"] for entry in listed["methods"]}
     assert all(option["help"] for option in listed["options"])
-    assert "epsilon" in run("methods").stdout
+    assert {entry["name"] for entry in listed["presets"]} == {"paper", "official"}
+    shown = run("methods").stdout
+    for word in ("epsilon", "select:METHOD", 'projection="literal"'):
+        assert word in shown
     assert {"embedded", "linear"} <= {entry["name"] for entry in result("priors")["priors"]}
     assert result("cache", "stats")["entries"] == 0
     assert "removed 0" in run("cache", "clear").stdout

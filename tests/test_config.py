@@ -30,6 +30,8 @@ from gif_datasets.config import METHODS, parse_setting
         ({"templates": "a {}"}, ["templates"]),
         ({"split": "tr/ain"}, ["split"]),
         ({"guidance_scale": 0.5}, ["guidance_scale", "0.5"]),
+        ({"criteria": ["consistncy"]}, ["criteria", "consistncy", "did you mean 'consistency'"]),
+        ({"criteria": ["diversity"], "ratio": 1}, ["ratio 1", "diversity"]),
         ({"epsilonn": 1}, ["epsilonn", "did you mean 'epsilon'"]),
     ],
 )
@@ -39,6 +41,14 @@ def test_bad_options_are_named(options: dict[str, Any], words: list[str]) -> Non
         ExpansionConfig.build(options)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_criteria_are_any_subset() -> None:
+    """What is not named has no weight; a single copy has no diversity to guide by, unless it is asked for."""
+    assert ExpansionConfig().criteria_weights == (1, 1, 1)
+    assert ExpansionConfig(ratio=1).criteria_weights == (1, 1, 0)
+    assert ExpansionConfig(criteria=("diversity",), diversity_weight=2).criteria_weights == (0, 0, 2)
+    assert ExpansionConfig(criteria=()).criteria_weights == (0, 0, 0)
 
 
 def test_methods_bring_their_defaults_and_options_win() -> None:

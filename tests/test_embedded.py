@@ -120,7 +120,7 @@ def test_guidance_is_independent_of_companions(tmp_path: Path) -> None:
     try:
         found = []
         for block in ([0, 1, 2, 3, 4, 5, 6, 7], [30, 5], [44, 45, 46, 5, 48, 49, 50, 51]):
-            maker, _ = expanded.imaginer._maker()
+            maker = expanded.imaginer._load().maker
             maker._guided.clear()
             guided = maker.guide([seeds[i] for i in block], 0)
             found.append(guided[seeds[5].key, seeds[5].label].latents)

@@ -120,7 +120,8 @@ def test_what_fails_is_drawn_again(method: str, seed_folder: Path) -> None:
     records = [expanded.provenance(12 + i) for i in range(24)]
     attempts = [record.attempts for record in records]
     assert set(attempts) <= {1, 2, 3, 4}
-    maker, scorer = expanded.imaginer._maker()
+    loaded = expanded.imaginer._load()
+    maker, scorer = loaded.maker, loaded.scorer
     assert scorer is not None
     for index, record in enumerate(records):
         seed, copy = expanded._row(12 + index)
@@ -254,7 +255,7 @@ class NoisyPrior(LinearPrior):
 def test_copies_may_start_from_places_of_their_own(seed_folder: Path) -> None:
     """The ball is around each copy's own start, not around the seed."""
     expanded = ExpandedDataset(str(seed_folder), ratio=2, prior=NoisyPrior(), epsilon=0.05, steps=2)
-    maker, _ = expanded.imaginer._maker()
+    maker = expanded.imaginer._load().maker
     seeds = list(expanded.plan.seeds[:2])
     found = maker.guide(seeds, 0)
     for seed in seeds:
@@ -357,6 +358,18 @@ def test_priors_scored_through_their_decoder(family: str, seed_folder: Path, tmp
     assert plain.provenance(12).consistency_before == plain.provenance(12).consistency_after
 
 
+def test_half_precision_changes_rounding_only(seed_folder: Path, tmp_path: Path) -> None:
+    """A pipeline in half precision draws the same and gives nearly the same pictures, under another recipe."""
+    options = {"ratio": 1, "method": "gif-sd", "steps": 1, "prior": own_prior(tmp_path / "prior", "sd", tiny_sd)}
+    made = [
+        ExpandedDataset(str(seed_folder), decode_steps=4, encode_batch=1, decode_batch=1, dtype=kind, **options)
+        for kind in ("float32", "bfloat16")
+    ]
+    whole, half = (np.asarray(expanded[12][0], dtype=np.float64) for expanded in made)
+    assert 0 < np.mean((whole - half) ** 2) < 255**2 * 10**-2.5
+    assert made[0].plan.recipe.digest != made[1].plan.recipe.digest
+
+
 def test_the_part_size_bounds_memory_and_changes_rounding_only(seed_folder: Path, tmp_path: Path) -> None:
     """Scoring three copies at a time gives the latents of scoring all at once, but for signs of vanishing slopes."""
     prior = own_prior(tmp_path / "prior", "mae", tiny_mae)
@@ -365,7 +378,7 @@ def test_the_part_size_bounds_memory_and_changes_rounding_only(seed_folder: Path
         expanded = ExpandedDataset(
             str(seed_folder), ratio=2, method="gif-mae", prior=prior, steps=2, score_batch=score_batch, encode_batch=4
         )
-        maker, _ = expanded.imaginer._maker()
+        maker = expanded.imaginer._load().maker
         latents.append(torch.cat([found.latents for found in maker.guide(expanded.plan.seeds[:4], 0).values()]))
     assert ((latents[0] - latents[1]).abs() < 1e-4).float().mean() > 0.97
 

@@ -1,4 +1,4 @@
-"""Cache and shards: atomic, byte-reproducible, verified, and read by other libraries unaided."""
+"""Shards: atomic, byte-reproducible, verified, and read by other libraries unaided."""
 
 from __future__ import annotations
 
@@ -13,49 +13,12 @@ import datasets
 import numpy as np
 import pytest
 import webdataset
+from helpers import forge_manifest
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import CacheError, ShardError, UsageError, atomic, shards
-from gif_datasets.cache import Cache
+from gif_datasets import ShardError, UsageError, atomic, shards
 from gif_datasets.reader import ShardReader
-from gif_datasets.types import Provenance, Sample
-
-
-def sample(number: int) -> Sample:
-    image = f"picture {number}".encode()
-    criteria = {f"{c}_{w}": 0.5 for c in ("consistency", "entropy", "diversity") for w in ("before", "after")}
-    texts = dict.fromkeys(
-        (
-            "seed_key",
-            "seed_origin",
-            "class_name",
-            "method",
-            "prior",
-            "prior_digest",
-            "recipe",
-            "image_sha256",
-            "partner_key",
-        ),
-        "x",
-    )
-    record = Provenance(
-        synthetic=True,
-        seed_index=number,
-        copy=1,
-        label=0,
-        rng_seed=0,
-        held_class=0,
-        attempts=1,
-        partner_label=-1,
-        partner_share=0.0,
-        picture_class=-1,
-        picture_consistency=0.0,
-        picture_entropy=0.0,
-        **texts,
-        **criteria,
-    )
-    return Sample(image, record)
 
 
 @pytest.fixture
@@ -63,38 +26,6 @@ def expanded(seed_folder: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     gif_datasets.expand(str(seed_folder), folder, ratio=2, prior="linear", samples_per_shard=6)
     return folder
-
-
-def test_cache_round_trip(tmp_path: Path) -> None:
-    """An entry comes back as it went in; an unknown key is None."""
-    cache = Cache(tmp_path / "c")
-    assert cache.get("ab12") is None
-    cache.put("ab12", sample(1))
-    assert cache.get("ab12") == sample(1)
-    assert cache.stats()["entries"] == 1
-    assert cache.clear() == 1
-    assert cache.get("ab12") is None
-
-
-@pytest.mark.parametrize("where", [0, 5, 60, -1])
-def test_damaged_cache_entry_is_dropped(tmp_path: Path, where: int) -> None:
-    """A flipped bit anywhere makes the entry absent, never wrong."""
-    cache = Cache(tmp_path)
-    cache.put("ab12", sample(1))
-    path = next(tmp_path.rglob("*.sample"))
-    content = bytearray(path.read_bytes())
-    content[where] ^= 1
-    path.write_bytes(bytes(content))
-    assert cache.get("ab12") in (None, sample(1))
-    cache.put("ab12", sample(1))
-    assert cache.get("ab12") == sample(1)
-
-
-def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
-    """A file where the folder should be is one clear error."""
-    (tmp_path / "c").write_text("x")
-    with pytest.raises(CacheError, match="--cache-dir"):
-        Cache(tmp_path / "c").put("ab12", sample(1))
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -207,11 +138,6 @@ def _double_member(path: Path) -> None:
         tar.addfile(info, io.BytesIO())
 
 
-def _edit_manifest(path: Path, **changes: object) -> None:
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, **changes}))
-
-
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -222,7 +148,7 @@ def _edit_manifest(path: Path, **changes: object) -> None:
         (lambda d: (d / "data" / "train-00099-of-00100.tar").write_bytes(b""), "foreign file"),
         (lambda d: sorted((d / "data").glob("*.tar"))[3].write_bytes(b"short"), "should be"),
         (lambda d: (d / "README.md").unlink(), "missing file README.md"),
-        (lambda d: _edit_manifest(d / "manifest.json", samples=35), "36 samples"),
+        (lambda d: forge_manifest(d, samples=35), "36 samples"),
     ],
 )
 def test_verify_finds_damage(expanded: Path, damage: Callable[[Path], None], words: str) -> None:
@@ -239,7 +165,7 @@ def test_verify_looks_into_records_too(expanded: Path) -> None:
     first, second = manifest["shards"][2], manifest["shards"][3]
     shutil.copyfile(expanded / first["name"], expanded / second["name"])
     second.update({name: first[name] for name in ("samples", "bytes", "sha256", "md5")})
-    (expanded / "manifest.json").write_text(json.dumps(manifest))
+    forge_manifest(expanded, shards=manifest["shards"])
     assert "is there twice" in "\n".join(shards.verify(expanded))
 
 
@@ -279,7 +205,7 @@ def test_manifest_cannot_name_files_elsewhere(expanded: Path) -> None:
     """A shard entry outside data/ is refused."""
     manifest = json.loads((expanded / "manifest.json").read_text())
     manifest["shards"][0]["name"] = "data/../../secret.tar"
-    (expanded / "manifest.json").write_text(json.dumps(manifest))
+    forge_manifest(expanded, shards=manifest["shards"])
     with pytest.raises(ShardError, match="outside data"):
         shards.verify(expanded)
 

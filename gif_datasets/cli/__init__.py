@@ -20,6 +20,12 @@ _SOURCE = """SOURCE is one of
   hf:NAME[?config=..&split=..&image=..&label=..]   a Hugging Face dataset, or a local path of one
   FOLDER of expanded shards               what `expand` wrote"""
 
+_CACHE = """environment:
+  GIF_DATASETS_CACHE=FOLDER        where the store is; processes and hosts may share one
+  GIF_DATASETS_CACHE_LIMIT=50GB    about how much it may hold; what was not used for longest goes first
+
+Try: gif-datasets cache prune --max-size 10GB --older-than 30d"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed while running, 2 wrong usage or bad input."""
@@ -63,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     expand = _command(commands, "expand", "make an expanded dataset as WebDataset shards; run again = resume", _SOURCE)
     _add_generation(expand)
     expand.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    expand.add_argument(
+        "--validation",
+        metavar="SOURCE",
+        help="a validation set of its own, written as it is (or hold out a share: --set validation_share=0.2)",
+    )
     expand.add_argument("--engine", choices=("local",), default="local", help="where the work runs")
     expand.add_argument(
         "--workers", type=int, metavar="N", help="worker processes (default: one per CPU, at most 8; one on a GPU)"
@@ -83,15 +94,52 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
+    export = _command(commands, "export", "an expanded folder in another form; run again = resume")
+    export.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
+    export.add_argument(
+        "--to",
+        choices=("imagefolder", "parquet"),
+        required=True,
+        help="a folder per split and class, or Parquet with Hugging Face features",
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="DIR2", help="output folder")
+    export.add_argument("--json", action="store_true", help="print the result as JSON")
+
     for name, text in (("methods", "the methods and every option"), ("priors", "the priors that are known here")):
         command = _command(commands, name, text)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
-    cache = _command(commands, "cache", "the store of imagined samples")
-    cache.add_argument("action", choices=("stats", "clear"), help="show its size, or empty it")
-    cache.add_argument("--cache-dir", type=Path, metavar="DIR", help="the cache, if not the default one")
-    cache.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_cache(commands)
     return parser
+
+
+def _add_cache(commands: _Commands) -> None:
+    cache = commands.add_parser(
+        "cache",
+        help="the store of imagined samples: its size, its health, making it smaller",
+        description="The store of imagined samples. All of this is safe while other processes use it.",
+        epilog=_CACHE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = cache.add_subparsers(required=True, metavar="ACTION")
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        command = actions.add_parser(name, help=text, description=text)
+        command.set_defaults(run=lambda args: _run("cache_" + name, args))
+        where = "the cache (default: $GIF_DATASETS_CACHE, or gif_datasets in the user's cache folder)"
+        command.add_argument("--cache-dir", type=Path, metavar="DIR", help=where)
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+        return command
+
+    action("stats", "samples, bytes, the bound, and when entries were last used")
+    prune = action("prune", "remove what was not used for longest; what is wanted again is made again")
+    bound = "how much may stay, such as 10GB (default: $GIF_DATASETS_CACHE_LIMIT)"
+    prune.add_argument("--max-size", metavar="SIZE", help=bound)
+    prune.add_argument("--older-than", metavar="AGE", help="remove what was not used for so long, such as 12h or 30d")
+    verify = action("verify", "check every entry against its digest; exit code 1 when one is damaged and stays")
+    remove = "drop damaged and outdated entries and forgotten temporary files; foreign files stay"
+    verify.add_argument("--remove", action="store_true", help=remove)
+    action("clear", "remove all entries")
 
 
 def _command(commands: _Commands, name: str, text: str, epilog: str = "") -> argparse.ArgumentParser:

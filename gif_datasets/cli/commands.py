@@ -6,12 +6,24 @@ import argparse
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gif_datasets.config import METHODS, SELECT, ExpansionConfig, parse_setting
+from gif_datasets.config import (
+    METHODS,
+    PRESETS,
+    SELECT,
+    SELECT_DEFAULTS,
+    SELECT_SUMMARY,
+    ExpansionConfig,
+    parse_setting,
+)
 from gif_datasets.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gif_datasets.cache import Cache
 
 
 def expand(args: argparse.Namespace) -> int:
@@ -29,6 +41,7 @@ def expand(args: argparse.Namespace) -> int:
     summary = dataset.expand(
         args.source,
         args.out,
+        validation=args.validation,
         workers=args.workers or default_workers(device),
         limit=args.limit,
         cache_dir=args.cache_dir,
@@ -50,10 +63,11 @@ def preview(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
     _check_out(args.out.parent)
     _name_larger_priors(config)
-    from gif_datasets.cache import Cache, default_folder
+    from gif_datasets.cache import open_cache
     from gif_datasets.imagine import Imaginer
+    from gif_datasets.plan import make_plan
     from gif_datasets.preview import MOST_COPIES, Row, choose_seeds, save_preview
-    from gif_datasets.recipe import make_recipe, with_population
+    from gif_datasets.recipe import make_recipe
     from gif_datasets.sources import list_seeds, open_source, refuse_bad
 
     source = open_source(args.source)
@@ -61,9 +75,10 @@ def preview(args: argparse.Namespace) -> int:
     listed = list_seeds(source, args.limit, lambda rows: _progress(rows, "reading seeds"))
     refuse_bad(listed, config.on_bad_image)
     _name_bad(listed.bad)
-    recipe = with_population(recipe, listed.seeds)
-    imaginer = Imaginer(recipe, source, Cache(args.cache_dir or default_folder()), listed.seeds)
-    seeds = choose_seeds(listed.seeds, args.rows)
+    plan = make_plan(source.name, listed, recipe)
+    recipe = plan.recipe
+    imaginer = Imaginer(recipe, source, open_cache(args.cache_dir), plan.seeds)
+    seeds = choose_seeds(plan.seeds, args.rows)
     copies = range(1, min(config.ratio, MOST_COPIES) + 1)
     made = (s.open().convert("RGB") for s in imaginer.imagine([(seed, copy) for seed in seeds for copy in copies]))
     rows = [
@@ -88,7 +103,8 @@ def info(args: argparse.Namespace) -> int:
     recipe = manifest["plan"]["recipe"]
     value = {
         "folder": str(args.dir),
-        **{name: manifest[name] for name in ("source", "split", "samples", "originals", "synthetic", "classes")},
+        **{name: manifest[name] for name in ("source", "split", "samples", "originals", "synthetic", "validation")},
+        "classes": manifest["classes"],
         "shards": len(manifest["shards"]),
         "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
         **{name: recipe[name] for name in ("prior", "device", "options", "versions")},
@@ -102,10 +118,20 @@ def verify(args: argparse.Namespace) -> int:
     """``gif-datasets verify``."""
     from gif_datasets import shards
 
-    problems = shards.verify(_existing(args.dir))
+    problems = shards.verify(_existing(args.dir), _progress)
     value = {"folder": str(args.dir), "ok": not problems, "problems": problems}
     _print(args, value, lambda v: f"{v['folder']}: every shard and record is whole" if v["ok"] else "\n".join(problems))
     return 1 if problems else 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """``gif-datasets export``."""
+    _check_out(args.out)
+    from gif_datasets.export import export_expanded
+
+    summary = export_expanded(_existing(args.dir), args.out, args.to, progress=_progress)
+    _print(args, dataclasses.asdict(summary), _export_text)
+    return 0
 
 
 def methods(args: argparse.Namespace) -> int:
@@ -124,7 +150,13 @@ def methods(args: argparse.Namespace) -> int:
         }
         for spec in dataclasses.fields(ExpansionConfig)
     ]
-    _print(args, {"methods": entries, "options": options}, _methods_text)
+    presets = [
+        {"name": name, "summary": " ".join((preset.__doc__ or "").split()), "options": preset({})}
+        for name, preset in PRESETS.items()
+    ]
+    selective = {"name": SELECT + "METHOD", "summary": SELECT_SUMMARY, "defaults": dict(SELECT_DEFAULTS)}
+    value = {"methods": [*entries, selective], "presets": presets, "options": options}
+    _print(args, value, _methods_text)
     return 0
 
 
@@ -138,22 +170,49 @@ def priors(args: argparse.Namespace) -> int:
     return 0
 
 
-def cache(args: argparse.Namespace) -> int:
-    """``gif-datasets cache``."""
-    from gif_datasets.cache import Cache, default_folder
-
-    store = Cache(args.cache_dir or default_folder())
-    if args.action == "clear":
-        removed = store.clear()
-        _print(
-            args,
-            {"folder": str(store.folder), "removed": removed},
-            lambda v: f"{v['folder']}: removed {removed} samples",
-        )
-    else:
-        value = {"folder": str(store.folder), **store.stats()}
-        _print(args, value, lambda v: f"{v['folder']}: {v['entries']} samples, {_size(v['bytes'])}")
+def cache_stats(args: argparse.Namespace) -> int:
+    """``gif-datasets cache stats``."""
+    store = _cache(args)
+    _print(args, {"folder": str(store.folder), **store.stats()}, _cache_text)
     return 0
+
+
+def cache_clear(args: argparse.Namespace) -> int:
+    """``gif-datasets cache clear``."""
+    store = _cache(args)
+    value = {"folder": str(store.folder), "removed": store.clear()}
+    _print(args, value, lambda v: f"{v['folder']}: removed {v['removed']} samples")
+    return 0
+
+
+def cache_prune(args: argparse.Namespace) -> int:
+    """``gif-datasets cache prune``."""
+    from gif_datasets.cache import LIMIT_ENVIRONMENT, parse_duration, parse_size
+
+    store = _cache(args)
+    most = parse_size(args.max_size, "--max-size") if args.max_size else None
+    age = parse_duration(args.older_than, "--older-than") if args.older_than else None
+    if most is None and age is None and (most := store.limit) is None:
+        raise ConfigError(f"nothing says what to remove; give --max-size or --older-than, or set {LIMIT_ENVIRONMENT}")
+    removed = store.prune(most, age)
+    value = {
+        "folder": str(store.folder),
+        "removed": len(removed),
+        "removed_bytes": sum(entry.bytes for entry in removed),
+        **store.stats(),
+    }
+    _print(args, value, _prune_text)
+    return 0
+
+
+def cache_verify(args: argparse.Namespace) -> int:
+    """``gif-datasets cache verify``."""
+    store = _cache(args)
+    audit = store.verify(args.remove)
+    ok = args.remove or not audit.damaged
+    value = {"folder": str(store.folder), "ok": ok, "removed": args.remove, **dataclasses.asdict(audit)}
+    _print(args, value, _audit_text)
+    return 0 if ok else 1
 
 
 # --- shared -------------------------------------------------------------------------------------------------------
@@ -167,6 +226,12 @@ def _config(args: argparse.Namespace) -> ExpansionConfig:
     flags["decode_batch"] = args.batch_size
     values.update({name: value for name, value in flags.items() if value is not None})
     return ExpansionConfig.build(values, args.config)
+
+
+def _cache(args: argparse.Namespace) -> Cache:
+    from gif_datasets.cache import open_cache
+
+    return open_cache(args.cache_dir)
 
 
 def _existing(folder: Path) -> Path:
@@ -227,12 +292,40 @@ def _size(count: float) -> str:
 
 def _expand_text(value: dict[str, Any]) -> str:
     fresh = f"{value['generated']} made now" if value["generated"] else "nothing to do, all were there"
+    held = f", {value['validation']} seeds held out" if value["validation"] else ""
     return (
         f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
-        f" ({fresh}) in {value['seconds']} s\n"
+        f"{held} ({fresh}) in {value['seconds']} s\n"
         f"shards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})\n"
         f"preview: {value['preview']}"
     )
+
+
+def _export_text(value: dict[str, Any]) -> str:
+    fresh = f"{value['written']} written now" if value["written"] else "nothing to do, all were there"
+    samples = ", ".join(f"{count} samples of split {split}" for split, count in value["samples"].items())
+    return f"{samples} in {value['files']} files, {_size(value['bytes'])} ({fresh}): {value['folder']}"
+
+
+def _cache_text(value: dict[str, Any]) -> str:
+    bound = f" of at most {_size(value['limit'])}" if value["limit"] is not None else ""
+    used = f"; last used {value['oldest_use']} to {value['newest_use']}" if value["oldest_use"] else ""
+    return f"{value['folder']}: {value['entries']} samples, {_size(value['bytes'])}{bound}{used}"
+
+
+def _prune_text(value: dict[str, Any]) -> str:
+    return f"removed {value['removed']} entries, {_size(value['removed_bytes'])}\n{_cache_text(value)}"
+
+
+def _audit_text(value: dict[str, Any]) -> str:
+    lines = [f"{value['folder']}: {value['entries']} whole entries, {_size(value['bytes'])}"]
+    lines += [f"  {count} samples by {maker}" for maker, count in value["made_by"].items()]
+    gone = ", removed" if value["removed"] else ""
+    for kind, fate in (("damaged", gone), ("outdated", gone), ("temporary", gone), ("foreign", "")):
+        lines += [f"{kind}{fate}: {name}" for name in value[kind]]
+    if not value["ok"]:
+        lines.append("damaged entries are made again when asked for; `gif-datasets cache verify --remove` drops them")
+    return "\n".join(lines)
 
 
 def _info_text(value: dict[str, Any]) -> str:
@@ -241,7 +334,8 @@ def _info_text(value: dict[str, Any]) -> str:
     return (
         f"{value['source']}, split {value['split']}: {value['originals']} originals + {value['synthetic']} synthetic"
         f" = {value['samples']} samples\n"
-        f"classes ({len(value['classes'])}): {names}\n"
+        + (f"split validation: {value['validation']} originals, held out\n" if value["validation"] else "")
+        + f"classes ({len(value['classes'])}): {names}\n"
         f"shards: {value['shards']}, {_size(value['bytes'])}\n"
         f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
         f"plan: {value['plan_hash']}\n"
@@ -252,14 +346,28 @@ def _info_text(value: dict[str, Any]) -> str:
 def _methods_text(value: dict[str, Any]) -> str:
     lines = ["methods:"]
     for method in value["methods"]:
-        defaults = ", ".join(f"{name}={number}" for name, number in method["defaults"].items())
-        lines += [f"  {method['name']:<12} {method['summary']}", f"  {'':<12} defaults: {defaults}"]
+        lines += _entry(method["name"], method["summary"], method["defaults"])
+    lines += ["", "presets (--set preset=NAME); single options given besides win:"]
+    for preset in value["presets"]:
+        lines += _entry(preset["name"], preset["summary"], preset["options"])
     lines += ["", "options (--set NAME=VALUE, or a line of --config FILE.toml):"]
     for option in value["options"]:
-        choices = f" [{'|'.join(option['choices'])}]" if option["choices"] else ""
+        choices = f" [{'|'.join(option['choices'])}]" if option["choices"] and option["name"] != "method" else ""
         default = "by method" if option["default"] is None else json.dumps(option["default"])
-        lines += [f"  {option['name']}{choices}, default {default}", f"      {option['help']}"]
+        lines += [f"  {option['name']}{choices}, default {default}", *_wrapped(option["help"], 6)]
     return "\n".join(lines)
+
+
+def _entry(name: str, summary: str, settings: dict[str, Any]) -> list[str]:
+    """A name, what it is, and what it sets, in two columns."""
+    first, *rest = _wrapped(summary, 17)
+    values = ", ".join(f"{option}={json.dumps(number)}" for option, number in settings.items())
+    return [f"  {name:<14} {first.strip()}", *rest, *(_wrapped(f"sets {values}", 17) if values else [])]
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    margin = " " * indent
+    return textwrap.wrap(text, 110, initial_indent=margin, subsequent_indent=margin)
 
 
 def _priors_text(value: dict[str, Any]) -> str:

@@ -86,36 +86,43 @@ def check_fit(info: PriorInfo, method: str) -> None:
         )
 
 
-def load_prior(info: PriorInfo, family: str | None, device: torch.device) -> Prior:
-    """Load a prior's weights, with its decoder of ``family``; None for any, when only its CLIP is wanted."""
+def load_prior(info: PriorInfo, family: str | None, device: torch.device, dtype: str = "float32") -> Prior:
+    """Load a prior's weights.
+
+    Args:
+        info: What :func:`find_prior` found.
+        family: Which of its decoders; None for any, when only its CLIP is wanted.
+        device: Where it runs.
+        dtype: Name of the precision that a diffusion pipeline runs in; the CLIP scores in single precision.
+    """
     if info.folder is None:
         from gif_datasets.priors.linear import LinearPrior
 
         return LinearPrior()
     family = family or info.families[0]
     decoder = info.folder / info.card["decoders"][family]
-    return _LOADERS[family](info.folder / info.card["clip"], decoder, info.card, device)
+    return _LOADERS[family](info.folder / info.card["clip"], decoder, info.card, device, dtype)
 
 
-def _load_unclip(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device) -> Prior:
+def _load_unclip(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device, dtype: str) -> Prior:
     from gif_datasets.priors.unclip import UnclipPrior
 
-    return UnclipPrior(clip, decoder, card["image_size"], device)
+    return UnclipPrior(clip, decoder, card["image_size"], device, dtype)
 
 
-def _load_mae(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device) -> Prior:
+def _load_mae(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device, dtype: str) -> Prior:
     from gif_datasets.priors.mae import MaePrior
 
     return MaePrior(clip, decoder, device)
 
 
-def _load_sd(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device) -> Prior:
+def _load_sd(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device, dtype: str) -> Prior:
     from gif_datasets.priors.sd import SdPrior
 
-    return SdPrior(clip, decoder, card["image_size"], device)
+    return SdPrior(clip, decoder, card["image_size"], device, dtype)
 
 
-_LOADERS: dict[str, Callable[[Path, Path, dict[str, Any], torch.device], Prior]] = {
+_LOADERS: dict[str, Callable[[Path, Path, dict[str, Any], torch.device, str], Prior]] = {
     "unclip": _load_unclip,
     "mae": _load_mae,
     "sd": _load_sd,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from safetensors import SafetensorError
 from gif_datasets.errors import PriorError
 
 
-def load_pipeline(kind: str, folder: Path, device: torch.device, **parts: Any) -> Any:
+def load_pipeline(kind: str, folder: Path, device: torch.device, dtype: str, **parts: Any) -> Any:
     """Load a pipeline for inference.
 
     Args:
         kind: Name of the diffusers class; the folder's own choice is not followed.
         folder: The pipeline's folder.
         device: Where it runs.
+        dtype: Name of its precision.
         parts: Components that the folder does not hold.
 
     Raises:
@@ -31,7 +33,12 @@ def load_pipeline(kind: str, folder: Path, device: torch.device, **parts: Any) -
 
         try:
             pipeline = getattr(diffusers, kind).from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, **parts
+                str(folder),
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                torch_dtype=getattr(torch, dtype),
+                **parts,
             )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
@@ -51,7 +58,9 @@ def _quiet_diffusers() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype", category=FutureWarning)  # until diffusers 1.0
+            yield
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()

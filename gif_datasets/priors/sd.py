@@ -6,9 +6,10 @@ ends with, which the autoencoder alone decodes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import ImageOps
@@ -33,19 +34,21 @@ class SdPrior(ClipPrior):
         pipeline_folder: The pipeline's folder. One without a text encoder uses the CLIP's own text tower.
         image_size: Side of the pictures, pixels.
         device: Where both run.
+        dtype: Precision that the pipeline runs in.
     """
 
     latent_is_embedding = False
     decodes_noise = False
 
-    def __init__(self, clip_folder: Path, pipeline_folder: Path, image_size: int, device: torch.device) -> None:
+    def __init__(
+        self, clip_folder: Path, pipeline_folder: Path, image_size: int, device: torch.device, dtype: str = "float32"
+    ) -> None:
         self.clip = Clip(clip_folder, device)
-        parts = (
-            {} if (pipeline_folder / "text_encoder").exists() else {"text_encoder": self.clip.model.text.transformer}
-        )
-        self.pipeline = load_pipeline(
-            "StableDiffusionImg2ImgPipeline", pipeline_folder, device, safety_checker=None, **parts
-        )
+        parts: dict[str, Any] = {"safety_checker": None}
+        if not (pipeline_folder / "text_encoder").exists():
+            tower = self.clip.model.text.transformer
+            parts["text_encoder"] = copy.deepcopy(tower).to(getattr(torch, dtype)) if dtype != "float32" else tower
+        self.pipeline = load_pipeline("StableDiffusionImg2ImgPipeline", pipeline_folder, device, dtype, **parts)
         self.pipeline.vae.requires_grad_(False).to(memory_format=torch.channels_last)
         self.image_size = image_size
         self.device = device
@@ -54,7 +57,8 @@ class SdPrior(ClipPrior):
     def encode(self, images: Sequence[Image]) -> Tensor:
         """Means of the autoencoder's latents, scaled as the diffusion model expects, ``(B, C, H / 4, W / 4)``."""
         vae = self.pipeline.vae
-        latents: Tensor = vae.encode(self._pixels(images) * 2 - 1).latent_dist.mode() * vae.config.scaling_factor
+        pixels = (self._pixels(images) * 2 - 1).to(vae.dtype)
+        latents: Tensor = vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor
         return latents
 
     @torch.no_grad()
@@ -68,8 +72,9 @@ class SdPrior(ClipPrior):
     ) -> Tensor:
         """Latents after img2img, another one for every copy, ``(B, K, C, H / 4, W / 4)``."""
         pixels = self._pixels(images).repeat_interleave(config.ratio, 0)
-        rows = [(name, key, copy) for name, key in zip(names, keys, strict=True) for copy in range(1, config.ratio + 1)]
-        generators = [generator_for(config.rng_seed, key, "start", copy) for _, key, copy in rows]
+        copies = range(1, config.ratio + 1)
+        rows = [(name, key, number) for name, key in zip(names, keys, strict=True) for number in copies]
+        generators = [generator_for(config.rng_seed, key, "start", number) for _, key, number in rows]
         prompts = [
             config.prompts[int(torch.randint(len(config.prompts), (), generator=generator))].replace(
                 "{}", readable(name)
@@ -91,7 +96,7 @@ class SdPrior(ClipPrior):
                     output_type="latent",
                 ).images[: size - short]
             )
-        found = torch.cat(out)
+        found = torch.cat(out).float()
         return found.reshape(len(images), config.ratio, *found.shape[1:])
 
     def embed(self, latents: Tensor) -> Tensor:
@@ -105,7 +110,7 @@ class SdPrior(ClipPrior):
 
     def _decoded(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        pixels: Tensor = vae.decode(latents / vae.config.scaling_factor).sample
+        pixels: Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample.float()
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def _pixels(self, images: Sequence[Image]) -> Tensor:
@@ -114,7 +119,3 @@ class SdPrior(ClipPrior):
         side = self.image_size
         squares = [ImageOps.fit(image, (side, side), Resampling.BICUBIC) for image in images]
         return torch.stack([vision.pil_to_tensor(image) for image in squares]).to(self.device).float() / 255
-
-
-def _choose(options: Sequence[str], generator: torch.Generator) -> str:
-    return options[int(torch.randint(len(options), (), generator=generator))]

@@ -29,11 +29,14 @@ class UnclipPrior(ClipPrior):
         pipeline_folder: The diffusers pipeline folder, safetensors only.
         image_size: Side of the decoded pictures, pixels.
         device: Where both run.
+        dtype: Precision that the pipeline runs in.
     """
 
-    def __init__(self, clip_folder: Path, pipeline_folder: Path, image_size: int, device: torch.device) -> None:
+    def __init__(
+        self, clip_folder: Path, pipeline_folder: Path, image_size: int, device: torch.device, dtype: str = "float32"
+    ) -> None:
         self.clip = Clip(clip_folder, device)
-        self.pipeline = load_pipeline("KandinskyV22Pipeline", pipeline_folder, device)
+        self.pipeline = load_pipeline("KandinskyV22Pipeline", pipeline_folder, device, dtype)
         self.pipeline.movq.to(memory_format=torch.channels_last)
         self.image_size = image_size
         self.device = device
@@ -45,6 +48,7 @@ class UnclipPrior(ClipPrior):
     @torch.no_grad()
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
         """Sample one picture a latent, ``(B, 3, H, W)`` in [0, 1]."""
+        latents = latents.to(self.pipeline.unet.dtype)
         pixels = self.pipeline(
             image_embeds=latents,
             negative_image_embeds=torch.zeros_like(latents),

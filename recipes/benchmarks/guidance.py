@@ -68,10 +68,10 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1000)
-    parser.add_argument("--block", type=int, default=8, help="seeds guided at once; encode_batch")
+    parser.add_argument("--block", type=int, default=64, help="seeds guided at once; encode_batch")
     parser.add_argument("--looped", type=int, default=20, help="seeds that the loop is timed on")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 

@@ -73,11 +73,11 @@ def record(number: int, ratio: int = 3) -> Provenance:
     return Provenance(**{**values, "seed_index": seed, "copy": copy, "synthetic": copy > 0, "label": number % CLASSES})
 
 
-def manifest_of(listed: list[shards.Shard]) -> dict[str, Any]:
-    """As much of a manifest as readers look at."""
+def finish(folder: Path, listed: list[shards.Shard], made: index.Index) -> None:
+    """Write the index, and as much of a manifest as readers look at."""
     samples = sum(shard.samples for shard in listed)
-    recipe: dict[str, Any] = {"options": {}, "prior": {}, "device": "cpu", "versions": {}}
-    return {
+    recipe: dict[str, Any] = {"options": {"ratio": 3}, "prior": {}, "device": "cpu", "versions": {}}
+    manifest = {
         "format": shards.MANIFEST_FORMAT,
         "source": "benchmark",
         "split": "train",
@@ -85,10 +85,13 @@ def manifest_of(listed: list[shards.Shard]) -> dict[str, Any]:
         "samples": samples,
         "originals": samples // 4,
         "synthetic": samples - samples // 4,
+        "validation": 0,
         "plan": {"recipe": recipe},
         "plan_hash": "",
         "shards": [shards.shard_json(shard) for shard in listed],
     }
+    files = {**shards.index_files(manifest), index.INDEX: index.to_bytes(made)}
+    shards.write_files(folder, shards.sealed(manifest, files), files)
 
 
 def prepare(base: Path, count: int) -> None:
@@ -100,7 +103,7 @@ def prepare(base: Path, count: int) -> None:
         rows = [(n, record(n)) for n in range(i * per, (i + 1) * per)]
         made = [(shards.sample_key("train", r.seed_index, r.copy), Sample(pool[n % len(pool)], r)) for n, r in rows]
         listed.append(shards.write_shard(base / "tar" / shards.shard_name("train", i, SHARDS), made, "jpg"))
-    shards.write_indices(base / "tar", manifest_of(listed), "---\n---\n")
+    finish(base / "tar", listed, shards.build_index(base / "tar", listed))
     items = [(pool[n % len(pool)], n % CLASSES) for n in range(per * SHARDS)]
     for n, (content, label) in enumerate(items):
         atomic.write_bytes(base / "folder" / f"{label:02d}" / f"{n:07d}.jpg", content)
@@ -412,15 +415,13 @@ def opening(base: Path, entries: int, rounds: int) -> dict[str, float]:
         with (base / name).open("wb") as file:
             file.truncate(size)  # a sparse file: only its size is looked at
         listed.append(shards.Shard(name, per, size, "", ""))
-    content = index.to_bytes(made)
-    atomic.write_bytes(base / index.INDEX, content)
-    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    atomic.write_json(base / shards.MANIFEST, {**manifest_of(listed), "files": {index.INDEX: entry}})
+    finish(base, listed, made)
+    size = (base / index.INDEX).stat().st_size
     runs = []
     for _ in range(rounds):
         done = subprocess.run([sys.executable, "-c", OPENING, str(base)], capture_output=True, text=True, check=True)
         runs.append(json.loads(done.stdout))
-    return {name: statistics.median(run[name] for run in runs) for name in runs[0]} | {"index_mb": len(content) / 2**20}
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]} | {"index_mb": size / 2**20}
 
 
 def main() -> None:

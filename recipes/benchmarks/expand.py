@@ -1,0 +1,84 @@
+"""End to end: `expand` against a bare loop over the same diffusers pipeline, in one run on one machine.
+
+    python recipes/benchmarks/expand.py
+
+The loop calls the pipeline on ready image embeddings at whichever batch size is fastest, on the threads that a worker
+has, and keeps nothing. `expand` reads and hashes the seeds, encodes and guides them, decodes as many pictures, encodes
+them as PNG, and writes cache, shards, index, card and preview; it runs here in this process, models loaded before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from gif_datasets import ExpandedDataset
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.priors import find_prior, load_prior
+from gif_datasets.rng import generator_for
+from gif_datasets.sources import open_source
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall-clock time of one run."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", default="demo")
+    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--ratio", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[10, 20, 40])
+    parser.add_argument("--prior", default="embedded")
+    args = parser.parse_args()
+
+    config = ExpansionConfig(ratio=args.ratio, prior=args.prior)
+    torch.set_num_threads(config.threads)
+    source = open_source(args.source)
+    chosen = [source.sample(i * len(source) // args.seeds) for i in range(args.seeds)]
+    prior = load_prior(find_prior(args.prior), "unclip", torch.device("cpu"))
+    latents = torch.cat([prior.encode([image]) for image, _ in chosen]).repeat_interleave(args.ratio, 0)
+    prior.key = "benchmark"  # type: ignore[attr-defined]
+
+    def bare(size: int) -> None:
+        for start in range(0, len(latents), size):
+            part = latents[start : start + size]
+            generators = [generator_for(0, str(start + i), "decode", 1) for i in range(len(part))]
+            prior.decode(part, generators, config)
+
+    def whole() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            expanded = ExpandedDataset(chosen, args.ratio, prior=prior, classes=source.classes, cache_dir=f"{folder}/c")
+            expanded.precompute(Path(folder) / "out")
+
+    bare(args.batch_sizes[0])
+    rounds = [
+        {
+            **{f"bare, batch {size}": seconds(lambda size=size: bare(size)) for size in args.batch_sizes},
+            "expand": seconds(whole),
+        }
+        for _ in range(args.repeats)
+    ]
+    times = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    best = min(value for name, value in times.items() if name != "expand")
+    report = {
+        "setting": f"{args.seeds} seeds of {args.source}, ratio {args.ratio}, {config.threads} thread",
+        "milliseconds a picture": {name: round(1000 * value / len(latents), 1) for name, value in times.items()},
+        "expand / best bare loop": round(times["expand"] / best, 3),
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

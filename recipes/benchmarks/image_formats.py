@@ -1,0 +1,95 @@
+"""What each image format costs: bytes, decibels, and time to write and to read, per picture.
+
+    python recipes/benchmarks/image_formats.py                       # the 200 pictures of demo, 32 x 32
+    python recipes/benchmarks/image_formats.py FOLDER --size 224     # tiles of that size, cut from a folder's pictures
+
+Pictures should come from files without loss (PNG): what JPEG once smoothed, every format then stores in fewer bytes.
+Times are one thread's, the fastest of several rounds over all pictures; compare them within one run only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gif_datasets import images
+from gif_datasets.sources import open_source
+
+VARIANTS = (("png", 0), ("webp", 0), ("jpg", 98), ("jpg", 95), ("jpg", 90), ("jpg", 75))
+
+
+def tiles(path: Path, size: int) -> list[np.ndarray]:
+    """All whole tiles of a picture, side by side; different ones only."""
+    pixels = np.asarray(images.read_rgb(path, path.name))
+    rows, columns = (side // size for side in pixels.shape[:2])
+    found = [pixels[size * i : size * (i + 1), size * j : size * (j + 1)] for i in range(rows) for j in range(columns)]
+    return list({hashlib.sha256(tile.tobytes()).digest(): np.ascontiguousarray(tile) for tile in found}.values())
+
+
+def collect(folder: Path | None, size: int, most: int) -> list[np.ndarray]:
+    if folder is None:
+        demo = open_source("demo")
+        return [np.asarray(demo.sample(index)[0]) for index in range(len(demo))]
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and images.is_picture_name(path.name)]
+    return [tile for path in paths for tile in tiles(path, size)][:most]
+
+
+def fastest(run: Callable[[], Any], rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def decibels(a: np.ndarray, b: np.ndarray) -> float:
+    error = float(np.mean((a.astype(np.float64) - b) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def measure(pictures: list[np.ndarray], image_format: str, quality: int, rounds: int) -> dict[str, Any]:
+    """One format over all pictures."""
+
+    def write() -> list[bytes]:
+        return [images.encode(pixels, image_format, quality or 95) for pixels in pictures]
+
+    files = write()
+
+    def read() -> list[np.ndarray]:
+        return [np.asarray(images.read_rgb(content, "x")) for content in files]
+
+    ratios = sorted(decibels(a, b) for a, b in zip(pictures, read(), strict=True))
+    lossless = ratios[0] == math.inf
+    return {
+        "format": f"{image_format} {quality}" if quality else image_format,
+        "bytes": round(sum(map(len, files)) / len(files)),
+        "psnr_median": None if lossless else round(ratios[len(ratios) // 2], 1),
+        "psnr_worst": None if lossless else round(ratios[0], 1),
+        "write_ms": round(fastest(write, rounds) / len(files) * 1000, 3),
+        "read_ms": round(fastest(read, rounds) / len(files) * 1000, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--most", type=int, default=200, help="use so many tiles at most")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    pictures = collect(args.folder, args.size, args.most)
+    rows = [measure(pictures, kind, quality, args.rounds) for kind, quality in VARIANTS]
+    print(json.dumps({"pictures": len(pictures), "pixels": pictures[0].size // 3, "formats": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
