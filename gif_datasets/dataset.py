@@ -17,7 +17,7 @@ from gif_datasets import images
 from gif_datasets.cache import open_cache
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local
-from gif_datasets.errors import ConfigError, EngineError, SourceError
+from gif_datasets.errors import CacheError, ConfigError, EngineError, MissingExtra, PriorError, SourceError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
 from gif_datasets.order import Facts
@@ -197,8 +197,10 @@ class ExpandedDataset(Dataset[Any]):
         return [index for index in dict.fromkeys(i % len(self) for i in indices) if not self._is_there(index)]
 
     def _is_there(self, index: int) -> bool:
-        if not self._known[index]:
-            self._known[index] = self.imaginer.has(*self._row(index))
+        seed, copy = self._row(index)
+        may_vanish = self.imaginer.cache.limit is not None
+        if copy and (may_vanish or not self._known[index]):
+            self._known[index] = self.imaginer.has(seed, copy)
         return bool(self._known[index])
 
     def _siblings(self, index: int) -> range:
@@ -210,6 +212,8 @@ class ExpandedDataset(Dataset[Any]):
         """Imagine rows in common blocks; when that fails, one by one, to name the seed that it fails on."""
         try:
             return self.imaginer.imagine([*rows, *extra])[: len(rows)]
+        except (CacheError, PriorError, MissingExtra):  # of no seed in particular
+            raise
         except Exception:
             return [self._imagine_one(row) for row in rows]
 

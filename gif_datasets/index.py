@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gif_datasets.errors import ShardError
+from gif_datasets.ustar import BLOCK
 
 INDEX = "index.safetensors"
 IMAGE_SUFFIXES = ("png", "jpg", "webp")
-BLOCK = 512  # bytes of a tar header, and what members are padded to
 LONGEST_HEADER = 65_536
 
 _DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets import atomic, index, shards
+from gif_datasets import atomic, index, shards, ustar
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest_file
-from gif_datasets.index import BLOCK, IMAGE_SUFFIXES, INDEX, Index
+from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
 from gif_datasets.shards import Shard
 from gif_datasets.types import Provenance
+from gif_datasets.ustar import BLOCK
 
 MOST_OPEN = 128  # shards; macOS allows a process 256 open files
 
@@ -110,14 +111,14 @@ class ShardReader:
         return int(np.searchsorted(self._starts, number, side="right")) - 1
 
     def _read(self, number: int, offsets: Any, sizes: Any, suffix: str) -> bytes:
-        """A member's content, if its header names it: a shard that was exchanged since is noticed."""
+        """A member's content, if its header is the one it must have: a shard that was exchanged since is noticed."""
         shard = self._shard(number)
-        name = f"{self.key(number)}.{suffix}".encode("ascii")
+        name = f"{self.key(number)}.{suffix}"
         size = int(sizes[number])
         block = self._file(shard).read(BLOCK + size, int(offsets[number]) - BLOCK)
-        if len(block) != BLOCK + size or not block.startswith(name + b"\0"):
+        if len(block) != BLOCK + size or block[:BLOCK] != ustar.header(name, size):
             raise ShardError(
-                f"{self._shards[shard].name} does not hold {name.decode()} where the index says;"
+                f"{self._shards[shard].name} does not hold {name} where the index says;"
                 f" run: gif-datasets verify {self.folder}"
             )
         return block[BLOCK:]

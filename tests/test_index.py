@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import hashlib
 import pickle
 import shutil
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import forge_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gif_datasets
-from gif_datasets import ConfigError, ShardError, UsageError, index, reader, shards
+from gif_datasets import ConfigError, ShardError, UsageError, atomic, index, reader, shards
 from gif_datasets.index import INDEX
 from gif_datasets.reader import ShardReader
 
@@ -71,9 +73,8 @@ def test_a_missing_or_damaged_index_is_built_anew(expanded: Path, damage: Callab
 def test_a_folder_without_index_in_its_manifest(expanded: Path) -> None:
     """It is read all the same, and nothing is written into it."""
     rows = contents(expanded)
-    manifest = json.loads((expanded / "manifest.json").read_text())
-    del manifest["files"]
-    (expanded / "manifest.json").write_text(json.dumps(manifest))
+    files = shards.read_manifest(expanded)["files"]
+    forge_manifest(expanded, files={name: entry for name, entry in files.items() if name != INDEX})
     (expanded / INDEX).unlink()
     assert contents(expanded) == rows
     assert not (expanded / INDEX).exists()
@@ -93,6 +94,65 @@ def test_verify_checks_the_index(expanded: Path) -> None:
     content[-1] ^= 1
     (expanded / INDEX).write_bytes(content)
     assert any(INDEX in problem for problem in shards.verify(expanded))
+
+
+def test_verify_compares_the_index_with_the_shards(expanded: Path) -> None:
+    """An index of other labels is found though its digest fits; so is one that the manifest does not list."""
+    manifest, found = shards.read_manifest(expanded), index.map_file(expanded / INDEX)
+    files = {name: (expanded / name).read_bytes() for name in manifest["files"]}
+    files[INDEX] = index.to_bytes(dataclasses.replace(found, label=found.label[::-1]))
+    atomic.write_bytes(expanded / INDEX, files[INDEX])
+    forge_manifest(expanded, **shards.sealed(manifest, files))
+    assert shards.verify(expanded) == [f"{INDEX} does not describe these shards (expand again to have it anew)"]
+    del files[INDEX]
+    forge_manifest(expanded, **shards.sealed(manifest, files))
+    assert any(INDEX in problem for problem in shards.verify(expanded))
+
+
+@pytest.fixture
+def split(seed_folder: Path, tmp_path: Path) -> Path:
+    """9 seeds with a copy each, and 3 that are held out."""
+    folder = tmp_path / "split"
+    gif_datasets.expand(str(seed_folder), folder, ratio=1, prior="linear", samples_per_shard=2, validation_share=0.25)
+    return folder
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_splits_are_parts_of_one_index(split: Path, listed: bool) -> None:
+    """Each split has its own samples, with or without the file, also after pickling."""
+    if not listed:
+        (split / INDEX).unlink()
+        forge_manifest(split, files={})
+    for name, count in ((None, 18), ("train", 18), ("validation", 3)):
+        opened = pickle.loads(pickle.dumps(ShardReader(split, name)))
+        assert len(opened) == len(opened.index) == count
+        for i in range(count):
+            record = opened.provenance(i)
+            assert opened.key(i) == shards.sample_key(name or "train", record.seed_index, record.copy)
+            assert opened.index_of(opened.key(i)) == i
+            assert opened.label(i) == record.label
+            assert hashlib.sha256(opened.image_bytes(i)).hexdigest() == record.image_sha256
+        with pytest.raises(IndexError, match=f"of {count}"):
+            opened.image_bytes(count)
+    with pytest.raises(UsageError, match="no split 'test'"):
+        ShardReader(split, "test")
+
+
+def test_a_split_needs_its_own_shards_only(split: Path) -> None:
+    """With the index, one split opens without the other's shards."""
+    for path in (split / "data").glob("train-*"):
+        path.unlink()
+    assert len(gif_datasets.load_expanded(split, split="validation").targets) == 3
+    with pytest.raises(ShardError, match="missing shard"):
+        ShardReader(split)
+
+
+def test_shards_of_splits_must_not_be_mixed(split: Path) -> None:
+    """A manifest that lists another split's shard in between is refused, because a split is one part of the index."""
+    listed = shards.read_manifest(split)["shards"]
+    forge_manifest(split, shards=[listed[-1], *listed[:-1]])
+    with pytest.raises(ShardError, match="listed among those of split 'validation'"):
+        ShardReader(split, "validation")
 
 
 def test_exchanged_shards_are_noticed(expanded: Path) -> None:

@@ -21,10 +21,11 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import gif_datasets
-from gif_datasets import BadImage, ConfigError, EngineError, ExpandedDataset
+from gif_datasets import BadImage, CacheError, ConfigError, EngineError, ExpandedDataset
 from gif_datasets.ahead import ahead
+from gif_datasets.dataset import HeldOut
 from gif_datasets.loaded import LoadedDataset
-from gif_datasets.loader import DataLoader, collate
+from gif_datasets.loader import DataLoader, Place, _Iteration, collate
 from gif_datasets.order import Facts, make_order
 from gif_datasets.priors.linear import LinearPrior
 
@@ -542,6 +543,74 @@ def test_blocks_are_full(expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPa
     assert len(blocks) == -(-36 // expanded.config.decode_batch)
 
 
+def test_what_a_bound_removes_is_made_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cache with a bound nothing is taken to be there because it was: each epoch is made beside the workers."""
+    monkeypatch.setenv("GIF_DATASETS_CACHE_LIMIT", "10MB")
+    expanded = ExpandedDataset(
+        str(folder.parent / "seeds"), ratio=3, prior="linear", cache_dir=tmp_path / "small", transform=TO_TENSOR
+    )
+    loader = DataLoader(expanded, 16, num_workers=1)
+    for epoch in (1, 2):
+        assert sum(len(labels) for _, labels in loader) == 48
+        assert expanded.imaginer.generated == epoch * 36
+        assert len(expanded.imaginer.cache.prune(max_bytes=0)) == 36
+
+
+@pytest.fixture
+def held(folder: Path, tmp_path: Path) -> HeldOut:
+    """6 of the 12 seeds."""
+    return ExpandedDataset(
+        str(folder.parent / "seeds"), ratio=1, prior="linear", cache_dir=tmp_path, transform=TO_TENSOR,
+        validation_share=0.5,
+    ).validation  # fmt: skip
+
+
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (2, "spawn")])
+def test_held_out_seeds(held: HeldOut, workers: int, method: str | None) -> None:
+    """The validation set of a lazy set loads like any other; nothing is imagined for it."""
+    loader = DataLoader(held, 4, num_workers=workers, multiprocessing_context=method)
+    batches = list(loader)
+    assert torch.equal(torch.cat([pixels for pixels, _ in batches]), torch.stack([pixels for pixels, _ in held]))
+    assert [label for _, labels in batches for label in labels.tolist()] == held.targets
+    assert not list(held._expanded.imaginer.cache.folder.rglob("*.sample"))
+
+
+def test_held_out_seeds_are_originals(held: HeldOut) -> None:
+    """They are mixed and balanced as originals, and resume."""
+    loader = DataLoader(held, 2, shuffle=True, mix="originals", balance=True)
+    batches = iter(loader)
+    before = next(batches)[1].tolist()
+    again = DataLoader(held, 1, shuffle=True, mix="originals", balance=True)
+    again.load_state_dict(loader.state_dict())
+    assert sorted([*before, *flat(labels for _, labels in again)]) == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(ConfigError, match="synthetic"):
+        DataLoader(held, mix="synthetic")
+
+
+def test_no_seeds_are_held_out(expanded: ExpandedDataset) -> None:
+    """Without a share the validation set is empty, and loads as such."""
+    assert len(expanded.validation) == 0
+    assert list(DataLoader(expanded.validation, 4)) == []
+
+
+def test_errors_that_are_of_no_seed_stay_theirs(expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk or a missing prior is told as such, once, and not as a fault of the first seed."""
+    calls = []
+
+    def full(self: Any, wanted: Sequence[Any]) -> Any:
+        calls.append(wanted)
+        raise CacheError("cannot write to the cache")
+
+    monkeypatch.setattr(type(expanded.imaginer), "imagine", full)
+    with pytest.raises(CacheError, match="cannot write"):
+        expanded.imagine_missing(range(12, 48))
+    assert len(calls) == 1
+    with pytest.raises(CacheError, match="cannot write"):
+        list(DataLoader(expanded, 8))
+    with pytest.raises(CacheError, match="cannot write"):
+        expanded[20]
+
+
 def test_hits_are_asked_for_once(expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the first epoch the loader looks for no sample any more."""
     loader = DataLoader(expanded, 16)
@@ -585,7 +654,7 @@ def test_forking_while_threads_decode(loaded: LoadedDataset, folder: Path) -> No
         if step in (0, 5):
             loaded._reader._lock.acquire()
             try:
-                inner = DataLoader(loaded, 12, num_workers=1, timeout=60, multiprocessing_context="fork")
+                inner = DataLoader(loaded, 12, num_workers=1, timeout=600, multiprocessing_context="fork")
                 assert sum(len(y) for _, y in inner) == 48
             finally:
                 loaded._reader._lock.release()
@@ -596,40 +665,80 @@ def test_forking_while_threads_decode(loaded: LoadedDataset, folder: Path) -> No
 
 
 KILLED = """
-import os, signal, sys
+import os, pathlib, signal, sys, time
 import torch.utils.data as tud
 from gif_datasets import DataLoader, EngineError
+
+may_die = pathlib.Path(sys.argv[2])
 
 class Numbers(tud.Dataset):
     def __len__(self): return 60
     def __getitem__(self, i):
         if i == 33 and tud.get_worker_info() is not None:
+            while not may_die.exists():
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         return i
 
 loader, found = DataLoader(Numbers(), 5, num_workers=int(sys.argv[1])), []
+
+def train():
+    for batch in loader:
+        found.extend(batch.tolist())
+        if len(found) == 30:
+            may_die.touch()
+
+# torch's handler of SIGCHLD raises, once, wherever this process is by then: here, or while another error is handled
 try:
     try:
-        for batch in loader:
-            found += batch.tolist()
-    except (EngineError, RuntimeError) as error:
+        train()
+    except EngineError as error:
         print(error)
-except RuntimeError as error:  # torch's signal handler raises anywhere, also while another error is handled
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+except RuntimeError as error:
     print(error)
-del batch
 again = DataLoader(Numbers(), 5)
 again.load_state_dict(loader.state_dict())
+assert found == list(range(30)), found
 assert found + [n for batch in again for n in batch.tolist()] == list(range(60))
-assert len(found) <= 30
 """
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_worker_is_an_error(workers: int) -> None:
+def test_a_killed_worker_is_an_error(tmp_path: Path, workers: int) -> None:
     """A worker that dies within an epoch ends it with an error, and the state still leads to the rest."""
-    command = [sys.executable, "-c", KILLED, str(workers)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-c", KILLED, str(workers), str(tmp_path / "may_die")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (done.returncode, "worker" in done.stdout) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), EngineError),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), EngineError),
+        (ConnectionResetError(104, "Connection reset by peer"), EngineError),
+        (EOFError(), EngineError),
+        (FileNotFoundError(2, "No such file or directory"), EngineError),
+        (FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0."), FileNotFoundError),
+        (RuntimeError("stack expects each tensor to be equal size"), RuntimeError),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_torch_says_of_dead_workers(error: Exception, expected: type[Exception], workers: int) -> None:
+    """Each way in which torch notices a worker's death is the one error of ours; other errors stay what they are."""
+
+    def batches() -> Iterator[Any]:
+        yield 1
+        raise error
+
+    loader = DataLoader(Numbers(10), num_workers=workers)
+    place = Place(0, 0)
+    rows = _Iteration(loader, loader._latest, batches(), place, lambda place, steps: Place(0, steps))
+    assert next(rows) == 1
+    with pytest.raises(expected if workers else type(error)):
+        next(rows)
+    assert loader.state_dict()["position"] == 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -45,6 +45,18 @@ def test_every_sample_once(stored: tuple[str, Path], tmp_path: Path) -> None:
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+def test_splits(seed_folder: Path, tmp_path: Path) -> None:
+    """Each split streams what it loads; the expanded one by default."""
+    gif_datasets.expand(
+        str(seed_folder), tmp_path / "out", ratio=1, prior="linear", samples_per_shard=2, validation_share=0.25
+    )
+    for split in (None, "train", "validation"):
+        wanted = pictures(gif_datasets.load_expanded(tmp_path / "out", split=split))
+        assert pictures(stream_expanded(f"file://{tmp_path}/out", split=split, shuffle=True)) == wanted
+    with pytest.raises(UsageError, match="no split 'test'"):
+        stream_expanded(f"file://{tmp_path}/out", split="test")
+
+
 def test_epochs_repeat(stored: tuple[str, Path]) -> None:
     """An epoch is the same each time, and another epoch another order."""
     data = stream_expanded(stored[0], np.asarray, shuffle=True, together=3)
