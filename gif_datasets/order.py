@@ -338,7 +338,7 @@ def make_order(
     labels = facts.labels if balance else None
 
     def stream(pool: Ints, name: str) -> Stream:
-        if not len(pool):
+        if not len(pool) and (name != "all" or length is not None or weights is not None):
             raise ConfigError(f"mix {mix.kind!r} needs {name} samples, and there are none")
         return make_stream(pool, seed, name, shuffle=shuffle, labels=labels, weights=checked)
 

@@ -590,7 +590,12 @@ def test_held_out_seeds_are_originals(held: HeldOut) -> None:
 def test_no_seeds_are_held_out(expanded: ExpandedDataset) -> None:
     """Without a share the validation set is empty, and loads as such."""
     assert len(expanded.validation) == 0
-    assert list(DataLoader(expanded.validation, 4)) == []
+    for options in ({}, {"shuffle": True}, {"balance": True}, {"num_workers": 1}):
+        loader = DataLoader(expanded.validation, 4, **options)
+        assert len(loader) == len(list(loader)) == 0
+        assert loader.state_dict()["epoch"] == 1
+    with pytest.raises(ConfigError, match="none"):
+        DataLoader(expanded.validation, 4, epoch_length=8)
 
 
 def test_errors_that_are_of_no_seed_stay_theirs(expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
