@@ -156,6 +156,7 @@ def main() -> None:
     parser.add_argument("--decay-images", type=int, default=0, help="over so many last images the rate falls to zero")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=6e-4)
+    parser.add_argument("--ema", type=float, default=0.9995, help="decay of the averaged weights, a step")
     parser.add_argument("--feature-weight", type=float, default=0.0, help="weight of the feature loss; 0: none")
     parser.add_argument("--clip", type=Path, help="open_clip folder, for the feature loss")
     parser.add_argument("--compile", action="store_true", help="compile the U-Net")
@@ -176,7 +177,7 @@ def main() -> None:
     shape = train_conditions.shape[1], movq.config.latent_channels
     unet = build(*shape).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    ema = training.Ema(unet, decay=0.9995)
+    ema = training.Ema(unet, decay=args.ema)
     run = training.Run(args.out, unet, ema, optimizer)
     alphas = DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod
     forward = torch.compile(unet) if args.compile else unet
