@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from gif_datasets import ExpandedDataset
+from gif_datasets import DataLoader, ExpandedDataset
 
 
 def main(ratio: int = 5, epochs: int = 4) -> None:

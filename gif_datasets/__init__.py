@@ -23,23 +23,29 @@ from gif_datasets.errors import (
 
 if TYPE_CHECKING:
     from gif_datasets.config import ExpansionConfig
-    from gif_datasets.dataset import ExpandedDataset, expand, load_expanded
+    from gif_datasets.dataset import ExpandedDataset, expand
     from gif_datasets.export import export_expanded
+    from gif_datasets.loaded import load_expanded
+    from gif_datasets.loader import DataLoader
+    from gif_datasets.streamed import stream_expanded
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "DataLoader": "gif_datasets.loader",
     "ExpandedDataset": "gif_datasets.dataset",
     "ExpansionConfig": "gif_datasets.config",
     "expand": "gif_datasets.dataset",
     "export_expanded": "gif_datasets.export",
-    "load_expanded": "gif_datasets.dataset",
+    "load_expanded": "gif_datasets.loaded",
+    "stream_expanded": "gif_datasets.streamed",
 }
 
 __all__ = [
     "BadImage",
     "CacheError",
     "ConfigError",
+    "DataLoader",
     "EngineError",
     "ExpandedDataset",
     "ExpansionConfig",
@@ -54,6 +60,7 @@ __all__ = [
     "expand",
     "export_expanded",
     "load_expanded",
+    "stream_expanded",
 ]
 
 

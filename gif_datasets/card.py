@@ -87,7 +87,7 @@ def _load(manifest: dict[str, Any]) -> str:
 dataset = load_dataset("PATH_OR_REPO", split="{manifest["split"]}")   # columns: {suffix(manifest)}, cls, json
 
 import gif_datasets
-dataset = gif_datasets.load_expanded("PATH")                # (image, label) pairs
+dataset = gif_datasets.load_expanded("PATH_OR_REPO")        # (image, label) pairs
 """
 
 

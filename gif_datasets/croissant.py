@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gif_datasets import __version__, atomic, card, shards
+from gif_datasets import atomic, card, shards
 
 _CONTEXT = {
     "@language": "en",
@@ -49,7 +49,6 @@ _CONTEXT = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-_TYPES = {"bool": "sc:Boolean", "int64": "sc:Integer", "float64": "sc:Float", "string": "sc:Text"}
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -74,7 +73,7 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str) -> bytes:
         "name": name,
         "description": (
             f"{manifest['originals']} real and {manifest['synthetic']} synthetic pictures of"
-            f" {len(manifest['classes'])} classes, made by gif_datasets {__version__}"
+            f" {len(manifest['classes'])} classes, made by gif_datasets"
         ),
         "license": licence,
         "url": f"https://huggingface.co/datasets/{name}",
@@ -83,9 +82,9 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str) -> bytes:
         "distribution": [
             *tars,
             _files("pictures", suffix, _MEDIA[suffix], within),
-            _files("records", "json", "application/json", within),
+            _files("labels", "cls", "text/plain", within),
         ],
-        "recordSet": [_classes(manifest["classes"]), _pictures(suffix), _records()],
+        "recordSet": [_classes(manifest["classes"]), _samples(suffix)],
     }
     return atomic.json_bytes(value)
 
@@ -125,29 +124,28 @@ def _classes(names: list[str]) -> dict[str, Any]:
     }
 
 
-def _pictures(suffix: str) -> dict[str, Any]:
-    """Pictures by key; what each shows is in the record of the same key."""
-    name = {"fileSet": {"@id": "pictures"}, "extract": {"fileProperty": "filename"}}
-    content = {"fileSet": {"@id": "pictures"}, "extract": {"fileProperty": "content"}}
+def _samples(suffix: str) -> dict[str, Any]:
+    """Picture and class of each sample; the members of a shard that share a name belong together."""
+    key = _field("samples/key", "sc:Text", _member("pictures", "filename", suffix))
+    label_key = _field("samples/label_key", "sc:Text", _member("labels", "filename", "cls"))
+    label_key["references"] = {"field": {"@id": "samples/key"}}
     return {
         "@type": "cr:RecordSet",
         "@id": "samples",
         "name": "samples",
         "key": {"@id": "samples/key"},
         "field": [
-            _field("samples/key", "sc:Text", name | {"transform": {"regex": f"(.+)\\.{suffix}$"}}),
-            _field("samples/image", "sc:ImageObject", content),
+            key,
+            _field("samples/image", "sc:ImageObject", _member("pictures", "content")),
+            label_key,
+            _field("samples/label", "sc:Integer", _member("labels", "content")),
         ],
     }
 
 
-def _records() -> dict[str, Any]:
-    within = {"fileSet": {"@id": "records"}}
-    fields = [
-        _field(f"provenance/{name}", _TYPES[kind], {**within, "extract": {"jsonPath": f"$.{name}"}})
-        for name, kind in card.RECORD
-    ]
-    return {"@type": "cr:RecordSet", "@id": "provenance", "name": "provenance", "field": fields}
+def _member(files: str, part: str, suffix: str = "") -> dict[str, Any]:
+    source: dict[str, Any] = {"fileSet": {"@id": files}, "extract": {"fileProperty": part}}
+    return {**source, "transform": {"regex": f"(.+)\\.{suffix}$"}} if suffix else source
 
 
 def _field(name: str, kind: str, source: Mapping[str, Any] | None = None) -> dict[str, Any]:

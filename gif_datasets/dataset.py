@@ -1,27 +1,29 @@
-"""`ExpandedDataset`: a seed dataset and its imagined copies as one map-style dataset; `load_expanded` for a folder."""
+"""`ExpandedDataset`: a seed dataset and its imagined copies as one map-style dataset; `expand` for a whole folder."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 from PIL.Image import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from gif_datasets import images
 from gif_datasets.cache import open_cache
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local
-from gif_datasets.errors import ConfigError, SourceError
+from gif_datasets.errors import CacheError, ConfigError, EngineError, MissingExtra, PriorError, SourceError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
+from gif_datasets.order import Facts
 from gif_datasets.plan import Plan, Summary, make_plan, run
 from gif_datasets.priors import PriorInfo
 from gif_datasets.recipe import make_recipe
-from gif_datasets.shards import ShardReader
 from gif_datasets.sources import (
     HuggingFaceSource,
     JoinedSource,
@@ -36,7 +38,7 @@ from gif_datasets.sources import (
     wrap_source,
 )
 from gif_datasets.splits import without
-from gif_datasets.types import Provenance, Sample, Seed
+from gif_datasets.types import Provenance, Row, Sample, Seed
 
 if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
@@ -111,6 +113,7 @@ class ExpandedDataset(Dataset[Any]):
         self.bad = listed.bad
         self.plan: Plan = make_plan(self.source.name, listed, recipe)
         self.imaginer = Imaginer(self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given)
+        self._known = np.arange(len(self)) < len(self.plan.seeds)  # items that need no imagining, as far as was seen
         self._dataset = dataset if not isinstance(dataset, (str, Path)) else None
         self._transform = transform
         self._format_transform = None if transform is not None else _format_transform(self._dataset)
@@ -131,6 +134,13 @@ class ExpandedDataset(Dataset[Any]):
         seeds = self.plan.seeds
         return [seed.label for seed in seeds] + [seed.label for seed in seeds for _ in range(self.config.ratio)]
 
+    @property
+    def facts(self) -> Facts:
+        """Label, kind and seed of every item, for samplers; none is made."""
+        count = len(self.plan.seeds)
+        seeds = np.concatenate([np.arange(count), np.repeat(np.arange(count), self.config.ratio)])
+        return Facts(np.asarray(self.targets), np.arange(len(self)) >= count, seeds)
+
     @cached_property
     def validation(self) -> HeldOut:
         """The seeds that ``validation_share`` holds out: items as the wrapped dataset yields them; empty without."""
@@ -147,7 +157,9 @@ class ExpandedDataset(Dataset[Any]):
         """Many items at once; what is missing is made in common blocks. DataLoader calls this."""
         rows = [self._row(index) for index in indices]
         copies = [(seed, copy) for seed, copy in rows if copy]
-        made = iter(self.imaginer.imagine(copies) if copies else [])
+        if get_worker_info() is not None and self.plan.recipe.device != "cpu":
+            self._refuse_missing(copies)
+        made = iter(self._imagine(copies) if copies else [])
         return [self._item(seed, next(made) if copy else None) for seed, copy in rows]
 
     def __iter__(self) -> Iterator[Any]:
@@ -159,6 +171,67 @@ class ExpandedDataset(Dataset[Any]):
         seed, copy = self._row(index)
         sample = self.imaginer.imagine([(seed, copy)])[0] if copy else self.imaginer.originals([seed])[0]
         return sample.provenance
+
+    def imagine_missing(self, indices: Sequence[int], following: Sequence[int] = ()) -> None:
+        """Make and keep those of some items that are not in the cache yet; DataLoader calls this ahead of its workers.
+
+        The last block is filled with further copies of the same seeds, which cost no guidance of their own, and with
+        what is wanted next.
+
+        Args:
+            indices: Items that are wanted now.
+            following: Items that are wanted soon.
+
+        Raises:
+            EngineError: If one cannot be made; its seed is named.
+        """
+        wanted = self._missing(indices)
+        if wanted:
+            siblings = (item for index in wanted for item in self._siblings(index))
+            others = (item for item in self._missing([*siblings, *following]) if item not in wanted)
+            extra = list(islice(others, -len(wanted) % self.config.decode_batch))
+            self._imagine([self._row(index) for index in wanted], [self._row(index) for index in extra])
+            self._known[wanted] = True
+
+    def _missing(self, indices: Iterable[int]) -> list[int]:
+        return [index for index in dict.fromkeys(i % len(self) for i in indices) if not self._is_there(index)]
+
+    def _is_there(self, index: int) -> bool:
+        seed, copy = self._row(index)
+        may_vanish = self.imaginer.cache.limit is not None
+        if copy and (may_vanish or not self._known[index]):
+            self._known[index] = self.imaginer.has(seed, copy)
+        return bool(self._known[index])
+
+    def _siblings(self, index: int) -> range:
+        count, ratio = len(self.plan.seeds), self.config.ratio
+        start = index - (index - count) % ratio
+        return range(start, start + ratio)
+
+    def _imagine(self, rows: Sequence[Row], extra: Sequence[Row] = ()) -> list[Sample]:
+        """Imagine rows in common blocks; when that fails, one by one, to name the seed that it fails on."""
+        try:
+            return self.imaginer.imagine([*rows, *extra])[: len(rows)]
+        except (CacheError, PriorError, MissingExtra):  # of no seed in particular
+            raise
+        except Exception:
+            return [self._imagine_one(row) for row in rows]
+
+    def _imagine_one(self, row: Row) -> Sample:
+        try:
+            return self.imaginer.imagine([row])[0]
+        except Exception as error:
+            seed, copy = row
+            name = f"seed {seed.index} ({seed.origin})"
+            raise EngineError(f"cannot imagine copy {copy} of {name}: {type(error).__name__}: {error}") from error
+
+    def _refuse_missing(self, copies: Sequence[Row]) -> None:
+        for seed, copy in copies:
+            if not self.imaginer.has(seed, copy):
+                raise EngineError(
+                    f"copy {copy} of seed {seed.index} ({seed.origin}) is not in the cache, and a worker process does"
+                    f" not imagine on {self.plan.recipe.device}; use gif_datasets.DataLoader, which does so beside them"
+                )
 
     def precompute(self, folder: str | Path, workers: int = 1) -> Summary:
         """Make everything now, as WebDataset shards in ``folder``. Run again = resume.
@@ -180,7 +253,7 @@ class ExpandedDataset(Dataset[Any]):
             return
         size, first = self.config.decode_batch, len(self.plan.seeds)
         start = index % len(self) - (index % len(self) - first) % size
-        self.imaginer.imagine([self._row(i) for i in range(start, min(start + size, len(self)))])
+        self._imagine([(seed, copy)], [self._row(i) for i in range(start, min(start + size, len(self))) if i != index])
 
     def _row(self, index: int) -> tuple[Seed, int]:
         size, count, ratio = len(self), len(self.plan.seeds), self.config.ratio
@@ -235,53 +308,17 @@ class HeldOut(Dataset[Any]):
         self.classes = expanded.classes
         self.targets = [seed.label for seed in expanded.plan.validation]
 
+    @property
+    def facts(self) -> Facts:
+        """Label, kind and seed of every item, for samplers."""
+        count = len(self)
+        return Facts(np.asarray(self.targets, dtype=np.int64), np.zeros(count, dtype=bool), np.arange(count))
+
     def __len__(self) -> int:
         return len(self._expanded.plan.validation)
 
     def __getitem__(self, index: int) -> Any:
         return self._expanded._item(self._expanded.plan.validation[index], None)
-
-
-def load_expanded(
-    folder: str | Path, transform: Callable[[Any], Any] | None = None, split: str | None = None
-) -> LoadedDataset:
-    """Open an expanded folder as a map-style dataset of ``(image, label)``.
-
-    Args:
-        folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote.
-        transform: Applied to every picture.
-        split: ``"validation"`` for what was held out; the expanded split by default.
-
-    Raises:
-        UsageError: If the folder is no finished expansion, or has no such split.
-        ShardError: If it is damaged.
-    """
-    return LoadedDataset(Path(folder), transform, split)
-
-
-class LoadedDataset(Dataset[tuple[Any, int]]):
-    """The samples of an expanded folder; see :func:`load_expanded`."""
-
-    def __init__(self, folder: Path, transform: Callable[[Any], Any] | None = None, split: str | None = None) -> None:
-        self._reader = ShardReader(folder, split)
-        self.transform = transform
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, in label order."""
-        return self._reader.classes
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        index = index + len(self) if index < 0 else index
-        image = images.read_rgb(self._reader.image_bytes(index), self._reader.key(index))
-        return (self.transform(image) if self.transform else image), self._reader.label(index)
-
-    def provenance(self, index: int) -> Provenance:
-        """Where a sample comes from."""
-        return self._reader.provenance(index)
 
 
 def expand(

@@ -9,7 +9,7 @@ GifDatasetsError
 ├── PriorError                   a prior that is missing, foreign or damaged
 ├── CacheError                   a cache folder that cannot be used
 ├── ShardError                   shards that are missing, damaged or foreign
-├── EngineError                  a worker that died
+├── EngineError                  a worker that died, or a sample that cannot be made
 ├── HubError                     the Hugging Face Hub cannot be reached, or refuses
 └── MissingExtra (ImportError)   an optional dependency; the message is the command that installs it
 """
@@ -54,7 +54,7 @@ class ShardError(GifDatasetsError):
 
 
 class EngineError(GifDatasetsError):
-    """A worker that died before its work was done."""
+    """A worker that died before its work was done, or a sample that could not be made."""
 
 
 class HubError(GifDatasetsError):

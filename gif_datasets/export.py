@@ -24,7 +24,7 @@ from gif_datasets.columns import Columns, SourceColumns, expanded_columns, read_
 from gif_datasets.errors import ConfigError, MissingExtra, ShardError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.plan import STATE, SWEEP_AFTER, claim
-from gif_datasets.shards import ShardReader
+from gif_datasets.reader import ShardReader
 
 EXPORT_FORMAT = 2
 FORMS = ("imagefolder", "parquet")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gif_datasets import __version__, card, shards
+from gif_datasets import card, shards
 from gif_datasets.measures import Measures
 from gif_datasets.priors import find_prior, names
 
@@ -226,7 +226,7 @@ is perturbed, the perturbation optimised for class consistency, higher predictio
 | licence of the prior | {card.plain(_prior_licence(it) or UNKNOWN)} |
 {rows}
 | device | {card.plain(recipe["device"])} |
-| libraries | gif\\_datasets {__version__}, {versions} |
+| libraries | {versions} |
 | plan | `{card.code(it.manifest["plan_hash"])}` |{again}{report}"""
 
 

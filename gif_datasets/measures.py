@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gif_datasets import images
-from gif_datasets.shards import ShardReader
+from gif_datasets.reader import ShardReader
 
 SIDE = 16
 MOST = 1_000

@@ -16,11 +16,13 @@ from typing import Any
 
 from PIL import Image
 
-from gif_datasets import atomic, card, images, preview, shards
+from gif_datasets import atomic, card, images, index, preview, shards
 from gif_datasets.cache import Cache
 from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
+from gif_datasets.index import INDEX
+from gif_datasets.reader import ShardReader
 from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source, source_columns
@@ -250,7 +252,7 @@ def _seeds_digest(seeds: Sequence[Seed]) -> str:
 
 
 def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
-    config, reader = plan.recipe.config, shards.ShardReader(folder)
+    config, reader = plan.recipe.config, ShardReader(folder)
 
     def copy_of(seed: Seed, copy: int) -> Image.Image:
         key = shards.sample_key(config.split, seed.index, copy)
@@ -355,6 +357,7 @@ def _finish(folder: Path, plan: Plan, made: Sequence[Shard], own: dict[str, byte
     }
     files = {
         **shards.index_files(manifest),
+        INDEX: index.to_bytes(shards.build_index(folder, made)),
         shards.CARD: card.render(manifest).encode("utf-8"),
         PLAN_FILE: atomic.json_bytes(plan.json),
         **own,

@@ -26,6 +26,7 @@ from gif_datasets.fingerprint import digest_file
 from gif_datasets.hub import Remote, RemoteFile, Repository
 from gif_datasets.hub_card import Part, Published, Rights
 from gif_datasets.measures import measure
+from gif_datasets.reader import ShardReader
 from gif_datasets.splits import VALIDATION
 from gif_datasets.types import PLAN_FILE
 
@@ -230,7 +231,7 @@ def _files(folder: Path, manifest: dict[str, Any], form: str, show: Progress) ->
 def _of_shards(folder: Path, manifest: dict[str, Any]) -> _Files:
     kinds: dict[str, list[shards.Shard]] = {"original": [], "synthetic": [], "held": []}
     for split in shards.splits(manifest):
-        reader, start = shards.ShardReader(folder, split), 0
+        reader, start = ShardReader(folder, split), 0
         for shard in shards.manifest_shards(manifest, split):
             keys = {reader.key(index).endswith("-0000") for index in range(start, start + shard.samples)}
             if len(keys) != 1:

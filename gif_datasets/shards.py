@@ -1,24 +1,25 @@
-"""WebDataset shards: byte-reproducible tars, their index files, reading and checking them.
+"""WebDataset shards: byte-reproducible tars, their index files, and checking them.
 
 The only module that imports webdataset. The folder's layout is that of ``docs/format.md``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic, ustar
+from gif_datasets import atomic, index, ustar
 from gif_datasets.config import MAX_RATIO
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.fingerprint import digest, digest_file
+from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
 from gif_datasets.splits import VALIDATION
 from gif_datasets.types import Provenance, Sample
 
@@ -28,7 +29,6 @@ CARD = "README.md"
 PREVIEW = "preview.png"
 EXPORTED = "export.json"
 """Written last into an export; marks it as one."""
-IMAGE_SUFFIXES = ("png", "jpg", "webp")
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 
 
@@ -259,7 +259,7 @@ def all_shards(manifest: Mapping[str, Any]) -> list[Shard]:
     return [Shard.from_json(value) for value in manifest["shards"]]
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
+# --- what shards hold -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -268,67 +268,36 @@ class _Entry:
     members: dict[str, tuple[int, int]]  # suffix: (offset, size)
 
 
-class ShardReader:
-    """Random access to the samples of an expanded folder, through an index of the tars' members.
-
-    Args:
-        folder: A finished expanded folder.
-        split: Which split; the expanded one if none is named.
+def build_index(folder: Path, listed: Sequence[Shard]) -> Index:
+    """Build the index of a folder from its shards, in their order.
 
     Raises:
-        ShardError: If the manifest or a shard is missing or damaged.
+        ShardError: If a shard is missing or damaged, or holds something else than its samples.
     """
+    return index.from_entries(row for shard in listed for row in _rows(folder / shard.name, split_of(shard.name)))
 
-    def __init__(self, folder: Path, split: str | None = None) -> None:
-        self.folder = folder
-        self.manifest = read_manifest(folder)
-        check_split(self.manifest, split)
-        self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
-        self._shards = manifest_shards(self.manifest, split)
-        self._entries = [list(_index(folder / shard.name)) for shard in self._shards]
-        self._starts = [0]
-        for entries in self._entries:
-            self._starts.append(self._starts[-1] + len(entries))
-        self._positions = {entry.key: i for i, entry in enumerate(e for entries in self._entries for e in entries)}
 
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    def key(self, index: int) -> str:
-        """``__key__`` of a sample."""
-        return self._find(index)[1].key
-
-    def index_of(self, key: str) -> int:
-        """Position of a sample by its ``__key__``; raises KeyError."""
-        return self._positions[key]
-
-    def label(self, index: int) -> int:
-        """Class index of a sample."""
-        return int(self._read(index, ("cls",)))
-
-    def image_bytes(self, index: int) -> bytes:
-        """The stored image file of a sample."""
-        return self._read(index, IMAGE_SUFFIXES)
-
-    def provenance(self, index: int) -> Provenance:
-        """The provenance of a sample."""
-        return Provenance.from_json(json.loads(self._read(index, ("json",))))
-
-    def _find(self, index: int) -> tuple[Path, _Entry]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of {len(self)} samples")
-        shard = bisect_right(self._starts, index) - 1
-        return self.folder / self._shards[shard].name, self._entries[shard][index - self._starts[shard]]
-
-    def _read(self, index: int, suffixes: tuple[str, ...]) -> bytes:
-        path, entry = self._find(index)
-        for suffix in suffixes:
-            if suffix in entry.members:
-                offset, size = entry.members[suffix]
-                with path.open("rb") as file:
-                    file.seek(offset)
-                    return file.read(size)
-        raise ShardError(f"{entry.key} in {path.name} has no member {' or '.join(suffixes)}")
+def _rows(path: Path, split: str) -> Iterator[tuple[int, int, int, int, int, int, int, int]]:
+    with contextlib.ExitStack() as stack:
+        file = None
+        for entry in _index(path):
+            file = file or stack.enter_context(path.open("rb"))
+            pictures = [suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members]
+            if len(pictures) != 1 or set(entry.members) != {"cls", "json", *pictures}:
+                raise ShardError(f"{entry.key} in {path.name} has members {', '.join(sorted(entry.members))}")
+            offset, size = entry.members["cls"]
+            file.seek(offset)
+            try:
+                label = int(file.read(min(size, 20)))
+                seed, copy = (int(part) for part in entry.key.rsplit("-", 2)[1:])
+            except ValueError as error:
+                raise ShardError(f"damaged label or key of {entry.key!r} in {path.name}") from error
+            if sample_key(split, seed, copy) != entry.key:
+                raise ShardError(f"foreign key {entry.key!r} in {path.name}")
+            picture, record = entry.members[pictures[0]], entry.members["json"]
+            if max(picture[1], record[1], abs(label), seed) >= 2**31:
+                raise ShardError(f"{entry.key} in {path.name} has a size, label or seed over 2^31")
+            yield (*picture, *record, label, seed, copy, IMAGE_SUFFIXES.index(pictures[0]))
 
 
 def _index(path: Path) -> Iterator[_Entry]:
@@ -381,6 +350,7 @@ def verify(folder: Path, progress: Callable[..., Iterable[Shard]] | None = None)
             problems += _verify_shard(folder, shard, manifest, split, found[split])
     if not problems:  # a damaged shard's samples are missing for a reason that is named already
         problems += _verify_plan(manifest, found)
+        problems += _verify_indices(folder, manifest, shards)
     return problems
 
 
@@ -487,11 +457,11 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
         (manifest["split"], main, wanted, plan.get("seeds_digest")),
         (VALIDATION, held, {0}, plan.get("validation_digest")),
     ):
-        for index, copies_there in sorted(part.copies.items()):
+        for number, copies_there in sorted(part.copies.items()):
             odd = sorted(copies_there ^ copies)
             if odd:
-                problems.append(f"split {split}: seed {index}: copy {odd[0]} is missing, or one too many")
-        if seeds_digest(part.seeds[index] for index in sorted(part.seeds)) != seeds:
+                problems.append(f"split {split}: seed {number}: copy {odd[0]} is missing, or one too many")
+        if seeds_digest(part.seeds[number] for number in sorted(part.seeds)) != seeds:
             problems.append(f"split {split}: the seeds in the shards are not those of the plan")
     both = {seed[0] for seed in main.seeds.values()} & {seed[0] for seed in held.seeds.values()}
     problems += [f"the picture {key} is in both splits" for key in sorted(both)]
@@ -504,6 +474,19 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
         if manifest[name] != count
     ]
     return problems
+
+
+def _verify_indices(folder: Path, manifest: Mapping[str, Any], shards: Sequence[Shard]) -> list[str]:
+    """Whether the indices say what the shards hold; a digest that fits does not show it."""
+    try:
+        wanted = {**index_files(manifest), INDEX: index.to_bytes(build_index(folder, shards))}
+    except ShardError as error:
+        return [str(error)]
+    return [
+        f"{name} does not describe these shards (expand again to have it anew)"
+        for name, content in wanted.items()
+        if not (folder / name).is_file() or (folder / name).read_bytes() != content
+    ]
 
 
 def seeds_digest(seeds: Iterable[Sequence[Any]]) -> str:

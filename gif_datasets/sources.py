@@ -117,7 +117,8 @@ def open_source(spec: str) -> Source:
     Args:
         spec: A folder with one sub-folder per class; ``torchvision:NAME?split=..&root=..``;
             ``hf:NAME?config=..&split=..&image=..&label=..`` (both also take ``classes=a,b,c``, for datasets that do
-            not name their classes); a folder of expanded shards; ``demo``.
+            not name their classes); a folder of expanded shards, or ``hub:OWNER/NAME?revision=..`` of one on the Hub;
+            ``demo``.
 
     Raises:
         SourceError: If it cannot be opened, with the reason and what would work.
@@ -191,10 +192,10 @@ def _pictures(folder: Path) -> Iterable[Path]:
 class ShardSource:
     """The samples of an expanded folder, seeds and copies alike."""
 
-    def __init__(self, folder: Path) -> None:
-        from gif_datasets.shards import ShardReader
+    def __init__(self, folder: Path, name: str = "") -> None:
+        from gif_datasets.reader import ShardReader
 
-        self.name = folder.name
+        self.name = name or folder.name
         self._reader = ShardReader(folder)
         self.classes = self._reader.classes
 
@@ -302,9 +303,19 @@ def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
     return HuggingFaceSource(dataset, options.get("image"), options.get("label"), _class_names(options), f"hf:{name}")
 
 
+def _open_hub(name: str, options: dict[str, str]) -> Source:
+    unknown = sorted(set(options) - {"revision"})
+    if unknown:
+        raise SourceError(f"hub:{name} takes no {unknown[0]!r}; it takes revision")
+    from gif_datasets.hub import download
+
+    return ShardSource(download(name, options.get("revision")), f"hub:{name}")
+
+
 _SCHEMES: dict[str, Callable[[str, dict[str, str]], Source]] = {
     "torchvision": _open_torchvision,
     "hf": _open_hugging_face,
+    "hub": _open_hub,
 }
 
 

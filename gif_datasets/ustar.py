@@ -108,7 +108,7 @@ def _parse(block: bytes, offset: int, shard: str) -> Member:
         raise ShardError(f"foreign member {name!r} in {shard}: {_KINDS[block[_KIND]]}")
     try:
         size = int(block[_SIZE].rstrip(b"\0"), 8)
-        expected = header(name, size)
+        expected = header(name, size) if size >= 0 else b""
     except ValueError:
         expected = b""
     if block != expected:

@@ -40,6 +40,18 @@ def test_train_on_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert losses[-1] < losses[0] - 0.1
 
 
+def test_loading_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples of docs/loading.md run one after another."""
+    gif_datasets.expand("demo", tmp_path / "flowers-gif5x", ratio=1, prior="linear", limit=30)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "loading.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 4
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/loading.md", "exec"), names)
+    assert sum(len(labels) for _, labels in names["again"]) == 60
+
+
 def test_every_local_link_leads_somewhere() -> None:
     """Relative links of README and docs point to files that are there."""
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]

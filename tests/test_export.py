@@ -23,7 +23,7 @@ FORMS = ("imagefolder", "parquet")
 
 SLOW_JOB = """
 import sys, time
-from gif_datasets.shards import ShardReader
+from gif_datasets.reader import ShardReader
 read = ShardReader.image_bytes
 def slow(self, index):
     time.sleep(0.02)

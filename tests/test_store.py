@@ -18,6 +18,7 @@ from PIL import Image
 
 import gif_datasets
 from gif_datasets import ShardError, UsageError, atomic, shards
+from gif_datasets.reader import ShardReader
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_shards_are_plain_ustar_without_clock_or_owner(expanded: Path) -> None:
 
 def test_records_have_one_schema(expanded: Path) -> None:
     """Every KEY.json has the same keys with values of the same types, originals included."""
-    reader = shards.ShardReader(expanded)
+    reader = ShardReader(expanded)
     kinds = {
         tuple((k, type(v).__name__) for k, v in reader.provenance(i).to_json().items()) for i in range(len(reader))
     }

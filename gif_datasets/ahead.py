@@ -1,0 +1,34 @@
+"""Work done by threads, ahead of whoever needs the results, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ahead(items: Iterable[Item], work: Callable[[Item], Result], threads: int, depth: int) -> Iterator[Result]:
+    """Yield ``work(item)`` in order, worked on by threads up to ``depth`` items ahead.
+
+    An error arrives where its result would have. When the consumer stops, what was not begun is left.
+
+    Example:
+        >>> list(ahead(range(5), lambda n: n * n, threads=2, depth=3))
+        [0, 1, 4, 9, 16]
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="gif_datasets")
+    waiting: deque[Any] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # waits for what has begun: a fork that comes next must find no thread at work
+        pool.shutdown(wait=True, cancel_futures=True)

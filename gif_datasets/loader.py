@@ -1,0 +1,609 @@
+"""`DataLoader`: torch's, with an order that is a function of (epoch, position), so that it resumes exactly."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+import torch.utils.data as tud
+from PIL import Image
+from torch.utils.data._utils import pin_memory as pinning
+from torch.utils.data._utils.collate import collate as collate_by
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from gif_datasets.ahead import ahead
+from gif_datasets.errors import ConfigError, EngineError
+from gif_datasets.loaded import LoadedDataset, LoadedRows, different_sizes
+from gif_datasets.order import Facts, Ints, Mix, make_order, next_position, parse_mix, rank_positions
+
+Make: TypeAlias = Callable[[list[int], list[int]], None]
+"""Makes the missing samples of a batch; the second are those of batches after it."""
+
+STATE_FORMAT = 1
+MOST_THREADS = 8
+PREFETCH = 2  # batches a thread is ahead; torch's default for worker processes
+FOLLOWING = 4  # batches whose missing samples may fill a block
+CHUNK = 4096  # positions whose samples are looked up at once
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an iteration stands.
+
+    Attributes:
+        epoch: Its number.
+        position: Samples that all ranks together have had of it; batches, of a sampler that was given.
+    """
+
+    epoch: int
+    position: int
+
+
+class DataLoader(tud.DataLoader[Any]):
+    """torch's DataLoader, with every argument and its meaning, and the following differences.
+
+    - The order is a pure function of ``seed``, epoch and position: the same at any number of workers, and
+      :meth:`state_dict` resumes within an epoch exactly, also with other workers, ranks or another batch size. Each
+      ``iter(loader)`` is the next epoch; :meth:`set_epoch` chooses one.
+    - Without ``collate_fn``, PIL pictures become uint8 tensors ``(N, 3, H, W)``.
+    - Without workers, an expanded folder is read and decoded by threads, which is faster than worker processes: nothing
+      has to be sent. Transforms and ``collate_fn`` run in the calling thread, as with torch.
+    - Missing copies of an :class:`ExpandedDataset` are imagined by one thread of this process, ahead of the order;
+      worker processes only read.
+
+    Args:
+        dataset: Any dataset; mixing needs ``load_expanded(..)``, an ``ExpandedDataset``, or a ``Subset`` of one.
+        batch_size: As torch's.
+        shuffle: As torch's.
+        sampler: As torch's. The order and ranks of a ``DistributedSampler`` are taken over, and resume as ours do; any
+            other is begun again and skipped through when resuming, which is exact if it repeats itself.
+        batch_sampler: As torch's; resumes by skipping.
+        num_workers: As torch's.
+        collate_fn: As torch's.
+        pin_memory: As torch's.
+        drop_last: As torch's.
+        timeout: As torch's.
+        worker_init_fn: As torch's.
+        multiprocessing_context: As torch's.
+        generator: As torch's; its ``initial_seed()`` is the seed, if none is given.
+        prefetch_factor: As torch's.
+        persistent_workers: As torch's.
+        pin_memory_device: As torch's.
+        in_order: As torch's; there is no state to save when False.
+        mix: ``"all"``, ``"originals"``, ``"synthetic"``, ``"share:0.5"`` (that part of every batch copies, exactly) or
+            ``"replace:0.3"`` (each original replaced by one of its copies, with that probability).
+        weights: One a sample: draws are independent, with replacement, in proportion.
+        balance: Give every class the same number of places.
+        epoch_length: Samples in an epoch, all ranks together; see :func:`gif_datasets.order.make_order`.
+        seed: The order's number; 0 by default. All ranks need the same.
+        rank: This process's number among ``world_size``.
+        world_size: Number of processes that share an epoch.
+        threads: Decoding threads when there are no workers; by default one a CPU, at most 8; 0 decodes in the caller.
+
+    Raises:
+        ConfigError: If arguments do not fit each other or the dataset.
+        EngineError: While iterating, if a worker process died, or a lazy sample cannot be made.
+
+    Example:
+        >>> from gif_datasets import ExpandedDataset
+        >>> expanded = ExpandedDataset("demo", ratio=1, prior="linear")
+        >>> loader = DataLoader(expanded, batch_size=50, shuffle=True, mix="originals")
+        >>> batches = iter(loader)
+        >>> pictures, labels = next(batches)
+        >>> pictures.shape, loader.state_dict()["position"], len(loader)
+        (torch.Size([50, 3, 32, 32]), 50, 4)
+        >>> rest = DataLoader(expanded, batch_size=25, shuffle=True, mix="originals")
+        >>> rest.load_state_dict(loader.state_dict())
+        >>> torch.equal(torch.cat([labels for _, labels in rest]), torch.cat([labels for _, labels in batches]))
+        True
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[Any], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], None] | None = None,
+        multiprocessing_context: Any = None,
+        generator: torch.Generator | None = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+        mix: str | Mix = "all",
+        weights: Sequence[float] | None = None,
+        balance: bool = False,
+        epoch_length: int | None = None,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        threads: int | None = None,
+    ) -> None:
+        own = sampler is None and batch_sampler is None and not isinstance(dataset, tud.IterableDataset)
+        policy = Policy(
+            mix=_mix_text(mix),
+            shuffle=bool(shuffle),
+            seed=seed if seed is not None else generator.initial_seed() if generator is not None else 0,
+            balance=balance,
+            weights=weights,
+            length=epoch_length,
+        )
+        if not own and (policy.chosen or seed is not None or world_size != 1):
+            raise ConfigError(
+                "mix, weights, balance, epoch_length, seed, rank and world_size make an order of their own;"
+                " give them without sampler and batch_sampler, and with a map-style dataset"
+            )
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank must be 0 to {world_size - 1} with world_size {world_size}, got {rank}")
+        if threads is not None and threads < 0:
+            raise ConfigError(f"threads must be >= 0, got {threads}")
+        epochs: Epochs | None = None
+        if own:
+            epochs = own_epochs(dataset, policy, rank, world_size)
+        elif type(sampler) is tud.DistributedSampler and batch_sampler is None:
+            epochs = distributed_epochs(sampler)
+        super().__init__(
+            dataset,
+            batch_size,
+            None if own else shuffle,
+            EpochSampler(epochs) if own and epochs else sampler,
+            batch_sampler,
+            num_workers,
+            collate_fn if collate_fn is not None or (batch_size is None and batch_sampler is None) else collate,
+            pin_memory,
+            drop_last,
+            timeout,
+            worker_init_fn,
+            multiprocessing_context,
+            generator,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+            pin_memory_device=pin_memory_device,
+            in_order=in_order,
+        )
+        self.threads = _cpus() if threads is None else threads
+        self._batches: EpochBatches | Skipping | None = None
+        if epochs is not None:
+            self._batches = EpochBatches(epochs, self.batch_size, self.drop_last, lazily(dataset))
+        elif not isinstance(dataset, tud.IterableDataset):
+            self._batches = Skipping(super()._index_sampler, lazily(dataset), self._auto_collation)
+        self._next_epoch = 0
+        self._resumed: Place | None = None
+        self._place = Place(0, 0)
+        self._latest: object = None  # told apart from earlier ones, without keeping its workers alive
+
+    @property
+    def _index_sampler(self) -> Any:
+        """What torch's iterators take their batches of indices from."""
+        return super()._index_sampler if self._batches is None else self._batches
+
+    def __iter__(self) -> Any:
+        if self._batches is None:
+            return super().__iter__()
+        place = self._begin()
+        self._batches.begin(place)
+        self._place, self._next_epoch = place, place.epoch + 1
+        threaded = not self.num_workers and self.threads and self._auto_collation and _is_loaded(self.dataset)
+        if threaded:
+            torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # torch draws its workers' seed here
+        rows = self._threaded(iter(self._batches)) if threaded else super().__iter__()
+        self._latest = object()
+        return _Iteration(self, self._latest, rows, place, self._batches.after)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the next one; a loaded state of the same epoch still resumes within it."""
+        if isinstance(self.sampler, tud.DistributedSampler):
+            self.sampler.set_epoch(epoch)
+        if self._resumed is not None and self._resumed.epoch != epoch:
+            self._resumed = None
+        self._next_epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iteration stands after the batches it has yielded, as JSON types; the same on every rank.
+
+        Raises:
+            ConfigError: If the loader has no place to return to: an iterable dataset, or batches out of order.
+        """
+        batches = self._resumable()
+        if self.num_workers and not self.in_order:
+            raise ConfigError("with in_order=False there is no place in the order to save")
+        place = self._resumed or self._place
+        return {"format": STATE_FORMAT, **asdict(place), "order": batches.description}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state with the next ``iter(loader)``; batch size, workers and ranks may be others.
+
+        Raises:
+            ConfigError: If the state is of another order; the difference is named.
+        """
+        batches = self._resumable()
+        try:
+            if state["format"] != STATE_FORMAT:
+                raise ConfigError(f"the state is of format {state['format']}, not {STATE_FORMAT}")
+            place, found = Place(int(state["epoch"]), int(state["position"])), dict(state["order"])
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"this is no state of a gif_datasets.DataLoader: {error!r}") from error
+        for name in dict.fromkeys([*batches.description, *found]):
+            if found.get(name) != batches.description.get(name):
+                raise ConfigError(
+                    f"the state is of another order: {name} was {found.get(name)!r},"
+                    f" and is {batches.description.get(name)!r} here"
+                )
+        if place.epoch < 0 or place.position < 0:
+            raise ConfigError(f"a state cannot be at epoch {place.epoch}, position {place.position}")
+        if isinstance(self.sampler, tud.DistributedSampler):
+            self.sampler.set_epoch(place.epoch)
+        self._resumed = place
+
+    def _begin(self) -> Place:
+        """The next iteration's first place."""
+        resumed, self._resumed = self._resumed, None
+        if isinstance(self.sampler, tud.DistributedSampler):  # torch's rule: its epoch is the one that was set
+            epoch = self.sampler.epoch
+            return resumed if resumed is not None and resumed.epoch == epoch else Place(epoch, 0)
+        if isinstance(self.sampler, EpochSampler) and self.sampler.asked is not None:
+            self._next_epoch, self.sampler.asked = self.sampler.asked, None
+            resumed = resumed if resumed is not None and resumed.epoch == self._next_epoch else None
+        return resumed or Place(self._next_epoch, 0)
+
+    def _resumable(self) -> EpochBatches | Skipping:
+        if self._batches is None:
+            raise ConfigError(f"{type(self.dataset).__name__} is an iterable dataset, which keeps its own place")
+        return self._batches
+
+    def _threaded(self, batches: Iterator[list[int]]) -> Iterator[Any]:
+        """Read and decode in threads, ahead; everything of the user's runs here."""
+        dataset, combine, pin = cast(Any, self.dataset), cast(Any, self.collate_fn), cast(Any, pinning.pin_memory)
+
+        def load(indices: list[int]) -> LoadedRows:
+            rows: LoadedRows = dataset.__getitems__(indices)
+            return rows.load()
+
+        device = _pinning_device() if self.pin_memory else None
+        for rows in ahead(batches, load, self.threads, PREFETCH * self.threads):
+            batch = combine(rows)
+            yield batch if device is None else pin(batch, device)
+
+
+class _Iteration:
+    """One pass over a loader, which tells it how far it is."""
+
+    def __init__(
+        self, loader: DataLoader, name: object, rows: Iterator[Any], place: Place, after: Callable[[Place, int], Place]
+    ) -> None:
+        self._loader, self._name, self._rows, self._steps = loader, name, rows, 0
+        self._place, self._after = place, after
+
+    def __iter__(self) -> _Iteration:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __next__(self) -> Any:
+        try:
+            batch = next(self._rows)
+        except StopIteration:
+            self._tell(Place(self._place.epoch + 1, 0))
+            raise
+        except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
+            if self._loader.num_workers and _is_of_a_dead_worker(error):
+                raise EngineError(
+                    f"a worker process died (killed, or out of memory): {error}; state_dict() leads to what is left"
+                ) from error
+            raise
+        self._steps += 1
+        self._tell(self._after(self._place, self._steps))
+        return batch
+
+    def _tell(self, place: Place) -> None:
+        if self._loader._latest is self._name:
+            self._loader._place = place
+
+
+def _is_of_a_dead_worker(error: Exception) -> bool:
+    """Whether torch says so, or a batch could not be taken over from its sender; a dataset's own errors are no such."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker (pid")
+    return not str(error).startswith("Caught ")  # in DataLoader worker process
+
+
+# --- what comes when ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The arguments that make an order."""
+
+    mix: str
+    shuffle: bool
+    seed: int
+    balance: bool
+    weights: Sequence[float] | None
+    length: int | None
+
+    @property
+    def chosen(self) -> bool:
+        """Whether anything goes beyond what a sampler does."""
+        return self.mix != "all" or self.balance or self.weights is not None or self.length is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Epochs:
+    """A whole order, and this process's part of it.
+
+    Attributes:
+        length: Samples in an epoch, all ranks together.
+        samples: ``samples(epoch)`` gives a function of positions.
+        rank: This process.
+        ranks: Number of processes.
+        description: What must be equal to resume.
+        stride: Positions are dealt out in turn.
+        drop_tail: What cannot be dealt evenly is left out.
+    """
+
+    length: int
+    samples: Callable[[int], Callable[[Ints], Ints]]
+    rank: int
+    ranks: int
+    description: dict[str, Any]
+    stride: bool = False
+    drop_tail: bool = False
+
+
+def own_epochs(dataset: Any, policy: Policy, rank: int, ranks: int) -> Epochs:
+    """The order of a policy.
+
+    Raises:
+        ConfigError: If the dataset does not say what the policy needs to know, or has nothing that it asks for.
+    """
+    order = make_order(
+        _facts(dataset, policy),
+        policy.mix,
+        shuffle=policy.shuffle,
+        seed=policy.seed,
+        weights=policy.weights,
+        balance=policy.balance,
+        length=policy.length,
+    )
+    weights = None
+    if policy.weights is not None:
+        weights = hashlib.sha256(np.asarray(policy.weights, dtype="<f8").tobytes()).hexdigest()[:16]
+    description = {**asdict(policy), "weights": weights, "length": order.length, "samples": len(dataset)}
+    return Epochs(order.length, lambda epoch: lambda positions: order(epoch, positions), rank, ranks, description)
+
+
+def distributed_epochs(sampler: tud.DistributedSampler[Any]) -> Epochs:
+    """The order of torch's DistributedSampler, of which it deals out one rank."""
+    whole = copy.copy(sampler)
+    count = len(sampler.dataset)  # type: ignore[arg-type]
+    whole.num_replicas, whole.rank, whole.num_samples, whole.total_size = 1, 0, count, count
+
+    def samples(epoch: int) -> Callable[[Ints], Ints]:
+        whole.epoch = epoch
+        listed = np.fromiter(whole, dtype=np.int64, count=count)
+        return lambda positions: listed[positions]
+
+    description = {"sampler": "DistributedSampler", "samples": count, "shuffle": sampler.shuffle, "seed": sampler.seed}
+    return Epochs(
+        count, samples, sampler.rank, sampler.num_replicas, description, stride=True, drop_tail=sampler.drop_last
+    )
+
+
+class EpochSampler(tud.Sampler[int]):
+    """One rank's samples of an epoch from its beginning, for whoever takes a loader apart."""
+
+    def __init__(self, epochs: Epochs) -> None:
+        self._epochs, self.epoch = epochs, 0
+        self.asked: int | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, of the loader too; training frameworks call this."""
+        self.epoch = self.asked = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        for batch in EpochBatches(self._epochs, 1, False, None).batches(Place(self.epoch, 0)):
+            yield from batch
+
+    def __len__(self) -> int:
+        return len(EpochBatches(self._epochs, 1, False, None))
+
+
+class EpochBatches:
+    """Batches of indices of one rank, from a place; lazy samples are made ahead.
+
+    Args:
+        epochs: The order.
+        batch_size: Samples in a batch; None yields single indices.
+        drop_last: Leave out a last batch that is not full.
+        make: Makes the missing samples of a batch, or None.
+    """
+
+    def __init__(self, epochs: Epochs, batch_size: int | None, drop_last: bool, make: Make | None) -> None:
+        self.epochs, self.single, self.size = epochs, batch_size is None, batch_size or 1
+        self.drop_last, self.make = drop_last, make
+        self.description = epochs.description
+        self._place = Place(0, 0)
+
+    def begin(self, place: Place) -> None:
+        """Where the next iteration starts."""
+        self._place = place
+
+    def __iter__(self) -> Iterator[Any]:
+        place = self._place  # now, not at the first batch: another iteration may have begun by then
+        batches = self.batches(place)
+        made = batches if self.make is None else make_ahead(batches, self.make)
+        return (batch[0] for batch in made) if self.single else made
+
+    def __len__(self) -> int:
+        length, step = self.epochs.length, self.size * self.epochs.ranks
+        if self.epochs.drop_tail:
+            length -= length % self.epochs.ranks
+        own = length // step * self.size + -(-(length % step) // self.epochs.ranks)
+        return own // self.size if self.drop_last else -(-own // self.size)
+
+    def after(self, place: Place, steps: int) -> Place:
+        """The place after some batches on every rank."""
+        return Place(
+            place.epoch, next_position(place.position, steps, self.size, self.epochs.ranks, self.epochs.length)
+        )
+
+    def batches(self, place: Place) -> Iterator[list[int]]:
+        """Batches from ``place`` to the end of its epoch."""
+        e = self.epochs
+        samples = e.samples(place.epoch)
+        steps = rank_positions(
+            place.position, e.length, e.rank, e.ranks, self.size, stride=e.stride, drop_tail=e.drop_tail
+        )
+        while some := list(islice(steps, max(1, CHUNK // self.size))):
+            found = samples(np.concatenate(some)).tolist()
+            for start in range(0, len(found), self.size):
+                batch = found[start : start + self.size]
+                if len(batch) == self.size or not self.drop_last:
+                    yield batch
+
+
+class Skipping:
+    """A given sampler's batches; resumes by leaving out those that were yielded before."""
+
+    def __init__(self, inner: Any, make: Make | None, batched: bool) -> None:
+        self._inner, self._make, self._batched, self._skip = inner, make, batched, 0
+        self.description = {"sampler": type(getattr(inner, "sampler", inner)).__name__, "batches": _length(inner)}
+
+    def begin(self, place: Place) -> None:
+        """Where the next iteration starts."""
+        self._skip = place.position
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = islice(iter(self._inner), self._skip, None)
+        if self._make is None:
+            return batches
+        listed = batches if self._batched else ([index] for index in batches)
+        made = make_ahead((list(batch) for batch in listed), self._make)
+        return made if self._batched else (batch[0] for batch in made)
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def after(self, place: Place, steps: int) -> Place:
+        """The place after some batches."""
+        return Place(place.epoch, place.position + steps)
+
+
+def make_ahead(batches: Iterable[list[int]], make: Make) -> Iterator[list[int]]:
+    """Batches, yielded once their samples are made; one thread makes them, some batches ahead."""
+
+    def made(two: tuple[list[int], list[int]]) -> list[int]:
+        make(*two)
+        return two[0]
+
+    return ahead(_with_following(iter(batches)), made, threads=1, depth=PREFETCH)
+
+
+def _with_following(batches: Iterator[list[int]]) -> Iterator[tuple[list[int], list[int]]]:
+    """Each batch, and the items of some batches after it."""
+    waiting = deque(islice(batches, 1 + FOLLOWING))
+    while waiting:
+        batch = waiting.popleft()
+        yield batch, [item for later in waiting for item in later]
+        waiting.extend(islice(batches, 1))
+
+
+# --- batches ------------------------------------------------------------------------------------------------------
+
+
+def collate(rows: Any) -> Any:
+    """Torch's default collation, that also takes PIL pictures of one size: uint8 ``(N, 3, H, W)``."""
+    if isinstance(rows, LoadedRows) and rows.plain:
+        return rows.tensors()
+    return collate_by(list(rows), collate_fn_map={Image.Image: _stack_pictures, **default_collate_fn_map})
+
+
+def _stack_pictures(pictures: Sequence[Image.Image], *, collate_fn_map: Any = None) -> torch.Tensor:
+    if len({picture.size for picture in pictures}) > 1:
+        raise ConfigError(different_sizes(picture.size for picture in pictures))
+    stacked = np.stack([np.atleast_3d(np.asarray(picture)) for picture in pictures])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+
+# --- what a dataset says of itself --------------------------------------------------------------------------------
+
+
+def lazily(dataset: Any) -> Make | None:
+    """What makes missing samples of a lazy dataset, below any ``Subset``; None for others."""
+    if isinstance(dataset, tud.Subset):
+        inner = lazily(dataset.dataset)
+        return None if inner is None else lambda *both: inner(*([dataset.indices[i] for i in part] for part in both))
+    return getattr(dataset, "imagine_missing", None)
+
+
+def _facts(dataset: Any, policy: Policy) -> Facts:
+    found = _told(dataset)
+    count = len(dataset)
+    if found is None and policy.mix != "all":
+        raise ConfigError(
+            f"mix {policy.mix!r} needs a dataset that says which samples are copies: load_expanded(..), an"
+            f" ExpandedDataset, or a Subset of one; got {type(dataset).__name__}"
+        )
+    if found is None and policy.balance:
+        targets = getattr(dataset, "targets", None)
+        if targets is None or len(targets) != count:
+            raise ConfigError(f"balance needs labels, and {type(dataset).__name__} has no targets, one a sample")
+        return Facts(np.asarray(targets, dtype=np.int64), np.zeros(count, bool), np.arange(count))
+    none = np.zeros(count, np.int8)
+    return found or Facts(none, none.view(bool), none)
+
+
+def _told(dataset: Any) -> Facts | None:
+    if isinstance(dataset, tud.Subset):
+        inner = _told(dataset.dataset)
+        return None if inner is None else inner[dataset.indices]
+    found = getattr(dataset, "facts", None)
+    return found if isinstance(found, Facts) else None
+
+
+def _is_loaded(dataset: Any) -> bool:
+    while type(dataset) is tud.Subset:
+        dataset = dataset.dataset
+    return isinstance(dataset, LoadedDataset)
+
+
+def _mix_text(mix: str | Mix) -> str:
+    parsed = parse_mix(mix) if isinstance(mix, str) else mix
+    return f"{parsed.kind}:{parsed.amount}" if parsed.kind in ("share", "replace") else parsed.kind
+
+
+def _length(sampler: Any) -> int | None:
+    try:
+        return len(sampler)
+    except TypeError:
+        return None
+
+
+def _cpus() -> int:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, MOST_THREADS)
+
+
+def _pinning_device() -> str | None:
+    """The device whose transfers pinned memory speeds up, by torch's own rule; None without one."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return None if accelerator is None or accelerator.type == "mps" else accelerator.type

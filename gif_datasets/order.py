@@ -1,0 +1,419 @@
+"""Which sample comes when: a pure function of (seed, epoch, position), with numpy and nothing else.
+
+Nothing is drawn in sequence and no permutation is stored: a position is carried to its sample by a keyed bijection (an
+alternating Feistel network with cycle walking; Black and Rogaway, "Ciphers with arbitrary finite domains", 2002), so a
+full shuffle costs no memory, any position can be asked for first, and resuming is arithmetic. Only 64-bit integer
+arithmetic is used: the order does not change with numpy's random streams.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gif_datasets.errors import ConfigError
+
+Ints = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+
+ROUNDS = 8  # even, so that unequal halves end where they began
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # increment and multipliers of splitmix64 (Steele, Lea and Flood, 2014)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_30, _27, _31, _11 = (np.uint64(bits) for bits in (30, 27, 31, 11))
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What an order may depend on: one entry a sample.
+
+    Attributes:
+        labels: Class index, ``(N,)`` int.
+        synthetic: Whether it is an imagined copy, ``(N,)`` bool.
+        seeds: Number of the seed sample it is or comes from, ``(N,)`` int.
+    """
+
+    labels: NDArray[np.integer]
+    synthetic: NDArray[np.bool_]
+    seeds: NDArray[np.integer]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Sequence[int]) -> Facts:
+        chosen = np.asarray(rows, dtype=np.int64)
+        return Facts(self.labels[chosen], self.synthetic[chosen], self.seeds[chosen])
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How originals and copies are mixed.
+
+    Attributes:
+        kind: ``"all"``, ``"originals"``, ``"synthetic"``, ``"share"`` or ``"replace"``.
+        amount: The share of copies, or the probability that one takes its original's place; 0 for the others.
+    """
+
+    kind: str
+    amount: Fraction = Fraction(0)
+
+
+def parse_mix(text: str) -> Mix:
+    """Read a mixing policy.
+
+    Args:
+        text: ``"all"``; ``"originals"``; ``"synthetic"``; ``"share:0.5"``, that part of every batch copies, exactly;
+            ``"replace:0.3"``, each original replaced by one of its own copies with that probability.
+
+    Raises:
+        ConfigError: If it is none of these.
+
+    Example:
+        >>> parse_mix("share:0.25")
+        Mix(kind='share', amount=Fraction(1, 4))
+    """
+    kind, colon, number = text.partition(":")
+    if kind in ("all", "originals", "synthetic") and not colon:
+        return Mix(kind)
+    if kind in ("share", "replace") and colon:
+        try:
+            amount = Fraction(number)
+        except (ValueError, ZeroDivisionError):
+            amount = Fraction(-1)
+        if 0 <= amount < 1 or (kind == "replace" and amount == 1):
+            return Mix(kind, amount.limit_denominator(1_000_000))
+    raise ConfigError(
+        f"mix must be all, originals, synthetic, share:X with 0 <= X < 1, or replace:P with 0 <= P <= 1, got {text!r}"
+    )
+
+
+# --- keyed arithmetic ---------------------------------------------------------------------------------------------
+
+
+def stream_key(seed: int, name: str) -> Keys:
+    """The key of one stream of draws: ``(1,)``."""
+    text = hashlib.blake2b(f"{seed}/{name}".encode("ascii"), digest_size=8).digest()
+    return np.frombuffer(text, dtype="<u8").astype(np.uint64)
+
+
+def subkey(key: Keys, numbers: Ints) -> Keys:
+    """A key for each of ``numbers``, ``(N,)``."""
+    keys: Keys = _scramble(key ^ _scramble(numbers.astype(np.uint64) + _GOLDEN))
+    return keys
+
+
+def uniform(key: Keys, counters: Ints) -> NDArray[np.float64]:
+    """The ``counters``-th numbers of a stream, in [0, 1), 53 bits each."""
+    drawn: NDArray[np.float64] = (subkey(key, counters) >> _11) * 2.0**-53
+    return drawn
+
+
+def permute(key: Keys, size: Ints, positions: Ints) -> Ints:
+    """Carry each position to its place in a keyed permutation.
+
+    Args:
+        key: Chooses the permutation, ``(N,)`` or ``(1,)``.
+        size: Number of elements permuted, ``(N,)`` or ``(1,)``, at least 1.
+        positions: In ``[0, size)``, ``(N,)``.
+
+    Returns:
+        ``(N,)`` in ``[0, size)``; a bijection for each (key, size).
+
+    Example:
+        >>> sorted(permute(stream_key(0, "x"), np.array([5]), np.arange(5)).tolist())
+        [0, 1, 2, 3, 4]
+    """
+    key, size, out = (np.array(part) for part in np.broadcast_arrays(key, size, positions))
+    key, limit, out = key.astype(np.uint64), size.astype(np.uint64), out.astype(np.uint64)
+    bits = np.frexp(np.maximum(size - 1, 1))[1].astype(np.uint64)  # of the largest element
+    outside = np.ones(out.shape, dtype=bool)
+    while outside.any():  # cycle walking: what falls outside is carried on until it is inside
+        out[outside] = _feistel(key[outside], bits[outside], out[outside])
+        outside = out >= limit
+    return out.astype(np.int64)
+
+
+def _feistel(key: Keys, bits: Keys, value: Keys) -> Keys:
+    left_bits, right_bits = bits - bits // np.uint64(2), bits // np.uint64(2)
+    left, right = value >> right_bits, value & ((_ONE << right_bits) - _ONE)
+    for number in range(ROUNDS):
+        turned = left ^ (_scramble(key + right + np.uint64(number << 40)) & ((_ONE << left_bits) - _ONE))
+        left, right, left_bits, right_bits = right, turned, right_bits, left_bits
+    joined: Keys = (left << right_bits) | right
+    return joined
+
+
+def _scramble(value: Keys) -> Keys:
+    """The finaliser of splitmix64."""
+    value = (value ^ (value >> _30)) * _FIRST
+    value = (value ^ (value >> _27)) * _SECOND
+    scrambled: Keys = value ^ (value >> _31)
+    return scrambled
+
+
+# --- streams: endless draws from a pool ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Endless draws from a pool of samples; draw ``j`` is a pure function of ``j``.
+
+    Without ``starts`` and ``heights`` the pool is gone through again and again, each element once a round, shuffled or
+    in order. With ``starts`` each class comes once in every run of as many draws as there are classes, and each class's
+    samples are gone through in rounds of their own. With ``heights`` draws are independent, with replacement.
+
+    Attributes:
+        pool: Sample indices, ``(N,)``; grouped by class when balanced.
+        key: Chooses the draws.
+        shuffle: Whether rounds are shuffled.
+        starts: Where each class begins in the pool, and the pool's length last: ``(C + 1,)``.
+        heights: Cumulated weights, ``(N,)``.
+    """
+
+    pool: Ints
+    key: Keys
+    shuffle: bool = True
+    starts: Ints | None = None
+    heights: NDArray[np.float64] | None = None
+
+    def __call__(self, draws: Ints) -> Ints:
+        """Sample indices of draws, ``(N,)``, counted from 0."""
+        chosen: Ints = self.pool[self._places(draws)]
+        return chosen
+
+    def _places(self, draws: Ints) -> Ints:
+        if self.heights is not None:
+            targets = uniform(self.key, draws) * self.heights[-1]
+            found: Ints = np.searchsorted(self.heights, targets, side="right").clip(max=len(self.pool) - 1)
+            return found
+        if self.starts is not None:
+            return self._balanced(draws, self.starts)
+        rounds, places = np.divmod(draws, len(self.pool))
+        if self.shuffle:
+            places = permute(subkey(self.key, rounds), np.array([len(self.pool)]), places)
+        return places
+
+    def _balanced(self, draws: Ints, starts: Ints) -> Ints:
+        classes = len(starts) - 1
+        blocks, places = np.divmod(draws, classes)
+        chosen = permute(subkey(self.key, blocks), np.array([classes]), places)
+        sizes = np.diff(starts)[chosen]
+        rounds, members = np.divmod(blocks, sizes)
+        keys = subkey(subkey(self.key ^ _GOLDEN, chosen), rounds)
+        own: Ints = starts[chosen] + permute(keys, sizes, members)
+        return own
+
+
+def make_stream(
+    pool: Ints,
+    seed: int,
+    name: str,
+    *,
+    shuffle: bool = True,
+    labels: NDArray[np.integer] | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> Stream:
+    """A stream over ``pool``: balanced over ``labels``, or by ``weights``, or plain.
+
+    Args:
+        pool: Sample indices.
+        seed: The order's number.
+        name: Another name is another stream.
+        shuffle: Whether rounds of a plain stream are shuffled.
+        labels: Class index of every sample, to balance them.
+        weights: Weight of every sample, to draw by them.
+    """
+    key = stream_key(seed, name)
+    if labels is not None:
+        own = labels[pool]
+        by_class = np.argsort(own, kind="stable")
+        counts = np.bincount(own)
+        starts = np.concatenate([[0], np.cumsum(counts[counts > 0])]).astype(np.int64)
+        return Stream(pool[by_class], key, starts=starts)
+    if weights is not None:
+        heights = np.cumsum(weights[pool])
+        if not heights[-1] > 0:
+            raise ConfigError(f"all weights of the {name} samples are 0; nothing can be drawn")
+        return Stream(pool, key, heights=heights)
+    return Stream(pool, key, shuffle)
+
+
+# --- orders: positions of an epoch to samples ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """Puts one of an original's own copies in its place, with a probability."""
+
+    key: Keys
+    probability: float
+    copies: Ints
+    first: Ints
+    count: Ints
+
+    def __call__(self, draws: Ints, originals: Ints) -> Ints:
+        """The originals of draws, some of them replaced, ``(N,)``."""
+        number = np.minimum(
+            uniform(self.key ^ _ONE, draws) * self.count[originals], np.maximum(self.count[originals] - 1, 0)
+        )
+        there = self.count[originals] > 0
+        copies = self.copies[np.where(there, self.first[originals] + number.astype(np.int64), 0)]
+        return np.where(there & (uniform(self.key, draws) < self.probability), copies, originals)
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """``order(epoch, positions)`` is the sample at each position of an epoch.
+
+    Attributes:
+        length: Positions in an epoch.
+        main: Stream of all samples, of the originals, or of the copies.
+        copies: Stream of the copies, when they take a fixed share.
+        share: That share.
+        replacement: What takes originals' places, if anything does.
+    """
+
+    length: int
+    main: Stream
+    copies: Stream | None = None
+    share: Fraction = Fraction(0)
+    replacement: Replacement | None = None
+
+    def __call__(self, epoch: int, positions: Ints) -> Ints:
+        """Sample indices at ``positions``, ``(N,)`` in ``[0, length)``."""
+        if self.copies is not None:
+            return self._shared(self.copies, epoch, positions)
+        draws = epoch * self.length + positions
+        chosen = self.main(draws)
+        return chosen if self.replacement is None else self.replacement(draws, chosen)
+
+    def _shared(self, copies: Stream, epoch: int, positions: Ints) -> Ints:
+        """Position ``p`` is a copy when ``floor(share * p)`` steps up: every window of N holds its exact share."""
+        before = self._copies_before(positions)
+        is_copy = self._copies_before(positions + 1) > before
+        in_epoch = self.length * self.share.numerator // self.share.denominator
+        chosen = self.main(epoch * (self.length - in_epoch) + positions - before)
+        chosen[is_copy] = copies((epoch * in_epoch + before)[is_copy])
+        return chosen
+
+    def _copies_before(self, positions: Ints) -> Ints:
+        return positions * self.share.numerator // self.share.denominator
+
+
+def make_order(
+    facts: Facts,
+    mix: Mix | str = "all",
+    *,
+    shuffle: bool = True,
+    seed: int = 0,
+    weights: Sequence[float] | None = None,
+    balance: bool = False,
+    length: int | None = None,
+) -> Order:
+    """Fix the order of all epochs.
+
+    Every stream goes on over epochs: with ``share:0.5`` and five copies a seed, an epoch shows each original once and a
+    fifth of the copies, and five epochs show each copy once.
+
+    Args:
+        facts: What is known of the samples.
+        mix: A mixing policy, or its text; see :func:`parse_mix`.
+        shuffle: Whether plain streams are shuffled.
+        seed: The order's number.
+        weights: One a sample: draws are independent, with replacement, in proportion.
+        balance: Give every class the same number of places.
+        length: Positions in an epoch; by default as many as show every sample of the policy's main stream once.
+
+    Raises:
+        ConfigError: If there is nothing of a kind the policy asks for, or an argument does not fit.
+    """
+    mix = parse_mix(mix) if isinstance(mix, str) else mix
+    checked = _check_weights(weights, balance, len(facts))
+    labels = facts.labels if balance else None
+
+    def stream(pool: Ints, name: str) -> Stream:
+        if not len(pool) and (name != "all" or length is not None or weights is not None):
+            raise ConfigError(f"mix {mix.kind!r} needs {name} samples, and there are none")
+        return make_stream(pool, seed, name, shuffle=shuffle, labels=labels, weights=checked)
+
+    if mix.kind == "all":
+        main = stream(np.arange(len(facts), dtype=np.int64), "all")
+    else:
+        name = "synthetic" if mix.kind == "synthetic" else "original"
+        main = stream(np.flatnonzero(facts.synthetic == (name == "synthetic")), name)
+    natural = math.floor(len(main.pool) / (1 - mix.amount)) if mix.kind == "share" else len(main.pool)
+    if length is not None and length < 1:
+        raise ConfigError(f"the length of an epoch must be at least 1, got {length}")
+    length = length or natural
+    if mix.kind == "share" and mix.amount:
+        return Order(length, main, stream(np.flatnonzero(facts.synthetic), "synthetic"), mix.amount)
+    if mix.kind == "replace":
+        return Order(length, main, replacement=_replacement(facts, float(mix.amount), seed))
+    return Order(length, main)
+
+
+def _check_weights(weights: Sequence[float] | None, balance: bool, count: int) -> NDArray[np.float64] | None:
+    if weights is None:
+        return None
+    if balance:
+        raise ConfigError("give either weights or balance, not both")
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (count,) or not np.isfinite(array).all() or (array < 0).any():
+        raise ConfigError(f"weights must be {count} finite numbers >= 0, got an array of shape {array.shape}")
+    return array
+
+
+def _replacement(facts: Facts, probability: float, seed: int) -> Replacement:
+    copies = np.flatnonzero(facts.synthetic)
+    if not len(copies):
+        raise ConfigError("mix 'replace' needs synthetic samples, and there are none")
+    copies = copies[np.argsort(facts.seeds[copies], kind="stable")]
+    owners = facts.seeds[copies]
+    first = np.searchsorted(owners, facts.seeds, side="left")
+    count = np.searchsorted(owners, facts.seeds, side="right") - first
+    return Replacement(stream_key(seed, "replace"), probability, copies, first, count)
+
+
+# --- ranks --------------------------------------------------------------------------------------------------------
+
+
+def rank_positions(
+    start: int, length: int, rank: int, ranks: int, batch: int, *, stride: bool = False, drop_tail: bool = False
+) -> Iterator[Ints]:
+    """Positions of one rank from ``start`` to the end of the epoch, one array a step.
+
+    All ranks together take ``batch * ranks`` adjacent positions a step, so the position after a step does not depend on
+    who took which, and any number of ranks can go on from it. The last step is filled up from the epoch's beginning
+    until every rank has the same number, as ``DistributedSampler`` does.
+
+    Args:
+        start: Position to begin at.
+        length: Positions in the epoch.
+        rank: This rank.
+        ranks: Number of ranks.
+        batch: Positions a rank takes in a step.
+        stride: Deal positions out in turn, as ``DistributedSampler`` does, instead of in slices. A slice keeps a
+            policy's share exact in each rank's batch.
+        drop_tail: Leave out what cannot be dealt evenly instead of filling up.
+
+    Example:
+        >>> [p.tolist() for p in rank_positions(0, 10, rank=1, ranks=2, batch=3)]
+        [[3, 4, 5], [8, 9]]
+    """
+    stop = start + (length - start) // ranks * ranks if drop_tail else length
+    while start < stop:
+        each = -(-min(batch * ranks, stop - start) // ranks)
+        own = rank + ranks * np.arange(each) if stride else rank * each + np.arange(each)
+        yield ((start + own) % length).astype(np.int64)
+        start += batch * ranks
+
+
+def next_position(start: int, steps: int, batch: int, ranks: int, length: int) -> int:
+    """The position after ``steps`` steps of all ranks."""
+    return min(start + steps * batch * ranks, length)

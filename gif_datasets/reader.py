@@ -1,0 +1,204 @@
+"""Random access to the samples of an expanded folder, by its index.
+
+Shards are read with positioned reads, not mapped: a page that is not in memory yet is then waited for without Python's
+global lock, so that other threads go on decoding, and a shard that somebody cuts gives an error where a mapping would
+end the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gif_datasets import atomic, index, shards, ustar
+from gif_datasets.errors import ShardError
+from gif_datasets.fingerprint import digest_file
+from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
+from gif_datasets.shards import Shard
+from gif_datasets.types import Provenance
+from gif_datasets.ustar import BLOCK
+
+MOST_OPEN = 128  # shards; macOS allows a process 256 open files
+
+
+class ShardReader:
+    """The samples of a finished expanded folder. Safe to use from several threads, and after a fork.
+
+    Args:
+        folder: A finished expanded folder.
+        split: Which split; the expanded one if none is named.
+
+    Raises:
+        UsageError: If there is no manifest, or no such split.
+        ShardError: If the manifest, the index or a shard is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, split: str | None = None) -> None:
+        self.folder = folder
+        self.manifest = shards.read_manifest(folder)
+        shards.check_split(self.manifest, split)
+        self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
+        self._split: str = split or self.manifest["split"]
+        self._shards = shards.manifest_shards(self.manifest, split)
+        for shard in self._shards:
+            _check_size(folder, shard)
+        whole, self._mapped = _open_index(folder, self.manifest)
+        self._part = _part(self.manifest, self._split)
+        self.index = whole.part(*self._part)
+        self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
+        self._start()
+
+    def _start(self) -> None:
+        self._files: dict[int, _File] = {}
+        self._lock, self._process = threading.Lock(), os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock", "_process")}
+        return {**kept, "index": None} if self._mapped else kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._mapped:  # digest and entries were checked where this reader was made
+            self.index = index.map_file(self.folder / INDEX).part(*self._part)
+        self._start()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def key(self, number: int) -> str:
+        """``__key__`` of a sample."""
+        self._shard(number)
+        return shards.sample_key(self._split, int(self.index.seed[number]), int(self.index.copy[number]))
+
+    def index_of(self, key: str) -> int:
+        """Position of a sample by its ``__key__``; raises KeyError."""
+        with contextlib.suppress(ValueError):
+            _, seed, copy = key.rsplit("-", 2)
+            for number in np.flatnonzero((self.index.seed == int(seed)) & (self.index.copy == int(copy))).tolist():
+                if self.key(number) == key:
+                    return int(number)
+        raise KeyError(key)
+
+    def label(self, number: int) -> int:
+        """Class index of a sample."""
+        self._shard(number)
+        return int(self.index.label[number])
+
+    def image_bytes(self, number: int) -> bytes:
+        """The stored image file of a sample."""
+        suffix = IMAGE_SUFFIXES[self.index.suffix[number]] if 0 <= number < len(self) else ""
+        return self._read(number, self.index.image_offset, self.index.image_size, suffix)
+
+    def provenance(self, number: int) -> Provenance:
+        """The provenance of a sample."""
+        record = self._read(number, self.index.record_offset, self.index.record_size, "json")
+        try:
+            return Provenance.from_json(json.loads(record))
+        except (ValueError, TypeError) as error:
+            raise ShardError(f"damaged record of {self.key(number)}: {error}") from error
+
+    def _shard(self, number: int) -> int:
+        if not 0 <= number < len(self):
+            raise IndexError(f"index {number} of {len(self)} samples")
+        return int(np.searchsorted(self._starts, number, side="right")) - 1
+
+    def _read(self, number: int, offsets: Any, sizes: Any, suffix: str) -> bytes:
+        """A member's content, if its header is the one it must have: a shard that was exchanged since is noticed."""
+        shard = self._shard(number)
+        name = f"{self.key(number)}.{suffix}"
+        size = int(sizes[number])
+        block = self._file(shard).read(BLOCK + size, int(offsets[number]) - BLOCK)
+        if len(block) != BLOCK + size or block[:BLOCK] != ustar.header(name, size):
+            raise ShardError(
+                f"{self._shards[shard].name} does not hold {name} where the index says;"
+                f" run: gif-datasets verify {self.folder}"
+            )
+        return block[BLOCK:]
+
+    def _file(self, shard: int) -> _File:
+        if self._process != os.getpid():  # after a fork: another thread may have held the lock
+            self._start()
+        found = self._files.get(shard)
+        if found is None:
+            with self._lock:
+                while len(self._files) >= MOST_OPEN:
+                    self._files.pop(next(iter(self._files)), None)
+                found = self._files[shard] = _File(self.folder / self._shards[shard].name)
+        return found
+
+
+class _File:
+    """An open file; closed when the last thread that reads it lets go of it."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, path: Path) -> None:
+        self._number = -1
+        try:
+            self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise ShardError(f"cannot read shard {path.name}: {error.strerror}") from error
+
+    def read(self, size: int, offset: int) -> bytes:
+        return os.pread(self._number, size, offset)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound, because at exit modules are gone
+        if self._number >= 0:
+            close(self._number)
+
+
+def _open_index(folder: Path, manifest: dict[str, Any]) -> tuple[Index, bool]:
+    """The index of all splits, and whether it is mapped from its file; built from the tars when that is missing."""
+    listed, path = shards.all_shards(manifest), folder / INDEX
+    entry = manifest["files"].get(INDEX)
+    wanted = entry.get("sha256") if isinstance(entry, dict) else None
+    mapped = False
+    if wanted and path.is_file() and digest_file(path) == wanted:
+        found, mapped = index.map_file(path), True
+    else:
+        found = shards.build_index(folder, listed)
+        content = index.to_bytes(found)
+        if wanted and hashlib.sha256(content).hexdigest() != wanted:
+            raise ShardError(f"the shards in {folder} are not those of its index; run: gif-datasets verify {folder}")
+        if wanted:
+            with contextlib.suppress(OSError):  # a folder that cannot be written is read all the same
+                atomic.write_bytes(path, content)
+                found, mapped = index.map_file(path), True
+    sizes, samples = [shard.bytes for shard in listed], [shard.samples for shard in listed]
+    index.check(found, samples, sizes, len(manifest["classes"]))
+    return found, mapped
+
+
+def _part(manifest: dict[str, Any], split: str) -> tuple[int, int]:
+    """First entry of a split in the index, and the one after its last."""
+    listed = shards.all_shards(manifest)
+    mine = [number for number, shard in enumerate(listed) if shards.split_of(shard.name) == split]
+    first, last = (mine[0], mine[-1] + 1) if mine else (0, 0)
+    if len(mine) != last - first:
+        raise ShardError(f"damaged manifest: other shards are listed among those of split {split!r}")
+    start = sum(shard.samples for shard in listed[:first])
+    return start, start + sum(shard.samples for shard in listed[first:last])
+
+
+def _check_size(folder: Path, shard: Shard) -> None:
+    try:
+        size = (folder / shard.name).stat().st_size
+    except OSError as error:
+        raise ShardError(f"missing shard {shard.name}; run: gif-datasets verify {folder}") from error
+    if size != shard.bytes:
+        why = ""
+        try:
+            shards.build_index(folder, [shard])
+        except ShardError as error:
+            why = f" ({error})"
+        raise ShardError(
+            f"{shard.name} has {size} bytes, should have {shard.bytes}{why}; run: gif-datasets verify {folder}"
+        )
