@@ -13,6 +13,7 @@ from gif_datasets.errors import (
     ConfigError,
     EngineError,
     GifDatasetsError,
+    HubError,
     MissingExtra,
     PlanMismatch,
     PriorError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gif_datasets.export import export_expanded
     from gif_datasets.loaded import load_expanded
     from gif_datasets.loader import DataLoader
+    from gif_datasets.push import push_to_hub
     from gif_datasets.streamed import stream_expanded
 
 __version__ = "0.1.0"
@@ -38,6 +40,7 @@ _LAZY = {
     "expand": "gif_datasets.dataset",
     "export_expanded": "gif_datasets.export",
     "load_expanded": "gif_datasets.loaded",
+    "push_to_hub": "gif_datasets.push",
     "stream_expanded": "gif_datasets.streamed",
 }
 
@@ -50,6 +53,7 @@ __all__ = [
     "ExpandedDataset",
     "ExpansionConfig",
     "GifDatasetsError",
+    "HubError",
     "MissingExtra",
     "PlanMismatch",
     "PriorError",
@@ -60,6 +64,7 @@ __all__ = [
     "expand",
     "export_expanded",
     "load_expanded",
+    "push_to_hub",
     "stream_expanded",
 ]
 

@@ -61,7 +61,7 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str) -> bytes:
         licence: Its licence, or ``"unknown"``.
 
     Returns:
-        JSON-LD: the shards with their digests, and record sets of classes, pictures and provenance.
+        JSON-LD: the shards with their digests, and record sets of classes, of pictures and of labels.
     """
     suffix = card.suffix(manifest)
     tars = [_file(shard) for shard in shards.all_shards(manifest)]
@@ -84,7 +84,11 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str) -> bytes:
             _files("pictures", suffix, _MEDIA[suffix], within),
             _files("labels", "cls", "text/plain", within),
         ],
-        "recordSet": [_classes(manifest["classes"]), _samples(suffix)],
+        "recordSet": [
+            _classes(manifest["classes"]),
+            _members("samples", "pictures", suffix, "image", "sc:ImageObject"),
+            _members("sample_labels", "labels", "cls", "label", "sc:Integer"),
+        ],
     }
     return atomic.json_bytes(value)
 
@@ -124,21 +128,16 @@ def _classes(names: list[str]) -> dict[str, Any]:
     }
 
 
-def _samples(suffix: str) -> dict[str, Any]:
-    """Picture and class of each sample; the members of a shard that share a name belong together."""
-    key = _field("samples/key", "sc:Text", _member("pictures", "filename", suffix))
-    label_key = _field("samples/label_key", "sc:Text", _member("labels", "filename", "cls"))
-    label_key["references"] = {"field": {"@id": "samples/key"}}
+def _members(name: str, files: str, suffix: str, part: str, kind: str) -> dict[str, Any]:
+    """One part of each sample, by the sample's key. Parts are not joined here: mlcroissant 1.1 joins no file sets."""
     return {
         "@type": "cr:RecordSet",
-        "@id": "samples",
-        "name": "samples",
-        "key": {"@id": "samples/key"},
+        "@id": name,
+        "name": name,
+        "key": {"@id": f"{name}/key"},
         "field": [
-            key,
-            _field("samples/image", "sc:ImageObject", _member("pictures", "content")),
-            label_key,
-            _field("samples/label", "sc:Integer", _member("labels", "content")),
+            _field(f"{name}/key", "sc:Text", _member(files, "filename", suffix)),
+            _field(f"{name}/{part}", kind, _member(files, "content")),
         ],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -23,6 +24,7 @@ from gif_datasets.imagine import Imaginer
 from gif_datasets.order import Facts
 from gif_datasets.plan import Plan, Summary, make_plan, run
 from gif_datasets.priors import PriorInfo
+from gif_datasets.push import PushSummary, push_to_hub
 from gif_datasets.recipe import make_recipe
 from gif_datasets.sources import (
     HuggingFaceSource,
@@ -38,6 +40,7 @@ from gif_datasets.sources import (
     wrap_source,
 )
 from gif_datasets.splits import without
+from gif_datasets.to_hf import to_hf
 from gif_datasets.types import Provenance, Row, Sample, Seed
 
 if TYPE_CHECKING:
@@ -245,6 +248,48 @@ class ExpandedDataset(Dataset[Any]):
             return run_local(task, ids, workers)
 
         return run(self.plan, self.source, self.imaginer.cache, Path(folder), engine, self.bad, self.imaginer)
+
+    def to_hf(self, streaming: bool = False) -> Any:
+        """The expansion as a Hugging Face dataset, seeds first, in the order of the items.
+
+        A Hugging Face source keeps its columns, their names and types, so that ``datasets.concatenate_datasets`` puts
+        it together with its source; any other has ``image`` and ``label``. Beside them are ``key`` and the fields of
+        :class:`~gif_datasets.types.Provenance`, with ``gif_`` before a name that is taken.
+
+        Args:
+            streaming: An ``IterableDataset``, which imagines as it goes, instead of a ``Dataset``, which imagines all
+                now. The latter's fingerprint follows from what decides the pictures and from the source's own, so that
+                ``datasets`` finds again what it has.
+
+        Raises:
+            MissingExtra: If ``datasets`` is not installed.
+
+        Example:
+            >>> expanded = ExpandedDataset("demo", ratio=1, prior="linear")
+            >>> row = next(iter(expanded.to_hf(streaming=True)))
+            >>> row["label"], row["synthetic"], row["image"].size
+            (0, False, (32, 32))
+        """
+        return to_hf(self.plan, self.source, self.imaginer, streaming)
+
+    def push_to_hub(
+        self, repo_id: str, *, folder: str | Path | None = None, workers: int = 1, **options: Any
+    ) -> PushSummary:
+        """Make everything, and publish it on the Hugging Face Hub; see :func:`gif_datasets.push_to_hub`.
+
+        Args:
+            repo_id: ``owner/name`` of the data set; made, private, if it is not there.
+            folder: Where to keep the shards; a temporary folder by default. What is imagined is in the cache either
+                way, so that a push that was cut off goes on.
+            workers: Processes that imagine.
+            options: Of :func:`gif_datasets.push_to_hub`, such as ``private``, ``revision`` and ``license``.
+        """
+        if folder is not None:
+            self.precompute(folder, workers)
+            return push_to_hub(folder, repo_id, **options)
+        with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
+            self.precompute(place, workers)
+            return push_to_hub(place, repo_id, **options)
 
     def _make_block_around(self, index: int) -> None:
         """Make the whole block of a missing copy: decoding runs on full blocks, and padding one costs the same."""

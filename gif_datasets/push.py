@@ -102,7 +102,10 @@ def push_to_hub(
     revision: str | None = None,
     create_pr: bool = False,
     form: str = "shards",
-    rights: Rights | None = None,
+    license: str = "",
+    source_license: str = "",
+    prior_license: str = "",
+    source_citation: str = "",
     report: str | Path | None = None,
     dry_run: bool = False,
     token: str | None = None,
@@ -122,7 +125,10 @@ def push_to_hub(
         create_pr: Open a pull request instead of changing the branch ``main``.
         form: ``"shards"``: the folder as it is. ``"parquet"``: rows of picture, class, the source's own columns and
             provenance, for those who read tables (needs the extra ``hf``).
-        rights: Licences and citation, as far as they are known.
+        license: The whole set's licence, by its identifier on the Hub, such as ``cc-by-4.0``; unknown without.
+        source_license: Licence of the seed pictures, if known.
+        prior_license: Licence of the prior, if known; that of the priors in the package is.
+        source_citation: How to cite the seed dataset, as BibTeX or text.
         report: A report to publish with it, HTML.
         dry_run: Say what would be sent, and send nothing.
         token: Instead of the one that the user is logged in with, or ``HF_TOKEN``.
@@ -142,7 +148,7 @@ def push_to_hub(
     folder = Path(folder)
     manifest, edited = _verified(folder, show)
     repository = Repository(name, revision or hub.MAIN, token)
-    rights = _checked(rights or Rights())
+    rights = _checked(Rights(license, source_license, prior_license, source_citation))
     with _files(folder, manifest, form, show) as files:
         extra = _read_report(report)
         parcel = _parcel(folder, manifest, name, form, files, rights, extra, edited, show)

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_server import HubServer
 from PIL import Image
+
+# huggingface_hub and datasets read these once, when they are imported: they speak to the Hub of hub_server.py, by LFS
+# unless a test says otherwise, with nobody's token and a cache of their own
+_HUB = HubServer()
+_HF_HOME = tempfile.TemporaryDirectory(prefix="gif-datasets-tests-")
+os.environ.update(HF_ENDPOINT=_HUB.url, HF_HOME=_HF_HOME.name, HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1")
+for _name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN"):
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """The Hub of these tests, empty."""
+    _HUB.reset()
+    yield _HUB
+    _HUB.reset()
 
 
 @pytest.fixture(autouse=True)

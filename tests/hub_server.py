@@ -13,6 +13,7 @@ import json
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,7 +99,6 @@ class HubServer(ThreadingHTTPServer):
         self.bodies: list[tuple[str, int]] = []
         self.faults: list[Fault] = []
         self.xet: str = ""  # a local:// store, where Xet is spoken instead of LFS
-        self.count = 0
 
     def fail(self, method: str, pattern: str, **how: Any) -> None:
         self.faults.append(Fault(method, pattern, **how))
@@ -136,8 +136,7 @@ class HubServer(ThreadingHTTPServer):
             self.repositories[name].branches[revision].append(commit)
 
     def new_oid(self) -> str:
-        self.count += 1
-        return hashlib.sha1(f"commit {self.count}".encode()).hexdigest()
+        return hashlib.sha1(uuid.uuid4().bytes).hexdigest()  # clients cache by it
 
 
 def git_oid(content: bytes) -> str:
@@ -181,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.cut()
         self.body = self.read_body()
         if fault is not None:
-            time.sleep(fault.delay)
+            threading.Event().wait(fault.delay)  # tests replace time.sleep
             if fault.status:
                 message = fault.message.replace("TOKEN", self.headers.get("Authorization", ""))
                 return self.answer(fault.status, {"error": message}, fault.headers)

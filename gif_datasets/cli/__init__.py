@@ -28,6 +28,17 @@ _CACHE = """environment:
 Try: gif-datasets cache prune --max-size 10GB --older-than 30d"""
 
 
+_PUSH = """shards (default) are the folder as it is: checked byte for byte, read by load_dataset, webdataset, timm and
+load_expanded, and a second push sends only what changed. parquet has rows of picture, class, the source's own columns
+and provenance, for those who search and filter tables.
+
+environment:
+  HF_TOKEN=...       a token that may write; else the one of `hf auth login`
+  HF_ENDPOINT=URL    another Hub
+
+Try: gif-datasets push DIR me/name --dry-run"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed while running, 2 wrong usage or bad input."""
     args = _parser().parse_args(argv)
@@ -106,12 +117,37 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, metavar="DIR2", help="output folder")
     export.add_argument("--json", action="store_true", help="print the result as JSON")
 
+    _add_push(commands)
+
     for name, text in (("methods", "the methods and every option"), ("priors", "the priors that are known here")):
         command = _command(commands, name, text)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
     _add_cache(commands)
     return parser
+
+
+def _add_push(commands: _Commands) -> None:
+    push = _command(commands, "push", "publish an expanded folder on the Hugging Face Hub; run again = resume", _PUSH)
+    add = push.add_argument
+    add("dir", type=Path, metavar="DIR", help="an expanded folder; checked first")
+    add("repo_id", metavar="REPO_ID", help="owner/name on the Hub; made if it is not there")
+    seen = push.add_mutually_exclusive_group()
+    seen.add_argument("--private", action="store_true", help="let only its owner see it (the default)")
+    seen.add_argument("--public", action="store_true", help="let everybody see it")
+    add("--as", dest="form", choices=("shards", "parquet"), default="shards", help="see below (default: shards)")
+    target = push.add_mutually_exclusive_group()
+    target.add_argument("--revision", metavar="BRANCH", help="branch to push to, or refs/pr/N to go on with it")
+    target.add_argument("--create-pr", action="store_true", help="open a pull request instead of changing main")
+    add(
+        "--license", default="", metavar="ID", help="the set's licence, such as cc-by-4.0 (default: said to be unknown)"
+    )
+    add("--source-license", default="", metavar="TEXT", help="licence of the seed pictures, if known")
+    add("--prior-license", default="", metavar="TEXT", help="licence of the prior, if known")
+    add("--source-citation", type=Path, metavar="FILE.bib", help="how to cite the seed dataset")
+    add("--report", type=Path, metavar="FILE.html", help="a report to publish with it")
+    add("--dry-run", action="store_true", help="list what would be sent, and send nothing")
+    add("--json", action="store_true", help="print the result as JSON")
 
 
 def _add_cache(commands: _Commands) -> None:

@@ -134,6 +134,30 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def push(args: argparse.Namespace) -> int:
+    """``gif-datasets push``."""
+    from gif_datasets.push import push_to_hub
+
+    summary = push_to_hub(
+        _existing(args.dir),
+        args.repo_id,
+        private=not args.public,
+        revision=args.revision,
+        create_pr=args.create_pr,
+        form=args.form,
+        license=args.license,
+        source_license=args.source_license,
+        prior_license=args.prior_license,
+        source_citation=_text_of(args.source_citation),
+        report=args.report,
+        dry_run=args.dry_run,
+        progress=_progress,
+        say=lambda text: print(f"gif-datasets: {text}", file=sys.stderr),
+    )
+    _print(args, dataclasses.asdict(summary), _push_text)
+    return 0
+
+
 def methods(args: argparse.Namespace) -> int:
     """``gif-datasets methods``."""
     entries = [
@@ -240,6 +264,15 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
+def _text_of(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
 def _check_out(folder: Path) -> None:
     """Find out now, not after the work, that the output cannot be written."""
     import os
@@ -305,6 +338,18 @@ def _export_text(value: dict[str, Any]) -> str:
     fresh = f"{value['written']} written now" if value["written"] else "nothing to do, all were there"
     samples = ", ".join(f"{count} samples of split {split}" for split, count in value["samples"].items())
     return f"{samples} in {value['files']} files, {_size(value['bytes'])} ({fresh}): {value['folder']}"
+
+
+def _push_text(value: dict[str, Any]) -> str:
+    count, size = len(value["uploaded"]), _size(value["uploaded_bytes"])
+    if value["dry_run"]:
+        lines = [f"would send {path}" for path in value["uploaded"]] + [f"would remove {p}" for p in value["deleted"]]
+        return "\n".join([*lines, f"{count} of {value['files']} files, {size}, to {value['url']}; nothing was sent"])
+    fresh = f"{count} sent now, {size}" if count or value["deleted"] else "nothing to do, all were there"
+    gone = f", {len(value['deleted'])} of an earlier push removed" if value["deleted"] else ""
+    seen = "private" if value["private"] else "public"
+    load = f"datasets.load_dataset({json.dumps(value['repository'])})"
+    return f"{value['files']} files ({fresh}{gone}), {seen}, compared with what the Hub lists: {value['url']}\n{load}"
 
 
 def _cache_text(value: dict[str, Any]) -> str:

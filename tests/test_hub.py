@@ -1,0 +1,739 @@
+"""To the Hub and back, with the unmodified clients of Hugging Face against the server of hub_server.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import numpy as np
+import pytest
+from hub_server import READER, WRITER, HubServer
+from PIL import Image
+
+import gif_datasets
+from gif_datasets import ConfigError, HubError, ShardError, UsageError, push_to_hub, shards
+
+CLASSES = ("bee", "ant: `x` | <b>&amp;\n---\n# no\x07", "crab 🦀 'or\" so")
+"""Not in the order of their names, and hostile to YAML, Markdown and HTML."""
+COUNTS = {"train": 36, "validation": 3}
+NAME = "me/tiny-gif2x"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of five pictures, one of each held out, expanded."""
+    place = tmp_path_factory.mktemp("made")
+    generator = np.random.default_rng(0)
+    rows = [(Image.fromarray(generator.integers(0, 256, (12, 9, 3), dtype=np.uint8)), i % 3) for i in range(15)]
+    options: dict[str, Any] = {"validation_share": 0.2, "samples_per_shard": 6, "cache_dir": place / "c"}
+    gif_datasets.ExpandedDataset(rows, ratio=2, prior="linear", classes=CLASSES, **options).precompute(place / "set")
+    return place / "set"
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "set"))
+
+
+@pytest.fixture
+def bees(seed_folder: Path) -> datasets.Dataset:
+    """A Hugging Face dataset with columns of its own, one of which is named as one of ours."""
+    paths = sorted(seed_folder.rglob("*.png"))
+    names = sorted({path.parent.name for path in paths})
+    features = datasets.Features(
+        {
+            "id": datasets.Value("int64"),
+            "picture": datasets.Image(),
+            "kind": datasets.ClassLabel(names=names),
+            "method": datasets.Value("string"),
+            "boxes": datasets.List(datasets.List(datasets.Value("float32"))),
+            "mask": datasets.Image(),
+        }
+    )
+    rows = {
+        "id": list(range(100, 112)),
+        "picture": [str(path) for path in paths],
+        "kind": [names.index(path.parent.name) for path in paths],
+        "method": [f"trap {i}" for i in range(12)],
+        "boxes": [[[0.5, i]] for i in range(12)],
+        "mask": [str(path) for path in reversed(paths)],
+    }
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def expansion(rows: datasets.Dataset, **options: Any) -> gif_datasets.ExpandedDataset:
+    return gif_datasets.ExpandedDataset(rows, **{"ratio": 1, "prior": "linear", "image_column": "picture", **options})
+
+
+@pytest.fixture(autouse=True)
+def _token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long whoever waited; nobody really waits."""
+    asked: list[float] = []
+    monkeypatch.setattr(time, "sleep", asked.append)
+    return asked
+
+
+def pixels(image: Image.Image) -> str:
+    return hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest()
+
+
+def truth(folder: Path, split: str) -> dict[str, dict[str, Any]]:
+    """What must be found, by key: picture digest and record."""
+    loaded = gif_datasets.load_expanded(folder, split=split)
+    records = [loaded.provenance(index).to_json() for index in range(len(loaded))]
+    keys = [f"{split}-{r['seed_index']:07d}-{r['copy']:04d}" for r in records]
+    return {k: {"pixels": pixels(loaded[i][0]), **r} for i, (k, r) in enumerate(zip(keys, records, strict=True))}
+
+
+def metadata(text: str) -> dict[str, Any]:
+    return dict(huggingface_hub.DatasetCard(text).data.to_dict())
+
+
+# --- there and back -----------------------------------------------------------------------------------------------
+
+
+def test_round_trip_of_shards(hub: HubServer, made: Path, tmp_path: Path) -> None:
+    """Pushed shards load by name, streaming or not, whole or one kind, with class names, order and pixels as before."""
+    summary = push_to_hub(made, NAME)
+    assert (summary.private, summary.revision, summary.url) == (True, "main", f"{hub.url}/datasets/{NAME}")
+    assert hub.repositories[NAME].private
+    for split, count in COUNTS.items():
+        wanted = truth(made, split)
+        for streaming in (False, True):
+            rows = datasets.load_dataset(NAME, split=split, streaming=streaming)
+            assert rows.features["cls"].names == list(CLASSES)
+            found = {row["__key__"]: {"pixels": pixels(row["png"]), **row["json"]} for row in rows}
+            assert found == wanted
+            assert list(found) == list(wanted)
+            assert len(found) == count
+    for config, kind in (("original", False), ("synthetic", True)):
+        rows = datasets.load_dataset(NAME, config)
+        assert set(rows) == set(COUNTS)
+        assert {row["json"]["synthetic"] for row in rows["train"]} == {kind}
+        assert rows["train"].num_rows == (24 if kind else 12)
+        assert rows["validation"].num_rows == 3
+    back = gif_datasets.load_expanded(NAME)
+    here = gif_datasets.load_expanded(made)
+    assert [(pixels(image), label) for image, label in back] == [(pixels(image), label) for image, label in here]
+    assert back.classes == CLASSES
+
+
+def test_what_comes_back_is_whole_and_goes_on(hub: HubServer, made: Path, tmp_path: Path) -> None:
+    """The downloaded folder passes `verify`, describes itself, and is a source for another expansion."""
+    push_to_hub(made, NAME)
+    from gif_datasets.hub import download
+
+    place = download(NAME)
+    assert shards.verify(place) == []
+    assert shards.read_manifest(place)["plan_hash"] == shards.read_manifest(made)["plan_hash"]
+    more = gif_datasets.expand(f"hub:{NAME}", tmp_path / "more", ratio=1, prior="linear", limit=6)
+    assert (more.originals, more.synthetic) == (6, 6)
+    again = gif_datasets.expand(gif_datasets.load_expanded(f"hub:{NAME}"), tmp_path / "b", ratio=1, prior="linear")
+    assert again.synthetic == 36
+
+
+def test_from_the_cache_without_a_network(hub: HubServer, made: Path) -> None:
+    """What was loaded once loads again offline."""
+    push_to_hub(made, NAME)
+    datasets.load_dataset(NAME, split="train")
+    gif_datasets.load_expanded(NAME)
+    code = (
+        f"import datasets, gif_datasets; print(len(datasets.load_dataset({NAME!r}, split='train')),"
+        f" len(gif_datasets.load_expanded({NAME!r})))"
+    )
+    seen = len(hub.log)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(datasets.config.HF_DATASETS_CACHE)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **offline})
+    assert done.stdout.split() == ["36", "36"], done.stderr
+    assert len(hub.log) == seen
+
+
+def test_round_trip_of_parquet_with_own_columns(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
+    """A Hugging Face source's columns go along with every row, and its rows and the loaded ones can be put together."""
+    expansion(bees, ratio=2).precompute(tmp_path / "set")
+    assert shards.verify(tmp_path / "set") == []
+    summary = push_to_hub(tmp_path / "set", NAME, form="parquet")
+    assert summary.form == "parquet"
+    assert "export.json" in summary.uploaded
+    for streaming in (False, True):
+        rows = datasets.load_dataset(NAME, split="train", streaming=streaming)
+        assert {name: rows.features[name] for name in bees.features} == dict(bees.features)
+        found = list(rows)
+        assert [row["id"] for row in found if not row["synthetic"]] != []
+        seeds = {row["id"]: row for row in bees}
+        for row in found:
+            seed = seeds[row["id"]]
+            assert all(row[name] == seed[name] for name in ("kind", "method", "boxes"))
+            assert row["gif_method"] == ("gif-unclip" if row["synthetic"] else "none")
+            assert pixels(row["mask"]) == pixels(seed["mask"])
+            assert (pixels(row["picture"]) == pixels(seed["picture"])) == (not row["synthetic"])
+    both = datasets.concatenate_datasets([bees, datasets.load_dataset(NAME, "synthetic", split="train")])
+    assert both.num_rows == 12 + 24
+    with pytest.raises(UsageError, match="export"):
+        gif_datasets.load_expanded(NAME)
+
+
+def test_shards_carry_own_columns_beside_them(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
+    """With shards the source's columns are one more file, which `datasets` reads by its features."""
+    expansion(bees, validation_share=0.2).precompute(tmp_path / "set")
+    push_to_hub(tmp_path / "set", NAME)
+    rows = datasets.load_dataset("parquet", data_files=f"hf://datasets/{NAME}/source.parquet", split="train")
+    assert rows.features["kind"] == bees.features["kind"]
+    assert {row["gif_seed_index"]: row["id"] for row in rows} == dict(enumerate(range(100, 112)))
+    assert "source.parquet" in hub.content(NAME, "README.md").decode()
+
+
+def test_push_from_a_dataset(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:
+    """`ExpandedDataset.push_to_hub` makes what is missing and publishes it."""
+    expanded = gif_datasets.ExpandedDataset(str(seed_folder), ratio=1, prior="linear")
+    assert expanded.push_to_hub(NAME, private=False).private is False
+    assert datasets.load_dataset(NAME, split="train").num_rows == 24
+    assert expanded.push_to_hub(NAME, private=False, folder=tmp_path / "kept").uploaded == ()
+
+
+def test_configuration_makes_the_set_again(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:
+    """`config.toml` on the Hub, with the source, gives a folder of the same plan."""
+    options: dict[str, Any] = {"ratio": 2, "epsilon": 0.3, "validation_share": 0.25, "originals": False}
+    gif_datasets.expand(str(seed_folder), tmp_path / "a", prior="linear", **options)
+    push_to_hub(tmp_path / "a", NAME)
+    (tmp_path / "config.toml").write_bytes(hub.content(NAME, "config.toml"))
+    config = gif_datasets.ExpansionConfig.build({}, tmp_path / "config.toml")
+    gif_datasets.expand(str(seed_folder), tmp_path / "b", config=config)
+    plans = [shards.read_manifest(tmp_path / name)["plan_hash"] for name in "ab"]
+    assert plans[0] == plans[1]
+    assert [config["config_name"] for config in metadata(hub.content(NAME, "README.md").decode())["configs"]] == [
+        "synthetic"
+    ]
+
+
+# --- one commit ---------------------------------------------------------------------------------------------------
+
+
+def test_no_commit_holds_half_a_set(hub: HubServer, folder: Path) -> None:
+    """Contents go up before any commit; each commit holds all shards of its card and manifest."""
+    push_to_hub(folder, NAME)
+    first, pushed = hub.repositories[NAME].branches["main"]
+    assert list(first.files) == [".gitattributes"]
+    manifest = json.loads(hub.content(NAME, "manifest.json"))
+    assert {entry["name"] for entry in manifest["shards"]} <= set(pushed.files)
+    order = [path for method, path in hub.log if method in ("POST", "PUT")]
+    last_content = max(i for i, path in enumerate(order) if path.startswith("/lfs/"))
+    assert last_content < next(i for i, path in enumerate(order) if "/commit/" in path)
+
+
+def test_second_push_sends_what_changed(hub: HubServer, made: Path, seed_folder: Path, tmp_path: Path) -> None:
+    """Nothing for the same set; for another one its files, and the old ones that are not of it go, in one commit."""
+    push_to_hub(made, NAME)
+    hub.log.clear()
+    again = push_to_hub(made, NAME)
+    assert (again.uploaded, again.deleted, again.uploaded_bytes) == ((), (), 0)
+    assert not hub.requests("POST", "/commit/")
+    assert not hub.requests("PUT", "")
+    licensed = push_to_hub(made, NAME, license="CC-BY-4.0")
+    assert set(licensed.uploaded) == {"README.md", "croissant.json", "manifest.json"}
+    assert metadata(hub.content(NAME, "README.md").decode())["license"] == "cc-by-4.0"
+    hub.write(NAME, "NOTES.txt", b"written on the Hub")
+    gif_datasets.expand(str(seed_folder), tmp_path / "other", ratio=1, prior="linear")
+    commits = len(hub.repositories[NAME].branches["main"])
+    other = push_to_hub(tmp_path / "other", NAME)
+    assert "wids-validation.json" in other.deleted
+    assert len(hub.repositories[NAME].branches["main"]) == commits + 1
+    files = set(hub.head(NAME).files)
+    assert "NOTES.txt" in files
+    assert sorted(path for path in files if path.endswith(".tar")) == sorted(
+        path for path in other.uploaded if path.endswith(".tar")
+    )
+    changed = push_to_hub(tmp_path / "other", NAME, form="parquet")
+    assert {path.rpartition(".")[2] for path in changed.deleted} >= {"tar"}
+    assert datasets.load_dataset(NAME, split="train").num_rows == 24
+
+
+def test_dry_run_sends_nothing(hub: HubServer, made: Path) -> None:
+    """It lists all of a new set, compares with one that is there, and works without a network."""
+    new = push_to_hub(made, NAME, dry_run=True)
+    assert (new.dry_run, len(new.uploaded), new.commit) == (True, new.files, "")
+    assert not [entry for entry in hub.log if entry[0] != "GET"]
+    push_to_hub(made, NAME)
+    hub.log.clear()
+    assert push_to_hub(made, NAME, dry_run=True, license="mit").uploaded == (
+        "croissant.json",
+        "README.md",
+        "manifest.json",
+    )
+    assert not [entry for entry in hub.log if entry[0] in ("PUT", "DELETE") or "commit" in entry[1]]
+
+
+def test_branches_and_pull_requests(hub: HubServer, made: Path) -> None:
+    """`revision` makes a branch; `create_pr` leaves main alone, and its revision goes on with it."""
+    branch = push_to_hub(made, NAME, revision="v1")
+    assert branch.url.endswith("/tree/v1")
+    assert set(hub.head(NAME).files) == {".gitattributes"}
+    assert len(hub.head(NAME, "v1").files) == branch.files + 1
+    assert gif_datasets.load_expanded(NAME, revision="v1").classes == CLASSES
+    opened = push_to_hub(made, NAME, create_pr=True)
+    assert (opened.revision, opened.url) == ("refs/pr/1", f"{hub.url}/datasets/{NAME}/discussions/1")
+    assert set(hub.head(NAME).files) == {".gitattributes"}
+    assert push_to_hub(made, NAME, revision="refs/pr/1").uploaded == ()
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        push_to_hub(made, NAME, revision="v1", create_pr=True)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_refuses_a_folder_that_is_not_whole(hub: HubServer, folder: Path) -> None:
+    """A flipped byte, a foreign file, no manifest: nothing reaches the Hub."""
+    victim = next((folder / "data").glob("train-00002-*.tar"))
+    content = bytearray(victim.read_bytes())
+    content[700] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(ShardError, match="is not published, because it is not whole: data/train-00002"):
+        push_to_hub(folder, NAME)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(UsageError, match=r"no manifest\.json"):
+        push_to_hub(folder, NAME)
+    assert hub.log == []
+
+
+def test_refuses_what_holds_something_else(hub: HubServer, made: Path) -> None:
+    """Another data set of that name is not overwritten, nor a public one by a push that wants to be private."""
+    hub.create(NAME, private=True)
+    hub.write(NAME, "README.md", b"---\nlicense: mit\n---\n")
+    hub.write(NAME, "manifest.json", b'{"files": {"data/mine.tar": {}}}')
+    before = hub.head(NAME)
+    with pytest.raises(UsageError, match="holds something else"):
+        push_to_hub(made, NAME)
+    assert hub.head(NAME) is before
+    hub.create("me/public")
+    with pytest.raises(UsageError, match="is there, and public"):
+        push_to_hub(made, "me/public")
+    assert push_to_hub(made, "me/public", private=False).private is False
+
+
+@pytest.mark.parametrize("name", ["tiny", "me/../you", "me/a b", "https://x/me/tiny", "me/a--b", "", "me/tiny.git"])
+def test_refuses_names(hub: HubServer, made: Path, name: str) -> None:
+    """A name that the Hub would not take is refused before anything is read or sent."""
+    with pytest.raises(ConfigError, match="owner/name"):
+        push_to_hub(made, name)
+    assert hub.log == []
+
+
+# --- what goes wrong on the way -----------------------------------------------------------------------------------
+
+COMMIT, CONTENT = ("POST", f"/api/datasets/{NAME}/commit/"), ("PUT", "/lfs/")
+PREUPLOAD, BATCH, CARD = ("POST", "/preupload/"), ("POST", "objects/batch"), ("POST", "validate-yaml")
+
+
+@pytest.mark.parametrize(
+    ("where", "how"),
+    [
+        (("POST", "/repos/create"), {"status": 500}),
+        (("GET", f"/api/datasets/{NAME}"), {"status": 503}),
+        (("GET", f"/api/datasets/{NAME}"), {"cut_after": 0}),
+        (PREUPLOAD, {"status": 429, "headers": {"Retry-After": "7"}}),
+        (BATCH, {"status": 502}),
+        (CONTENT, {"status": 500}),
+        (CONTENT, {"cut_after": 1000}),
+        (CONTENT, {"delay": 0.3}),
+        (CARD, {"status": 504}),
+        (COMMIT, {"status": 409}),
+        (COMMIT, {"status": 429, "headers": {"Retry-After": "7"}}),
+        (COMMIT, {"status": 500}),
+        (COMMIT, {"cut_after": 100}),
+        (COMMIT, {"lost": True}),
+    ],
+)
+def test_passing_faults_are_waited_for(
+    hub: HubServer, made: Path, waits: list[float], where: tuple[str, str], how: dict[str, Any]
+) -> None:
+    """One push is enough, and the set is on the Hub once."""
+    hub.fail(*where, **how)
+    summary = push_to_hub(made, NAME)
+    assert hub.faults == []
+    assert len(hub.head(NAME).files) == summary.files + 1
+    assert len(hub.repositories[NAME].branches["main"]) == 2
+    if how.get("status") == 429:
+        assert max(waits) >= 7
+    elif "delay" not in how:
+        assert waits
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "said"),
+    [
+        (("POST", "/repos/create"), {"status": 401}, "log in with `hf auth login`"),
+        (("POST", "/repos/create"), {"status": 403}, "does not let this token write"),
+        (COMMIT, {"status": 403}, "does not let this token write"),
+        (COMMIT, {"status": 400, "message": "bad commit"}, "refuses.*bad commit"),
+        (COMMIT, {"status": 500, "times": 99}, r"failed \(500.*run the same command again"),
+        (COMMIT, {"cut_after": 10, "times": 99}, "connection to the Hub failed.*run the same command again"),
+        (COMMIT, {"status": 429, "headers": {"Retry-After": "4000"}}, "is asked too often"),
+        (CONTENT, {"status": 403, "times": 99}, "does not let"),
+        (CONTENT, {"cut_after": 500, "times": 999}, "connection to the Hub failed"),
+    ],
+)
+def test_lasting_faults_are_told(
+    hub: HubServer, made: Path, waits: list[float], where: tuple[str, str], how: dict[str, Any], said: str
+) -> None:
+    """One clear line; nobody sees half a set; and when the fault is over, the same push completes."""
+    hub.fail(*where, **how)
+    with pytest.raises(HubError, match=said) as caught:
+        push_to_hub(made, NAME)
+    assert "\n" not in str(caught.value)
+    assert all(
+        set(commit.files) == {".gitattributes"} for r in hub.repositories.values() for commit in r.branches["main"]
+    )
+    assert max([0, *waits]) <= 16
+    hub.faults.clear()
+    summary = push_to_hub(made, NAME)
+    assert len(hub.head(NAME).files) == summary.files + 1
+
+
+def test_somebody_else_commits_meanwhile(hub: HubServer, made: Path) -> None:
+    """Their commit stays, ours is refused as a whole and says so; pushed again it comes on top of theirs."""
+    push_to_hub(made, NAME)
+    hub.fail(*COMMIT, first=lambda: hub.write(NAME, "README.md", b"theirs"))
+    with pytest.raises(HubError, match="somebody else changed"):
+        push_to_hub(made, NAME, license="mit")
+    assert hub.content(NAME, "README.md") == b"theirs"
+    push_to_hub(made, NAME, license="mit")
+    assert metadata(hub.content(NAME, "README.md").decode())["license"] == "mit"
+
+
+def test_the_hub_lists_something_else_after_the_upload(
+    hub: HubServer, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the Hub lists is compared with what was sent."""
+    from gif_datasets import hub as client
+
+    send = client.commit
+
+    def damaging(repository: Any, *args: Any) -> None:
+        send(repository, *args)
+        hub.write(NAME, "_info.json", b"{}")
+
+    monkeypatch.setattr(client, "commit", damaging)
+    with pytest.raises(HubError, match=r"lists _info\.json of me/tiny-gif2x otherwise than it was sent"):
+        push_to_hub(made, NAME)
+
+
+def test_kill_9_in_mid_upload_and_again(hub: HubServer, made: Path) -> None:
+    """A killed push leaves nothing that readers see; run again, what had arrived is not sent again."""
+    hub.fail(*CONTENT, delay=0.4, times=99)
+    command = [sys.executable, "-m", "gif_datasets", "push", str(made), NAME]
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not hub.bodies and time.monotonic() < deadline:
+        time.sleep(0.01)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    assert set(hub.head(NAME).files) == {".gitattributes"}
+    hub.faults.clear()
+    time.sleep(0.6)  # what the server was about to store
+    before = [oid for oid, _ in hub.bodies]
+    assert before
+    summary = push_to_hub(made, NAME)
+    sent = [oid for oid, _ in hub.bodies]
+    assert len(sent) == len(set(sent))
+    assert summary.files == len(hub.head(NAME).files) - 1
+
+
+# --- tokens -------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_not_told(hub: HubServer, made: Path, waits: list[float]) -> None:
+    """Whatever the Hub says back, no token and no signed address is in the error, its causes, or the repository."""
+    for where, status in ((("POST", "/repos/create"), 403), (CONTENT, 500), (COMMIT, 400)):
+        hub.fail(*where, status=status, times=9999, message="you sent TOKEN and hf_abcdefghijklmnop")
+        with pytest.raises(HubError) as caught:
+            push_to_hub(made, NAME)
+        hub.faults.clear()
+        said = str(caught.value) + str(caught.value.__cause__)
+        assert not any(secret in said for secret in (WRITER, "hf_abc", "s3cr3t"))
+    push_to_hub(made, NAME)
+    assert all(WRITER.encode() not in content for content in hub.blobs.values())
+
+
+@pytest.mark.parametrize(("token", "said"), [("", "there is no token"), (READER, "write"), ("hf_wrong", "its token")])
+def test_without_the_right_token(
+    hub: HubServer, made: Path, monkeypatch: pytest.MonkeyPatch, token: str, said: str
+) -> None:
+    """No token, one that may only read, one that is not known: each has its line."""
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(HubError, match=said):
+        push_to_hub(made, NAME)
+    assert push_to_hub(made, NAME, token=WRITER).files
+
+
+def test_command_line(hub: HubServer, made: Path, tmp_path: Path) -> None:
+    """Results on stdout, one line on stderr, exit codes 0, 1 and 2; a dry run lists."""
+
+    def run(*args: object, token: str = WRITER) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gif_datasets", "push", *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_TOKEN": token})
+
+    dry = run(made, NAME, "--dry-run")
+    assert (dry.returncode, dry.stderr) == (0, "")
+    assert "would send data/train-00000-of-00006.tar" in dry.stdout
+    assert "nothing was sent" in dry.stdout
+    assert NAME not in hub.repositories
+    done = run(made, NAME, "--json", "--license", "cc-by-4.0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["repository"] == NAME
+    refused = run(made, "nobody/tiny")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.count("\n") == 1
+    assert "does not let this token write to nobody/tiny" in refused.stderr
+    assert run(made, "tiny").returncode == 2
+    assert run(tmp_path, NAME).returncode == 2
+
+
+# --- the card -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def card(hub: HubServer, made: Path) -> str:
+    push_to_hub(made, NAME, source_license="CC BY-NC-ND 4.0", source_citation="@misc{a,\n```\n<script>x</script>}")
+    return hub.content(NAME, "README.md").decode()
+
+
+def test_metadata(card: str) -> None:
+    """huggingface_hub and datasets read licence, task, size, source, tags, configs and features with class names."""
+    found = metadata(card)
+    assert found["license"] == "unknown"
+    assert found["task_categories"] == ["image-classification"]
+    assert found["size_categories"] == ["n<1K"]
+    assert found["source_datasets"] == ["extended"]
+    assert "synthetic" in found["tags"]
+    configs = {config["config_name"]: config for config in found["configs"]}
+    assert list(configs) == ["expanded", "original", "synthetic"]
+    assert configs["expanded"]["default"] is True
+    infos = datasets.info.DatasetInfosDict.from_dataset_card_data(huggingface_hub.DatasetCard(card).data)
+    assert infos["expanded"].features["cls"].names == list(CLASSES)
+    assert {name: infos[name].splits["train"].num_examples for name in configs} == {
+        "expanded": 36,
+        "original": 12,
+        "synthetic": 24,
+    }
+
+
+def test_text(card: str, made: Path) -> None:
+    """It says what is synthetic, how it was made, what was measured, what is unknown; and no name breaks out of it."""
+    body = card.partition("\n---\n")[2]
+    recipe = shards.read_manifest(made)["plan"]["recipe"]
+    for words in (
+        "12 real and 24 synthetic pictures of 3 classes",
+        "24 of the 36 pictures of `train` are synthetic",
+        "![Seeds and their imagined copies](preview.png)",
+        recipe["prior"]["digest"],
+        "This set: unknown",
+        "Seed pictures: CC BY-NC-ND 4.0. That asks, among other things: name the authors; no commercial use; nothing",
+        "Prior: Apache-2.0",
+        "Class consistency:",
+        "Coverage:",
+        "Repeats: 0 of 24",
+        "zhang2023expanding",
+        f'load_dataset("{NAME}", "synthetic", split="train")',
+        "Not for evaluation",
+        "config.toml",
+        *(f"| {name} | `" for name in recipe["options"]),
+    ):
+        assert words in body
+    assert "<b>" not in body
+    assert "\n# no" not in body
+    assert body.count("```") % 2 == 0
+    assert "More Information Needed" not in body
+    assert str(made) not in card
+
+
+def test_measures(made: Path) -> None:
+    """They agree with the records."""
+    from gif_datasets.measures import measure
+
+    found = measure(made, lambda rows, title: rows)
+    records = [r for r in truth(made, "train").values() if r["synthetic"]]
+    assert found.per_class == ((4, 8), (4, 8), (4, 8))
+    assert found.criteria["entropy"][1] == pytest.approx(np.mean([r["entropy_after"] for r in records]))
+    scored = [r for r in records if r["picture_class"] >= 0]
+    assert found.scored == len(scored)
+    assert found.nearness is not None
+    assert (found.nearness.real, found.nearness.copies) == (12, 24)
+    assert 0 <= found.nearness.covered <= 1
+    assert found.nearness.to_copy < found.nearness.between_real
+
+
+def test_an_edited_card_is_kept(hub: HubServer, folder: Path) -> None:
+    """Who wrote into the card publishes their own; metadata that cannot be read is refused."""
+    path = folder / "README.md"
+    path.write_text(path.read_text().replace("---\n", "---\nlicense: mit\n", 1) + "\nMine.\n")
+    push_to_hub(folder, NAME)
+    assert hub.content(NAME, "README.md") == path.read_bytes()
+    assert datasets.load_dataset(NAME, split="train").num_rows == 36
+    path.write_text("---\nlicense: [mit\n---\n")
+    with pytest.raises(ConfigError, match=r"metadata of README\.md cannot be read"):
+        push_to_hub(folder, NAME)
+
+
+def test_a_licence_that_the_hub_does_not_know(hub: HubServer, made: Path) -> None:
+    """It is refused, here or there, and nothing is committed."""
+    with pytest.raises(ConfigError, match="identifier of the Hub's list"):
+        push_to_hub(made, NAME, license="do what you want")
+    with pytest.raises(HubError, match="license"):
+        push_to_hub(made, NAME, license="gpl-99")
+    assert set(hub.head(NAME).files) == {".gitattributes"}
+
+
+def test_report_goes_along(hub: HubServer, made: Path, tmp_path: Path) -> None:
+    """A report is published and linked."""
+    (tmp_path / "r.html").write_text("<html>report</html>")
+    push_to_hub(made, NAME, report=tmp_path / "r.html")
+    assert hub.content(NAME, "report.html") == b"<html>report</html>"
+    assert "(report.html)" in hub.content(NAME, "README.md").decode()
+
+
+def test_croissant(hub: HubServer, made: Path) -> None:
+    """mlcroissant validates the description that is published, and reads every picture and label by it."""
+    croissant = pytest.importorskip("mlcroissant", reason="needs mlcroissant, of the extra test")
+    push_to_hub(made, NAME, license="cc-by-4.0")
+    from gif_datasets.hub import download
+
+    described = croissant.Dataset(str(download(NAME) / "croissant.json"))
+    assert described.metadata.issues.errors == set()
+    classes = [row["classes/name"] for row in described.records("classes")]
+    assert [name.decode() if isinstance(name, bytes) else name for name in classes] == list(CLASSES)
+    pictures = {row["samples/key"]: pixels(row["samples/image"]) for row in described.records("samples")}
+    labels = {row["sample_labels/key"]: row["sample_labels/label"] for row in described.records("sample_labels")}
+    wanted = truth(made, "train") | truth(made, "validation")
+    assert {key.decode(): value for key, value in pictures.items()} == {k: r["pixels"] for k, r in wanted.items()}
+    assert {key.decode(): value for key, value in labels.items()} == {k: r["label"] for k, r in wanted.items()}
+
+
+# --- Xet ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def xet(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The client speaks Xet, and its store is a folder: what hf_xet 1.x takes a ``local://`` address for."""
+    pytest.importorskip("hf_xet", reason="needs hf_xet, which comes with huggingface_hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    (tmp_path / "cas").mkdir()
+    hub.xet = f"local://{tmp_path / 'cas'}"
+    return hub
+
+
+def test_push_by_xet(xet: HubServer, made: Path) -> None:
+    """The same push by Xet: no LFS, all files listed with their digests, and the second one sends nothing."""
+    summary = push_to_hub(made, NAME)
+    assert xet.requests("GET", "xet-write-token")
+    assert not xet.requests("PUT", "/lfs/")
+    listed = xet.head(NAME).files
+    for entry in shards.read_manifest(made)["shards"]:
+        assert listed[entry["name"]].oid == entry["sha256"]
+    assert len(listed) == summary.files + 1
+    assert push_to_hub(made, NAME).uploaded == ()
+
+
+# --- Hugging Face to Hugging Face ---------------------------------------------------------------------------------
+
+
+def test_to_hf_keeps_columns_and_joins_its_source(bees: datasets.Dataset) -> None:
+    """Every column of the source is there with its type, for copies too, and both can be concatenated."""
+    expanded = expansion(bees, ratio=2)
+    rows = expanded.to_hf()
+    assert isinstance(rows, datasets.Dataset)
+    assert rows.num_rows == 36
+    assert {name: rows.features[name] for name in bees.features} == dict(bees.features)
+    assert rows["id"] == [*range(100, 112), *(number for number in range(100, 112) for _ in range(2))]
+    for index in (0, 11, 12, 35):
+        assert pixels(rows[index]["picture"]) == pixels(expanded[index]["picture"])
+        record = expanded.provenance(index)
+        assert rows[index]["seed_key"] == record.seed_key
+        assert (rows[index]["copy"], rows[index]["gif_method"]) == (record.copy, record.method)
+    both = datasets.concatenate_datasets([bees, rows])
+    assert both.num_rows == 48
+    assert both[0]["seed_key"] is None
+    assert pixels(both[12]["picture"]) == pixels(bees[0]["picture"])
+
+
+def test_to_hf_fingerprints(bees: datasets.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same expansion has the same fingerprint, which `map` finds its results by; another one another."""
+
+    def make(**options: Any) -> datasets.Dataset:
+        return expansion(bees, **options).to_hf()
+
+    first, again = make(), make()
+    assert first._fingerprint == again._fingerprint
+    assert first._fingerprint not in (make(ratio=2)._fingerprint, make(rng_seed=1)._fingerprint)
+    mapped = first.map(_width)
+    assert again.map(_width).cache_files == mapped.cache_files
+    renamed = expansion(bees.rename_column("id", "number")).to_hf()
+    assert renamed._fingerprint != first._fingerprint
+    assert "number" in renamed.features
+
+
+def _width(row: dict[str, Any]) -> dict[str, Any]:
+    return {"width": row["picture"].width}
+
+
+def test_to_hf_streaming(bees: datasets.Dataset) -> None:
+    """An `IterableDataset` gives the same rows, from workers too, and imagines no more than it is asked for."""
+    expanded = expansion(bees, ratio=2, decode_batch=4)
+    stream = expanded.to_hf(streaming=True)
+    assert isinstance(stream, datasets.IterableDataset)
+    iterator = iter(stream)
+    assert [next(iterator)["id"] for _ in range(12)] == list(range(100, 112))
+    assert expanded.imaginer.generated == 0
+    assert [row["key"] for row in stream] == expanded.to_hf()["key"]
+    assert stream.num_shards == 9
+
+
+def test_to_hf_of_other_sources(seed_folder: Path) -> None:
+    """A folder has picture, label and provenance."""
+    rows = gif_datasets.ExpandedDataset(str(seed_folder), ratio=1, prior="linear").to_hf()
+    assert rows.features["label"].names == ["ant", "bee", "crab"]
+    assert rows["label"] == [label for label in range(3) for _ in range(4)] * 2
+    assert rows[0]["image"].size == (32, 32)
+
+
+def test_texts_as_labels(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
+    """A source whose labels are texts keeps them, and gets class numbers with names beside them."""
+    texts = bees.cast_column("kind", datasets.Value("string")).map(lambda row: {"kind": f"k{row['kind']}"})
+    expanded = expansion(texts, label_column="kind")
+    rows = expanded.to_hf()
+    assert rows["kind"][0] == "k0"
+    assert rows.features["label"].names == ["k0", "k1", "k2"]
+    expanded.push_to_hub(NAME, form="parquet")
+    loaded = datasets.load_dataset(NAME, split="train")
+    assert loaded.features["label"] == rows.features["label"]
+    assert loaded.features["kind"] == datasets.Value("string")
+
+
+def test_damaged_own_columns(bees: datasets.Dataset, tmp_path: Path) -> None:
+    """A damaged `source.parquet` is named by `verify`, and refused by the reader."""
+    from gif_datasets.columns import read_source
+
+    expansion(bees).precompute(tmp_path / "set")
+    path = tmp_path / "set" / "source.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert any("source.parquet" in line for line in shards.verify(tmp_path / "set"))
+    with pytest.raises(ShardError, match="damaged"):
+        read_source(tmp_path / "set")
+    expansion(bees).precompute(tmp_path / "set")
+    assert shards.verify(tmp_path / "set") == []
