@@ -223,8 +223,8 @@ def patiently(act: Callable[[], _T], repository: Repository, say: Callable[[str]
         try:
             with quiet():
                 return act()
-        except (GifDatasetsError, FileNotFoundError, PermissionError):
-            raise
+        except (GifDatasetsError, FileNotFoundError, PermissionError, TypeError, AttributeError):
+            raise  # files of ours, or a mistake in this package
         except Exception as error:  # the client's kinds are those of several libraries
             wait = _wait(error, attempt)
             told = explain(error, repository)

@@ -64,7 +64,7 @@ class Plan:
         made = [(seed, copy) for seed in mixed for copy in range(1, config.ratio + 1)]
         held = [(seed, 0) for seed in sorted(self.validation, key=lambda seed: (seed.key, seed.index))]
         size, held_size = (
-            config.samples_per_shard or _shard_size(samples, config.decode_batch)
+            config.samples_per_shard or shard_size(samples, config.decode_batch)
             for samples in (len(real) + len(made), len(held))
         )
         sized = ((real, size), (made, size), (held, held_size))
@@ -106,8 +106,8 @@ class Plan:
         return self.shard_names[shard_id]
 
 
-def _shard_size(samples: int, block: int) -> int:
-    """Samples a shard: about 64 shards, within limits, in whole decoding blocks so that none is padded in each."""
+def shard_size(samples: int, block: int) -> int:
+    """Samples a shard, unless told otherwise: about 64 shards, within limits, in whole decoding blocks so that none is padded in each."""
     size = min(max(-(-samples // 64), 50), 1_000)
     return -(-size // block) * block
 

@@ -26,6 +26,7 @@ from gif_datasets.fingerprint import digest_file
 from gif_datasets.hub import Remote, RemoteFile, Repository
 from gif_datasets.hub_card import Part, Published, Rights
 from gif_datasets.measures import measure
+from gif_datasets.plan import shard_size
 from gif_datasets.reader import ShardReader
 from gif_datasets.splits import VALIDATION
 from gif_datasets.types import PLAN_FILE
@@ -333,12 +334,21 @@ def configuration(manifest: Mapping[str, Any]) -> str:
     recipe = plan["recipe"]
     values = {**recipe["options"], "prior": recipe["prior"]["name"]}
     values |= {name: plan[name] for name in ("split", "originals", "validation_share") if name in plan}
+    values["samples_per_shard"] = _samples_per_shard(manifest)
     known = {name: value for name, value in sorted(values.items()) if name in ExpansionConfig.__dataclass_fields__}
     lines = [f"{name} = {json.dumps(value)}" for name, value in known.items() if value is not None]
     about = [f"# {manifest['originals'] or plan.get('seeds')} seed pictures; plan {manifest['plan_hash']}"]
     if recipe["prior"]["name"] not in ("embedded", "linear"):
         about.append("# prior: give the path of the folder whose digest is " + str(recipe["prior"]["digest"]))
     return "\n".join([*about, *lines]) + "\n"
+
+
+def _samples_per_shard(manifest: Mapping[str, Any]) -> int | None:
+    """What was asked for; None where the shards are as they are without asking."""
+    plan = manifest["plan"]
+    block, found = plan["recipe"]["options"]["decode_batch"], plan.get("shards") or [0]
+    usual = shard_size(manifest["samples"], block)
+    return None if max(found) in (usual, manifest["originals"], manifest["synthetic"]) else max(found)
 
 
 def _text(file: _File) -> str:
@@ -373,18 +383,19 @@ def _push(
     remote = hub.patiently(lambda: hub.look(repository), repository, tell)
     if remote is not None:
         _check_visibility(repository, remote, private)
-        _difference(repository, remote, parcel, tell)  # refuses a foreign one before anything is made
+        found = _difference(repository, remote, parcel)  # refuses a foreign one before anything is made
+        if create_pr and found == _Difference((), ()):
+            return _summary(repository, remote, parcel, found, form, False, started)
     hub.patiently(lambda: hub.create(repository, private), repository, tell)
     title = "Publish an expanded dataset" if remote is None else "Update the expanded dataset"
     if create_pr:
         number = hub.patiently(lambda: hub.open_pull_request(repository, title), repository, tell)
         repository = replace(repository, revision=number)
-        tell(f"opened {hub.address(repository)}; to go on after an interruption: --revision {number}")
     first: list[_Difference] = []
 
     def bring() -> Remote:
         there = _present(repository)
-        found = _difference(repository, there, parcel, tell)
+        found = _difference(repository, there, parcel)
         first.append(found)
         if not found.changed and not found.stale:
             return there
@@ -392,7 +403,12 @@ def _push(
         hub.commit(repository, there.commit, content, found.stale, title, show)
         return _present(repository)
 
-    there = hub.patiently(bring, repository, tell)
+    try:
+        there = hub.patiently(bring, repository, tell)
+    except HubError as error:
+        if create_pr:
+            raise HubError(f"{error} (a pull request is open: go on with revision {repository.revision})") from None
+        raise
     _compare(repository, there, parcel, first[0])
     return _summary(repository, there, parcel, first[0], form, False, started)
 
@@ -416,7 +432,7 @@ def _dry_run(
         nothing = Remote("", private, {})
         return _summary(repository, nothing, parcel, _Difference(tuple(parcel), ()), form, True, started)
     _check_visibility(repository, remote, private)
-    found = _difference(repository, remote, parcel, tell)
+    found = _difference(repository, remote, parcel)
     return _summary(repository, remote, parcel, found, form, True, started)
 
 
@@ -453,7 +469,7 @@ def _check_visibility(repository: Repository, remote: Remote, private: bool) -> 
         )
 
 
-def _difference(repository: Repository, remote: Remote, parcel: _Parcel, tell: Callable[[str], None]) -> _Difference:
+def _difference(repository: Repository, remote: Remote, parcel: _Parcel) -> _Difference:
     """Compare; refuse a repository that holds something else than this package published.
 
     Raises:

@@ -18,6 +18,7 @@ import datasets
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 from hub_server import READER, WRITER, HubServer
 from PIL import Image
 
@@ -208,9 +209,12 @@ def test_push_from_a_dataset(hub: HubServer, seed_folder: Path, tmp_path: Path) 
     assert expanded.push_to_hub(NAME, private=False, folder=tmp_path / "kept").uploaded == ()
 
 
-def test_configuration_makes_the_set_again(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"samples_per_shard": 5}])
+def test_configuration_makes_the_set_again(
+    hub: HubServer, seed_folder: Path, tmp_path: Path, more: dict[str, Any]
+) -> None:
     """`config.toml` on the Hub, with the source, gives a folder of the same plan."""
-    options: dict[str, Any] = {"ratio": 2, "epsilon": 0.3, "validation_share": 0.25, "originals": False}
+    options: dict[str, Any] = {"ratio": 2, "epsilon": 0.3, "validation_share": 0.25, "originals": False, **more}
     gif_datasets.expand(str(seed_folder), tmp_path / "a", prior="linear", **options)
     push_to_hub(tmp_path / "a", NAME)
     (tmp_path / "config.toml").write_bytes(hub.content(NAME, "config.toml"))
@@ -291,6 +295,12 @@ def test_branches_and_pull_requests(hub: HubServer, made: Path) -> None:
     assert (opened.revision, opened.url) == ("refs/pr/1", f"{hub.url}/datasets/{NAME}/discussions/1")
     assert set(hub.head(NAME).files) == {".gitattributes"}
     assert push_to_hub(made, NAME, revision="refs/pr/1").uploaded == ()
+    hub.fail("POST", "/commit/", status=400)
+    with pytest.raises(HubError, match="a pull request is open: go on with revision refs/pr/2"):
+        push_to_hub(made, NAME, create_pr=True)
+    push_to_hub(made, NAME)
+    assert push_to_hub(made, NAME, create_pr=True).revision == "main"
+    assert len(hub.repositories[NAME].pull_requests) == 2
     with pytest.raises(ConfigError, match="leave one of them out"):
         push_to_hub(made, NAME, revision="v1", create_pr=True)
 
@@ -702,6 +712,8 @@ def test_to_hf_streaming(bees: datasets.Dataset) -> None:
     assert expanded.imaginer.generated == 0
     assert [row["key"] for row in stream] == expanded.to_hf()["key"]
     assert stream.num_shards == 9
+    loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    assert sorted(row["key"] for row in loader) == sorted(row["key"] for row in stream)
 
 
 def test_to_hf_of_other_sources(seed_folder: Path) -> None:
