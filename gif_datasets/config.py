@@ -34,6 +34,7 @@ class Method:
 
 
 SELECT = "select:"
+AGNOSTIC = "sample-agnostic"
 AUGMENT = "augment"
 """Family of the methods that need no prior."""
 _BASE_METHODS = (
@@ -221,6 +222,12 @@ class ExpansionConfig:
         choices=("none", "label", "prediction", "selective"),
     )
     redraws: int | None = _option(None, "most new draws of one picture; then the best one is taken", low=0, high=1000)
+    selection: str = _option(
+        "sample-wise",
+        "of select: methods: every seed gets ratio copies, or (sample-agnostic) the best of all seeds' draws together"
+        " are taken, so that some seeds get more and some none (appendix B)",
+        choices=("sample-wise", AGNOSTIC),
+    )
     measure_pictures: bool = _option(False, "score every new picture and record it, even where nothing is checked")
 
     decode_steps: int = _option(10, "sampling steps of the decoder", low=1, high=1000)
@@ -286,6 +293,8 @@ class ExpansionConfig:
             bad = [template for template in getattr(self, name) if template.count("{}") != 1]
             if bad or not getattr(self, name):
                 raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")
+        if self.agnostic and self.check != "selective":
+            raise ConfigError(f"selection {AGNOSTIC!r} is for the select: methods, got method {self.method!r}")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", self.split):
             raise ConfigError(f"split must be a letter, then at most 39 letters, digits and _, got {self.split!r}")
         if self.validation_share and self.split == "validation":
@@ -308,6 +317,16 @@ class ExpansionConfig:
             )
         )
         return consistency, entropy, diversity
+
+    @property
+    def agnostic(self) -> bool:
+        """Whether copies are chosen among those of all seeds."""
+        return self.selection == AGNOSTIC
+
+    @property
+    def draws(self) -> int:
+        """Copies drawn for each seed: the ratio, or all that are chosen from."""
+        return self.ratio * (1 + (self.redraws or 0)) if self.agnostic else self.ratio
 
     @property
     def uses_all_seeds(self) -> bool:

@@ -22,7 +22,7 @@ from gif_datasets.errors import CacheError, ConfigError, EngineError, MissingExt
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
 from gif_datasets.order import Facts
-from gif_datasets.plan import Plan, Summary, make_plan, run
+from gif_datasets.plan import Plan, Summary, make_plan, run, select
 from gif_datasets.priors import PriorInfo
 from gif_datasets.push import PushSummary, push_to_hub
 from gif_datasets.recipe import make_recipe
@@ -133,16 +133,28 @@ class ExpandedDataset(Dataset[Any]):
 
     @property
     def targets(self) -> list[int]:
-        """The label of every item, without making any."""
-        seeds = self.plan.seeds
-        return [seed.label for seed in seeds] + [seed.label for seed in seeds for _ in range(self.config.ratio)]
+        """The label of every item, without making any (unless copies are chosen among those of all seeds)."""
+        labels = np.array([seed.label for seed in self.plan.seeds], dtype=np.int64)
+        found: list[int] = labels[self.facts.seeds].tolist()
+        return found
 
     @property
     def facts(self) -> Facts:
-        """Label, kind and seed of every item, for samplers; none is made."""
+        """Label, kind and seed of every item, for samplers; none is made, as with :attr:`targets`."""
         count = len(self.plan.seeds)
-        seeds = np.concatenate([np.arange(count), np.repeat(np.arange(count), self.config.ratio)])
-        return Facts(np.asarray(self.targets), np.arange(len(self)) >= count, seeds)
+        if self.config.agnostic:
+            place = {seed: number for number, seed in enumerate(self.plan.seeds)}
+            parents = np.array([place[seed] for seed, _ in self._chosen], dtype=np.int64)
+        else:
+            parents = np.repeat(np.arange(count), self.config.ratio)
+        seeds = np.concatenate([np.arange(count), parents])
+        labels = np.array([seed.label for seed in self.plan.seeds], dtype=np.int64)
+        return Facts(labels[seeds], np.arange(len(self)) >= count, seeds)
+
+    @cached_property
+    def _chosen(self) -> tuple[Row, ...]:
+        """The copies, where they are chosen among those of all seeds: the first look at one draws them all."""
+        return select(self.plan, self.imaginer, map)[0].chosen
 
     @cached_property
     def validation(self) -> HeldOut:
@@ -270,7 +282,7 @@ class ExpandedDataset(Dataset[Any]):
             >>> row["label"], row["synthetic"], row["image"].size
             (0, False, (32, 32))
         """
-        return to_hf(self.plan, self.source, self.imaginer, streaming)
+        return to_hf(self.plan, self.source, self.imaginer, [self._row(i) for i in range(len(self))], streaming)
 
     def push_to_hub(
         self, repo_id: str, *, folder: str | Path | None = None, workers: int = 1, **options: Any
@@ -307,6 +319,8 @@ class ExpandedDataset(Dataset[Any]):
         index %= size
         if index < count:
             return self.plan.seeds[index], 0
+        if self.config.agnostic:
+            return self._chosen[index - count]
         seed, copy = divmod(index - count, ratio)
         return self.plan.seeds[seed], copy + 1
 
@@ -424,7 +438,7 @@ def expand(
     refuse_bad(listed, settled.on_bad_image)
 
     def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
-        return iter(show(run_local(task, ids, workers), "making shards", len(ids)))
+        return iter(show(run_local(task, ids, workers), task.title, len(ids)))
 
     plan = make_plan(opened.name, listed, recipe, held, named)
     return run(plan, opened, open_cache(cache_dir), Path(out), engine, listed.bad)

@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,6 +105,23 @@ class Imaginer:
             for row, (seed, picture, own) in enumerate(zip(seeds, pictures, fields, strict=True))
         ]
 
+    def gains(self, wanted: Sequence[Row]) -> list[float]:
+        """Entropy of each sample's picture above its seed's, nats; minus infinity where its zero-shot class is another.
+
+        What is missing is made. These are the criteria of selective expansion (section 3.2).
+        """
+        from gif_datasets.criteria import entropy
+
+        records = [sample.provenance for sample in self.imagine(wanted)]
+        with self._lock, _fixed_threads(self.recipe.config.threads):
+            score = self._load().seed_scores
+            assert score is not None
+            of_seeds = score([seed for seed, _ in wanted])
+        return [
+            record.picture_entropy - float(entropy(scores)) if record.picture_class == int(scores.argmax()) else -inf
+            for record, scores in zip(records, of_seeds, strict=True)
+        ]
+
     def prepare(self) -> None:
         """Make what all samples depend on, so that workers find it in the cache."""
         if self.recipe.config.classifier != "text":
@@ -152,7 +170,7 @@ class Imaginer:
         config = self.recipe.config
         best, seed_scores = dict[str, tuple[float, Sample]](), dict[str, "torch.Tensor"]()
         pending: Iterable[Sequence[tuple[str, Row]]] = self._claimed_blocks(missing, claims)
-        attempts = 1 + (config.redraws or 0) if config.check != "none" else 1
+        attempts = 1 if config.check == "none" or config.agnostic else 1 + (config.redraws or 0)
         rows = list(missing.items())
         for attempt in range(attempts):
             failed: list[tuple[str, Row]] = []

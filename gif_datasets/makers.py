@@ -113,23 +113,28 @@ class GuidedMaker:
         self.guide(seeds, self._perturbation(attempt))
 
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
-        """Decode; another attempt draws the decoder's noise again, or the perturbation where decoding has no noise."""
-        config = self.recipe.config
-        guided = self.guide([seed for seed, _ in rows], self._perturbation(attempt))
-        found = [guided[seed.key, seed.label] for seed, _ in rows]
-        latents = [one.latents[0, copy - 1] for one, (_, copy) in zip(found, rows, strict=True)]
-        stream = _stream("decode", attempt)
+        """Decode; another attempt draws the decoder's noise again, or the perturbation where decoding has no noise.
 
-        def decode(block: Sequence[tuple[Row, Tensor]]) -> Tensor:
-            generators = [generator_for(config.rng_seed, seed.key, stream, copy) for (seed, copy), _ in block]
+        A copy above the ratio is what another attempt makes of a copy within it.
+        """
+        config = self.recipe.config
+        draws = [(seed, *self._draw_of(copy, attempt)) for seed, copy in rows]
+        found = self._guided_rows(draws)
+        latents = [one.latents[0, copy - 1] for one, (_, copy, _) in zip(found, draws, strict=True)]
+
+        def decode(block: Sequence[tuple[tuple[Seed, int, int], Tensor]]) -> Tensor:
+            generators = [
+                generator_for(config.rng_seed, seed.key, _stream("decode", turn), copy)
+                for (seed, copy, turn), _ in block
+            ]
             return self.prior.decode(torch.stack([latent for _, latent in block]), generators, config)
 
-        whole = padded(list(zip(rows, latents, strict=True)), config.decode_batch)
+        whole = padded(list(zip(draws, latents, strict=True)), config.decode_batch)
         pixels = in_memory(decode, whole)[: len(rows)]
         arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return [
             Candidate(PillowImage.fromarray(np.ascontiguousarray(array)), _copy_fields(one, copy - 1))
-            for array, one, (_, copy) in zip(arrays, found, rows, strict=True)
+            for array, one, (_, copy, _) in zip(arrays, found, draws, strict=True)
         ]
 
     def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
@@ -151,6 +156,18 @@ class GuidedMaker:
         while len(self._guided) > KEEP_GUIDED:
             self._guided.popitem(last=False)
         return {(key, label): found for (key, label, _), found in result.items()}
+
+    def _draw_of(self, copy: int, attempt: int) -> tuple[int, int]:
+        """Copy within the ratio, and attempt, that a copy of any number is."""
+        turn, within = divmod(copy - 1, self.recipe.config.ratio)
+        return within + 1, attempt + turn
+
+    def _guided_rows(self, draws: Sequence[tuple[Seed, int, int]]) -> list[Guided]:
+        by_turn: dict[int, list[Seed]] = {}
+        for seed, _, turn in draws:
+            by_turn.setdefault(self._perturbation(turn), []).append(seed)
+        guided = {turn: self.guide(seeds, turn) for turn, seeds in by_turn.items()}
+        return [guided[self._perturbation(turn)][seed.key, seed.label] for seed, _, turn in draws]
 
     def _perturbation(self, attempt: int) -> int:
         """Which draw of the perturbation an attempt uses: the first, where decoding draws anew itself."""

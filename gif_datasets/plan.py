@@ -6,9 +6,10 @@ A plan fixes every sample, its shard and its bytes; a task makes one shard of it
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +28,11 @@ from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source, source_columns
 from gif_datasets.splits import VALIDATION, hold_out
-from gif_datasets.types import PLAN_FILE, Seed
+from gif_datasets.types import PLAN_FILE, Row, Seed
 
 PLAN_FORMAT = 2
 STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
+SELECTION_SEEDS = 8  # whose copies are drawn in one task, where copies are chosen among those of all seeds
 SWEEP_AFTER = 3600.0  # seconds; another process may still be writing a younger temporary file
 
 
@@ -44,6 +46,7 @@ class Plan:
         seeds: The seed samples that are expanded, in source order.
         validation: Those that are held out, in source order; none of their pictures is among the others'.
         validation_name: Name of the dataset that they are from, when it is another one.
+        chosen: The copies, where they are chosen among those of all seeds and have been; see :func:`select`.
     """
 
     source_name: str
@@ -51,6 +54,13 @@ class Plan:
     seeds: tuple[Seed, ...]
     validation: tuple[Seed, ...] = ()
     validation_name: str = ""
+    chosen: tuple[Row, ...] = ()
+
+    @cached_property
+    def copies(self) -> Sequence[Row]:
+        """All (seed, copy) rows that are imagined, in source order."""
+        copies = range(1, self.recipe.config.ratio + 1)
+        return self.chosen or tuple((seed, copy) for seed in self.seeds for copy in copies)
 
     @cached_property
     def shard_rows(self) -> tuple[tuple[tuple[Seed, int], ...], ...]:
@@ -59,10 +69,8 @@ class Plan:
         Within each, classes are mixed by key order.
         """
         config = self.recipe.config
-        mixed = sorted(self.seeds, key=lambda seed: (seed.key, seed.index))
-        real = [(seed, 0) for seed in mixed] if config.originals else []
-        made = [(seed, copy) for seed in mixed for copy in range(1, config.ratio + 1)]
-        held = [(seed, 0) for seed in sorted(self.validation, key=lambda seed: (seed.key, seed.index))]
+        real = _mixed((seed, 0) for seed in self.seeds) if config.originals else []
+        made, held = _mixed(self.copies), _mixed((seed, 0) for seed in self.validation)
         size, held_size = (
             config.samples_per_shard or shard_size(samples, config.decode_batch)
             for samples in (len(real) + len(made), len(held))
@@ -106,8 +114,13 @@ class Plan:
         return self.shard_names[shard_id]
 
 
+def _mixed(rows: Iterable[Row]) -> list[Row]:
+    """Rows in key order, which mixes the classes."""
+    return sorted(rows, key=lambda row: (row[0].key, row[0].index, row[1]))
+
+
 def shard_size(samples: int, block: int) -> int:
-    """Samples a shard, unless told otherwise: about 64 shards, within limits, in whole decoding blocks so that none is padded in each."""
+    """Samples a shard, unless told otherwise: about 64 shards, within limits, in blocks so that none is padded."""
     size = min(max(-(-samples // 64), 50), 1_000)
     return -(-size // block) * block
 
@@ -148,6 +161,7 @@ class ShardTask:
     plan: Plan
     imaginer: Imaginer
     folder: Path
+    title: str = "making shards"
 
     def __call__(self, shard_id: int) -> tuple[Shard, int]:
         """Make one shard and its sidecar; returns it with the number of pictures decoded for it."""
@@ -166,8 +180,47 @@ class ShardTask:
         return shard, self.imaginer.generated - before
 
 
-Engine = Callable[[ShardTask, Sequence[int]], Any]
-"""Runs ``task(shard_id)`` for each id, in any order, and yields the results as they come."""
+@dataclass(frozen=True)
+class DrawTask:
+    """Draws copies to choose from, of one block of seeds; picklable."""
+
+    plan: Plan
+    imaginer: Imaginer
+    title: str = "drawing copies to choose from"
+
+    def rows(self, block: int) -> list[Row]:
+        """(seed, copy) rows of a block."""
+        config = self.plan.recipe.config
+        part = self.plan.seeds[block * SELECTION_SEEDS : (block + 1) * SELECTION_SEEDS]
+        return [(seed, copy) for seed in part for copy in range(1, config.draws + 1)]
+
+    def __call__(self, block: int) -> tuple[int, list[float], int]:
+        """The block, the gain of each of its rows, and the number of pictures made."""
+        before = self.imaginer.generated
+        gains = self.imaginer.gains(self.rows(block))
+        return block, gains, self.imaginer.generated - before
+
+
+Engine = Callable[[Any, Sequence[int]], Any]
+"""Runs ``task(id)`` for each id, in any order, and yields the results as they come."""
+
+
+def select(plan: Plan, imaginer: Imaginer, engine: Engine) -> tuple[Plan, int]:
+    """Choose the copies among those of all seeds: the highest gains of entropy first, of those that keep their class.
+
+    Returns:
+        The plan with ``ratio`` copies a seed on average, and the number of pictures made for it.
+
+    Source:
+        Appendix B, "sample-agnostic expansion".
+    """
+    task, generated, gained = DrawTask(plan, imaginer), 0, list[tuple[float, Row]]()
+    for block, gains, made in engine(task, range(-(-len(plan.seeds) // SELECTION_SEEDS))):
+        gained += zip(gains, task.rows(block), strict=True)
+        generated += made
+    best = sorted(gained, key=lambda one: (-one[0], one[1][0].key, one[1][0].index, one[1][1]))
+    rows = [row for _, row in best[: len(plan.seeds) * plan.recipe.config.ratio]]
+    return dataclasses.replace(plan, chosen=tuple(sorted(rows, key=lambda row: (row[0].index, row[1])))), generated
 
 
 def run(
@@ -193,13 +246,15 @@ def run(
     imaginer = imaginer or Imaginer(plan.recipe, source, cache, plan.seeds)
     if todo:
         imaginer.prepare()
+        if plan.recipe.config.agnostic:
+            plan, generated = select(plan, imaginer, engine)
     task = ShardTask(plan, imaginer, folder)
     for shard, count in engine(task, todo):
         done[plan.shard_names.index(shard.name)] = shard
         generated += count
     own = source_columns(source, [seed.index for seed in (*plan.seeds, *plan.validation)])
     _finish(folder, plan, [done[shard_id] for shard_id in range(len(plan.shard_rows))], own)
-    if generated or not (folder / shards.PREVIEW).exists():
+    if todo or not (folder / shards.PREVIEW).exists():
         _draw_preview(folder, plan, source)
     return summarise(folder, generated, tuple(bad), time.monotonic() - started)
 
@@ -252,21 +307,17 @@ def _seeds_digest(seeds: Sequence[Seed]) -> str:
 
 
 def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
-    config, reader = plan.recipe.config, ShardReader(folder)
+    reader = ShardReader(folder)
 
-    def copy_of(seed: Seed, copy: int) -> Image.Image:
-        key = shards.sample_key(config.split, seed.index, copy)
-        return images.read_rgb(reader.image_bytes(reader.index_of(key)), key)
+    def copies_of(seed: Seed) -> tuple[Image.Image, ...]:
+        numbers = reader.copies_of(seed.index)[: preview.MOST_COPIES]
+        return tuple(images.read_rgb(reader.image_bytes(number), reader.key(number)) for number in numbers)
 
     rows = [
-        preview.Row(
-            plan.recipe.classes[seed.label],
-            source.sample(seed.index)[0],
-            tuple(copy_of(seed, copy) for copy in range(1, min(config.ratio, preview.MOST_COPIES) + 1)),
-        )
+        preview.Row(plan.recipe.classes[seed.label], source.sample(seed.index)[0], copies_of(seed))
         for seed in preview.choose_seeds(plan.seeds, preview.ROWS)
     ]
-    preview.save_preview(rows, f"imagined copies ({config.method})", folder / shards.PREVIEW)
+    preview.save_preview(rows, f"imagined copies ({plan.recipe.config.method})", folder / shards.PREVIEW)
 
 
 def claim(folder: Path, wanted: dict[str, Any], what: str = "expansion") -> None:

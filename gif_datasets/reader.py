@@ -87,6 +87,18 @@ class ShardReader:
                     return int(number)
         raise KeyError(key)
 
+    def copies_of(self, seed_index: int) -> list[int]:
+        """Positions of a seed's imagined copies, in order of copy."""
+        numbers = np.flatnonzero((self.index.seed == seed_index) & (self.index.copy > 0))
+        return [int(number) for number in numbers[np.argsort(self.index.copy[numbers])]]
+
+    def expansion_counts(self) -> dict[int, int]:
+        """How many seeds have how many imagined copies (Figure 9), by number of copies."""
+        copies = np.unique(self.index.seed[self.index.copy > 0], return_counts=True)[1]
+        found = dict(zip(*(part.tolist() for part in np.unique(copies, return_counts=True)), strict=True))
+        without = int(self.manifest["plan"].get("seeds", len(copies))) - len(copies)
+        return {0: without, **found} if without > 0 else found
+
     def label(self, number: int) -> int:
         """Class index of a sample."""
         self._shard(number)

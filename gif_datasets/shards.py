@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets import atomic, index, ustar
-from gif_datasets.config import MAX_RATIO
+from gif_datasets.config import AGNOSTIC, MAX_RATIO
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
@@ -452,14 +452,16 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
     """Whether the samples are those of the plan, none missing; asked when each is whole."""
     plan, problems = manifest["plan"], []
     main, held = found[manifest["split"]], found.get(VALIDATION, _Found())
-    wanted = {0 if plan.get("originals") else 1, *range(1, plan["recipe"]["options"]["ratio"] + 1)}
+    options = plan["recipe"]["options"]
+    agnostic = options.get("selection") == AGNOSTIC  # then seeds have more copies than others, and some none
+    wanted = {0 if plan.get("originals") else 1, *range(1, options["ratio"] + 1)}
     for split, part, copies, seeds in (
         (manifest["split"], main, wanted, plan.get("seeds_digest")),
         (VALIDATION, held, {0}, plan.get("validation_digest")),
     ):
         for number, copies_there in sorted(part.copies.items()):
             odd = sorted(copies_there ^ copies)
-            if odd:
+            if odd and (split == VALIDATION or not agnostic):
                 problems.append(f"split {split}: seed {number}: copy {odd[0]} is missing, or one too many")
         if seeds_digest(part.seeds[number] for number in sorted(part.seeds)) != seeds:
             problems.append(f"split {split}: the seeds in the shards are not those of the plan")
@@ -468,6 +470,8 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
     counts = {"samples": len(main.keys), "validation": len(held.keys)}
     counts["originals"] = len(main.seeds) if plan.get("originals") else 0
     counts["synthetic"] = counts["samples"] - counts["originals"]
+    if agnostic and counts["synthetic"] != plan.get("seeds", 0) * options["ratio"]:
+        problems.append(f"{counts['synthetic']} copies, but the plan asks for {options['ratio']} a seed")
     problems += [
         f"{count} {name}, but the manifest says {manifest[name]}"
         for name, count in counts.items()

@@ -72,7 +72,7 @@ def _generate(rows: _Rows, blocks: Sequence[tuple[Row, ...]]) -> Iterator[dict[s
         yield from rows.make(block)
 
 
-def to_hf(plan: Plan, source: Source, imaginer: Imaginer, streaming: bool) -> Any:
+def to_hf(plan: Plan, source: Source, imaginer: Imaginer, order: Sequence[Row], streaming: bool) -> Any:
     """See :meth:`gif_datasets.ExpandedDataset.to_hf`."""
     try:
         import datasets
@@ -80,8 +80,6 @@ def to_hf(plan: Plan, source: Source, imaginer: Imaginer, streaming: bool) -> An
         raise MissingExtra("datasets", "hf") from error
 
     rows = _Rows(plan, source, imaginer)
-    order = [(seed, 0) for seed in plan.seeds]
-    order += [(seed, copy) for seed in plan.seeds for copy in range(1, plan.recipe.config.ratio + 1)]
     size = plan.recipe.config.decode_batch
     first = len(plan.seeds)  # blocks of copies start there, as those of lazy items do
     starts = [*range(0, first, size), *range(first, len(order), size)]

@@ -15,11 +15,12 @@ from PIL import Image
 from torch.nn import functional as F
 
 import gif_datasets
-from gif_datasets import ExpandedDataset, ExpansionConfig, augment, criteria, filters, heads
+from gif_datasets import ExpandedDataset, ExpansionConfig, augment, criteria, filters, heads, load_expanded, shards
 from gif_datasets.config import METHODS, PRESETS
 from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.priors import embedded_folder
 from gif_datasets.priors.linear import LinearPrior
+from gif_datasets.reader import ShardReader
 from gif_datasets.rng import generator_for
 from gif_datasets.zeroshot import ZeroShotClassifier
 
@@ -407,6 +408,42 @@ def test_a_block_too_large_for_memory_is_made_in_halves(seed_folder: Path, tmp_p
     starved.limit = 0
     with pytest.raises(PriorError, match="even for one"), pytest.warns(UserWarning, match="at once"):
         ExpandedDataset(str(seed_folder), prior=starved, cache_dir=tmp_path / "c", **{**options, "decode_batch": 6})[13]
+
+
+def test_sample_agnostic_selection_takes_the_best_of_all_seeds(seed_folder: Path, tmp_path: Path) -> None:
+    """As many copies as sample-wise, but those of the highest entropy gain of all draws, whichever seed they are of."""
+    options = {"ratio": 2, "method": "select:unclip", "prior": "linear", "redraws": 2, "logit_scale": 60.0}
+    wise = ExpandedDataset(str(seed_folder), **options)
+    loaded = wise.imaginer._load()
+    assert loaded.scorer is not None
+    gains = {}
+    for seed in wise.plan.seeds:
+        own = loaded.scorer([wise.source.sample(seed.index)[0]])[0]
+        for number in range(6):  # what sample-wise selection would draw, attempt by attempt
+            picture = loaded.maker.draw([(seed, number % 2 + 1)], number // 2)[0].picture
+            scores = loaded.scorer([picture])[0]
+            gain = float(criteria.entropy(scores) - criteria.entropy(own))
+            gains[seed.key, number + 1] = gain if scores.argmax() == own.argmax() else -np.inf
+    best = sorted(gains, key=lambda one: (-gains[one], *one))[:24]
+
+    folder = tmp_path / "out"
+    summary = gif_datasets.expand(str(seed_folder), folder, workers=2, selection="sample-agnostic", **options)
+    assert (summary.originals, summary.synthetic) == (12, 24)
+    assert shards.verify(folder) == []
+    records = [record for i in range(36) if (record := load_expanded(folder).provenance(i)).synthetic]
+    assert {(record.seed_key, record.copy) for record in records} == set(best)
+    assert gif_datasets.expand(str(seed_folder), folder, selection="sample-agnostic", **options).generated == 0
+    counts = ShardReader(folder).expansion_counts()
+    assert sum(counts.values()) == 12
+    assert sum(copies * seeds for copies, seeds in counts.items()) == 24
+    assert len(counts) > 1
+
+    lazy = ExpandedDataset(str(seed_folder), selection="sample-agnostic", **options)
+    assert len(lazy) == 36
+    assert {(lazy.provenance(i).seed_key, lazy.provenance(i).copy) for i in range(12, 36)} == set(best)
+    assert lazy.targets == [lazy[i][1] for i in range(36)]
+    with pytest.raises(ConfigError, match="select:"):
+        ExpansionConfig(selection="sample-agnostic")
 
 
 def test_methods_and_families_must_fit(seed_folder: Path, tmp_path: Path) -> None:

@@ -97,9 +97,10 @@ def preview(args: argparse.Namespace) -> int:
 
 def info(args: argparse.Namespace) -> int:
     """``gif-datasets info``."""
-    from gif_datasets.shards import read_manifest
+    from gif_datasets.reader import ShardReader
 
-    manifest = read_manifest(_existing(args.dir))
+    reader = ShardReader(_existing(args.dir))
+    manifest = reader.manifest
     recipe = manifest["plan"]["recipe"]
     value = {
         "folder": str(args.dir),
@@ -108,6 +109,7 @@ def info(args: argparse.Namespace) -> int:
         "shards": len(manifest["shards"]),
         "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
         **{name: recipe[name] for name in ("prior", "device", "options", "versions")},
+        "expansion_counts": {str(copies): seeds for copies, seeds in reader.expansion_counts().items()},
         "plan_hash": manifest["plan_hash"],
     }
     _print(args, value, _info_text)
@@ -381,11 +383,17 @@ def _info_text(value: dict[str, Any]) -> str:
         f" = {value['samples']} samples\n"
         + (f"split validation: {value['validation']} originals, held out\n" if value["validation"] else "")
         + f"classes ({len(value['classes'])}): {names}\n"
+        f"copies a seed: {_counts_text(value['expansion_counts'])}\n"
         f"shards: {value['shards']}, {_size(value['bytes'])}\n"
         f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
         f"plan: {value['plan_hash']}\n"
         f"options:\n{options}"
     )
+
+
+def _counts_text(counts: dict[str, int]) -> str:
+    told = ", ".join(f"{copies} ({seeds} seeds)" for copies, seeds in list(counts.items())[:12])
+    return told + (", ..." if len(counts) > 12 else "")
 
 
 def _methods_text(value: dict[str, Any]) -> str:

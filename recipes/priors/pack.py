@@ -45,10 +45,7 @@ For trying things out, for tests, and for evidence on CIFAR-10-like pictures. No
 |---|---|
 | image tower | timm `tf_efficientnet_lite0` (Apache-2.0), 224 pixels; latent 1,280 wide, centred, norm about 10 |
 | text tower | all-MiniLM-L6-v2 (Apache-2.0), projected up to 1,280 by ridge regression on ImageNet's names |
-| `unclip` | diffusers `KandinskyV22Pipeline`: `VQModel` (32 x 32 to 8 x 8 x 16), U-Net of 19M, DPM-Solver++ |
-| `mae` | masked autoencoder of timm blocks, 4 x 4 patches, encoder 160 wide and 6 deep, decoder 128 and 4 |
-| `sd` | diffusers `StableDiffusionImg2ImgPipeline`: the same autoencoder, a U-Net of 5M, MiniLM read token by token |
-| data of the decoders | CIFAR-10's training set without the 1,000 reserved seeds; never the test set |
+{parts}| data of the decoders | CIFAR-10's training set without the 1,000 reserved seeds; never the test set |
 | storage | safetensors in half precision |
 
 The CLIP is none: its image tower knows ImageNet's 1,000 classes and little else, so it says little of medical or
@@ -61,6 +58,13 @@ industrial pictures.
 Made by `recipes/priors` (build_clip, train_movq, train_unclip, train_mae, train_sd, pack), measured by
 `recipes/priors/measure.py`; the judge is `recipes/priors/judge.py`.
 """
+
+
+PARTS = {
+    "unclip": "diffusers `KandinskyV22Pipeline`: `VQModel` (32 x 32 to 8 x 8 x 16), U-Net of 19M, DPM-Solver++",
+    "mae": "masked autoencoder of timm blocks, 4 x 4 patches, encoder 160 wide and 6 deep, decoder 128 and 4",
+    "sd": "diffusers `StableDiffusionImg2ImgPipeline`: the same autoencoder, a U-Net of 5M, MiniLM read by tokens",
+}
 
 
 def pack_demo(data: cifar10.Cifar10, folder: Path) -> None:
@@ -100,8 +104,8 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, required=True, help="output of build_clip.py")
     parser.add_argument("--movq", type=Path, required=True, help="output of train_movq.py")
     parser.add_argument("--unclip", type=Path, required=True, help="output of train_unclip.py")
-    parser.add_argument("--mae", type=Path, required=True, help="output of train_mae.py")
-    parser.add_argument("--sd", type=Path, required=True, help="output of train_sd.py")
+    parser.add_argument("--mae", type=Path, help="output of train_mae.py")
+    parser.add_argument("--sd", type=Path, help="output of train_sd.py")
     parser.add_argument("--measures", type=Path, help="output of measure.py, for the card")
     args = parser.parse_args()
 
@@ -110,14 +114,18 @@ def main() -> None:
     (embedded / "clip").mkdir(parents=True, exist_ok=True)
     for name in CLIP_FILES:
         shutil.copyfile(args.clip / "clip" / name, embedded / "clip" / name)
-    pack_decoder(args.unclip / "pipeline", embedded / "unclip")
-    pack_decoder(args.mae / "mae", embedded / "mae")
-    pack_decoder(args.sd / "pipeline", embedded / "sd")
+    trained = {"unclip": args.unclip / "pipeline"}
+    trained |= {"mae": args.mae / "mae"} if args.mae else {}
+    trained |= {"sd": args.sd / "pipeline"} if args.sd else {}
+    for family in ("unclip", "mae", "sd"):
+        shutil.rmtree(embedded / family, ignore_errors=True)
+    for family, folder in trained.items():
+        pack_decoder(folder, embedded / family)
     prior = {
         "format": 2,
         "name": "embedded",
         "clip": "clip",
-        "decoders": {"unclip": "unclip", "mae": "mae", "sd": "sd"},
+        "decoders": {family: family for family in trained},
         "image_size": 32,
         "summary": "small priors that ship in the package: EfficientNet-Lite0 + MiniLM, 32 x 32 decoders",
         "license": "Apache-2.0 (weights trained on CIFAR-10, which has no formal licence)",
@@ -130,12 +138,13 @@ def main() -> None:
         "logit scale, calibrated on training labels": clip["logit_scale"],
         **training_rows("autoencoder", args.movq),
         **training_rows("unCLIP decoder", args.unclip),
-        **training_rows("masked autoencoder", args.mae),
-        **training_rows("Stable-Diffusion-shaped prior", args.sd),
+        **(training_rows("masked autoencoder", args.mae) if args.mae else {}),
+        **(training_rows("Stable-Diffusion-shaped prior", args.sd) if args.sd else {}),
         **measured,
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    (embedded / "README.md").write_text(PRIOR_CARD.format(table=table))
+    parts = "".join(f"| `{family}` | {PARTS[family]} |\n" for family in trained)
+    (embedded / "README.md").write_text(PRIOR_CARD.format(parts=parts, table=table))
     for path in ASSETS.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     size = sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file())
