@@ -649,7 +649,7 @@ def xet(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_push_by_xet(xet: HubServer, made: Path) -> None:
-    """The same push by Xet: no LFS, all files listed with their digests, and the second one sends nothing."""
+    """The same there and back by Xet: no LFS, all files listed with their digests, and the second push sends nothing."""
     summary = push_to_hub(made, NAME)
     assert xet.requests("GET", "xet-write-token")
     assert not xet.requests("PUT", "/lfs/")
@@ -658,6 +658,9 @@ def test_push_by_xet(xet: HubServer, made: Path) -> None:
         assert listed[entry["name"]].oid == entry["sha256"]
     assert len(listed) == summary.files + 1
     assert push_to_hub(made, NAME).uploaded == ()
+    back = gif_datasets.load_expanded(NAME)
+    assert truth(back._reader.folder, "train") == truth(made, "train")
+    assert datasets.load_dataset(NAME, split="train").num_rows == 36
 
 
 # --- Hugging Face to Hugging Face ---------------------------------------------------------------------------------
