@@ -74,9 +74,7 @@ def check_name(name: str) -> str:
     """
     bare = name.removeprefix("hub:")
     if not _REPOSITORY.fullmatch(bare) or "--" in bare or ".." in bare or bare.endswith((".git", ".", "-")):
-        raise ConfigError(
-            f"a data set on the Hub is named owner/name, of letters, digits and single - _ . only, got {name!r}"
-        )
+        raise ConfigError(f"a data set on the Hub is named owner/name, got {name!r}")
     return bare
 
 
@@ -238,8 +236,12 @@ def patiently(act: Callable[[], _T], repository: Repository, say: Callable[[str]
 
 def _wait(error: BaseException, attempt: int) -> float | None:
     """Seconds until another attempt may help; None if none does."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
     error = _cause(error)
     response = getattr(error, "response", None)
+    if isinstance(error, OfflineModeIsEnabled):
+        return None
     if response is not None:
         if response.status_code not in _PASSING:
             return None

@@ -6,33 +6,20 @@ sees the set before or the set after, never half of either, and a push that is c
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import re
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic, card, croissant, hub, hub_card, shards
-from gif_datasets.columns import SOURCE, expanded_columns, read_source, to_yaml
-from gif_datasets.config import ExpansionConfig
+from gif_datasets import hub, shards
 from gif_datasets.errors import ConfigError, HubError, ShardError, UsageError
-from gif_datasets.export import export_expanded
-from gif_datasets.fingerprint import digest_file
-from gif_datasets.hub import Remote, RemoteFile, Repository
-from gif_datasets.hub_card import Part, Published, Rights
-from gif_datasets.measures import measure
-from gif_datasets.plan import shard_size
-from gif_datasets.reader import ShardReader
-from gif_datasets.splits import VALIDATION
-from gif_datasets.types import PLAN_FILE
+from gif_datasets.hub import Remote, Repository
+from gif_datasets.hub_card import Rights
+from gif_datasets.parcel import FORMS, Parcel, pack, pictures_of, read_report, text_of
 
-FORMS = ("shards", "parquet")
-CONFIGURATION, REPORT, CROISSANT = "config.toml", "report.html", "croissant.json"
 _MARKS = (shards.MANIFEST, shards.EXPORTED)
 """Either says that a repository holds what this package published, and which files that is."""
 _GIVEN = (".gitattributes", shards.CARD)
@@ -72,27 +59,6 @@ class PushSummary:
     uploaded_bytes: int
     deleted: tuple[str, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file to publish: where it is, or its bytes."""
-
-    content: Path | bytes
-    size: int
-    sha256: str
-
-    def is_at(self, remote: RemoteFile | None) -> bool:
-        """Whether the Hub lists it with these bytes."""
-        if remote is None or remote.size != self.size:
-            return False
-        if remote.sha256:
-            return remote.sha256 == self.sha256
-        content = self.content.read_bytes() if isinstance(self.content, Path) else self.content
-        return remote.git == hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-_Parcel = dict[str, _File]
 
 
 def push_to_hub(
@@ -141,6 +107,12 @@ def push_to_hub(
             ``private`` is not given as False.
         ShardError: If the folder is damaged.
         HubError: If the Hub refuses, or cannot be reached for long.
+
+    Example:
+        >>> push_to_hub("expanded", "flowers")
+        Traceback (most recent call last):
+            ...
+        gif_datasets.errors.ConfigError: a data set on the Hub is named owner/name, got 'flowers'
     """
     started = time.monotonic()
     name = hub.check_name(repo_id)
@@ -150,13 +122,12 @@ def push_to_hub(
     manifest, edited = _verified(folder, show)
     repository = Repository(name, revision or hub.MAIN, token)
     rights = _checked(Rights(license, source_license, prior_license, source_citation))
-    with _files(folder, manifest, form, show) as files:
-        extra = _read_report(report)
-        parcel = _parcel(folder, manifest, name, form, files, rights, extra, edited, show)
-        hub.check_card(_text(parcel[shards.CARD]))
-        if dry_run:
-            return _dry_run(repository, parcel, private, form, tell, started)
-        return _push(repository, parcel, private, create_pr, form, show, tell, started)
+    extra = read_report(report)
+    with pictures_of(folder, manifest, form, show) as pictures:
+        parcel = pack(folder, manifest, name, pictures, rights, extra, edited, show)
+        hub.check_card(text_of(parcel[shards.CARD]))
+        job = _Job(repository, parcel, private, create_pr, form, dry_run, show, tell, started)
+        return _dry_run(job) if dry_run else _push(job)
 
 
 def _silent(rows: Any, title: str, total: int | None = None) -> Any:
@@ -185,15 +156,6 @@ def _checked(rights: Rights) -> Rights:
     return replace(rights, license=rights.license.lower())
 
 
-def _read_report(report: str | Path | None) -> dict[str, bytes]:
-    if report is None:
-        return {}
-    try:
-        return {REPORT: Path(report).read_bytes()}
-    except OSError as error:
-        raise ConfigError(f"cannot read the report {report}: {error.strerror or error}") from error
-
-
 def _verified(folder: Path, show: Progress) -> tuple[dict[str, Any], bool]:
     """The manifest of a folder that is whole, and whether somebody edited its card."""
     problems = shards.verify(folder, show)
@@ -207,159 +169,22 @@ def _verified(folder: Path, show: Progress) -> tuple[dict[str, Any], bool]:
     return manifest, edited
 
 
-# --- what is published --------------------------------------------------------------------------------------------
+# --- sending it ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Files:
-    """The files of pictures in one form, with what the card says of them."""
+class _Job:
+    """One push: what, where to, and how to tell of it."""
 
-    folder: Path
-    listed: dict[str, dict[str, Any]]  # name: bytes, sha256
-    configs: dict[str, tuple[Part, ...]]
-    columns: str
-    image: str
-    label: str
-    record: str
-    kind: str  # the builder of Hugging Face datasets that reads it
-
-
-@contextlib.contextmanager
-def _files(folder: Path, manifest: dict[str, Any], form: str, show: Progress) -> Iterator[_Files]:
-    if form == "shards":
-        yield _of_shards(folder, manifest)
-        return
-    # what is written here is the same bytes each time, so a push that was cut off goes on
-    with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
-        export_expanded(folder, Path(place) / "parquet", "parquet", progress=show)
-        yield _of_parquet(folder, Path(place) / "parquet", manifest)
-
-
-def _of_shards(folder: Path, manifest: dict[str, Any]) -> _Files:
-    kinds: dict[str, list[shards.Shard]] = {"original": [], "synthetic": [], "held": []}
-    for split in shards.splits(manifest):
-        reader, start = ShardReader(folder, split), 0
-        for shard in shards.manifest_shards(manifest, split):
-            keys = {reader.key(index).endswith("-0000") for index in range(start, start + shard.samples)}
-            if len(keys) != 1:
-                raise ShardError(f"{shard.name} mixes real and synthetic pictures; expand again into another folder")
-            kinds["held" if split != manifest["split"] else "original" if keys.pop() else "synthetic"].append(shard)
-            start += shard.samples
-
-    def part(split: str, found: list[shards.Shard]) -> Part:
-        names = tuple(shard.name for shard in found)
-        return Part(split, names, sum(s.samples for s in found), sum(s.bytes for s in found))
-
-    split = manifest["split"]
-    parts = {name: [part(split, kinds[name])] for name in ("original", "synthetic")}
-    parts["expanded"] = [part(split, [*kinds["original"], *kinds["synthetic"]])] if kinds["original"] else []
-    held = part(VALIDATION, kinds["held"]) if kinds["held"] else None
-    listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in shards.all_shards(manifest)}
-    suffix = card.suffix(manifest)
-    configs = hub_card.configs(parts, held)
-    return _Files(folder, listed, configs, card.shard_columns(manifest), suffix, "cls", "json.", "webdataset")
-
-
-def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> _Files:
-    entries = json.loads((exported / shards.EXPORTED).read_text(encoding="utf-8"))["files"]
-    listed = {name: entry for name, entry in entries.items() if name.endswith(".parquet")}
-
-    def part(split: str, *kinds: bool) -> Part:
-        names = [n for n, e in listed.items() if shards.split_of(n) == split and e["synthetic"] in kinds]
-        return Part(split, tuple(names), sum(listed[n]["rows"] for n in names), sum(listed[n]["bytes"] for n in names))
-
-    split = manifest["split"]
-    parts = {"original": [part(split, False)], "synthetic": [part(split, True)]}
-    parts["expanded"] = [part(split, False, True)] if manifest["originals"] else []
-    held = part(VALIDATION, False) if manifest["validation"] else None
-    columns = expanded_columns(manifest["classes"], read_source(folder))
-    configs = hub_card.configs(parts, held)
-    return _Files(exported, listed, configs, to_yaml(columns.features), columns.image, columns.label, "", "parquet")
-
-
-def _parcel(
-    folder: Path,
-    manifest: dict[str, Any],
-    name: str,
-    form: str,
-    files: _Files,
-    rights: Rights,
-    extra: dict[str, bytes],
-    edited: bool,
-    show: Progress,
-) -> _Parcel:
-    """Everything that is published, by its path."""
-    kept = [SOURCE] if form == "shards" and (folder / SOURCE).is_file() else []
-    indices = [n for n in manifest["files"] if n not in (shards.CARD, SOURCE)] if form == "shards" else [PLAN_FILE]
-    small = {n: (folder / n).read_bytes() for n in (*indices, *kept)} | extra
-    small[CONFIGURATION] = configuration(manifest).encode("utf-8")
-    if form == "shards":
-        small[CROISSANT] = croissant.describe(manifest, name, rights.license or hub_card.UNKNOWN)
-    pictures = [shards.PREVIEW] if (folder / shards.PREVIEW).is_file() else []
-    if edited:
-        small[shards.CARD] = (folder / shards.CARD).read_bytes()
-    else:
-        told = Published(
-            name=name,
-            manifest=manifest,
-            configs=files.configs,
-            columns=files.columns,
-            image=files.image,
-            label=files.label,
-            record=files.record,
-            form=files.kind,
-            measures=measure(folder, show),
-            rights=rights,
-            files=(*small, *pictures),
-        )
-        small[shards.CARD] = hub_card.render(told).encode("utf-8")
-    if form == "shards":
-        mark, content = shards.MANIFEST, atomic.json_bytes(shards.sealed(manifest, small))
-    else:
-        about = {"to": "parquet", "source": manifest["source"], "plan_hash": manifest["plan_hash"]}
-        entries = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in small.items()}
-        mark = shards.EXPORTED
-        content = atomic.json_bytes({**about, "files": {**files.listed, **entries}})
-    parcel = {n: _File(files.folder / n, entry["bytes"], entry["sha256"]) for n, entry in files.listed.items()}
-    for n in pictures:
-        parcel[n] = _File(folder / n, (folder / n).stat().st_size, digest_file(folder / n))
-    for n, c in {**small, mark: content}.items():
-        parcel[n] = _File(c, len(c), hashlib.sha256(c).hexdigest())
-    return parcel
-
-
-def configuration(manifest: Mapping[str, Any]) -> str:
-    """The options that make a set again, as the TOML that ``gif-datasets expand --config`` reads."""
-    plan = manifest["plan"]
-    recipe = plan["recipe"]
-    values = {**recipe["options"], "prior": recipe["prior"]["name"]}
-    values |= {name: plan[name] for name in ("split", "originals", "validation_share") if name in plan}
-    values["samples_per_shard"] = _samples_per_shard(manifest)
-    known = {name: value for name, value in sorted(values.items()) if name in ExpansionConfig.__dataclass_fields__}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in known.items() if value is not None]
-    about = [f"# {manifest['originals'] or plan.get('seeds')} seed pictures; plan {manifest['plan_hash']}"]
-    if recipe["prior"]["name"] not in ("embedded", "linear"):
-        about.append("# prior: give the path of the folder whose digest is " + str(recipe["prior"]["digest"]))
-    return "\n".join([*about, *lines]) + "\n"
-
-
-def _samples_per_shard(manifest: Mapping[str, Any]) -> int | None:
-    """What was asked for; None where the shards are as they are without asking."""
-    plan = manifest["plan"]
-    block, found = plan["recipe"]["options"]["decode_batch"], plan.get("shards") or [0]
-    usual = shard_size(manifest["samples"], block)
-    return None if max(found) in (usual, manifest["originals"], manifest["synthetic"]) else max(found)
-
-
-def _text(file: _File) -> str:
-    content = file.content.read_bytes() if isinstance(file.content, Path) else file.content
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{shards.CARD} is no UTF-8 text: {error}") from error
-
-
-# --- sending it ---------------------------------------------------------------------------------------------------
+    repository: Repository
+    parcel: Parcel
+    private: bool
+    create_pr: bool
+    form: str
+    dry_run: bool
+    show: Progress
+    tell: Callable[[str], None]
+    started: float
 
 
 @dataclass(frozen=True)
@@ -369,48 +194,46 @@ class _Difference:
     changed: tuple[str, ...]
     stale: tuple[str, ...]
 
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.stale)
 
-def _push(
-    repository: Repository,
-    parcel: _Parcel,
-    private: bool,
-    create_pr: bool,
-    form: str,
-    show: Progress,
-    tell: Callable[[str], None],
-    started: float,
-) -> PushSummary:
-    remote = hub.patiently(lambda: hub.look(repository), repository, tell)
+
+def _push(job: _Job) -> PushSummary:
+    repository = job.repository
+    remote = hub.patiently(lambda: hub.look(repository), repository, job.tell)
     if remote is not None:
-        _check_visibility(repository, remote, private)
-        found = _difference(repository, remote, parcel)  # refuses a foreign one before anything is made
-        if create_pr and found == _Difference((), ()):
-            return _summary(repository, remote, parcel, found, form, False, started)
-    hub.patiently(lambda: hub.create(repository, private), repository, tell)
+        _check_visibility(repository, remote, job.private)
+        found = _difference(repository, remote, job.parcel)  # refuses a foreign one before anything is made
+        if job.create_pr and not found:
+            return _summary(job, remote, found)
+    hub.patiently(lambda: hub.create(repository, job.private), repository, job.tell)
     title = "Publish an expanded dataset" if remote is None else "Update the expanded dataset"
-    if create_pr:
-        number = hub.patiently(lambda: hub.open_pull_request(repository, title), repository, tell)
-        repository = replace(repository, revision=number)
-    first: list[_Difference] = []
-
-    def bring() -> Remote:
-        there = _present(repository)
-        found = _difference(repository, there, parcel)
-        first.append(found)
-        if not found.changed and not found.stale:
-            return there
-        content = {path: parcel[path].content for path in found.changed}
-        hub.commit(repository, there.commit, content, found.stale, title, show)
-        return _present(repository)
-
+    if not job.create_pr:
+        return _bring(job, title)
+    number = hub.patiently(lambda: hub.open_pull_request(repository, title), repository, job.tell)
     try:
-        there = hub.patiently(bring, repository, tell)
+        return _bring(replace(job, repository=replace(repository, revision=number)), title)
     except HubError as error:
-        if create_pr:
-            raise HubError(f"{error} (a pull request is open: go on with revision {repository.revision})") from None
-        raise
-    _compare(repository, there, parcel, first[0])
-    return _summary(repository, there, parcel, first[0], form, False, started)
+        raise HubError(f"{error} (a pull request is open: go on with revision {number})") from None
+
+
+def _bring(job: _Job, title: str) -> PushSummary:
+    """Bring the repository to hold the parcel, and look whether it does."""
+    sent: list[_Difference] = []
+
+    def act() -> Remote:  # each attempt compares anew, since an answer that was lost may have been a yes
+        there = _present(job.repository)
+        found = _difference(job.repository, there, job.parcel)
+        sent.append(found)
+        if not found:
+            return there
+        content = {path: job.parcel[path].content for path in found.changed}
+        hub.commit(job.repository, there.commit, content, found.stale, title, job.show)
+        return _present(job.repository)
+
+    there = hub.patiently(act, job.repository, job.tell)
+    _compare(job, there, sent[0])
+    return _summary(job, there, sent[0])
 
 
 def _present(repository: Repository) -> Remote:
@@ -420,44 +243,32 @@ def _present(repository: Repository) -> Remote:
     return found
 
 
-def _dry_run(
-    repository: Repository, parcel: _Parcel, private: bool, form: str, tell: Callable[[str], None], started: float
-) -> PushSummary:
+def _dry_run(job: _Job) -> PushSummary:
     try:
-        remote = hub.patiently(lambda: hub.look(repository), repository, tell)
+        remote = hub.patiently(lambda: hub.look(job.repository), job.repository, job.tell)
     except HubError as error:
-        tell(f"not compared with what is there: {error}")
+        job.tell(f"not compared with what is there: {error}")
         remote = None
     if remote is None:
-        nothing = Remote("", private, {})
-        return _summary(repository, nothing, parcel, _Difference(tuple(parcel), ()), form, True, started)
-    _check_visibility(repository, remote, private)
-    found = _difference(repository, remote, parcel)
-    return _summary(repository, remote, parcel, found, form, True, started)
+        return _summary(job, Remote("", job.private, {}), _Difference(tuple(job.parcel), ()))
+    _check_visibility(job.repository, remote, job.private)
+    return _summary(job, remote, _difference(job.repository, remote, job.parcel))
 
 
-def _summary(
-    repository: Repository,
-    remote: Remote,
-    parcel: _Parcel,
-    found: _Difference,
-    form: str,
-    dry_run: bool,
-    started: float,
-) -> PushSummary:
+def _summary(job: _Job, remote: Remote, found: _Difference) -> PushSummary:
     return PushSummary(
-        repository=repository.name,
-        url=hub.address(repository),
-        revision=repository.revision,
+        repository=job.repository.name,
+        url=hub.address(job.repository),
+        revision=job.repository.revision,
         commit=remote.commit,
         private=remote.private,
-        form=form,
-        dry_run=dry_run,
-        files=len(parcel),
+        form=job.form,
+        dry_run=job.dry_run,
+        files=len(job.parcel),
         uploaded=found.changed,
-        uploaded_bytes=sum(parcel[path].size for path in found.changed),
+        uploaded_bytes=sum(job.parcel[path].size for path in found.changed),
         deleted=found.stale,
-        seconds=round(time.monotonic() - started, 1),
+        seconds=round(time.monotonic() - job.started, 1),
     )
 
 
@@ -469,7 +280,7 @@ def _check_visibility(repository: Repository, remote: Remote, private: bool) -> 
         )
 
 
-def _difference(repository: Repository, remote: Remote, parcel: _Parcel) -> _Difference:
+def _difference(repository: Repository, remote: Remote, parcel: Parcel) -> _Difference:
     """Compare; refuse a repository that holds something else than this package published.
 
     Raises:
@@ -501,12 +312,12 @@ def _published(content: bytes, mark: str) -> set[str]:
     return {name for name in named if isinstance(name, str)} | {shards.PREVIEW, mark}
 
 
-def _compare(repository: Repository, remote: Remote, parcel: _Parcel, sent: _Difference) -> None:
+def _compare(job: _Job, remote: Remote, sent: _Difference) -> None:
     """Raise HubError unless the Hub lists all files with their digests, and none that were to go."""
-    wrong = [path for path, file in parcel.items() if not file.is_at(remote.files.get(path))]
+    wrong = [path for path, file in job.parcel.items() if not file.is_at(remote.files.get(path))]
     wrong += [path for path in sent.stale if path in remote.files]
     if wrong:
         raise HubError(
-            f"after the upload the Hub lists {wrong[0]} of {repository.name} otherwise than it was sent"
+            f"after the upload the Hub lists {wrong[0]} of {job.repository.name} otherwise than it was sent"
             f" ({len(wrong)} files); push again"
         )

@@ -148,8 +148,8 @@ def git_oid(content: bytes) -> str:
 def xet_hashes(store: Path) -> dict[str, str]:
     """Xet's hash of each file by its sha256, from the shards that hf_xet writes into a local store.
 
-    Source: the MDB shard format of xet-core, ``mdb_shard/src/file_structs.rs``: a header of 48 bytes, then for each file
-    its hash, flags, a count of segments, as many records of 48 bytes (twice, if flagged 31), and its sha256 (flag 30).
+    Source: the MDB shard format of xet-core, ``mdb_shard/src/file_structs.rs``: a header of 48 bytes, then for each
+    file its hash, flags, a count of segments, as many records of 48 bytes (flag 31: twice), and its sha256 (flag 30).
     """
 
     def text(raw: bytes) -> str:
@@ -377,7 +377,7 @@ class Handler(BaseHTTPRequestHandler):
         found = self.listing(commit, folder, self.query.get("recursive", ["false"])[0].lower() in ("true", "1"))
         if folder and not found:
             raise Answer(404, f"{folder} does not exist", "EntryNotFound")
-        start, page = int(self.query.get("cursor", ["0"])[0]), 50
+        start, page = int(self.query.get("cursor", ["0"])[0]), 10
         more = {}
         if start + page < len(found):
             kept = "&".join(f"{key}={values[0]}" for key, values in self.query.items() if key != "cursor")

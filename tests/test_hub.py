@@ -305,6 +305,19 @@ def test_branches_and_pull_requests(hub: HubServer, made: Path) -> None:
         push_to_hub(made, NAME, revision="v1", create_pr=True)
 
 
+def test_from_hub_to_hub(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
+    """A data set that `datasets` pushed is a source; its expansion names it, and both go together."""
+    bees.push_to_hub("me/bees", private=True)
+    gif_datasets.expand("hf:me/bees?image=picture", tmp_path / "set", ratio=1, prior="linear")
+    push_to_hub(tmp_path / "set", NAME, form="parquet")
+    assert metadata(hub.content(NAME, "README.md").decode())["source_datasets"] == ["me/bees"]
+    source, made = (datasets.load_dataset(name, split="train") for name in ("me/bees", NAME))
+    assert datasets.concatenate_datasets([source, made])["id"] == [*range(100, 112), *made["id"]]
+    assert sorted(made["id"]) == sorted([*range(100, 112)] * 2)
+    rows = gif_datasets.ExpandedDataset(source, ratio=1, prior="linear", image_column="picture").to_hf()
+    assert set(rows["seed_key"]) == set(made["seed_key"])
+
+
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 
@@ -573,6 +586,34 @@ def test_text(card: str, made: Path) -> None:
     assert str(made) not in card
 
 
+def test_a_path_is_not_told() -> None:
+    """Of a source that is a local path the card tells the last part only; a name on the Hub it links."""
+    from gif_datasets.hub_card import _hub_name
+
+    assert [_hub_name(s) for s in ("hf:me/bees", "hf:beans", "hf:/home/me/x", "hf:../x", "folder", "hf:a/b/c")] == [
+        "me/bees",
+        "beans",
+        "",
+        "",
+        "",
+        "",
+    ]
+
+
+def test_offline_is_told_at_once(
+    hub: HubServer, made: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    """With `HF_HUB_OFFLINE` a push fails at once, and a dry run lists without comparing."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    huggingface_hub.utils.close_session()
+    with pytest.raises(HubError):
+        push_to_hub(made, NAME)
+    said: list[str] = []
+    assert push_to_hub(made, NAME, dry_run=True, say=said.append).files > 10
+    assert waits == []
+    assert said[0].startswith("not compared with what is there")
+
+
 def test_measures(made: Path) -> None:
     """They agree with the records."""
     from gif_datasets.measures import measure
@@ -649,7 +690,7 @@ def xet(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_push_by_xet(xet: HubServer, made: Path) -> None:
-    """The same there and back by Xet: no LFS, all files listed with their digests, and the second push sends nothing."""
+    """There and back by Xet: no LFS, all files listed with their digests, and the second push sends nothing."""
     summary = push_to_hub(made, NAME)
     assert xet.requests("GET", "xet-write-token")
     assert not xet.requests("PUT", "/lfs/")

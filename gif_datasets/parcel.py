@@ -1,0 +1,229 @@
+"""What a push sends: the files of pictures in one form, the card that describes them, and all that goes with them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gif_datasets import atomic, card, croissant, hub_card, shards
+from gif_datasets.columns import expanded_columns, read_source, to_yaml
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import ConfigError, ShardError
+from gif_datasets.export import export_expanded
+from gif_datasets.fingerprint import digest_file
+from gif_datasets.hub import RemoteFile
+from gif_datasets.hub_card import Part, Published, Rights
+from gif_datasets.measures import measure
+from gif_datasets.plan import shard_size
+from gif_datasets.reader import ShardReader
+from gif_datasets.splits import VALIDATION
+from gif_datasets.types import PLAN_FILE
+
+FORMS = ("shards", "parquet")
+CONFIGURATION, REPORT, CROISSANT = "config.toml", "report.html", "croissant.json"
+
+Progress = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to publish: where it is, or its bytes."""
+
+    content: Path | bytes
+    size: int
+    sha256: str
+
+    def is_at(self, remote: RemoteFile | None) -> bool:
+        """Whether the Hub lists it with these bytes."""
+        if remote is None or remote.size != self.size:
+            return False
+        if remote.sha256:
+            return remote.sha256 == self.sha256
+        content = self.content.read_bytes() if isinstance(self.content, Path) else self.content
+        return remote.git == hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+Parcel = dict[str, File]
+
+
+def read_report(report: str | Path | None) -> dict[str, bytes]:
+    """A report under the name that it is published as; nothing without one."""
+    if report is None:
+        return {}
+    try:
+        return {REPORT: Path(report).read_bytes()}
+    except OSError as error:
+        raise ConfigError(f"cannot read the report {report}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The files of pictures in one form, with what the card says of them."""
+
+    folder: Path
+    listed: dict[str, dict[str, Any]]  # name: bytes, sha256
+    configs: dict[str, tuple[Part, ...]]
+    columns: str
+    image: str
+    label: str
+    record: str
+    kind: str  # the builder of Hugging Face datasets that reads it
+
+
+@contextlib.contextmanager
+def pictures_of(folder: Path, manifest: dict[str, Any], form: str, show: Progress) -> Iterator[Pictures]:
+    """The pictures of an expanded folder as shards, or as Parquet files that are there for the time of the context."""
+    if form == "shards":
+        yield _of_shards(folder, manifest)
+        return
+    # what is written here is the same bytes each time, so a push that was cut off goes on
+    with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
+        export_expanded(folder, Path(place) / "parquet", "parquet", progress=show)
+        yield _of_parquet(folder, Path(place) / "parquet", manifest)
+
+
+def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
+    kinds: dict[str, list[shards.Shard]] = {"original": [], "synthetic": [], "held": []}
+    for split in shards.splits(manifest):
+        reader, start = ShardReader(folder, split), 0
+        for shard in shards.manifest_shards(manifest, split):
+            keys = {reader.key(index).endswith("-0000") for index in range(start, start + shard.samples)}
+            if len(keys) != 1:
+                raise ShardError(f"{shard.name} mixes real and synthetic pictures; expand again into another folder")
+            kinds["held" if split != manifest["split"] else "original" if keys.pop() else "synthetic"].append(shard)
+            start += shard.samples
+
+    def part(split: str, found: list[shards.Shard]) -> Part:
+        names = tuple(shard.name for shard in found)
+        return Part(split, names, sum(s.samples for s in found), sum(s.bytes for s in found))
+
+    split = manifest["split"]
+    parts = {name: [part(split, kinds[name])] for name in ("original", "synthetic")}
+    parts["expanded"] = [part(split, [*kinds["original"], *kinds["synthetic"]])] if kinds["original"] else []
+    held = part(VALIDATION, kinds["held"]) if kinds["held"] else None
+    listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in shards.all_shards(manifest)}
+    suffix = card.suffix(manifest)
+    configs = hub_card.configs(parts, held)
+    return Pictures(folder, listed, configs, card.shard_columns(manifest), suffix, "cls", "json.", "webdataset")
+
+
+def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictures:
+    entries = json.loads((exported / shards.EXPORTED).read_text(encoding="utf-8"))["files"]
+    listed = {name: entry for name, entry in entries.items() if name.endswith(".parquet")}
+
+    def part(split: str, *kinds: bool) -> Part:
+        names = [n for n, e in listed.items() if shards.split_of(n) == split and e["synthetic"] in kinds]
+        return Part(split, tuple(names), sum(listed[n]["rows"] for n in names), sum(listed[n]["bytes"] for n in names))
+
+    split = manifest["split"]
+    parts = {"original": [part(split, False)], "synthetic": [part(split, True)]}
+    parts["expanded"] = [part(split, False, True)] if manifest["originals"] else []
+    held = part(VALIDATION, False) if manifest["validation"] else None
+    columns = expanded_columns(manifest["classes"], read_source(folder))
+    configs = hub_card.configs(parts, held)
+    return Pictures(exported, listed, configs, to_yaml(columns.features), columns.image, columns.label, "", "parquet")
+
+
+def pack(
+    folder: Path,
+    manifest: dict[str, Any],
+    name: str,
+    pictures: Pictures,
+    rights: Rights,
+    extra: dict[str, bytes],
+    edited: bool,
+    show: Progress,
+) -> Parcel:
+    """Everything that is published, by its path.
+
+    Args:
+        folder: The expanded folder.
+        manifest: Its manifest.
+        name: ``owner/name``.
+        pictures: The files of pictures.
+        rights: Licences, for the card.
+        extra: More small files.
+        edited: Whether the folder's own card is published.
+        show: Wraps the loops.
+    """
+    small = {**_companions(folder, manifest, pictures), **extra}
+    small[CONFIGURATION] = configuration(manifest).encode("utf-8")
+    if pictures.kind == "webdataset":
+        small[CROISSANT] = croissant.describe(manifest, name, rights.license or hub_card.UNKNOWN)
+    preview = [shards.PREVIEW] if (folder / shards.PREVIEW).is_file() else []
+    if edited:
+        small[shards.CARD] = (folder / shards.CARD).read_bytes()
+    else:
+        told = Published(
+            name=name,
+            manifest=manifest,
+            configs=pictures.configs,
+            columns=pictures.columns,
+            image=pictures.image,
+            label=pictures.label,
+            record=pictures.record,
+            form=pictures.kind,
+            measures=measure(folder, show),
+            rights=rights,
+            files=(*small, *preview),
+        )
+        small[shards.CARD] = hub_card.render(told).encode("utf-8")
+    parcel = {n: File(pictures.folder / n, e["bytes"], e["sha256"]) for n, e in pictures.listed.items()}
+    for n in preview:
+        parcel[n] = File(folder / n, (folder / n).stat().st_size, digest_file(folder / n))
+    for n, content in {**small, **_mark(manifest, pictures, small)}.items():
+        parcel[n] = File(content, len(content), hashlib.sha256(content).hexdigest())
+    return parcel
+
+
+def _companions(folder: Path, manifest: dict[str, Any], pictures: Pictures) -> dict[str, bytes]:
+    """Small files of the folder that go along: its indices with shards, its plan with either."""
+    shown = [n for n in manifest["files"] if n != shards.CARD] if pictures.kind == "webdataset" else [PLAN_FILE]
+    return {n: (folder / n).read_bytes() for n in shown}
+
+
+def _mark(manifest: dict[str, Any], pictures: Pictures, small: dict[str, bytes]) -> dict[str, bytes]:
+    """The file that lists all others with their digests."""
+    if pictures.kind == "webdataset":
+        return {shards.MANIFEST: atomic.json_bytes(shards.sealed(manifest, small))}
+    about = {"to": "parquet", "source": manifest["source"], "plan_hash": manifest["plan_hash"]}
+    entries = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in small.items()}
+    return {shards.EXPORTED: atomic.json_bytes({**about, "files": {**pictures.listed, **entries}})}
+
+
+def configuration(manifest: Mapping[str, Any]) -> str:
+    """The options that make a set again, as the TOML that ``gif-datasets expand --config`` reads."""
+    plan = manifest["plan"]
+    recipe = plan["recipe"]
+    values = {**recipe["options"], "prior": recipe["prior"]["name"]}
+    values |= {name: plan[name] for name in ("split", "originals", "validation_share") if name in plan}
+    values["samples_per_shard"] = _samples_per_shard(manifest)
+    known = {name: value for name, value in sorted(values.items()) if name in ExpansionConfig.__dataclass_fields__}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in known.items() if value is not None]
+    about = [f"# {manifest['originals'] or plan.get('seeds')} seed pictures; plan {manifest['plan_hash']}"]
+    if recipe["prior"]["name"] not in ("embedded", "linear"):
+        about.append("# prior: give the path of the folder whose digest is " + str(recipe["prior"]["digest"]))
+    return "\n".join([*about, *lines]) + "\n"
+
+
+def _samples_per_shard(manifest: Mapping[str, Any]) -> int | None:
+    """What was asked for; None where the shards are as they are without asking."""
+    plan = manifest["plan"]
+    block, found = plan["recipe"]["options"]["decode_batch"], plan.get("shards") or [0]
+    usual = shard_size(manifest["samples"], block)
+    return None if max(found) in (usual, manifest["originals"], manifest["synthetic"]) else max(found)
+
+
+def text_of(file: File) -> str:
+    """A file's text; raises ConfigError if it is none."""
+    content = file.content.read_bytes() if isinstance(file.content, Path) else file.content
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{shards.CARD} is no UTF-8 text: {error}") from error
