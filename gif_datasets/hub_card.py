@@ -176,12 +176,11 @@ def _source(it: Published) -> str:
 
 def _what(it: Published) -> str:
     m = it.manifest
-    held = (
-        f" The split `validation` holds {m['validation']} other real pictures, as they were: none of them was"
-        f" expanded, and no picture of it is in `{m['split']}`."
-        if m["validation"]
-        else ""
-    )
+    held = ""
+    if m["validation"]:
+        held = f"""
+The split `validation` holds {m["validation"]} other real pictures, as they were: none of them was expanded, and no
+picture of it is in `{m["split"]}`."""
     classes = ", ".join(
         f"{card.plain(name)} ({real} + {made})" if len(m["classes"]) <= 100 else card.plain(name)
         for name, (real, made) in zip(m["classes"], it.measures.per_class, strict=True)
@@ -190,8 +189,7 @@ def _what(it: Published) -> str:
 
 **{m["synthetic"]} of the {m["samples"]} pictures of `{m["split"]}` are synthetic: a model imagined them.** Each was
 made from one real picture by [gif_datasets](https://pypi.org/project/gif-datasets/) and carries that picture's label;
-nobody has checked each. `{it.record}synthetic` tells which is which, and `{it.record}seed_key` names the real picture
-behind each.
+nobody has checked each. `{it.record}synthetic` tells which is which; `{it.record}seed_key` names the real picture.
 
 Classes (real + synthetic): {classes}"""
 
@@ -259,9 +257,9 @@ def _measures(it: Published) -> str:
 
 def _columns(it: Published) -> str:
     record = f"the fields of `{it.record[:-1]}`" if it.record else "the other columns"
-    text = f"""`{it.image}` is the picture, `{it.label}` its class. Provenance is in {record}: `synthetic`, `seed_key`,
-`copy` (0 for a seed itself), `method`, `prior`, `recipe`, the criteria before and after guidance, and digests; what
-each means is in the documentation of `gif_datasets`."""
+    text = f"""`{card.code(it.image)}` is the picture, `{card.code(it.label)}` its class. Provenance is in {record}:
+`synthetic`, `seed_key`, `copy` (0 for a seed itself), `method`, `prior`, `recipe`, the criteria before and after
+guidance, and digests; what each means is in the documentation of `gif_datasets`."""
     if "source.parquet" in it.files:
         text += f"""
 

@@ -781,6 +781,27 @@ def test_texts_as_labels(hub: HubServer, bees: datasets.Dataset, tmp_path: Path)
     assert loaded.features["kind"] == datasets.Value("string")
 
 
+def test_features_survive_the_card(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:
+    """Nested features, and column names that YAML or Markdown would take for something else, load as they were."""
+    picture = Image.open(next(seed_folder.rglob("*.png")))
+    features = datasets.Features(
+        {
+            "a: `b` # [c]": datasets.Image(mode="RGB"),
+            "null": datasets.ClassLabel(names=["yes", "0x1F", "- x", "~", '"']),
+            "nested": {"inner": datasets.List({"x y": datasets.Value("float64")}), "when": datasets.Value("date32")},
+            "empty": datasets.Value("string"),
+        }
+    )
+    row = {"a: `b` # [c]": picture, "null": 0, "nested": {"inner": [{"x y": 1.5}], "when": None}, "empty": None}
+    rows = datasets.Dataset.from_list([{**row, "null": label} for label in (0, 1, 4)], features=features)
+    gif_datasets.ExpandedDataset(rows, ratio=1, prior="linear").push_to_hub(NAME, form="parquet")
+    loaded = datasets.load_dataset(NAME, split="train")
+    assert {name: loaded.features[name] for name in features} == dict(features)
+    assert {name: loaded[0][name] for name in ("null", "nested", "empty")} == {
+        name: rows[loaded[0]["seed_index"]][name] for name in ("null", "nested", "empty")
+    }
+
+
 def test_damaged_own_columns(bees: datasets.Dataset, tmp_path: Path) -> None:
     """A damaged `source.parquet` is named by `verify`, and refused by the reader."""
     from gif_datasets.columns import read_source
