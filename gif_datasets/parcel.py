@@ -214,10 +214,13 @@ def configuration(manifest: Mapping[str, Any]) -> str:
 
 def _samples_per_shard(manifest: Mapping[str, Any]) -> int | None:
     """What was asked for; None where the shards are as they are without asking."""
-    plan = manifest["plan"]
-    block, found = plan["recipe"]["options"]["decode_batch"], plan.get("shards") or [0]
-    usual = shard_size(manifest["samples"], block)
-    return None if max(found) in (usual, manifest["originals"], manifest["synthetic"]) else max(found)
+    plan, held = manifest["plan"], manifest["validation"]
+    block = plan["recipe"]["options"]["decode_batch"]
+    size, held_size = (shard_size(samples, block) for samples in (manifest["samples"], held))
+    parts = ((manifest["originals"], size), (manifest["synthetic"], size), (held, held_size))
+    usual = [min(n, count - start) for count, n in parts for start in range(0, count, n)]
+    found = plan.get("shards", usual)
+    return None if found == usual else max(found)
 
 
 def text_of(file: File) -> str:
