@@ -84,7 +84,7 @@ SELECT_SUMMARY = (
     "selective expansion by METHOD: pictures of the seed's zero-shot class and of higher entropy (section 3.2)"
 )
 SELECT_DEFAULTS = {"check": "selective", "redraws": 20}
-_FALLBACK = {"epsilon": 0.0, "steps": 0, "noise": "element", "guidance_scale": 3.0, "check": "none", "redraws": 4}
+_FALLBACK = {"epsilon": 0.0, "steps": 0, "noise": "element", "guidance_scale": 4.0, "check": "none", "redraws": 4}
 METHODS = {method.name: method for method in _BASE_METHODS} | {
     SELECT + method.name: Method(
         SELECT + method.name,
