@@ -152,18 +152,15 @@ def front_matter(tags: Sequence[str], parts: Sequence[Part], columns: str, for_b
         columns: YAML of the features.
         for_builder: Give them to the builder too; the one for picture folders takes no notice of others.
     """
-    total, total_bytes = sum(part.samples for part in parts), sum(part.bytes for part in parts)
-    size = next((name for bound, name in SIZES if total < bound), "1B<n<10B")
+    total_bytes = sum(part.bytes for part in parts)
     tagged = "".join(f"- {tag}\n" for tag in tags)
     files = "".join(f'  - split: "{part.split}"\n    path: {part.path}\n' for part in parts)
     told = f"  features:\n{columns}" if for_builder else ""
-    counts = "".join(
-        f'  - name: "{part.split}"\n    num_bytes: {part.bytes}\n    num_examples: {part.samples}\n' for part in parts
-    )
+    counts = "".join(split_lines(part.split, part.samples, part.bytes) for part in parts)
     return f"""task_categories:
 - image-classification
 size_categories:
-- {size}
+- {size_category(sum(part.samples for part in parts))}
 tags:
 - synthetic
 - gif-datasets
@@ -176,6 +173,16 @@ tags:
 {counts}  download_size: {total_bytes}
   dataset_size: {total_bytes}
 """
+
+
+def size_category(samples: int) -> str:
+    """What the Hub calls a set of so many samples."""
+    return next((name for bound, name in SIZES if samples < bound), "1B<n<10B")
+
+
+def split_lines(split: str, samples: int, size: int) -> str:
+    """YAML of a split's counts below ``splits:``."""
+    return f'  - name: "{split}"\n    num_bytes: {size}\n    num_examples: {samples}\n'
 
 
 def suffix(manifest: Mapping[str, Any]) -> str:

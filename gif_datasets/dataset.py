@@ -41,7 +41,7 @@ from gif_datasets.sources import (
 )
 from gif_datasets.splits import without
 from gif_datasets.to_hf import to_hf
-from gif_datasets.types import Provenance, Row, Sample, Seed
+from gif_datasets.types import Progress, Provenance, Row, Sample, Seed, silent
 
 if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
@@ -134,8 +134,7 @@ class ExpandedDataset(Dataset[Any]):
     @property
     def targets(self) -> list[int]:
         """The label of every item, without making any (unless copies are chosen among those of all seeds)."""
-        labels = np.array([seed.label for seed in self.plan.seeds], dtype=np.int64)
-        found: list[int] = labels[self.facts.seeds].tolist()
+        found: list[int] = self.facts.labels.tolist()
         return found
 
     @property
@@ -422,7 +421,7 @@ def expand(
     opened = wrap_source(source)
     _check_hold_out(opened, settled)
     recipe = make_recipe(settled, opened.classes, device)
-    show = progress or _silent
+    show = progress or silent
     listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
     held: tuple[Seed, ...] = ()
     named = ""
@@ -445,13 +444,6 @@ def expand(
 
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
-
-Progress = Callable[..., Any]
-"""``progress(iterable, title, total=None)`` returns the iterable, wrapped."""
-
-
-def _silent(rows: Any, title: str, total: int | None = None) -> Any:
-    return rows
 
 
 def _check_hold_out(source: Source, config: ExpansionConfig) -> None:

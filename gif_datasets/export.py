@@ -13,7 +13,7 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from gif_datasets.errors import ConfigError, MissingExtra, ShardError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.plan import STATE, SWEEP_AFTER, claim
 from gif_datasets.reader import ShardReader
+from gif_datasets.types import Progress, silent
 
 EXPORT_FORMAT = 2
 FORMS = ("imagefolder", "parquet")
@@ -33,8 +34,6 @@ GROUP_ROWS, GROUP_BYTES = 1_000, 32_000_000
 """A row group is what a reader fetches and holds at once; whichever bound is reached first ends it."""
 _COLUMNS = tuple((name, kind) for name, kind in card.RECORD if name != "label")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")  # file names that Windows refuses
-
-Progress = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def export_expanded(
     settings = {"format": EXPORT_FORMAT, "to": to, "source": manifest["source"], "manifest": manifest["digest"]}
     if to == "parquet":
         settings |= {"shard_bytes": shard_bytes, "versions": _parquet_versions()}
-    show = progress or _silent
+    show = progress or silent
     _check_shards(folder, manifest, show)
     claim(out, settings, "export")
     job = _Job({split: ShardReader(folder, split) for split in shards.splits(manifest)}, out, settings, show)
@@ -150,10 +149,6 @@ def export_expanded(
     samples = {split: len(reader) for split, reader in job.readers.items()}
     seconds = round(time.monotonic() - started, 1)
     return ExportSummary(str(out), to, samples, tally.pictures, tally.bytes, tally.written, seconds)
-
-
-def _silent(rows: Any, title: str, total: int | None = None) -> Any:
-    return rows
 
 
 def _check_shards(folder: Path, manifest: dict[str, Any], show: Progress) -> None:
@@ -289,7 +284,7 @@ def _write_parquet(job: _Job, tally: _Tally) -> None:
                     _write_part(file, job, reader, part, group)
                 path = job.out / name
                 found = {"rows": len(part), "bytes": path.stat().st_size, "sha256": digest_file(path)}
-                found["synthetic"] = not _is_original(reader, part[0])
+                found["synthetic"] = reader.is_synthetic(part[0])
                 atomic.write_json(state, {"export": digest(job.settings), "file": found})
                 tally.written += 1
             for _ in part:
@@ -301,12 +296,8 @@ def _write_parquet(job: _Job, tally: _Tally) -> None:
 
 def _runs(reader: ShardReader) -> list[list[int]]:
     """Samples in order, real and synthetic ones apart, so that a file holds one kind and a reader can leave it out."""
-    grouped = itertools.groupby(range(len(reader)), lambda index: _is_original(reader, index))
+    grouped = itertools.groupby(range(len(reader)), reader.is_synthetic)
     return [list(indices) for _, indices in grouped]
-
-
-def _is_original(reader: ShardReader, index: int) -> bool:
-    return reader.key(index).endswith("-0000")
 
 
 def _finished(job: _Job, name: str, state: Path) -> dict[str, Any] | None:

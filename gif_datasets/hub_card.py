@@ -111,7 +111,6 @@ def render(it: Published) -> str:
 
 def _metadata(it: Published) -> str:
     name, total = _hub_name(it.manifest["source"]), sum(part.samples for part in next(iter(it.configs.values())))
-    size = next((label for bound, label in card.SIZES if total < bound), "1B<n<10B")
     options = it.manifest["plan"]["recipe"]["options"]
     title = f"{_source_name(it)}, expanded {options['ratio']}x"
     return f"""license: {it.rights.license or UNKNOWN}
@@ -119,7 +118,7 @@ pretty_name: {card.quoted(title)}
 task_categories:
 - image-classification
 size_categories:
-- {size}
+- {card.size_category(total)}
 source_datasets:
 - {card.quoted(name) if name else "extended"}
 tags:
@@ -144,10 +143,7 @@ def _dataset_info(it: Published) -> str:
     texts = ["dataset_info:\n"]
     for config, parts in it.configs.items():
         size = sum(part.bytes for part in parts)
-        counts = "".join(
-            f'  - name: "{part.split}"\n    num_bytes: {part.bytes}\n    num_examples: {part.samples}\n'
-            for part in parts
-        )
+        counts = "".join(card.split_lines(part.split, part.samples, part.bytes) for part in parts)
         texts.append(
             f"- config_name: {config}\n  features:\n{it.columns}  splits:\n{counts}"
             f"  download_size: {size}\n  dataset_size: {size}\n"

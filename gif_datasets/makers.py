@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from gif_datasets import augment, criteria
-from gif_datasets.config import SELECT
+from gif_datasets.config import CRITERIA, SELECT
 from gif_datasets.errors import PriorError
 from gif_datasets.guidance import Guided, guide
 from gif_datasets.recipe import Recipe
@@ -278,12 +278,9 @@ def _stream(name: str, attempt: int) -> str:
     return f"{name}/{attempt}" if attempt else name
 
 
-_CRITERIA = ("consistency", "entropy", "diversity")
-
-
 def _seed_fields(scores: Tensor, held: int) -> dict[str, Any]:
     values = {"consistency": _short(scores[held]), "entropy": _short(criteria.entropy(scores)), "diversity": 0.0}
-    fields = {f"{name}_{when}": values[name] for name in _CRITERIA for when in ("before", "after")}
+    fields = {f"{name}_{when}": values[name] for name in CRITERIA for when in ("before", "after")}
     return {"held_class": held, **fields}
 
 
@@ -291,13 +288,13 @@ def _copy_fields(found: Guided, copy: int) -> dict[str, Any]:
     fields = {
         f"{name}_{when}": _short(getattr(values, name)[0, copy])
         for when, values in (("before", found.before), ("after", found.after))
-        for name in _CRITERIA
+        for name in CRITERIA
     }
     return {"held_class": int(found.held_class[0]), **fields}
 
 
 def _unscored(seed: Seed) -> dict[str, Any]:
-    return {"held_class": seed.label, **{f"{name}_{when}": 0.0 for name in _CRITERIA for when in ("before", "after")}}
+    return {"held_class": seed.label, **{f"{name}_{when}": 0.0 for name in CRITERIA for when in ("before", "after")}}
 
 
 def _short(value: Tensor) -> float:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gif_datasets import images
+from gif_datasets.config import CRITERIA
 from gif_datasets.reader import ShardReader
 
 SIDE = 16
 MOST = 1_000
 """Pictures of either kind that nearness is measured on, spread evenly."""
-CRITERIA = ("consistency", "entropy", "diversity")
 
 
 @dataclass(frozen=True)

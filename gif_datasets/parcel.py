@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,10 @@ from gif_datasets.measures import measure
 from gif_datasets.plan import shard_size
 from gif_datasets.reader import ShardReader
 from gif_datasets.splits import VALIDATION
-from gif_datasets.types import PLAN_FILE
+from gif_datasets.types import PLAN_FILE, Progress
 
 FORMS = ("shards", "parquet")
 CONFIGURATION, REPORT, CROISSANT = "config.toml", "report.html", "croissant.json"
-
-Progress = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -93,10 +91,10 @@ def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
     for split in shards.splits(manifest):
         reader, start = ShardReader(folder, split), 0
         for shard in shards.manifest_shards(manifest, split):
-            keys = {reader.key(index).endswith("-0000") for index in range(start, start + shard.samples)}
-            if len(keys) != 1:
+            made = {reader.is_synthetic(index) for index in range(start, start + shard.samples)}
+            if len(made) != 1:
                 raise ShardError(f"{shard.name} mixes real and synthetic pictures; expand again into another folder")
-            kinds["held" if split != manifest["split"] else "original" if keys.pop() else "synthetic"].append(shard)
+            kinds["held" if split != manifest["split"] else "synthetic" if made.pop() else "original"].append(shard)
             start += shard.samples
 
     def part(split: str, found: list[shards.Shard]) -> Part:
@@ -193,8 +191,8 @@ def _mark(manifest: dict[str, Any], pictures: Pictures, small: dict[str, bytes])
     if pictures.kind == "webdataset":
         return {shards.MANIFEST: atomic.json_bytes(shards.sealed(manifest, small))}
     about = {"to": "parquet", "source": manifest["source"], "plan_hash": manifest["plan_hash"]}
-    entries = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in small.items()}
-    return {shards.EXPORTED: atomic.json_bytes({**about, "files": {**pictures.listed, **entries}})}
+    files = {**pictures.listed, **shards.file_entries(small)}
+    return {shards.EXPORTED: atomic.json_bytes({**about, "files": files})}
 
 
 def configuration(manifest: Mapping[str, Any]) -> str:

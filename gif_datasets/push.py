@@ -19,13 +19,12 @@ from gif_datasets.errors import ConfigError, HubError, ShardError, UsageError
 from gif_datasets.hub import Remote, Repository
 from gif_datasets.hub_card import Rights
 from gif_datasets.parcel import FORMS, Parcel, pack, pictures_of, read_report, text_of
+from gif_datasets.types import Progress, silent
 
 _MARKS = (shards.MANIFEST, shards.EXPORTED)
 """Either says that a repository holds what this package published, and which files that is."""
 _GIVEN = (".gitattributes", shards.CARD)
 """What the Hub itself puts into a new repository."""
-
-Progress = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def push_to_hub(
     started = time.monotonic()
     name = hub.check_name(repo_id)
     _check(form, revision, create_pr)
-    show, tell = progress or _silent, say or _unsaid
+    show, tell = progress or silent, say or _unsaid
     folder = Path(folder)
     manifest, edited = _verified(folder, show)
     repository = Repository(name, revision or hub.MAIN, token)
@@ -128,10 +127,6 @@ def push_to_hub(
         hub.check_card(text_of(parcel[shards.CARD]))
         job = _Job(repository, parcel, private, create_pr, form, dry_run, show, tell, started)
         return _dry_run(job) if dry_run else _push(job)
-
-
-def _silent(rows: Any, title: str, total: int | None = None) -> Any:
-    return rows
 
 
 def _unsaid(text: str) -> None:

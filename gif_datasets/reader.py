@@ -87,6 +87,11 @@ class ShardReader:
                     return int(number)
         raise KeyError(key)
 
+    def is_synthetic(self, number: int) -> bool:
+        """Whether a sample is an imagined copy."""
+        self._shard(number)
+        return bool(self.index.copy[number] > 0)
+
     def copies_of(self, seed_index: int) -> list[int]:
         """Positions of a seed's imagined copies, in order of copy."""
         numbers = np.flatnonzero((self.index.seed == seed_index) & (self.index.copy > 0))

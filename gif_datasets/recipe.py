@@ -111,9 +111,9 @@ def most_decoded(prior: PriorInfo, memory: int) -> int:
 
 def memory_of(device: str) -> int:
     """Memory of a device, bytes: the accelerator's own, or the machine's."""
-    import torch
-
     if device.startswith("cuda"):
+        import torch
+
         return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

@@ -160,12 +160,16 @@ def index_files(manifest: Mapping[str, Any]) -> dict[str, bytes]:
     return {"_info.json": atomic.json_bytes({"splits": infos}), **files}
 
 
-def sealed(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The manifest with the digests of the other files of the folder, and its own."""
-    listed = {
+def file_entries(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """Size and digest of each file, as manifests list them."""
+    return {
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
     }
-    content: dict[str, Any] = json.loads(json.dumps({**manifest, "files": listed}))
+
+
+def sealed(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The manifest with the digests of the other files of the folder, and its own."""
+    content: dict[str, Any] = json.loads(json.dumps({**manifest, "files": file_entries(files)}))
     content.pop("digest", None)
     return {**content, "digest": digest(content)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+Progress = Callable[..., Any]
+"""``progress(iterable, title, total=None)`` returns the iterable, wrapped."""
+
 PLAN_FILE = "plan.json"
 """Written first into an expanded folder; marks it as one."""
+
+
+def silent(rows: Any, title: str, total: int | None = None) -> Any:
+    """The :data:`Progress` that shows nothing."""
+    return rows
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import times
 
 from gif_datasets import ExpandedDataset
 from gif_datasets.config import ExpansionConfig
@@ -28,9 +28,7 @@ from gif_datasets.sources import open_source
 
 def seconds(run: Callable[[], object]) -> float:
     """Wall-clock time of one run."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+    return times(run, 1, warm_up=False)[0]
 
 
 def main() -> None:
@@ -70,12 +68,12 @@ def main() -> None:
         }
         for _ in range(args.repeats)
     ]
-    times = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-    best = min(value for name, value in times.items() if name != "expand")
+    medians = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    best = min(value for name, value in medians.items() if name != "expand")
     report = {
         "setting": f"{args.seeds} seeds of {args.source}, ratio {args.ratio}, {config.threads} thread",
-        "milliseconds a picture": {name: round(1000 * value / len(latents), 1) for name, value in times.items()},
-        "expand / best bare loop": round(times["expand"] / best, 3),
+        "milliseconds a picture": {name: round(1000 * value / len(latents), 1) for name, value in medians.items()},
+        "expand / best bare loop": round(medians["expand"] / best, 3),
     }
     print(json.dumps(report, indent=1))
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 
 import torch
+from timing import times
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -56,13 +56,7 @@ def literal(f: Tensor, key: str, weights: Tensor, scale: float, config: Expansio
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
     """The fastest of several runs, after one to warm up."""
-    run()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(times(run, repeats))
 
 
 def main() -> None:
@@ -97,7 +91,7 @@ def main() -> None:
                 _ = scores @ weights
 
     agree = ((batched()[: args.looped] - looped()).abs() < 1e-3).float().mean()
-    times = {
+    found = {
         "batched": seconds(batched, args.repeats) / args.seeds,
         "loop": seconds(looped, args.repeats) / args.looped,
         "matrix products": seconds(products, args.repeats) / args.seeds,
@@ -105,10 +99,10 @@ def main() -> None:
     }
     report = {
         "setting": f"K=5, D={width}, C={classes}, {config.steps} steps, blocks of {args.block}, {args.threads} threads",
-        "microseconds a seed": {name: round(1e6 * value) for name, value in times.items()},
-        "loop / batched": round(times["loop"] / times["batched"], 1),
-        "share of matrix products": round(times["matrix products"] / times["batched"], 3),
-        "share of drawing noise": round(times["noise"] / times["batched"], 3),
+        "microseconds a seed": {name: round(1e6 * value) for name, value in found.items()},
+        "loop / batched": round(found["loop"] / found["batched"], 1),
+        "share of matrix products": round(found["matrix products"] / found["batched"], 3),
+        "share of drawing noise": round(found["noise"] / found["batched"], 3),
         "coordinates that agree": round(float(agree), 4),
     }
     print(json.dumps(report, indent=1))

@@ -13,12 +13,12 @@ import argparse
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from timing import times
 
 from gif_datasets import images
 from gif_datasets.sources import open_source
@@ -43,12 +43,7 @@ def collect(folder: Path | None, size: int, most: int) -> list[np.ndarray]:
 
 
 def fastest(run: Callable[[], Any], rounds: int) -> float:
-    times = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(times(run, rounds, warm_up=False))
 
 
 def decibels(a: np.ndarray, b: np.ndarray) -> float:

@@ -15,10 +15,10 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import torch
+from timing import times
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.guidance import Guided, guide
@@ -29,13 +29,7 @@ from gif_datasets.sources import open_source
 
 def seconds(run: Callable[[], object], repeats: int = 3) -> float:
     """Median wall-clock time, after one run to warm up."""
-    run()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return statistics.median(times(run, repeats))
 
 
 def guide_seeds(prior: MaePrior, config: ExpansionConfig, count: int) -> Guided:
@@ -70,8 +64,8 @@ def parts(prior: MaePrior, config: ExpansionConfig) -> dict[str, float]:
         decoding = seconds(lambda: prior.model.decode(latents))
         seeing = seconds(lambda: prior.clip.embed_pixels(pixels))
     whole = seconds(backward)
-    times = {"decoder, forward": decoding, "CLIP, forward": seeing, "both, backward": whole - decoding - seeing}
-    return {name: round(1000 * value / config.score_batch, 2) for name, value in times.items()}
+    found = {"decoder, forward": decoding, "CLIP, forward": seeing, "both, backward": whole - decoding - seeing}
+    return {name: round(1000 * value / config.score_batch, 2) for name, value in found.items()}
 
 
 def main() -> None:
