@@ -33,6 +33,8 @@ class Method:
     defaults: Mapping[str, Any]
 
 
+GUIDED = {"steps": 10, "classifier": "both", "held_class": "label", "entropy_weight": 0.1}
+"""Defaults of the guided methods, by the evidence in ``docs/method.md``; the paper's own are the preset ``paper``."""
 SELECT = "select:"
 AGNOSTIC = "sample-agnostic"
 AUGMENT = "augment"
@@ -42,7 +44,7 @@ _BASE_METHODS = (
         "gif-unclip",
         "unclip",
         "guided imagination in an unCLIP prior's image-embedding space (Algorithm 1, GIF-DALLE)",
-        {"epsilon": 0.1, "steps": 10, "noise": "element"},
+        {**GUIDED, "epsilon": 0.3, "noise": "element"},
     ),
     Method(
         "unclip",
@@ -55,7 +57,7 @@ _BASE_METHODS = (
         "gif-mae",
         "mae",
         "guided imagination in a masked autoencoder's tokens, scored on the decoded picture (Algorithm 2, GIF-MAE)",
-        {"epsilon": 5.0, "steps": 10, "noise": "channel"},
+        {**GUIDED, "epsilon": 5.0, "noise": "channel"},
     ),
     Method(
         "mae",
@@ -67,13 +69,13 @@ _BASE_METHODS = (
         "gif-sd",
         "sd",
         "guided imagination on the latents that a Stable Diffusion img2img pipeline ends with (the official code)",
-        {"epsilon": 0.8, "steps": 10, "noise": "channel", "guidance_scale": 5.0},
+        {**GUIDED, "epsilon": 0.8, "noise": "channel", "guidance_scale": 5.0, "decode_steps": 15},
     ),
     Method(
         "sd",
         "sd",
         "Stable Diffusion img2img without guidance",
-        {"epsilon": 0.0, "steps": 0, "noise": "channel", "guidance_scale": 5.0},
+        {"epsilon": 0.0, "steps": 0, "noise": "channel", "guidance_scale": 5.0, "decode_steps": 15},
     ),
     Method("randaugment", AUGMENT, "RandAugment (torchvision's) applied once per copy, no prior", {}),
     Method("cutout", AUGMENT, "one grey square per copy, no prior", {}),
@@ -84,7 +86,18 @@ SELECT_SUMMARY = (
     "selective expansion by METHOD: pictures of the seed's zero-shot class and of higher entropy (section 3.2)"
 )
 SELECT_DEFAULTS = {"check": "selective", "redraws": 20}
-_FALLBACK = {"epsilon": 0.0, "steps": 0, "noise": "element", "guidance_scale": 4.0, "check": "none", "redraws": 4}
+_FALLBACK = {
+    "epsilon": 0.0,
+    "steps": 0,
+    "noise": "element",
+    "classifier": "text",
+    "held_class": "prediction",
+    "entropy_weight": 1.0,
+    "decode_steps": 6,
+    "guidance_scale": 2.0,
+    "check": "none",
+    "redraws": 4,
+}
 METHODS = {method.name: method for method in _BASE_METHODS} | {
     SELECT + method.name: Method(
         SELECT + method.name,
@@ -96,9 +109,14 @@ METHODS = {method.name: method for method in _BASE_METHODS} | {
 }
 
 
+PAPER_EPSILON = {"gif-unclip": 0.1, "gif-mae": 5.0, "gif-sd": 0.8}
+"""Section 5 of the paper, and the released code's most frequent one."""
+
+
 def paper(options: Mapping[str, Any]) -> dict[str, Any]:
     """Every open choice as the paper's text and formulas read."""
     return {
+        "epsilon": PAPER_EPSILON.get(str(options.get("method", "gif-unclip")).removeprefix(SELECT)),
         "consistency_weight": 1.0,
         "entropy_weight": 1.0,
         "diversity_weight": 1.0,
@@ -117,7 +135,7 @@ def paper(options: Mapping[str, Any]) -> dict[str, Any]:
 def official(options: Mapping[str, Any]) -> dict[str, Any]:
     """Every open choice as the paper's released code makes it: one sign step of 0.1, projected only at the end."""
     method = options.get("method", "gif-sd")
-    epsilon = options.get("epsilon") or METHODS[method].defaults.get("epsilon") or 0.8
+    epsilon = options.get("epsilon") or PAPER_EPSILON.get(str(method).removeprefix(SELECT), 0.8)
     return {
         **paper(options),
         "epsilon": epsilon,
@@ -153,7 +171,7 @@ class ExpansionConfig:
     Example:
         >>> config = ExpansionConfig(ratio=3)
         >>> config.method, config.epsilon, config.steps
-        ('gif-unclip', 0.1, 10)
+        ('gif-unclip', 0.3, 10)
     """
 
     method: str = _option("gif-unclip", "how to expand; see `gif-datasets methods`", choices=tuple(METHODS))
@@ -176,8 +194,8 @@ class ExpansionConfig:
         " at the end",
         choices=("post-step", "straight-through", "literal", "end"),
     )
-    held_class: str = _option(
-        "prediction",
+    held_class: str | None = _option(
+        None,
         "class whose probability is held up: the seed's predicted class (Eq. 3), or its label",
         choices=("prediction", "label"),
     )
@@ -187,7 +205,7 @@ class ExpansionConfig:
         items=CRITERIA,
     )
     consistency_weight: float = _option(1.0, "weight of prediction consistency", low=0.0)
-    entropy_weight: float = _option(1.0, "weight of the entropy gain", low=0.0)
+    entropy_weight: float | None = _option(None, "weight of the entropy gain", low=0.0)
     diversity_weight: float = _option(1.0, "weight of diversity", low=0.0)
     balance: str = _option(
         "sum",
@@ -204,8 +222,8 @@ class ExpansionConfig:
         0.0, "constraint: probability that a copy keeps for the held class; 0 asks for nothing", low=0.0, high=1.0
     )
     keep_class: bool = _option(False, "constraint: the held class stays a copy's most probable one")
-    classifier: str = _option(
-        "text",
+    classifier: str | None = _option(
+        None,
         "what scores: class texts (zero-shot), the seeds' class means, both, or a linear head fitted to the seeds",
         choices=("text", "seeds", "both", "linear"),
     )
@@ -230,7 +248,7 @@ class ExpansionConfig:
     )
     measure_pictures: bool = _option(False, "score every new picture and record it, even where nothing is checked")
 
-    decode_steps: int = _option(10, "sampling steps of the decoder", low=1, high=1000)
+    decode_steps: int | None = _option(None, "sampling steps of the decoder", low=1, high=1000)
     guidance_scale: float | None = _option(
         None, "classifier-free guidance of the decoder; 1 turns it off and halves the time", low=1.0
     )
@@ -311,10 +329,7 @@ class ExpansionConfig:
     def criteria_weights(self) -> tuple[float, float, float]:
         """Weights of consistency, entropy and diversity; 0 for those that do not guide."""
         consistency, entropy, diversity = (
-            weight if name in (self.criteria or ()) else 0.0
-            for name, weight in zip(
-                CRITERIA, (self.consistency_weight, self.entropy_weight, self.diversity_weight), strict=True
-            )
+            getattr(self, f"{name}_weight") if name in (self.criteria or ()) else 0.0 for name in CRITERIA
         )
         return consistency, entropy, diversity
 
@@ -329,9 +344,19 @@ class ExpansionConfig:
         return self.ratio * (1 + (self.redraws or 0)) if self.agnostic else self.ratio
 
     @property
+    def classifies(self) -> bool:
+        """Whether a classifier is used: to guide, or to score seeds and pictures."""
+        return METHODS[self.method].family != AUGMENT or self.check != "none" or self.measure_pictures
+
+    @property
+    def fits_classifier(self) -> bool:
+        """Whether the classifier is fitted to the seeds."""
+        return self.classifies and self.classifier != "text"
+
+    @property
     def uses_all_seeds(self) -> bool:
         """Whether a sample depends on more seeds than its own."""
-        return self.classifier != "text" or self.method.removeprefix(SELECT) == "cutmix"
+        return self.fits_classifier or self.method.removeprefix(SELECT) == "cutmix"
 
     @property
     def constrained(self) -> bool:

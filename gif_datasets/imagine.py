@@ -124,7 +124,7 @@ class Imaginer:
 
     def prepare(self) -> None:
         """Make what all samples depend on, so that workers find it in the cache."""
-        if self.recipe.config.classifier != "text":
+        if self.recipe.config.fits_classifier:
             with self._lock, _fixed_threads(self.recipe.config.threads):
                 self._load()
 
@@ -248,7 +248,7 @@ class Imaginer:
         prior = self.given_prior or load_prior(self.recipe.prior, family, device, config.dtype)
         embeddings = makers.SeedEmbeddings(prior, self._picture, config.encode_batch)
         classifier = prior.classifier(self.recipe.classes, config)
-        if config.classifier != "text":
+        if config.fits_classifier:
             classifier = self._fitted(classifier, embeddings)
         maker = makers.GuidedMaker(self.recipe, prior, classifier, embeddings) if family else self._augment_maker()
         if not scored:
@@ -265,7 +265,8 @@ class Imaginer:
         config, seeds = self.recipe.config, self._ordered_seeds()
         stored = self.cache.tensors(self.recipe.embeddings_key, lambda: {"embeddings": embeddings(seeds).cpu()})
         known = stored["embeddings"].to(self.recipe.device)
-        fitted = heads.fit(config.classifier, text, known, torch.tensor([seed.label for seed in seeds]))
+        embeddings.learn(seeds, known)
+        fitted = heads.fit(str(config.classifier), text, known, torch.tensor([seed.label for seed in seeds]))
         scale = config.logit_scale
         return fitted if scale is None else dataclasses.replace(fitted, logit_scale=scale)
 

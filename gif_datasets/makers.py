@@ -92,10 +92,17 @@ class SeedEmbeddings:
             pictures = [self.picture(seed) for seed in part]
             rows = self.prior.embed_images(padded(pictures, self.block))
             found.update({seed.key: row for seed, row in zip(part, rows, strict=False)})
-        self._kept.update(found)
+        self._keep(found)
+        return torch.stack([found[seed.key] for seed in seeds])
+
+    def learn(self, seeds: Sequence[Seed], rows: Tensor) -> None:
+        """Take embeddings that were made before."""
+        self._keep({seed.key: row for seed, row in zip(seeds, rows, strict=True)})
+
+    def _keep(self, rows: dict[str, Tensor]) -> None:
+        self._kept.update(rows)
         while len(self._kept) > KEEP_EMBEDDED:
             self._kept.popitem(last=False)
-        return torch.stack([found[seed.key] for seed in seeds])
 
 
 @dataclass

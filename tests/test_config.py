@@ -45,8 +45,9 @@ def test_bad_options_are_named(options: dict[str, Any], words: list[str]) -> Non
 
 def test_criteria_are_any_subset() -> None:
     """What is not named has no weight; a single copy has no diversity to guide by, unless it is asked for."""
-    assert ExpansionConfig().criteria_weights == (1, 1, 1)
-    assert ExpansionConfig(ratio=1).criteria_weights == (1, 1, 0)
+    assert ExpansionConfig().criteria_weights == (1, 0.1, 1)
+    assert ExpansionConfig.build({"preset": "paper"}).criteria_weights == (1, 1, 1)
+    assert ExpansionConfig(ratio=1).criteria_weights == (1, 0.1, 0)
     assert ExpansionConfig(criteria=("diversity",), diversity_weight=2).criteria_weights == (0, 0, 2)
     assert ExpansionConfig(criteria=()).criteria_weights == (0, 0, 0)
 

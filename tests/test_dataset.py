@@ -193,7 +193,7 @@ def test_cache_key_follows_what_changes_pixels(seed_folder: Path) -> None:
     base = ExpandedDataset(str(seed_folder), prior="linear")
     seed = base.plan.seeds[0]
     key = base.plan.recipe.cache_key(seed, 1)
-    seen = {"ratio": 4, "rng_seed": 1, "epsilon": 0.2, "steps": 3, "held_class": "label", "image_format": "webp"}
+    seen = {"ratio": 4, "rng_seed": 1, "epsilon": 0.2, "steps": 3, "held_class": "prediction", "image_format": "webp"}
     seen |= {"decode_batch": 4, "templates": ("{}",), "method": "unclip", "diversity_weight": 0.5}
     for name, value in seen.items():
         changed = ExpandedDataset(str(seed_folder), prior="linear", **{name: value})

@@ -151,12 +151,21 @@ def test_pictures_follow_their_latents(
 
 
 def test_guided_expansion_raises_its_criteria(seed_folder: Path) -> None:
-    """On the real classifier, guidance raises entropy and diversity of the latents over the random start."""
+    """On the real classifier, guidance raises the weighted criteria over its random start; labels stay likely."""
     expanded = ExpandedDataset("demo", ratio=2, decode_steps=1, cache_dir=seed_folder / "cache")
     records = [r for r in (expanded.provenance(200 + i) for i in range(24)) if r.synthetic]
-    before = np.mean([r.entropy_before + r.consistency_before + r.diversity_before for r in records])
-    after = np.mean([r.entropy_after + r.consistency_after + r.diversity_after for r in records])
-    assert after > before + 0.05
+    consistency, entropy, diversity = expanded.plan.recipe.config.criteria_weights
+    before, after = (
+        [
+            consistency * getattr(r, f"consistency_{when}")
+            + entropy * getattr(r, f"entropy_{when}")
+            + diversity * getattr(r, f"diversity_{when}")
+            for r in records
+        ]
+        for when in ("before", "after")
+    )
+    assert np.mean(after) > np.mean(before) + 0.05
+    assert all(r.held_class == r.label and r.consistency_after > 0.9 for r in records)
 
 
 def test_a_prior_folder_of_one_s_own(tmp_path: Path, seed_folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import pytest
 import reference
@@ -19,6 +20,11 @@ from gif_datasets.perturb import perturb, project
 from gif_datasets.zeroshot import ZeroShotClassifier
 
 D, C, K = 12, 4, 3
+
+
+def equal_weights(**options: Any) -> ExpansionConfig:
+    """The paper's objective: three criteria of weight 1 on the predicted class."""
+    return ExpansionConfig(**{"entropy_weight": 1.0, "held_class": "prediction", **options})
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def test_agrees_with_the_literal_algorithm(
     projection: str, held: str, epsilon: float, classifier: ZeroShotClassifier
 ) -> None:
     """Batched guidance of several seeds gives what the slow, literal Algorithm 1 gives one seed at a time."""
-    config = ExpansionConfig(ratio=K, epsilon=epsilon, steps=6, projection=projection, held_class=held)
+    config = equal_weights(ratio=K, epsilon=epsilon, steps=6, projection=projection, held_class=held)
     f, keys, labels = latents(5), [f"k{i}" for i in range(5)], torch.arange(5) % C
     zero_shot = partial(reference.zero_shot, weights=classifier.weights, scale=classifier.logit_scale)
     guided = guide(f, labels, keys, classifier, config)
@@ -70,7 +76,7 @@ def test_channel_level_guidance_agrees_with_the_literal_algorithm_2(projection: 
     texts = F.normalize(torch.randn(C, pixels, generator=generator, dtype=torch.float64), dim=-1)
     seed_scores = torch.randn(3, C, generator=generator, dtype=torch.float64).softmax(-1)
     clip = ZeroShotClassifier(texts, 4.0)
-    config = ExpansionConfig(
+    config = equal_weights(
         method="gif-mae", ratio=K, epsilon=epsilon, steps=5, projection=projection, score_batch=2, step_size=0.1
     )
     keys, labels = list("abc"), torch.zeros(3, dtype=torch.long)
@@ -104,7 +110,7 @@ def test_channel_level_guidance_agrees_with_the_literal_algorithm_2(projection: 
 def test_shared_noise_stays_shared(kind: str, constant: int) -> None:
     """Within the ball, channel noise moves all tokens of a channel by one affine map, token noise all channels."""
     f = torch.randn(2, 7, 6, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
-    config = ExpansionConfig(method="gif-mae", noise=kind, epsilon=0.5, steps=3, ratio=K)
+    config = equal_weights(method="gif-mae", noise=kind, epsilon=0.5, steps=3, ratio=K)
     clip = ZeroShotClassifier(F.normalize(torch.randn(C, 42, dtype=torch.float64), dim=-1), 4.0)
     labels = torch.zeros(2, dtype=torch.long)
     found = guide(f, labels, ["a", "b"], clip, config, embed=lambda x: x.flatten(1), channel_axis=1)
@@ -137,7 +143,7 @@ def test_gradient_agrees_with_the_literal_score(classifier: ZeroShotClassifier) 
 
 def test_result_does_not_depend_on_the_batch(classifier: ZeroShotClassifier) -> None:
     """A seed's copies are the same alone, among others, and in another order."""
-    config = ExpansionConfig(ratio=K, epsilon=0.5, steps=5)
+    config = equal_weights(ratio=K, epsilon=0.5, steps=5)
     f, keys, labels = latents(6), [f"k{i}" for i in range(6)], torch.zeros(6, dtype=torch.long)
     together = guide(f, labels, keys, classifier, config).latents
     order = [4, 2, 0, 5, 1, 3]
@@ -154,7 +160,7 @@ def test_projection_does_not_kill_the_gradient() -> None:
     classifier, keys, labels = ZeroShotClassifier(rows, 30.0), list("abcd"), torch.zeros(4, dtype=torch.long)
     moved = {}
     for projection in ("literal", "post-step"):
-        config = ExpansionConfig(ratio=K, epsilon=0.1, steps=10, projection=projection)
+        config = equal_weights(ratio=K, epsilon=0.1, steps=10, projection=projection)
         start = guide(wide, labels, keys, classifier, dataclasses.replace(config, steps=0))
         end = guide(wide, labels, keys, classifier, config)
         moved[projection] = ((end.latents - start.latents).abs() > 1e-6).float().mean().item()
@@ -165,7 +171,7 @@ def test_projection_does_not_kill_the_gradient() -> None:
 @pytest.mark.parametrize("projection", ["post-step", "straight-through"])
 def test_guidance_raises_the_score_it_ascends(projection: str, classifier: ZeroShotClassifier) -> None:
     """The weighted sum of the criteria is higher after guidance than before."""
-    config = ExpansionConfig(ratio=K, epsilon=1.0, steps=10, step_size=0.1, projection=projection)
+    config = equal_weights(ratio=K, epsilon=1.0, steps=10, step_size=0.1, projection=projection)
     found = guide(latents(8), torch.zeros(8, dtype=torch.long), [str(i) for i in range(8)], classifier, config)
     total = [(c.consistency + c.entropy + c.diversity).mean().item() for c in (found.before, found.after)]
     assert total[1] > total[0] + 0.05
@@ -178,7 +184,7 @@ def test_one_criterion_alone_rises(name: str, space: str, balance: str, classifi
     """Guided by one criterion only, that criterion rises."""
     weights = {f"{other}_weight": float(other == name) for other in ("consistency", "entropy", "diversity")}
     options = {"diversity_space": space, "balance": balance, "score_batch": 5}
-    config = ExpansionConfig(ratio=K, epsilon=1.0, steps=10, step_size=0.1, **weights, **options)
+    config = equal_weights(ratio=K, epsilon=1.0, steps=10, step_size=0.1, **weights, **options)
     found = guide(latents(8), torch.zeros(8, dtype=torch.long), [str(i) for i in range(8)], classifier, config)
     before, after = getattr(found.before, name).mean(), getattr(found.after, name).mean()
     assert after > before + 0.01 * min(1, before)
@@ -188,7 +194,7 @@ def test_one_criterion_alone_rises(name: str, space: str, balance: str, classifi
 def test_a_constraint_holds_where_it_can(constraint: dict[str, float], classifier: ZeroShotClassifier) -> None:
     """Under a constraint the entropy still rises, and no copy that could keep its class has lost it."""
     f, labels, keys = latents(20), torch.zeros(20, dtype=torch.long), [str(i) for i in range(20)]
-    free = ExpansionConfig(ratio=K, epsilon=0.5, steps=20, step_size=0.1, consistency_weight=0)
+    free = equal_weights(ratio=K, epsilon=0.5, steps=20, step_size=0.1, consistency_weight=0)
     held = dataclasses.replace(free, **constraint)
     loose, tight = guide(f, labels, keys, classifier, free), guide(f, labels, keys, classifier, held)
 
@@ -205,7 +211,7 @@ def test_a_constraint_holds_where_it_can(constraint: dict[str, float], classifie
 
 def test_adam_ascends_too(classifier: ZeroShotClassifier) -> None:
     """With Adam the sum of the criteria rises as well, by another path."""
-    config = ExpansionConfig(ratio=K, epsilon=1.0, steps=10, step_size=0.1, optimizer="adam")
+    config = equal_weights(ratio=K, epsilon=1.0, steps=10, step_size=0.1, optimizer="adam")
     f, labels, keys = latents(8), torch.zeros(8, dtype=torch.long), [str(i) for i in range(8)]
     found = guide(f, labels, keys, classifier, config)
     signed = guide(f, labels, keys, classifier, dataclasses.replace(config, optimizer="sign"))
@@ -225,7 +231,7 @@ def test_copies_stay_in_the_ball(epsilon: float, steps: int, ratio: int, project
     """Whatever the options, every coordinate lies within epsilon of the seed's, and the criteria keep their bounds."""
     f = latents(2).float()
     weights = F.normalize(torch.randn(C, D, generator=torch.Generator().manual_seed(5)), dim=-1)
-    config = ExpansionConfig(ratio=ratio, epsilon=epsilon, steps=steps, projection=projection)
+    config = equal_weights(ratio=ratio, epsilon=epsilon, steps=steps, projection=projection)
     clip = ZeroShotClassifier(weights, 10.0)
     found = guide(f, torch.zeros(2, dtype=torch.long), ["a", "b"], clip, config)
     assert (found.latents - f[:, None]).abs().max() <= epsilon + 1e-5

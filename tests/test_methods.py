@@ -343,6 +343,9 @@ def test_priors_scored_through_their_decoder(family: str, seed_folder: Path, tmp
         "encode_batch": 2,
         "decode_batch": 4,
         "logit_scale": 100.0,
+        "classifier": "text",
+        "held_class": "prediction",
+        "entropy_weight": 1.0,
     }
     guided = ExpandedDataset(str(seed_folder), method=f"gif-{family}", steps=2, step_size=0.02, **options)
     records = [guided.provenance(12 + i) for i in range(4)]

@@ -22,6 +22,8 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.guidance import draw, guide
 from gif_datasets.zeroshot import ZeroShotClassifier
 
+PAPER = ExpansionConfig.build({"preset": "paper", "projection": "post-step"})
+
 
 def literal(f: Tensor, key: str, weights: Tensor, scale: float, config: ExpansionConfig) -> Tensor:
     """One seed's guided copies, ``(K, D)``: sign steps, projected after each."""
@@ -73,7 +75,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     f = torch.randn(args.seeds, width, generator=generator) * 0.36  # norm about 10
     weights = F.normalize(torch.randn(classes, width, generator=generator), dim=-1)
-    classifier, config = ZeroShotClassifier(weights, 30.0), ExpansionConfig(ratio=5)
+    classifier, config = ZeroShotClassifier(weights, 30.0), PAPER
     keys, labels = [str(i) for i in range(args.seeds)], torch.zeros(args.seeds, dtype=torch.long)
 
     def batched() -> Tensor:

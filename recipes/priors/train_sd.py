@@ -40,7 +40,7 @@ def build(latent_channels: int) -> UNet2DConditionModel:
         sample_size=8,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        block_out_channels=(80, 128),
+        block_out_channels=(64, 96),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
