@@ -356,7 +356,12 @@ class ExpansionConfig:
     @property
     def uses_all_seeds(self) -> bool:
         """Whether a sample depends on more seeds than its own."""
-        return self.fits_classifier or self.method.removeprefix(SELECT) == "cutmix"
+        return self.fits_classifier or self.mixes
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a sample shows a part of another seed."""
+        return self.method.removeprefix(SELECT) == "cutmix"
 
     @property
     def constrained(self) -> bool:

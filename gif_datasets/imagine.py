@@ -18,7 +18,7 @@ from gif_datasets.cache import Cache
 from gif_datasets.claims import Claims
 from gif_datasets.config import AUGMENT, METHODS
 from gif_datasets.priors import load_prior
-from gif_datasets.recipe import Recipe
+from gif_datasets.recipe import Recipe, fitted_seeds, ordered
 from gif_datasets.sources import Source
 from gif_datasets.types import Provenance, Row, Sample, Seed
 
@@ -257,12 +257,12 @@ class Imaginer:
         return _Loaded(maker, scorer, lambda seeds: classifier.scores(embeddings(seeds)).cpu())
 
     def _fitted(self, text: ZeroShotClassifier, embeddings: SeedEmbeddings) -> ZeroShotClassifier:
-        """The classifier that knows all seeds; their embeddings are kept in the cache."""
+        """The classifier that knows the seeds; their embeddings are kept in the cache."""
         import torch
 
         from gif_datasets import heads
 
-        config, seeds = self.recipe.config, self._ordered_seeds()
+        config, seeds = self.recipe.config, fitted_seeds(self.seeds, len(self.recipe.classes))
         stored = self.cache.tensors(self.recipe.embeddings_key, lambda: {"embeddings": embeddings(seeds).cpu()})
         known = stored["embeddings"].to(self.recipe.device)
         embeddings.learn(seeds, known)
@@ -273,11 +273,7 @@ class Imaginer:
     def _augment_maker(self) -> Maker:
         from gif_datasets.makers import AugmentMaker
 
-        return AugmentMaker(self.recipe, self._picture, self._ordered_seeds())
-
-    def _ordered_seeds(self) -> list[Seed]:
-        """All seeds in an order that does not depend on the source's."""
-        return sorted(self.seeds, key=lambda seed: (seed.key, seed.label, seed.index))
+        return AugmentMaker(self.recipe, self._picture, ordered(self.seeds))
 
     def _picture(self, seed: Seed) -> Image:
         return self.source.sample(seed.index)[0]

@@ -224,7 +224,7 @@ class AugmentMaker:
         made = []
         for seed, copy in rows:
             generator = generator_for(config.rng_seed, seed.key, _stream("augment", attempt), copy)
-            partner = self._partner(seed, copy, attempt) if config.uses_all_seeds else seed
+            partner = self._partner(seed, copy, attempt) if config.mixes else seed
             found = apply(self.picture(seed), self.picture(partner), config, generator)
             mixed = {"partner_key": partner.key, "partner_label": partner.label, "partner_share": found.partner_share}
             made.append(Candidate(found.image, {**_unscored(seed), **(mixed if partner is not seed else {})}))

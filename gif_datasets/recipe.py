@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,7 @@ from gif_datasets.priors import PriorInfo, check_fit, find_prior
 from gif_datasets.types import Seed
 
 RECIPE_FORMAT = 3
+MOST_FITTED = 20_000  # seeds that a classifier is fitted to: 100 MB of embeddings at a width of 1,280
 BYTES_A_PIXEL = 6_000  # of a decoded picture, while it is decoded: Stable Diffusion's autoencoder, single precision
 _LIBRARIES = ("torch", "diffusers", "open_clip_torch", "timm", "transformers", "pillow")
 _NOT_IN_PIXELS = ("originals", "split", "validation_share", "samples_per_shard", "on_bad_image", "prior")
@@ -31,7 +33,7 @@ class Recipe:
         classes: Class names, in label order.
         prior: The prior, found but not loaded.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        population: Digest of all seeds, where a sample depends on more seeds than its own; else empty.
+        population: Digest of the seeds that every sample depends on; empty where each depends on its own seed alone.
     """
 
     config: ExpansionConfig
@@ -70,11 +72,27 @@ class Recipe:
         return digest([self.digest, seed.key, seed.label, copy])
 
 
+def ordered(seeds: Iterable[Seed]) -> list[Seed]:
+    """Seeds in an order that does not depend on the source's."""
+    return sorted(seeds, key=lambda seed: (seed.key, seed.label, seed.index))
+
+
+def fitted_seeds(seeds: Iterable[Seed], classes: int) -> list[Seed]:
+    """Seeds that a classifier is fitted to, ordered: all, but of each class only so many that they fit into memory."""
+    quota, counts, chosen = max(1, MOST_FITTED // classes), Counter[int](), []
+    for seed in ordered(seeds):
+        counts[seed.label] += 1
+        if counts[seed.label] <= quota:
+            chosen.append(seed)
+    return chosen
+
+
 def with_population(recipe: Recipe, seeds: Sequence[Seed]) -> Recipe:
-    """Name the seeds in the recipe, if its samples depend on all of them."""
+    """Name in the recipe the seeds that all of its samples depend on, if there are any."""
     if not recipe.config.uses_all_seeds:
         return recipe
-    return dataclasses.replace(recipe, population=digest(sorted([seed.key, seed.label] for seed in seeds)))
+    used = seeds if recipe.config.mixes else fitted_seeds(seeds, len(recipe.classes))
+    return dataclasses.replace(recipe, population=digest(sorted([seed.key, seed.label] for seed in used)))
 
 
 def make_recipe(config: ExpansionConfig, classes: Sequence[str], device: str = "auto") -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +16,25 @@ from PIL import Image
 from torch.nn import functional as F
 
 import gif_datasets
-from gif_datasets import ExpandedDataset, ExpansionConfig, augment, criteria, filters, heads, load_expanded, shards
+from gif_datasets import (
+    ExpandedDataset,
+    ExpansionConfig,
+    augment,
+    criteria,
+    filters,
+    heads,
+    load_expanded,
+    recipe,
+    shards,
+)
 from gif_datasets.config import METHODS, PRESETS
 from gif_datasets.errors import ConfigError, PriorError
+from gif_datasets.fingerprint import digest
 from gif_datasets.priors import embedded_folder
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.reader import ShardReader
 from gif_datasets.rng import generator_for
+from gif_datasets.types import Seed
 from gif_datasets.zeroshot import ZeroShotClassifier
 
 AUGMENTATIONS = sorted(augment.AUGMENTATIONS)
@@ -94,9 +107,9 @@ def test_cutmix_names_its_partner_and_all_seeds(seed_folder: Path) -> None:
     assert all(keys[record.partner_key] == record.partner_label for record in records if record.partner_key)
     assert sum(bool(record.partner_key) for record in records) > 25
     assert all(record.label == keys[record.seed_key] for record in records)
-    recipe = expanded.plan.recipe.digest
+    before = expanded.plan.recipe.digest
     (seed_folder / "ant" / "0.png").unlink()
-    assert ExpandedDataset(str(seed_folder), ratio=3, method="cutmix", prior="linear").plan.recipe.digest != recipe
+    assert ExpandedDataset(str(seed_folder), ratio=3, method="cutmix", prior="linear").plan.recipe.digest != before
     plain = ExpandedDataset(str(seed_folder), ratio=3, method="cutout", prior="linear").plan.recipe
     assert plain.population == ""
 
@@ -217,6 +230,16 @@ def test_expansion_with_a_classifier_of_the_seeds(kind: str, seed_folder: Path, 
     manifests = [(tmp_path / name / "manifest.json").read_bytes() for name in ("one", "two")]
     assert manifests[0] == manifests[1]
     assert json.loads(manifests[0])["plan"]["recipe"]["population"]
+
+
+def test_a_classifier_is_fitted_to_so_many_seeds_of_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rare class is kept whole; of the others the first by key are taken, whatever the source's order."""
+    monkeypatch.setattr(recipe, "MOST_FITTED", 12)
+    seeds = [Seed(i, digest(i), 0 if i < 30 else i % 3, "") for i in range(40)]
+    chosen = recipe.fitted_seeds(seeds, 3)
+    assert Counter(seed.label for seed in chosen) == {0: 4, 1: 3, 2: 3}
+    assert [seed.key for seed in chosen if seed.label == 0] == sorted(s.key for s in seeds if s.label == 0)[:4]
+    assert chosen == recipe.fitted_seeds(seeds[::-1], 3)
 
 
 def test_presets_set_the_open_choices() -> None:
