@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.fingerprint import digest
+from gif_datasets.memory import memory_of
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
 from gif_datasets.types import Seed
 
@@ -125,15 +125,6 @@ def most_decoded(prior: PriorInfo, memory: int) -> int:
     """
     pixels = int(prior.card.get("image_size", 32)) ** 2
     return max(1, memory // 2 // (pixels * BYTES_A_PIXEL))
-
-
-def memory_of(device: str) -> int:
-    """Memory of a device, bytes: the accelerator's own, or the machine's."""
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def resolve_device(device: str) -> str:

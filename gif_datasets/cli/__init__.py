@@ -11,6 +11,7 @@ from typing import NoReturn, TypeAlias
 
 from gif_datasets import __version__
 from gif_datasets.errors import GifDatasetsError, UsageError
+from gif_datasets.memory import keep_freed_memory
 
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 _SOURCE = """SOURCE is one of
@@ -42,6 +43,7 @@ Try: gif-datasets push DIR me/name --dry-run"""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed while running, 2 wrong usage or bad input."""
     args = _parser().parse_args(argv)
+    keep_freed_memory()
     try:
         code: int = args.run(args)
         sys.stdout.flush()

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from gif_datasets.errors import EngineError
+from gif_datasets.memory import keep_freed_memory
 
 Result = TypeVar("Result")
 MOST_WORKERS = 8  # each holds a prior: about 1 GB for the embedded one
@@ -61,6 +62,7 @@ def _start_worker(task: Callable[[int], Any]) -> None:
     global _task
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    keep_freed_memory()
     _task = task
 
 
