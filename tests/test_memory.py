@@ -17,7 +17,8 @@ import torch, gif_datasets
 from gif_datasets.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
-torch.ones(1 << 24)
+for _ in range(10):
+    torch.ones(1 << 24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     torch.ones(1 << 24)
