@@ -112,6 +112,8 @@ def main() -> None:
     parser.add_argument("--decay-images", type=int, default=150_000, help="over so many last ones the rate falls")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--ema", type=float, default=0.9995, help="decay of the averaged weights, a step")
+    parser.add_argument("--start", type=Path, help="pipeline folder with a U-Net to go on from, such as the packed one")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -122,11 +124,13 @@ def main() -> None:
     labels = torch.from_numpy(data.train_labels[data.prior_indices])
     text = text_parts(args.clip)
     vae, unet = as_autoencoder_kl(movq), build(movq.config.latent_channels).to(memory_format=torch.channels_last)
+    if args.start:
+        unet.load_state_dict(UNet2DConditionModel.from_pretrained(args.start, subfolder="unet").state_dict())
     prompts = [template.format(name) for template in TEMPLATES for name in cifar10.CLASSES] + [""]
     tokens = pipeline(unet, vae, text).encode_prompt(prompts, torch.device("cpu"), 1, False)[0].detach()
 
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    ema = training.Ema(unet, decay=0.9995)
+    ema = training.Ema(unet, decay=args.ema)
     run = training.Run(args.out, unet, ema, optimizer)
     alphas = DPMSolverMultistepScheduler(**train_unclip.SCHEDULE).alphas_cumprod
     batches = training.shuffled_batches(len(labels), args.batch_size, run.images // args.batch_size)
