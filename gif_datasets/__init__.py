@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gif_datasets.export import export_expanded
     from gif_datasets.loaded import load_expanded
     from gif_datasets.loader import DataLoader
+    from gif_datasets.merge import merge_parts
     from gif_datasets.push import push_to_hub
     from gif_datasets.streamed import stream_expanded
 
@@ -40,6 +41,7 @@ _LAZY = {
     "expand": "gif_datasets.dataset",
     "export_expanded": "gif_datasets.export",
     "load_expanded": "gif_datasets.loaded",
+    "merge_parts": "gif_datasets.merge",
     "push_to_hub": "gif_datasets.push",
     "stream_expanded": "gif_datasets.streamed",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "expand",
     "export_expanded",
     "load_expanded",
+    "merge_parts",
     "push_to_hub",
     "stream_expanded",
 ]

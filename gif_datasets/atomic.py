@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,20 @@ def create_json(path: Path, value: Any) -> bool:
     finally:
         ready.unlink()
     return True
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name atomically: a hard link where the file system can, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    linked = target.parent / f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:12]}"
+    try:
+        os.link(source, linked)
+    except OSError:
+        with source.open("rb") as content, atomic_write(target) as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+    else:
+        linked.replace(target)
+        linked.unlink(missing_ok=True)  # renaming one name of a file over another of its names leaves both
 
 
 def sweep(folder: Path, older_than: float) -> None:

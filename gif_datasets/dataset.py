@@ -22,7 +22,7 @@ from gif_datasets.errors import CacheError, ConfigError, EngineError, MissingExt
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
 from gif_datasets.order import Facts
-from gif_datasets.plan import Plan, Summary, make_plan, run, select
+from gif_datasets.plan import Part, Plan, Summary, make_plan, run, select
 from gif_datasets.priors import PriorInfo
 from gif_datasets.push import PushSummary, push_to_hub
 from gif_datasets.recipe import make_recipe
@@ -388,6 +388,7 @@ def expand(
     limit: int | None = None,
     cache_dir: str | Path | None = None,
     device: str = "auto",
+    part: tuple[int, int] = (0, 1),
     config: ExpansionConfig | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -404,6 +405,8 @@ def expand(
         limit: Use this many seeds, spread evenly; of ``validation`` too.
         cache_dir: Where imagined samples are kept.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        part: Make part ``i`` of ``n`` only, ``(i, n)``. Parts may be made by anybody, in one folder, which the last one
+            finishes, or each in its own, for :func:`gif_datasets.merge_parts`.
         config: All options as one object, instead of ``options``.
         progress: Wraps the loops over seeds and shards, for progress bars.
         options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
@@ -417,7 +420,7 @@ def expand(
     """
     if config is not None and options:
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
-    settled = config or ExpansionConfig.build(options)
+    settled, mine = config or ExpansionConfig.build(options), Part(*part)
     opened = wrap_source(source)
     _check_hold_out(opened, settled)
     recipe = make_recipe(settled, opened.classes, device)
@@ -440,7 +443,7 @@ def expand(
         return iter(show(run_local(task, ids, workers), task.title, len(ids)))
 
     plan = make_plan(opened.name, listed, recipe, held, named)
-    return run(plan, opened, open_cache(cache_dir), Path(out), engine, listed.bad)
+    return run(plan, opened, open_cache(cache_dir), Path(out), engine, listed.bad, part=mine)
 
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]

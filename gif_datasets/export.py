@@ -23,7 +23,7 @@ from gif_datasets import atomic, card, shards
 from gif_datasets.columns import Columns, SourceColumns, expanded_columns, read_source, to_yaml
 from gif_datasets.errors import ConfigError, MissingExtra, ShardError
 from gif_datasets.fingerprint import digest, digest_file
-from gif_datasets.plan import STATE, SWEEP_AFTER, claim
+from gif_datasets.folder import STATE, SWEEP_AFTER, claim
 from gif_datasets.reader import ShardReader
 from gif_datasets.types import Progress, silent
 

@@ -7,33 +7,27 @@ A plan fixes every sample, its shard and its bytes; a task makes one shard of it
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from gif_datasets import atomic, card, images, index, preview, shards
+from gif_datasets import atomic, shards
 from gif_datasets.cache import Cache
-from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
+from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.fingerprint import digest
+from gif_datasets.folder import claim, draw_preview, finish, finished, own_files, sidecar, write_sidecar
 from gif_datasets.imagine import Imaginer
-from gif_datasets.index import INDEX
-from gif_datasets.reader import ShardReader
 from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source, source_columns
 from gif_datasets.splits import VALIDATION, hold_out
-from gif_datasets.types import PLAN_FILE, Row, Seed
+from gif_datasets.types import Row, Seed
 
 PLAN_FORMAT = 2
-STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
 SELECTION_SEEDS = 8  # whose copies are drawn in one task, where copies are chosen among those of all seeds
-SWEEP_AFTER = 3600.0  # seconds; another process may still be writing a younger temporary file
 
 
 @dataclass(frozen=True)
@@ -140,6 +134,7 @@ class Summary:
         generated: Pictures decoded in this run; 0 when all were there.
         bad: Messages of unreadable pictures that were skipped.
         seconds: Wall-clock time of this run.
+        missing: Shards that other parts are to make; 0 when the folder is whole.
     """
 
     folder: str
@@ -152,6 +147,36 @@ class Summary:
     generated: int
     bad: tuple[str, ...]
     seconds: float
+    missing: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of a plan's shards are made here: those whose number leaves ``index`` when divided by ``count``.
+
+    Raises:
+        ConfigError: If ``index`` is not in 0 to ``count`` - 1.
+
+    Example:
+        >>> [shard_id for shard_id in range(7) if Part(1, 3).has(shard_id)]
+        [1, 4]
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.index < self.count:
+            raise ConfigError(
+                f"a part's index must be from 0 to the number of parts - 1, got {self.index} of {self.count}"
+            )
+
+    def has(self, shard_id: int) -> bool:
+        """Whether a shard belongs to the part."""
+        return shard_id % self.count == self.index
+
+
+WHOLE = Part(0, 1)
 
 
 @dataclass(frozen=True)
@@ -176,7 +201,7 @@ class ShardTask:
         shard = shards.write_shard(path, samples, config.image_format)
         if not shards.intact(self.folder, shard):
             raise ShardError(f"{path} does not hold what was written; is the disk failing?")
-        _write_sidecar(self.folder, self.plan, shard)
+        write_sidecar(self.folder, self.plan.hash, shard_id, shard)
         return shard, self.imaginer.generated - before
 
 
@@ -231,32 +256,69 @@ def run(
     engine: Engine,
     bad: Sequence[str] = (),
     imaginer: Imaginer | None = None,
+    part: Part = WHOLE,
 ) -> Summary:
-    """Make what is missing of ``plan`` in ``folder``.
+    """Make what is missing of ``plan``, or of a part of it, in ``folder``; the last part that is made finishes it.
 
     Raises:
         PlanMismatch: If the folder holds another plan; nothing in it is touched.
-        ConfigError: If the folder cannot be written.
+        ConfigError: If the folder cannot be written, or a plan cannot be made in parts.
     """
+    if plan.recipe.config.agnostic and part != WHOLE:
+        raise ConfigError("selection sample-agnostic compares the copies of all seeds; it cannot be made in parts")
     started = time.monotonic()
     claim(folder, plan.json)
-    done = _finished(folder, plan)
-    todo = [shard_id for shard_id in range(len(plan.shard_rows)) if shard_id not in done]
+    names = dict(enumerate(plan.shard_names))
+    mine = {shard_id: name for shard_id, name in names.items() if part.has(shard_id)}
+    done = finished(folder, plan.hash, mine)
+    todo = [shard_id for shard_id in mine if shard_id not in done]
     generated = 0
     imaginer = imaginer or Imaginer(plan.recipe, source, cache, plan.seeds)
     if todo:
         imaginer.prepare()
         if plan.recipe.config.agnostic:
             plan, generated = select(plan, imaginer, engine)
-    task = ShardTask(plan, imaginer, folder)
-    for shard, count in engine(task, todo):
-        done[plan.shard_names.index(shard.name)] = shard
+    own = source_columns(source, [seed.index for seed in (*plan.seeds, *plan.validation)]) if part.has(0) else {}
+    if part != WHOLE:
+        for name, content in own.items():
+            atomic.write_bytes(folder / name, content)
+    numbers = {name: shard_id for shard_id, name in names.items()}
+    for shard, count in engine(ShardTask(plan, imaginer, folder), todo):
+        done[numbers[shard.name]] = shard
         generated += count
-    own = source_columns(source, [seed.index for seed in (*plan.seeds, *plan.validation)])
-    _finish(folder, plan, [done[shard_id] for shard_id in range(len(plan.shard_rows))], own)
+    seconds = time.monotonic() - started
+    if part != WHOLE:
+        if any(not sidecar(folder, name).exists() for name in names.values()):
+            return _partly(folder, plan, done, generated, tuple(bad), seconds)
+        done |= finished(folder, plan.hash, {shard_id: names[shard_id] for shard_id in names if shard_id not in done})
+        if len(done) < len(names):
+            return _partly(folder, plan, done, generated, tuple(bad), seconds)
+        own = own_files(folder)
+    finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in names], own)
     if todo or not (folder / shards.PREVIEW).exists():
-        _draw_preview(folder, plan, source)
+        draw_preview(folder, lambda index: source.sample(index)[0])
     return summarise(folder, generated, tuple(bad), time.monotonic() - started)
+
+
+def _partly(
+    folder: Path, plan: Plan, done: dict[int, Shard], generated: int, bad: tuple[str, ...], seconds: float
+) -> Summary:
+    """Summarise a folder that wants other parts."""
+    rows = [row for shard_id in done for row in plan.shard_rows[shard_id]]
+    held = set(plan.validation)
+    return Summary(
+        folder=str(folder),
+        originals=sum(not copy and seed not in held for seed, copy in rows),
+        synthetic=sum(copy > 0 for _, copy in rows),
+        validation=sum(seed in held for seed, _ in rows),
+        classes=len(plan.recipe.classes),
+        shards=len(done),
+        bytes=sum(shard.bytes for shard in done.values()),
+        generated=generated,
+        bad=bad,
+        seconds=round(seconds, 1),
+        missing=len(plan.shard_rows) - len(done),
+    )
 
 
 def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), seconds: float = 0.0) -> Summary:
@@ -304,115 +366,3 @@ def make_plan(
 
 def _seeds_digest(seeds: Sequence[Seed]) -> str:
     return shards.seeds_digest([seed.key, seed.label, seed.index, seed.origin] for seed in seeds)
-
-
-def _draw_preview(folder: Path, plan: Plan, source: Source) -> None:
-    reader = ShardReader(folder)
-
-    def copies_of(seed: Seed) -> tuple[Image.Image, ...]:
-        numbers = reader.copies_of(seed.index)[: preview.MOST_COPIES]
-        return tuple(images.read_rgb(reader.image_bytes(number), reader.key(number)) for number in numbers)
-
-    rows = [
-        preview.Row(plan.recipe.classes[seed.label], source.sample(seed.index)[0], copies_of(seed))
-        for seed in preview.choose_seeds(plan.seeds, preview.ROWS)
-    ]
-    preview.save_preview(rows, f"imagined copies ({plan.recipe.config.method})", folder / shards.PREVIEW)
-
-
-def claim(folder: Path, wanted: dict[str, Any], what: str = "expansion") -> None:
-    """Make the folder this plan's by writing it there, or refuse it.
-
-    Raises:
-        PlanMismatch: If the folder holds another plan, or anything else; nothing in it is touched.
-        ConfigError: If the folder cannot be written.
-    """
-    path = folder / PLAN_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists() and any(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
-            raise PlanMismatch(f"{folder} is not empty and holds no {what}; choose another --out")
-        if path.exists() or not atomic.create_json(path, wanted):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found != json.loads(json.dumps(wanted)):
-                difference = _difference(found, wanted)
-                raise PlanMismatch(f"{folder} holds another {what} ({difference}); choose another --out, or remove it")
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PlanMismatch(f"{path} is damaged ({error}); choose another --out, or remove it") from error
-
-
-_DERIVED = ("seeds", "seeds_digest", "shards", "validation_seeds", "validation_digest", "population")
-"""What differs because something else does."""
-
-
-def _difference(found: Any, wanted: Any) -> str:
-    """How two plans differ, as ``options.ratio: 5 there, 3 here``; causes before what follows from them."""
-    told = sorted(_differences(found, wanted), key=lambda item: item[0].rpartition(".")[2] in _DERIVED)
-    texts = [f"{path.removeprefix('recipe.')}: {_brief(one)} there, {_brief(other)} here" for path, one, other in told]
-    more = f"; and {len(texts) - 3} more" if len(texts) > 3 else ""
-    return "; ".join(texts[:3]) + more
-
-
-def _differences(found: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for name in sorted({*found, *wanted}):
-            yield from _differences(found.get(name), wanted.get(name), f"{path}.{name}" if path else name)
-    elif json.dumps(found) != json.dumps(wanted):
-        yield path, found, wanted
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _sidecar(folder: Path, name: str) -> Path:
-    return folder / STATE / (Path(name).stem + ".json")
-
-
-def _write_sidecar(folder: Path, plan: Plan, shard: Shard) -> None:
-    atomic.write_json(_sidecar(folder, shard.name), {"plan_hash": plan.hash, "shard": shards.shard_json(shard)})
-
-
-def _finished(folder: Path, plan: Plan) -> dict[int, Shard]:
-    """Shards of this plan that are there and intact, by id."""
-    done = {}
-    for shard_id in range(len(plan.shard_rows)):
-        try:
-            state = json.loads(_sidecar(folder, plan.shard_name(shard_id)).read_text(encoding="utf-8"))
-            shard = Shard.from_json(state["shard"])
-        except (OSError, ValueError, KeyError, TypeError, ShardError):
-            continue
-        if state.get("plan_hash") == plan.hash and shards.intact(folder, shard):
-            done[shard_id] = shard
-    return done
-
-
-def _finish(folder: Path, plan: Plan, made: Sequence[Shard], own: dict[str, bytes]) -> None:
-    """Write card and indices; the manifest last, so that a folder with a manifest is whole."""
-    originals = len(plan.seeds) if plan.recipe.config.originals else 0
-    manifest = {
-        "format": shards.MANIFEST_FORMAT,
-        "source": plan.source_name,
-        "split": plan.recipe.config.split,
-        "classes": list(plan.recipe.classes),
-        "samples": sum(shard.samples for shard in made) - len(plan.validation),
-        "originals": originals,
-        "synthetic": len(plan.seeds) * plan.recipe.config.ratio,
-        "validation": len(plan.validation),
-        "plan": plan.json,
-        "plan_hash": plan.hash,
-        "shards": [shards.shard_json(shard) for shard in made],
-    }
-    files = {
-        **shards.index_files(manifest),
-        INDEX: index.to_bytes(shards.build_index(folder, made)),
-        shards.CARD: card.render(manifest).encode("utf-8"),
-        PLAN_FILE: atomic.json_bytes(plan.json),
-        **own,
-    }
-    shards.write_files(folder, shards.sealed(manifest, files), files)
-    for place in (folder, folder / "data", folder / STATE):
-        atomic.sweep(place, older_than=time.time() - SWEEP_AFTER)

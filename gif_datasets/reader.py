@@ -97,6 +97,10 @@ class ShardReader:
         numbers = np.flatnonzero((self.index.seed == seed_index) & (self.index.copy > 0))
         return [int(number) for number in numbers[np.argsort(self.index.copy[numbers])]]
 
+    def original_of(self, seed_index: int) -> list[int]:
+        """Position of a seed itself, where it is stored: one or none."""
+        return [int(number) for number in np.flatnonzero((self.index.seed == seed_index) & (self.index.copy == 0))]
+
     def expansion_counts(self) -> dict[int, int]:
         """How many seeds have how many imagined copies (Figure 9), by number of copies."""
         copies = np.unique(self.index.seed[self.index.copy > 0], return_counts=True)[1]

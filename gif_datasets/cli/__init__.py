@@ -22,6 +22,14 @@ _SOURCE = """SOURCE is one of
   FOLDER of expanded shards               what `expand` wrote
   hub:OWNER/NAME[?revision=..]            what `push` published"""
 
+_MERGE = """On machines that share a folder nothing needs merging: give all parts the same --out, and the last one
+finishes it.
+
+Try: gif-datasets expand SOURCE --out part-0 --shard-index 0 --num-shards 2   here
+     gif-datasets expand SOURCE --out part-1 --shard-index 1 --num-shards 2   there
+     gif-datasets merge part-0 part-1 --out expanded"""
+
+
 _CACHE = """environment:
   GIF_DATASETS_CACHE=FOLDER        where the store is; processes and hosts may share one
   GIF_DATASETS_CACHE_LIMIT=50GB    about how much it may hold; what was not used for longest goes first
@@ -92,7 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     expand.add_argument(
         "--workers", type=int, metavar="N", help="worker processes (default: one per CPU, at most 8; one on a GPU)"
     )
+    expand.add_argument("--shard-index", type=int, metavar="I", help="make only part I, counted from 0, of the shards")
+    expand.add_argument("--num-shards", type=int, metavar="N", help="of so many parts, one a task of an array job")
     expand.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    merge = _command(commands, "merge", "join parts that were made in folders of their own; run again = resume", _MERGE)
+    merge.add_argument("parts", type=Path, nargs="+", metavar="PART", help="a folder that one part was made in")
+    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="the whole folder")
+    merge.add_argument("--json", action="store_true", help="print the result as JSON")
 
     preview = _command(commands, "preview", "a picture of seeds and their copies, before the long run", _SOURCE)
     _add_generation(preview)

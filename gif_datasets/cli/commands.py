@@ -20,7 +20,7 @@ from gif_datasets.config import (
     ExpansionConfig,
     parse_setting,
 )
-from gif_datasets.errors import ConfigError
+from gif_datasets.errors import ConfigError, ShardError
 
 if TYPE_CHECKING:
     from gif_datasets.cache import Cache
@@ -46,11 +46,27 @@ def expand(args: argparse.Namespace) -> int:
         limit=args.limit,
         cache_dir=args.cache_dir,
         device=device,
+        part=_part(args.shard_index, args.num_shards),
         config=config,
         progress=_progress,
     )
     _name_bad(summary.bad)
     _print(args, {**dataclasses.asdict(summary), "preview": str(args.out / "preview.png")}, _expand_text)
+    return 0
+
+
+def merge(args: argparse.Namespace) -> int:
+    """``gif-datasets merge``."""
+    _check_out(args.out)
+    from gif_datasets import shards
+    from gif_datasets.merge import merge_parts
+    from gif_datasets.plan import summarise
+
+    merge_parts(args.parts, args.out, _progress)
+    if problems := shards.verify(args.out, _progress):
+        raise ShardError("; ".join(problems[:3]))
+    value = dataclasses.asdict(summarise(args.out))
+    _print(args, value, _merge_text)
     return 0
 
 
@@ -325,7 +341,27 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def _part(index: int | None, count: int | None) -> tuple[int, int]:
+    """What --shard-index and --num-shards say."""
+    if (index is None) != (count is None):
+        raise ConfigError("--shard-index and --num-shards go together")
+    return (0, 1) if index is None or count is None else (index, count)
+
+
+def _merge_text(value: dict[str, Any]) -> str:
+    return (
+        f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes, every shard"
+        f" and record whole\nshards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})"
+    )
+
+
 def _expand_text(value: dict[str, Any]) -> str:
+    if value["missing"]:
+        return (
+            f"{value['shards']} shards of this part in {value['folder']}/data ({_size(value['bytes'])}) in"
+            f" {value['seconds']} s; {value['missing']} are for other parts: run those with the same --out,"
+            " or in folders of their own and then `gif-datasets merge`"
+        )
     fresh = f"{value['generated']} made now" if value["generated"] else "nothing to do, all were there"
     held = f", {value['validation']} seeds held out" if value["validation"] else ""
     return (
