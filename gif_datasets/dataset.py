@@ -16,13 +16,13 @@ from torch.utils.data import Dataset, get_worker_info
 
 from gif_datasets import images
 from gif_datasets.cache import open_cache
-from gif_datasets.config import ExpansionConfig
+from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.engines.local import run_local
 from gif_datasets.errors import CacheError, ConfigError, EngineError, MissingExtra, PriorError, SourceError
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
 from gif_datasets.order import Facts
-from gif_datasets.plan import Part, Plan, Summary, make_plan, run, select
+from gif_datasets.plan import Engine, Part, Plan, Summary, make_plan, run, select
 from gif_datasets.priors import PriorInfo
 from gif_datasets.push import PushSummary, push_to_hub
 from gif_datasets.recipe import make_recipe
@@ -384,7 +384,9 @@ def expand(
     out: str | Path,
     *,
     validation: Any = None,
-    workers: int = 1,
+    workers: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     limit: int | None = None,
     cache_dir: str | Path | None = None,
     device: str = "auto",
@@ -401,7 +403,10 @@ def expand(
         validation: Another source, such as the dataset's own validation split: written as it is, as the split
             ``validation``; a seed that shows the same picture as one of it is left out. Its classes are found in
             ``source`` by name.
-        workers: Worker processes. Above 1 the calling script needs the usual ``if __name__ == "__main__":``.
+        workers: Worker processes; None: this process alone or, with Ray, as many as the cluster has places for. Above 1
+            the calling script needs the usual ``if __name__ == "__main__":``.
+        engine: ``"local"`` or ``"ray"``; the bytes are the same.
+        ray_address: Of a running Ray cluster; None: that of ``RAY_ADDRESS``, or one that is started here for this.
         limit: Use this many seeds, spread evenly; of ``validation`` too.
         cache_dir: Where imagined samples are kept.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
@@ -421,6 +426,7 @@ def expand(
     if config is not None and options:
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
     settled, mine = config or ExpansionConfig.build(options), Part(*part)
+    run_tasks = _engine(engine, workers, device, ray_address)
     opened = wrap_source(source)
     _check_hold_out(opened, settled)
     recipe = make_recipe(settled, opened.classes, device)
@@ -439,11 +445,31 @@ def expand(
         listed = SeedList(kept, (*listed.bad, *found.bad, *same))
     refuse_bad(listed, settled.on_bad_image)
 
-    def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
-        return iter(show(run_local(task, ids, workers), task.title, len(ids)))
+    def shown(task: Any, ids: Sequence[int]) -> Iterator[Any]:
+        return iter(show(run_tasks(task, ids), task.title, len(ids)))
 
     plan = make_plan(opened.name, listed, recipe, held, named)
-    return run(plan, opened, open_cache(cache_dir), Path(out), engine, listed.bad, part=mine)
+    return run(plan, opened, open_cache(cache_dir), Path(out), shown, listed.bad, part=mine)
+
+
+ENGINES = ("local", "ray")
+
+
+def _engine(name: str, workers: int | None, device: str, ray_address: str | None) -> Engine:
+    """What runs tasks."""
+    if name not in ENGINES:
+        raise ConfigError(f"unknown engine {name!r}{closest(name, ENGINES)}")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers must be at least 1, got {workers}")
+    if ray_address and name != "ray":
+        raise ConfigError(f"a Ray address goes with engine 'ray', got engine {name!r}")
+    if name == "local":
+        return lambda task, ids: run_local(task, ids, workers or 1)
+    from gif_datasets.engines.ray import run_ray
+    from gif_datasets.recipe import resolve_device
+
+    gpus = 1.0 if resolve_device(device).startswith("cuda") else 0.0
+    return lambda task, ids: run_ray(task, ids, workers, address=ray_address, gpus=gpus)
 
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]

@@ -96,10 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="a validation set of its own, written as it is (or hold out a share: --set validation_share=0.2)",
     )
-    expand.add_argument("--engine", choices=("local",), default="local", help="where the work runs")
-    expand.add_argument(
-        "--workers", type=int, metavar="N", help="worker processes (default: one per CPU, at most 8; one on a GPU)"
-    )
+    expand.add_argument("--engine", choices=("local", "ray"), default="local", help="where the work runs")
+    many = "worker processes (default: one per CPU, at most 8; one on a GPU; with Ray, as many as the cluster can hold)"
+    address = "of a running Ray cluster (default: $RAY_ADDRESS, or a local one)"
+    expand.add_argument("--ray-address", metavar="ADDRESS", help=address)
+    expand.add_argument("--workers", type=int, metavar="N", help=many)
     expand.add_argument("--shard-index", type=int, metavar="I", help="make only part I, counted from 0, of the shards")
     expand.add_argument("--num-shards", type=int, metavar="N", help="of so many parts, one a task of an array job")
     expand.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -1,0 +1,47 @@
+"""What the Ray tests run in workers; light to import, since every worker does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from gif_datasets.errors import SourceError
+
+
+@dataclass(frozen=True)
+class Task:
+    """Says on which node it ran; does something else for some ids the first time, or always."""
+
+    folder: Path
+    seconds: float = 0.0
+    dies_once: tuple[int, ...] = ()
+    dies: tuple[int, ...] = ()
+    fails: tuple[int, ...] = ()
+
+    def __call__(self, item: int) -> tuple[int, str]:
+        time.sleep(self.seconds)
+        first = not (self.folder / str(item)).exists()
+        (self.folder / str(item)).touch()
+        if item in self.dies or (item in self.dies_once and first):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item in self.fails:
+            raise (SourceError if item % 2 else ZeroDivisionError)(f"number {item}")
+        return item, ray.get_runtime_context().get_node_id()
+
+
+def slow_down() -> None:
+    """Make every shard of this worker take longer."""
+    from gif_datasets.plan import ShardTask
+
+    make = ShardTask.__call__
+
+    def slow(self: ShardTask, shard_id: int) -> object:
+        time.sleep(0.5)
+        return make(self, shard_id)
+
+    ShardTask.__call__ = slow  # type: ignore[method-assign]

@@ -1,0 +1,131 @@
+"""The Ray engine, on a cluster of real nodes on this machine: the local engine's bytes, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray_task import Task
+from test_expand import OPTIONS, contents
+
+import gif_datasets
+from gif_datasets import ConfigError, EngineError, SourceError
+from gif_datasets.engines.ray import MOST_LOSSES, run_ray
+
+DRIVER = """
+import os, sys
+import ray
+import gif_datasets
+variables = {"PYTHONPATH": os.environ["PYTHONPATH"]}
+ray.init(sys.argv[3], runtime_env={"env_vars": variables, "worker_process_setup_hook": "ray_task.slow_down"})
+gif_datasets.expand(sys.argv[1], sys.argv[2], engine="ray", cache_dir=sys.argv[4],
+                    ratio=2, prior="linear", samples_per_shard=4)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of one CPU each; the driver is on the first."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    path = os.pathsep.join(sys.path)  # the tests' own modules, for what is pickled by name
+    ray.init(made.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def run(task: Task, count: int, **options: Any) -> list[tuple[int, str]]:
+    return list(run_ray(task, range(count), **options))
+
+
+def test_same_bytes_as_the_local_engine(cluster: Cluster, seed_folder: Path, tmp_path: Path) -> None:
+    """Shard for shard, and the files that make the folder whole."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "local", cache_dir=tmp_path / "c1", **OPTIONS)
+    options = {**OPTIONS, "engine": "ray", "cache_dir": tmp_path / "c2"}
+    assert gif_datasets.expand(str(seed_folder), tmp_path / "ray", **options).generated == 24
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert gif_datasets.expand(str(seed_folder), tmp_path / "ray", **options).generated == 0
+
+
+def test_both_nodes_work(cluster: Cluster, tmp_path: Path) -> None:
+    """Every id once, on as many nodes as there are places, and not on more workers than were asked for."""
+    found = run(Task(tmp_path, 0.2), 12)
+    assert sorted(item for item, _ in found) == list(range(12))
+    assert len({node for _, node in found}) == 2
+    assert len({node for _, node in run(Task(tmp_path, 0.2), 4, workers=1)}) == 1
+
+
+def test_more_workers_than_places_do_not_hang(cluster: Cluster, tmp_path: Path) -> None:
+    """Those without a place get no work."""
+    assert sorted(item for item, _ in run(Task(tmp_path), 9, workers=8)) == list(range(9))
+
+
+def test_killed_workers_lose_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    """A worker that is killed is replaced, and its id made again."""
+    found = run(Task(tmp_path, dies_once=(0, 3, 7)), 10)
+    assert sorted(item for item, _ in found) == list(range(10))
+
+
+def test_an_id_that_always_kills_ends_the_run(cluster: Cluster, tmp_path: Path) -> None:
+    """After so many workers, with its number."""
+    with pytest.raises(EngineError, match=f"{MOST_LOSSES} workers died on shard 2"):
+        run(Task(tmp_path, dies=(2,)), 4)
+
+
+def test_errors_arrive_as_they_are(cluster: Cluster, tmp_path: Path) -> None:
+    """Ours by their class, others with the number of the shard."""
+    with pytest.raises(SourceError, match="number 3"):
+        run(Task(tmp_path, fails=(3,)), 5)
+    with pytest.raises(EngineError, match="shard 4 failed: ZeroDivisionError: number 4"):
+        run(Task(tmp_path, fails=(4,)), 5)
+
+
+def test_killed_nodes_lose_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    """A node that goes down in the middle: what it had begun is made by the others."""
+    extra = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    results = run_ray(Task(tmp_path, 0.3), range(24))
+    found = [next(results) for _ in range(6)]
+    assert len({node for _, node in found}) == 3
+    cluster.remove_node(extra, allow_graceful=False)
+    assert sorted(item for item, _ in [*found, *results]) == list(range(24))
+
+
+def test_a_lost_driver_is_run_again(cluster: Cluster, seed_folder: Path, tmp_path: Path) -> None:
+    """Kill -9 of the driver: the next run, of any engine, keeps the shards that are done."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "local", cache_dir=tmp_path / "c1", **OPTIONS)
+    words = [str(seed_folder), str(tmp_path / "ray"), cluster.address, str(tmp_path / "c2")]
+    path = os.pathsep.join(sys.path)
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, *words], env={**os.environ, "PYTHONPATH": path})
+    state = tmp_path / "ray" / ".state"
+    deadline = time.monotonic() + 180
+    while len(list(state.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    kept = len(list(state.glob("*.json")))
+    assert 2 <= kept < 9
+    gif_datasets.expand(str(seed_folder), tmp_path / "ray", engine="ray", cache_dir=tmp_path / "c3", **OPTIONS)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_wrong_options_are_named(seed_folder: Path, tmp_path: Path) -> None:
+    """Before anything is started."""
+    for options, words in (
+        ({"engine": "spark"}, "spark"),
+        ({"ray_address": "here:1"}, "engine 'local'"),
+        ({"workers": 0}, "got 0"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            gif_datasets.expand(str(seed_folder), tmp_path / "out", **options)
