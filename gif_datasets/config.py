@@ -57,7 +57,7 @@ _BASE_METHODS = (
         "gif-mae",
         "mae",
         "guided imagination in a masked autoencoder's tokens, scored on the decoded picture (Algorithm 2, GIF-MAE)",
-        {**GUIDED, "epsilon": 5.0, "noise": "channel"},
+        {**GUIDED, "epsilon": 5.0, "step_size": 0.02, "noise": "channel"},
     ),
     Method(
         "mae",
@@ -69,7 +69,14 @@ _BASE_METHODS = (
         "gif-sd",
         "sd",
         "guided imagination on the latents that a Stable Diffusion img2img pipeline ends with (the official code)",
-        {**GUIDED, "epsilon": 0.8, "noise": "channel", "guidance_scale": 5.0, "decode_steps": 15},
+        {
+            **GUIDED,
+            "epsilon": 0.8,
+            "step_size": 0.125,
+            "noise": "channel",
+            "guidance_scale": 5.0,
+            "decode_steps": 15,
+        },
     ),
     Method(
         "sd",
@@ -89,6 +96,7 @@ SELECT_DEFAULTS = {"check": "selective", "redraws": 20}
 _FALLBACK = {
     "epsilon": 0.0,
     "steps": 0,
+    "step_size": 0.25,
     "noise": "element",
     "classifier": "text",
     "held_class": "prediction",
@@ -186,7 +194,7 @@ class ExpansionConfig:
         "what shares one random draw: nothing (element), all positions of a channel, or all channels of a token",
         choices=("element", "channel", "token"),
     )
-    step_size: float = _option(0.25, "length of one sign step, as a share of epsilon", low=0.0)
+    step_size: float | None = _option(None, "length of one sign step, as a share of epsilon", low=0.0)
     optimizer: str = _option("sign", "steps along the sign of the gradient, or Adam's", choices=("sign", "adam"))
     projection: str = _option(
         "post-step",

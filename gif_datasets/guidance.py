@@ -287,6 +287,7 @@ def _optimise(objective: _Objective, centre: Tensor, noise: Tensor, bias: Tensor
     epsilon, projection = config.epsilon, config.projection
     assert epsilon is not None
     assert config.steps is not None
+    assert config.step_size is not None
     noise, bias = noise.clone(), bias.clone()
     if projection == "post-step":
         _into_ball(centre, noise, bias, epsilon)

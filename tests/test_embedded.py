@@ -168,6 +168,25 @@ def test_guided_expansion_raises_its_criteria(seed_folder: Path) -> None:
     assert all(r.held_class == r.label and r.consistency_after > 0.9 for r in records)
 
 
+def test_the_masked_autoencoder_redraws_what_it_sees(demo: tuple[list[Image.Image], torch.Tensor]) -> None:
+    """With nothing hidden, seeds that it never saw come back at 28 dB or better."""
+    prior = load_prior(find_prior("embedded"), "mae", torch.device("cpu"))
+    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in demo[0]]) / 255
+    error = (prior.decode(prior.encode(demo[0]), [], CONFIG) - pixels).square().mean((1, 2, 3))
+    assert -10 * torch.log10(error).mean() > 28
+
+
+@pytest.mark.parametrize("family", ["mae", "sd"])
+def test_every_family_is_guided(family: str, tmp_path: Path) -> None:
+    """The decoders in the package, by their methods' own names: guidance raises the label's probability."""
+    options = {"ratio": 2, "steps": 2, "decode_steps": 5, "encode_batch": 2, "decode_batch": 4, "score_batch": 4}
+    expanded = ExpandedDataset("demo", method=f"gif-{family}", cache_dir=tmp_path, **options)
+    records = [expanded.provenance(200 + i) for i in range(4)]
+    assert {r.method for r in records} == {f"gif-{family}"}
+    assert np.mean([r.consistency_after - r.consistency_before for r in records]) > 0.05
+    assert expanded[200][0].size == (32, 32)
+
+
 def test_a_prior_folder_of_one_s_own(tmp_path: Path, seed_folder: Path) -> None:
     """A copy of the folder works by its path; what is wrong in it is named."""
     folder = tmp_path / "mine"

@@ -28,6 +28,7 @@ PAPER = ExpansionConfig.build({"preset": "paper", "projection": "post-step"})
 def literal(f: Tensor, key: str, weights: Tensor, scale: float, config: ExpansionConfig) -> Tensor:
     """One seed's guided copies, ``(K, D)``: sign steps, projected after each."""
     epsilon = config.epsilon or 0.0
+    length = (config.step_size or 0.0) * epsilon
     z, b = (part[0] for part in draw([key], config.ratio, f.shape, config.rng_seed))
 
     def predict(x: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ def literal(f: Tensor, key: str, weights: Tensor, scale: float, config: Expansio
             score = score + p[held] + torch.special.entr(p).sum() + (log_p.exp() * (log_p - mean)).sum()
         gradients = torch.autograd.grad(score, (z, b))
         with torch.no_grad():
-            z, b = (x + config.step_size * epsilon * g.sign() for x, g in zip((z, b), gradients, strict=True))
+            z, b = (x + length * g.sign() for x, g in zip((z, b), gradients, strict=True))
             b = inside(z, b)
     return f + ((1 + z) * f + b - f).clamp(-epsilon, epsilon).detach()
 
