@@ -47,12 +47,13 @@ def claim(folder: Path, wanted: dict[str, Any], what: str = "expansion") -> None
 
 
 _DERIVED = ("seeds", "seeds_digest", "shards", "validation_seeds", "validation_digest", "population")
-"""What differs because something else does."""
+"""What differs because something else does, what says most first."""
+_RANK = {name: rank for rank, name in enumerate(_DERIVED)}
 
 
 def difference(found: Any, wanted: Any) -> str:
     """How two plans differ, as ``options.ratio: 5 there, 3 here``; causes before what follows from them."""
-    told = sorted(_differences(found, wanted), key=lambda item: item[0].rpartition(".")[2] in _DERIVED)
+    told = sorted(_differences(found, wanted), key=lambda item: _RANK.get(item[0].rpartition(".")[2], -1))
     texts = [f"{path.removeprefix('recipe.')}: {_brief(one)} there, {_brief(other)} here" for path, one, other in told]
     more = f"; and {len(texts) - 3} more" if len(texts) > 3 else ""
     return "; ".join(texts[:3]) + more

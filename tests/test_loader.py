@@ -546,9 +546,8 @@ def test_blocks_are_full(expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPa
 def test_what_a_bound_removes_is_made_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a cache with a bound nothing is taken to be there because it was: each epoch is made beside the workers."""
     monkeypatch.setenv("GIF_DATASETS_CACHE_LIMIT", "10MB")
-    expanded = ExpandedDataset(
-        str(folder.parent / "seeds"), ratio=3, prior="linear", cache_dir=tmp_path / "small", transform=TO_TENSOR
-    )
+    options = {"ratio": 3, "prior": "linear", "classifier": "text", "cache_dir": tmp_path / "small"}
+    expanded = ExpandedDataset(str(folder.parent / "seeds"), transform=TO_TENSOR, **options)
     loader = DataLoader(expanded, 16, num_workers=1)
     for epoch in (1, 2):
         assert sum(len(labels) for _, labels in loader) == 48

@@ -190,6 +190,7 @@ def test_timm_loader_for_training(made: Path) -> None:
 def test_litdata_reads_the_parquet_export(made: Path, truth: dict[str, Any], tmp_path: Path) -> None:
     """litdata's `StreamingDataset` takes the Parquet files of one split from a folder of their own."""
     litdata = pytest.importorskip("litdata", reason="needs litdata, which is in no extra")
+    pytest.importorskip("polars", reason="litdata reads Parquet by polars, which it does not bring")
     from litdata.streaming.item_loader import ParquetLoader
 
     for file in (made / "parquet" / "data").glob("train-*.parquet"):
