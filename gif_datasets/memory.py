@@ -25,7 +25,7 @@ def keep_freed_memory() -> None:
     """Let glibc reuse freed memory instead of giving it back to the kernel; does nothing elsewhere.
 
     By default every large tensor is mapped when it is made and unmapped when it is freed, and a convolutional network
-    on a CPU spends a third of its time on page faults (``recipes/benchmarks/allocator.py``). It is a setting of the
+    on a CPU spends two fifths of its time on page faults (``recipes/benchmarks/allocator.py``). It is a setting of the
     whole process, so only the command line and worker processes call this, never a library import.
     """
     if sys.platform == "linux":
