@@ -22,7 +22,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     :func:`sweep` removes. On an exception the temporary file is removed at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}"
+    temporary = _beside(path)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -33,6 +33,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _beside(path: Path) -> Path:
+    """A new temporary name in a file's folder, which :func:`sweep` knows."""
+    return path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -53,7 +58,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def create_json(path: Path, value: Any) -> bool:
     """Write readable JSON unless the file exists; says whether it was written. Of two processes at once, one writes."""
-    ready = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}"
+    ready = _beside(path)
     write_json(ready, value)
     try:
         os.link(ready, path)
@@ -67,7 +72,7 @@ def create_json(path: Path, value: Any) -> bool:
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name atomically: a hard link where the file system can, else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    linked = target.parent / f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:12]}"
+    linked = _beside(target)
     try:
         os.link(source, linked)
     except OSError:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from gif_datasets import atomic, card, images, index, preview, shards
@@ -153,8 +154,9 @@ def draw_preview(folder: Path, picture_of: Callable[[int], Image.Image] | None =
         picture_of: Gives a seed's picture by its index; None: the folder's own, and no preview where it has none.
     """
     reader = ShardReader(folder)
-    entries = zip(reader.index.seed.tolist(), reader.index.label.tolist(), strict=True)
-    seeds = [Seed(seed, "", label, "") for seed, label in sorted(set(entries))]
+    numbers, first = np.unique(reader.index.seed, return_index=True)
+    labels = reader.index.label[first]
+    seeds = [Seed(seed, "", label, "") for seed, label in zip(numbers.tolist(), labels.tolist(), strict=True)]
 
     def stored(numbers: Sequence[int]) -> tuple[Image.Image, ...]:
         return tuple(images.read_rgb(reader.image_bytes(number), reader.key(number)) for number in numbers)

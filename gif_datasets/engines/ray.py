@@ -42,6 +42,8 @@ def run_ray(
         EngineError: If the actors of one id die again and again, or an id fails.
         MissingExtra: If Ray is not installed.
     """
+    if not ids:  # a folder that is only checked again wants no cluster
+        return
     ray = _connected(address)
     needed = {"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}
     places = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1))
