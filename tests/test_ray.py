@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,10 +61,10 @@ def test_same_bytes_as_the_local_engine(cluster: Cluster, seed_folder: Path, tmp
 
 def test_both_nodes_work(cluster: Cluster, tmp_path: Path) -> None:
     """Every id once, on as many nodes as there are places, and not on more workers than were asked for."""
-    found = run(Task(tmp_path, 0.2), 12)
+    found = run(Task(tmp_path, nodes=2), 12)
     assert sorted(item for item, _ in found) == list(range(12))
     assert len({node for _, node in found}) == 2
-    assert len({node for _, node in run(Task(tmp_path, 0.2), 4, workers=1)}) == 1
+    assert len({node for _, node in run(Task(tmp_path), 4, workers=1)}) == 1
 
 
 def test_more_workers_than_places_do_not_hang(cluster: Cluster, tmp_path: Path) -> None:
@@ -95,11 +96,13 @@ def test_killed_nodes_lose_nothing(cluster: Cluster, tmp_path: Path) -> None:
     """A node that goes down in the middle: what it had begun is made by the others."""
     extra = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    results = run_ray(Task(tmp_path, 0.3), range(24))
-    found = [next(results) for _ in range(6)]
-    assert len({node for _, node in found}) == 3
-    cluster.remove_node(extra, allow_graceful=False)
-    assert sorted(item for item, _ in [*found, *results]) == list(range(24))
+    results = run_ray(Task(tmp_path, nodes=3, seconds=0.3), range(24))
+    found = [next(results)]  # all three have begun
+    killer = threading.Timer(0.5, cluster.remove_node, (extra,), {"allow_graceful": False})
+    killer.start()
+    found.extend(results)
+    killer.join()
+    assert sorted(item for item, _ in found) == list(range(24))
 
 
 def test_a_lost_driver_is_run_again(cluster: Cluster, seed_folder: Path, tmp_path: Path) -> None:
