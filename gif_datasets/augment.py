@@ -79,9 +79,10 @@ AUGMENTATIONS: dict[str, Callable[[Image, Image, ExpansionConfig, torch.Generato
 
 
 def _span(size: int, share: float, generator: torch.Generator) -> slice:
-    """A random interval of ``share`` of the axis, cut off at its ends (CutMix's own rule)."""
-    half, middle = share * size / 2, int(torch.randint(size, (), generator=generator))
-    return slice(max(0, round(middle - half)), min(size, round(middle + half)))
+    """A random interval of at most ``share`` of the axis, cut off at its ends (CutMix's own rule)."""
+    length = int(share * size)
+    start = int(torch.randint(size, (), generator=generator)) - length // 2
+    return slice(max(0, start), max(0, min(size, start + length)))
 
 
 def _with_global_draws(transform: Callable[[Any], Any], image: Image, generator: torch.Generator) -> Image:

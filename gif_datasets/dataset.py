@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -23,7 +22,7 @@ from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
 from gif_datasets.order import Facts
 from gif_datasets.plan import Engine, Part, Plan, Summary, make_plan, run, select
-from gif_datasets.priors import PriorInfo
+from gif_datasets.priors import FAMILIES, PriorInfo
 from gif_datasets.push import PushSummary, push_to_hub
 from gif_datasets.recipe import make_recipe
 from gif_datasets.sources import (
@@ -107,10 +106,8 @@ class ExpandedDataset(Dataset[Any]):
         )
         self.source: Source = wrap_source(dataset, classes, image_column, label_column)
         _check_hold_out(self.source, config)
-        recipe = make_recipe(config, self.source.classes, device)
         given = None if isinstance(prior, str) else prior
-        if given is not None:
-            recipe = dataclasses.replace(recipe, prior=_own_prior(given))
+        recipe = make_recipe(config, self.source.classes, device, _own_prior(given) if given is not None else None)
         listed = list_seeds(self.source)
         refuse_bad(listed, config.on_bad_image)
         self.bad = listed.bad
@@ -491,7 +488,7 @@ def _own_prior(prior: Prior) -> PriorInfo:
             f"a prior of your own needs a 'key', a text that changes whenever its results do;"
             f" {type(prior).__name__} has none"
         )
-    return PriorInfo(type(prior).__name__, (), None, digest(["own", key]))
+    return PriorInfo(type(prior).__name__, FAMILIES, None, digest(["own", key]))
 
 
 def _format_transform(dataset: Any) -> FormatTransform | None:

@@ -130,6 +130,7 @@ def finish(folder: Path, plan: dict[str, Any], plan_hash: str, made: Sequence[Sh
         "originals": plan["seeds"] if plan["originals"] else 0,
         "synthetic": plan["seeds"] * recipe["options"]["ratio"],
         "validation": plan["validation_seeds"],
+        "failed_checks": sum(shard.failed for shard in made),
         "plan": plan,
         "plan_hash": plan_hash,
         "shards": [shards.shard_json(shard) for shard in made],

@@ -37,7 +37,7 @@ class Guided:
         held_class: Class that consistency was measured on, ``(B,)``.
         seed_consistency: Probability of that class on the seed's own latent, ``(B,)``.
         seed_entropy: Prediction entropy of the seed's own latent, nats, ``(B,)``.
-        before: Criteria of the random perturbation that guidance started from.
+        before: Criteria of the random perturbation that guidance started from, in the ball.
         after: Criteria of ``latents``.
     """
 
@@ -142,21 +142,19 @@ def guide(
         ``config.steps`` of them, each ``step_size * epsilon`` long, and by default the ball is enforced after each
         step: a clamp inside the objective would have no gradient in the 92% of coordinates that start outside.
     """
-    epsilon, steps, kind = config.epsilon, config.steps, config.noise
-    assert epsilon is not None
-    assert steps is not None
-    assert kind is not None
     if seed_scores is None:
         with torch.no_grad():
             seed_scores = classifier.scores(embed(latent) if embed else latent)
     centre = latent[:, None] if centre is None else centre
     held = seed_scores.argmax(-1) if config.held_class == "prediction" else labels
-    shape = noise_shape(latent.shape[1:], kind, channel_axis)
+    shape = noise_shape(latent.shape[1:], config.noise, channel_axis)
     noise, bias = (part.to(latent) for part in draw(keys, config.ratio, shape, config.rng_seed))
     objective = _Objective(classifier, embed, held, config)
-    final = project(perturb(centre, noise, bias), centre, epsilon)
+    if config.steps and config.projection == "post-step":
+        _into_ball(centre, noise, bias, config.epsilon)
+    final = project(perturb(centre, noise, bias), centre, config.epsilon)
     before = after = objective.measure(final)
-    if steps:
+    if config.steps:
         final = _optimise(objective, centre, noise, bias, config)
         after = objective.measure(final)
     seed_consistency = seed_scores.gather(-1, held[:, None]).squeeze(-1)
@@ -283,14 +281,11 @@ class _Objective:
 
 @torch.no_grad()
 def _optimise(objective: _Objective, centre: Tensor, noise: Tensor, bias: Tensor, config: ExpansionConfig) -> Tensor:
-    """Perturbed latents after ``config.steps`` steps; with a constraint, the last ones that satisfy it."""
+    """Perturbed latents after ``config.steps`` steps; with a constraint, the last ones that satisfy it.
+
+    Moves ``noise`` and ``bias`` in place.
+    """
     epsilon, projection = config.epsilon, config.projection
-    assert epsilon is not None
-    assert config.steps is not None
-    assert config.step_size is not None
-    noise, bias = noise.clone(), bias.clone()
-    if projection == "post-step":
-        _into_ball(centre, noise, bias, epsilon)
     ascend = _ascent([noise, bias], config.optimizer, config.step_size * epsilon)
     kept = _Kept(centre, centre.new_full(noise.shape[:2], -torch.inf))
     for _ in range(config.steps):
@@ -298,7 +293,8 @@ def _optimise(objective: _Objective, centre: Tensor, noise: Tensor, bias: Tensor
         scored = project(free, centre, epsilon) if projection in ("literal", "straight-through") else free
         gradient, slack = objective.gradient(scored)
         if config.constrained:
-            kept = kept.update(project(free, centre, epsilon), slack)
+            inside = project(free, centre, epsilon)
+            kept = kept.update(inside, objective.slack(inside) if projection == "end" else slack)
         if projection == "literal":
             gradient.mul_((free - centre).abs() <= epsilon)  # a clamp passes no gradient where it clips
         ascend([(gradient * centre).sum_to_size(noise.shape), gradient.sum_to_size(bias.shape)])

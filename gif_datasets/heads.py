@@ -23,8 +23,8 @@ def fit(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: Tensor)
         labels: Their class indices, ``(N,)``.
 
     Returns:
-        A classifier. Its temperature is calibrated on the seeds, each scored without its own part in the class mean.
-        A class without seeds keeps its text.
+        A classifier. Its temperature is calibrated on the seeds, each scored without its own part in the class mean;
+        a linear head's is the mean length of its weights. A class without seeds keeps its text.
     """
     if kind == "text":
         return text
@@ -60,4 +60,6 @@ def _linear(text: ZeroShotClassifier, unit: Tensor, labels: Tensor) -> ZeroShotC
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return ZeroShotClassifier(weights.detach(), 1.0)
+    fitted = weights.detach()
+    scale = fitted.norm(dim=-1).mean()
+    return ZeroShotClassifier(fitted / scale, float(scale))

@@ -16,7 +16,7 @@ import numpy as np
 from gif_datasets import images
 from gif_datasets.cache import Cache
 from gif_datasets.claims import Claims
-from gif_datasets.config import AUGMENT, METHODS
+from gif_datasets.methods import AUGMENT, METHODS
 from gif_datasets.priors import load_prior
 from gif_datasets.recipe import Recipe, fitted_seeds, ordered
 from gif_datasets.sources import Source
@@ -41,6 +41,16 @@ class _Loaded:
     maker: Maker
     scorer: Scorer | None = None
     seed_scores: Callable[[Sequence[Seed]], torch.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """Scores of a candidate's picture, if it was scored; whether it passes, its rank, and the class asked of it."""
+
+    scores: torch.Tensor | None = None
+    passed: bool = True
+    rank: float = 0.0
+    held_class: int | None = None
 
 
 @dataclass
@@ -101,7 +111,7 @@ class Imaginer:
             pictures = [self._picture(seed) for seed in seeds]
             scores = loaded.seed_scores(seeds) if loaded.seed_scores else None
         return [
-            self._sample(seed, 0, 0, picture, own, scores[row] if scores is not None else None)
+            self._sample(seed, 0, 0, picture, own, _Verdict(scores[row] if scores is not None else None))
             for row, (seed, picture, own) in enumerate(zip(seeds, pictures, fields, strict=True))
         ]
 
@@ -170,7 +180,7 @@ class Imaginer:
         config = self.recipe.config
         best, seed_scores = dict[str, tuple[float, Sample]](), dict[str, "torch.Tensor"]()
         pending: Iterable[Sequence[tuple[str, Row]]] = self._claimed_blocks(missing, claims)
-        attempts = 1 if config.check == "none" or config.agnostic else 1 + (config.redraws or 0)
+        attempts = 1 if config.check == "none" or config.agnostic else 1 + config.redraws
         rows = list(missing.items())
         for attempt in range(attempts):
             failed: list[tuple[str, Row]] = []
@@ -181,21 +191,19 @@ class Imaginer:
                 candidates = loaded.maker.draw([row for _, row in block], attempt)
                 self.generated += len(block)
                 judged = self._judge([row for _, row in block], candidates, loaded.scorer, seed_scores)
-                for (key, (seed, copy)), candidate, (passed, rank, scores) in zip(
-                    block, candidates, judged, strict=True
-                ):
-                    sample = self._sample(seed, copy, attempt + 1, candidate.picture, candidate.fields, scores)
-                    if passed:
+                for (key, (seed, copy)), candidate, verdict in zip(block, candidates, judged, strict=True):
+                    sample = self._sample(seed, copy, attempt + 1, candidate.picture, candidate.fields, verdict)
+                    if verdict.passed:
                         best.pop(key, None)
                         yield key, sample
                         continue
-                    if key not in best or rank > best[key][0]:
-                        best[key] = rank, sample
+                    if key not in best or verdict.rank > best[key][0]:
+                        best[key] = verdict.rank, sample
                     failed.append((key, (seed, copy)))
             rows = failed
             pending = [failed[i : i + config.decode_batch] for i in range(0, len(failed), config.decode_batch)]
         for key, (_, sample) in best.items():
-            yield key, sample
+            yield key, Sample(sample.image, dataclasses.replace(sample.provenance, attempts=attempts))
 
     def _judge(
         self,
@@ -203,13 +211,13 @@ class Imaginer:
         candidates: Sequence[Candidate],
         scorer: Scorer | None,
         seed_scores: dict[str, torch.Tensor],
-    ) -> list[tuple[bool, float, torch.Tensor | None]]:
-        """Whether each candidate passes the check, its rank, and its scores where it was scored."""
+    ) -> list[_Verdict]:
+        """What each candidate's own picture says."""
         if scorer is None:
-            return [(True, 0.0, None)] * len(rows)
+            return [_Verdict()] * len(rows)
         scores = scorer([candidate.picture for candidate in candidates])
         if self.recipe.config.check == "none":
-            return [(True, 0.0, row) for row in scores]
+            return [_Verdict(row) for row in scores]
         import torch
 
         from gif_datasets.filters import accept
@@ -217,8 +225,8 @@ class Imaginer:
         seeds = [seed for seed, _ in rows]
         of_seeds = torch.stack([seed_scores[seed.key] for seed in seeds])
         labels = torch.tensor([seed.label for seed in seeds])
-        passed, rank = accept(str(self.recipe.config.check), scores, of_seeds, labels)
-        return list(zip(passed.tolist(), rank.tolist(), scores, strict=True))
+        found = accept(self.recipe.config.check, scores, of_seeds, labels)
+        return [_Verdict(*row) for row in zip(scores, *(part.tolist() for part in found), strict=True)]
 
     def _seed_scores(self, seeds: Sequence[Seed], loaded: _Loaded) -> dict[str, torch.Tensor]:
         """Scores of the seeds' own pictures by content key, once for all copies and attempts; none without a check."""
@@ -266,7 +274,7 @@ class Imaginer:
         stored = self.cache.tensors(self.recipe.embeddings_key, lambda: {"embeddings": embeddings(seeds).cpu()})
         known = stored["embeddings"].to(self.recipe.device)
         embeddings.learn(seeds, known)
-        fitted = heads.fit(str(config.classifier), text, known, torch.tensor([seed.label for seed in seeds]))
+        fitted = heads.fit(config.classifier, text, known, torch.tensor([seed.label for seed in seeds]))
         scale = config.logit_scale
         return fitted if scale is None else dataclasses.replace(fitted, logit_scale=scale)
 
@@ -279,7 +287,7 @@ class Imaginer:
         return self.source.sample(seed.index)[0]
 
     def _sample(
-        self, seed: Seed, copy: int, attempts: int, picture: Image, fields: dict[str, Any], scores: torch.Tensor | None
+        self, seed: Seed, copy: int, attempts: int, picture: Image, fields: dict[str, Any], verdict: _Verdict
     ) -> Sample:
         """Encode a picture and write down where it comes from."""
         config = self.recipe.config
@@ -299,7 +307,13 @@ class Imaginer:
             rng_seed=config.rng_seed,
             image_sha256=hashlib.sha256(image).hexdigest(),
             attempts=attempts,
-            **{**_NO_PARTNER, **_picture_fields(scores, seed.label), **fields},
+            passed=verdict.passed,
+            **{
+                **_NO_PARTNER,
+                "held_class": seed.label if verdict.held_class is None else verdict.held_class,
+                **_picture_fields(verdict.scores, seed.label),
+                **fields,
+            },
         )
         return Sample(image, provenance)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from gif_datasets import augment, criteria
-from gif_datasets.config import CRITERIA, SELECT
+from gif_datasets.config import CRITERIA
 from gif_datasets.errors import PriorError
 from gif_datasets.guidance import Guided, guide
+from gif_datasets.methods import METHODS
 from gif_datasets.recipe import Recipe
 from gif_datasets.rng import generator_for
 from gif_datasets.types import Row, Seed
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
     from gif_datasets.zeroshot import ZeroShotClassifier
 
+Result = TypeVar("Result")
 KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access copy by copy
 KEEP_EMBEDDED = 4096  # seeds whose CLIP embeddings stay in memory: 20 MB at a width of 1,280
 
@@ -69,8 +71,8 @@ class Scorer:
         """Class probabilities, ``(N, C)``."""
         out = [torch.empty(0, len(self.classifier.weights))]
         for part in blocks(pictures, self.block):
-            embeddings = self.prior.embed_images(padded(part, self.block))
-            out.append(self.classifier.scores(embeddings)[: len(part)].cpu())
+            embeddings = in_memory(self.prior.embed_images, padded(part, self.block), "decode_batch")
+            out.append(self.classifier.scores(torch.stack(embeddings))[: len(part)].cpu())
         return torch.cat(out)
 
 
@@ -90,7 +92,7 @@ class SeedEmbeddings:
         found = {key: self._kept[key] for key in unique if key in self._kept}
         for part in blocks([seed for key, seed in unique.items() if key not in found], self.block):
             pictures = [self.picture(seed) for seed in part]
-            rows = self.prior.embed_images(padded(pictures, self.block))
+            rows = in_memory(self.prior.embed_images, padded(pictures, self.block), "encode_batch")
             found.update({seed.key: row for seed, row in zip(part, rows, strict=False)})
         self._keep(found)
         return torch.stack([found[seed.key] for seed in seeds])
@@ -137,7 +139,7 @@ class GuidedMaker:
             return self.prior.decode(torch.stack([latent for _, latent in block]), generators, config)
 
         whole = padded(list(zip(draws, latents, strict=True)), config.decode_batch)
-        pixels = in_memory(decode, whole)[: len(rows)]
+        pixels = torch.stack(in_memory(decode, whole, "decode_batch")[: len(rows)])
         arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return [
             Candidate(PillowImage.fromarray(np.ascontiguousarray(array)), _copy_fields(one, copy - 1))
@@ -157,9 +159,10 @@ class GuidedMaker:
         result = {name: self._guided[name] for name in names if name in self._guided}
         missing = [name for name in names if name not in result]
         for part in blocks(missing, self.recipe.config.encode_batch):
-            found = self._guide_block([names[name] for name in part], attempt)
-            for row, name in enumerate(part):
-                result[name] = self._guided[name] = found.row(row)
+            whole = padded([names[name] for name in part], self.recipe.config.encode_batch)
+            found = in_memory(functools.partial(self._guide_block, attempt=attempt), whole, "encode_batch")
+            for name, row in zip(part, found, strict=False):
+                result[name] = self._guided[name] = row
         while len(self._guided) > KEEP_GUIDED:
             self._guided.popitem(last=False)
         return {(key, label): found for (key, label, _), found in result.items()}
@@ -180,18 +183,17 @@ class GuidedMaker:
         """Which draw of the perturbation an attempt uses: the first, where decoding draws anew itself."""
         return 0 if self.prior.decodes_noise else attempt
 
-    def _guide_block(self, seeds: Sequence[Seed], attempt: int) -> Guided:
+    def _guide_block(self, seeds: Sequence[Seed], attempt: int) -> list[Guided]:
         config, prior = self.recipe.config, self.prior
-        whole = padded(seeds, config.encode_batch)
         pictures = {seed.index: self.embeddings.picture(seed) for seed in seeds}
-        shown = [pictures[seed.index] for seed in whole]
-        embeddings = self.embeddings(whole)
+        shown = [pictures[seed.index] for seed in seeds]
+        embeddings = self.embeddings(seeds)
         latents = embeddings if prior.latent_is_embedding else prior.encode(shown)
-        keys = [_stream(seed.key, attempt) for seed in whole]
-        names = [self.recipe.classes[seed.label] for seed in whole]
-        return guide(
+        keys = [_stream(seed.key, attempt) for seed in seeds]
+        names = [self.recipe.classes[seed.label] for seed in seeds]
+        guided = guide(
             latents,
-            torch.tensor([seed.label for seed in whole], device=latents.device),
+            torch.tensor([seed.label for seed in seeds], device=latents.device),
             keys,
             self.classifier,
             config,
@@ -200,6 +202,7 @@ class GuidedMaker:
             channel_axis=prior.channel_axis,
             centre=prior.start(shown, latents, names, keys, config),
         )
+        return [guided.row(index) for index in range(len(seeds))]
 
 
 @dataclass(frozen=True)
@@ -220,19 +223,19 @@ class AugmentMaker:
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
         """Augment; the partner of a mix is drawn from all seeds, whatever their order."""
         config = self.recipe.config
-        apply = augment.AUGMENTATIONS[config.method.removeprefix(SELECT)]
+        apply = augment.AUGMENTATIONS[METHODS[config.method].base]
         made = []
         for seed, copy in rows:
             generator = generator_for(config.rng_seed, seed.key, _stream("augment", attempt), copy)
             partner = self._partner(seed, copy, attempt) if config.mixes else seed
             found = apply(self.picture(seed), self.picture(partner), config, generator)
             mixed = {"partner_key": partner.key, "partner_label": partner.label, "partner_share": found.partner_share}
-            made.append(Candidate(found.image, {**_unscored(seed), **(mixed if partner is not seed else {})}))
+            made.append(Candidate(found.image, {**_UNSCORED, **(mixed if partner is not seed else {})}))
         return made
 
     def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
         """Nothing is scored."""
-        return [_unscored(seed) for seed in seeds]
+        return [dict(_UNSCORED) for _ in seeds]
 
     def _partner(self, seed: Seed, copy: int, attempt: int) -> Seed:
         generator = generator_for(self.recipe.config.rng_seed, seed.key, _stream("partner", attempt), copy)
@@ -249,33 +252,46 @@ def padded(items: Sequence[Any], size: int) -> list[Any]:
     return [*items, *[items[-1]] * (size - len(items))]
 
 
-def in_memory(run: Callable[[Sequence[Any]], Tensor], rows: Sequence[Any]) -> Tensor:
-    """``run(rows)``, in halves where that needs more memory than there is.
+def in_memory(run: Callable[[Sequence[Any]], Iterable[Result]], rows: Sequence[Any], option: str) -> list[Result]:
+    """Rows of ``run(rows)``, in halves where that needs more memory than there is.
 
     A smaller block draws the same and rounds otherwise, so the first time is told.
+
+    Args:
+        run: Makes one thing of each row.
+        rows: What to make.
+        option: Name of the option that bounds the number of rows.
 
     Raises:
         PriorError: If one row alone does not fit.
     """
     try:
-        return run(rows)
-    except (torch.OutOfMemoryError, MemoryError) as error:
+        return list(run(rows))
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
         if len(rows) == 1:
             raise PriorError(
-                "out of memory even for one picture at a time; use a smaller prior, or --device cpu"
+                "out of memory even for one picture at a time; use a smaller prior, --device cpu, or a smaller"
+                " score_batch where guidance goes through the decoder"
             ) from error
-    _tell_halving(len(rows))
+    _tell_halving(len(rows), option)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     half = len(rows) // 2
-    return torch.cat([in_memory(run, rows[:half]), in_memory(run, rows[half:])])
+    return [*in_memory(run, rows[:half], option), *in_memory(run, rows[half:], option)]
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch's CPU allocator says so in words alone."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 @functools.cache
-def _tell_halving(size: int) -> None:
+def _tell_halving(size: int, option: str) -> None:
     warnings.warn(
         f"{size} pictures at once need more memory than there is; going on in halves, which changes rounding."
-        f" Set decode_batch below {size} for the same bytes everywhere",
+        f" Set {option} below {size} for the same bytes everywhere",
         stacklevel=4,
     )
 
@@ -300,8 +316,7 @@ def _copy_fields(found: Guided, copy: int) -> dict[str, Any]:
     return {"held_class": int(found.held_class[0]), **fields}
 
 
-def _unscored(seed: Seed) -> dict[str, Any]:
-    return {"held_class": seed.label, **{f"{name}_{when}": 0.0 for name in CRITERIA for when in ("before", "after")}}
+_UNSCORED = {f"{name}_{when}": 0.0 for name in CRITERIA for when in ("before", "after")}
 
 
 def _short(value: Tensor) -> float:

@@ -12,13 +12,16 @@ _LARGEST_BLOCK = 1 << 30
 _NEVER = (1 << 31) - 1
 
 
+MOST_WORKERS = 8  # processes on one machine, unless told otherwise; each holds a prior: 1 GB for the embedded one
+
+
 def memory_of(device: str) -> int:
-    """Memory of a device, bytes: the accelerator's own, or the machine's."""
+    """Memory of a device, bytes: the accelerator's own, or a worker's share of the machine's."""
     if device.startswith("cuda"):
         import torch
 
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 def keep_freed_memory() -> None:

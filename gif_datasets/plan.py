@@ -135,6 +135,7 @@ class Summary:
         bad: Messages of unreadable pictures that were skipped.
         seconds: Wall-clock time of this run.
         missing: Shards that other parts are to make; 0 when the folder is whole.
+        failed: Imagined samples of which every draw failed the check; the best draw was kept.
     """
 
     folder: str
@@ -148,6 +149,7 @@ class Summary:
     bad: tuple[str, ...]
     seconds: float
     missing: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -318,6 +320,7 @@ def _partly(
         bad=bad,
         seconds=round(seconds, 1),
         missing=len(plan.shard_rows) - len(done),
+        failed=sum(shard.failed for shard in done.values()),
     )
 
 
@@ -336,6 +339,7 @@ def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), secon
         generated=generated,
         bad=bad,
         seconds=round(seconds, 1),
+        failed=manifest["failed_checks"],
     )
 
 

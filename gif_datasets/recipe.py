@@ -17,9 +17,11 @@ from gif_datasets.memory import memory_of
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
 from gif_datasets.types import Seed
 
-RECIPE_FORMAT = 3
+RECIPE_FORMAT = 4
 MOST_FITTED = 20_000  # seeds that a classifier is fitted to: 100 MB of embeddings at a width of 1,280
 BYTES_A_PIXEL = 6_000  # of a decoded picture, while it is decoded: Stable Diffusion's autoencoder, single precision
+KEPT_A_PIXEL = 25_000  # of a picture whose gradient is taken: what that autoencoder keeps (22,753 bytes a pixel)
+KEPT_BY_CLIP = 100 << 20  # for the gradient of one picture
 _LIBRARIES = ("torch", "diffusers", "open_clip_torch", "timm", "transformers", "pillow")
 _NOT_IN_PIXELS = ("originals", "split", "validation_share", "samples_per_shard", "on_bad_image", "prior")
 
@@ -95,13 +97,21 @@ def with_population(recipe: Recipe, seeds: Sequence[Seed]) -> Recipe:
     return dataclasses.replace(recipe, population=digest(sorted([seed.key, seed.label] for seed in used)))
 
 
-def make_recipe(config: ExpansionConfig, classes: Sequence[str], device: str = "auto") -> Recipe:
+def make_recipe(
+    config: ExpansionConfig, classes: Sequence[str], device: str = "auto", own_prior: PriorInfo | None = None
+) -> Recipe:
     """Find the prior and settle the device, loading neither.
+
+    Args:
+        config: The options.
+        classes: Class names, in label order.
+        device: ``"auto"`` or a device.
+        own_prior: What is known of a prior of the user's own; None: the one that ``config.prior`` names.
 
     Raises:
         ConfigError: If the prior is unknown, does not fit the method, or there are too few classes to guide.
     """
-    prior = find_prior(config.prior)
+    prior = own_prior or find_prior(config.prior)
     check_fit(prior, config.method)
     if len(classes) < 2:
         raise SourceError(
@@ -111,20 +121,24 @@ def make_recipe(config: ExpansionConfig, classes: Sequence[str], device: str = "
     if len(set(classes)) < len(classes) or not all(name.strip() for name in classes):
         raise SourceError(f"class names must be different and not empty, got {', '.join(map(repr, classes[:20]))}")
     settled = resolve_device(device)
-    fitting = dataclasses.replace(
-        config, decode_batch=min(config.decode_batch, most_decoded(prior, memory_of(settled)))
-    )
-    return Recipe(fitting, tuple(classes), prior, settled)
+    return Recipe(_fitting(config, prior, memory_of(settled)), tuple(classes), prior, settled)
 
 
-def most_decoded(prior: PriorInfo, memory: int) -> int:
-    """How many pictures can be decoded at once in half of ``memory``, bytes; at least 1.
+def _fitting(config: ExpansionConfig, prior: PriorInfo, memory: int) -> ExpansionConfig:
+    """The options with blocks that half of a worker's ``memory``, bytes, holds.
 
-    It follows from the size of the pictures and from the memory that the device has, not from what happens to be free,
-    so that a run that is started again on the same machine has the same plan.
+    They follow from the size of the pictures and from the memory that there is, not from what happens to be free, so
+    that a run that is started again on the same machine has the same plan.
     """
     pixels = int(prior.card.get("image_size", 32)) ** 2
-    return max(1, memory // 2 // (pixels * BYTES_A_PIXEL))
+    decoded, scored = (
+        max(1, memory // 2 // size) for size in (pixels * BYTES_A_PIXEL, pixels * KEPT_A_PIXEL + KEPT_BY_CLIP)
+    )
+    return dataclasses.replace(
+        config,
+        decode_batch=min(config.decode_batch, decoded),
+        score_batch=min(config.score_batch, scored),
+    )
 
 
 def resolve_device(device: str) -> str:

@@ -24,7 +24,7 @@ from gif_datasets.splits import VALIDATION
 from gif_datasets.types import Provenance, Sample
 
 MANIFEST = "manifest.json"
-MANIFEST_FORMAT = 2
+MANIFEST_FORMAT = 3
 CARD = "README.md"
 PREVIEW = "preview.png"
 EXPORTED = "export.json"
@@ -34,10 +34,11 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 
 @dataclass(frozen=True)
 class Shard:
-    """One finished shard, as its sidecar and the manifest describe it."""
+    """One finished shard, as its sidecar and the manifest describe it; ``failed`` of its samples failed their check."""
 
     name: str
     samples: int
+    failed: int
     bytes: int
     sha256: str
     md5: str
@@ -56,7 +57,7 @@ class Shard:
         return shard
 
 
-_SHARD_FIELDS = {"name": str, "samples": int, "bytes": int, "sha256": str, "md5": str}
+_SHARD_FIELDS = {"name": str, "samples": int, "failed": int, "bytes": int, "sha256": str, "md5": str}
 
 
 _MANIFEST_FIELDS = {
@@ -67,6 +68,7 @@ _MANIFEST_FIELDS = {
     "originals": int,
     "synthetic": int,
     "validation": int,
+    "failed_checks": int,
     "plan": dict,
     "plan_hash": str,
     "shards": list,
@@ -101,7 +103,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Sample]], image_format:
     """
     import webdataset
 
-    count = 0
+    count = failed = 0
     buffer = io.BytesIO()
     # an integer mtime gives plain USTAR headers
     writer = webdataset.TarWriter(buffer, mtime=0, user="", group="", mode=ustar.MODE)
@@ -115,11 +117,12 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Sample]], image_format:
             }
         )
         count += 1
+        failed += not sample.provenance.passed
     writer.close()
     content = buffer.getvalue()
     atomic.write_bytes(path, content)
     sha256, md5 = hashlib.sha256(content).hexdigest(), hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return Shard(f"data/{path.name}", count, len(content), sha256, md5)
+    return Shard(f"data/{path.name}", count, failed, len(content), sha256, md5)
 
 
 def intact(folder: Path, shard: Shard) -> bool:
@@ -389,6 +392,7 @@ class _Found:
     keys: set[str] = field(default_factory=set)
     seeds: dict[int, list[Any]] = field(default_factory=dict)  # index: key, label, index, origin
     copies: dict[int, set[int]] = field(default_factory=dict)
+    failed: int = 0
 
 
 def _verify_shard(folder: Path, shard: Shard, manifest: Mapping[str, Any], split: str, found: _Found) -> list[str]:
@@ -406,6 +410,7 @@ def _verify_shard(folder: Path, shard: Shard, manifest: Mapping[str, Any], split
         return [*problems, str(error)]
     if len(entries) != shard.samples:
         problems.append(f"{shard.name}: {len(entries)} samples, should be {shard.samples}")
+    failed = found.failed
     with path.open("rb") as file:
         for entry in entries:
             parts = {}
@@ -414,6 +419,8 @@ def _verify_shard(folder: Path, shard: Shard, manifest: Mapping[str, Any], split
                 parts[suffix] = file.read(size)
             texts = _verify_sample(entry.key, parts, manifest, split, found)
             problems += [f"{shard.name}: {entry.key}: {text}" for text in texts]
+    if found.failed - failed != shard.failed:
+        problems.append(f"{shard.name}: {found.failed - failed} samples failed their check, should be {shard.failed}")
     return problems
 
 
@@ -448,6 +455,7 @@ def _verify_sample(
     if found.seeds.setdefault(record.seed_index, seed) != seed:
         problems.append(f"names another seed {record.seed_index} than its other copies")
     found.keys.add(key)
+    found.failed += not record.passed
     found.copies[record.seed_index].add(record.copy)
     return problems
 
@@ -471,7 +479,7 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
             problems.append(f"split {split}: the seeds in the shards are not those of the plan")
     both = {seed[0] for seed in main.seeds.values()} & {seed[0] for seed in held.seeds.values()}
     problems += [f"the picture {key} is in both splits" for key in sorted(both)]
-    counts = {"samples": len(main.keys), "validation": len(held.keys)}
+    counts = {"samples": len(main.keys), "validation": len(held.keys), "failed_checks": main.failed + held.failed}
     counts["originals"] = len(main.seeds) if plan.get("originals") else 0
     counts["synthetic"] = counts["samples"] - counts["originals"]
     if agnostic and counts["synthetic"] != plan.get("seeds", 0) * options["ratio"]:

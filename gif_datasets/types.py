@@ -48,7 +48,7 @@ class Provenance:
     """Where one sample of an expanded dataset comes from; its ``KEY.json``.
 
     Every field is present, with one type, in every sample, so that any reader infers one schema. For a seed sample
-    (``synthetic`` false, ``copy`` 0) the criteria after equal those before, and the gains are 0.
+    (``synthetic`` false, ``copy`` 0) criteria before and after are those of its own picture, and diversity is 0.
 
     Attributes:
         synthetic: False for a seed sample itself.
@@ -64,20 +64,22 @@ class Provenance:
         recipe: Digest of everything but the seed that decides the pixels.
         rng_seed: The run's number.
         image_sha256: Digest of the stored image file.
-        attempts: Draws that it took; 0 for a seed.
+        attempts: Draws that were made of it; 0 for a seed.
+        passed: Whether the picture passed its check, or none was asked for; false where every draw failed, and the one
+            most sure of the class that is held was kept.
         partner_key: Content key of the other seed that a mix shows; empty without one.
         partner_label: That seed's class index; -1 without one.
         partner_share: Share of the picture's area that is the other seed's.
         picture_class: Most probable class of the picture itself; -1 where no picture was scored.
         picture_consistency: Probability that the picture gives to its label.
         picture_entropy: Entropy of the picture's prediction, nats.
-        held_class: Class that prediction consistency was measured on; the label, where nothing was.
-        consistency_before: Probability of that class on the seed's latent.
-        consistency_after: On the perturbed latent.
-        entropy_before: Prediction entropy of the seed's latent, nats.
-        entropy_after: Of the perturbed latent, nats.
-        diversity_before: KL from the mean of the copies before guidance, nats.
-        diversity_after: After guidance, nats.
+        held_class: Class that prediction consistency was measured on, or the check; the label, where nothing was.
+        consistency_before: Probability of that class on the randomly perturbed latent that guidance starts from.
+        consistency_after: On the latent that was decoded.
+        entropy_before: Prediction entropy of the latent that guidance starts from, nats.
+        entropy_after: Of the latent that was decoded, nats.
+        diversity_before: KL from the mean of the copies, where guidance starts, nats.
+        diversity_after: Of those that were decoded, nats.
     """
 
     synthetic: bool
@@ -94,6 +96,7 @@ class Provenance:
     rng_seed: int
     image_sha256: str
     attempts: int
+    passed: bool
     partner_key: str
     partner_label: int
     partner_share: float

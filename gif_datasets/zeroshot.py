@@ -27,7 +27,7 @@ class ZeroShotClassifier:
     """Class texts as a linear classifier on unit-norm embeddings.
 
     Attributes:
-        weights: Unit-norm text embeddings, one row a class, ``(C, D)``.
+        weights: Unit-norm text embeddings, one row a class, ``(C, D)``; of a fitted head, of mean norm 1.
         logit_scale: Inverse temperature of the softmax over cosines.
     """
 

@@ -50,6 +50,7 @@ def sample(number: int) -> Sample:
         rng_seed=0,
         held_class=0,
         attempts=1,
+        passed=True,
         partner_label=-1,
         partner_share=0.0,
         picture_class=-1,

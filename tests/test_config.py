@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gif_datasets import ConfigError, ExpansionConfig
-from gif_datasets.config import METHODS, parse_setting
+from gif_datasets.config import parse_setting
+from gif_datasets.methods import METHODS, PRESETS
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,12 @@ from gif_datasets.config import METHODS, parse_setting
         ({"criteria": ["consistncy"]}, ["criteria", "consistncy", "did you mean 'consistency'"]),
         ({"criteria": ["diversity"], "ratio": 1}, ["ratio 1", "diversity"]),
         ({"epsilonn": 1}, ["epsilonn", "did you mean 'epsilon'"]),
+        ({"epsilon": 10**400}, ["epsilon", "finite"]),
+        ({"preset": ["paper"]}, ["preset", "paper"]),
+        ({"preset": "official", "epsilon": "abc"}, ["epsilon", "abc"]),
+        ({"preset": "paper", "method": "gif"}, ["method", "gif"]),
+        ({"method": "select:cutout", "check": "none"}, ["select:cutout", "check", "none"]),
+        ({"method": "sd", "strength": 0.05}, ["strength", "0.05", "15 decode_steps"]),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], words: list[str]) -> None:
@@ -58,6 +67,54 @@ def test_methods_bring_their_defaults_and_options_win() -> None:
         config = ExpansionConfig(method=name)
         assert {key: getattr(config, key) for key in method.defaults} == method.defaults
     assert ExpansionConfig(method="unclip", epsilon=0.3).epsilon == 0.3
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_preset_sets_what_the_method_has(name: str, preset: str) -> None:
+    """It guides no unguided method, leaves a selection its check, and is the same however the method is named."""
+    config, method = ExpansionConfig.build({"preset": preset, "method": name}), METHODS[name]
+    assert (config.steps > 0) == method.guided
+    assert config.check == method.defaults["check"]
+    if not method.guided:
+        assert config.epsilon == method.defaults["epsilon"]
+    if method.guided and preset == "official":
+        assert config.step_size * config.epsilon == pytest.approx(0.1)
+    if name == "gif-unclip":
+        assert ExpansionConfig.build({"preset": preset}) == config
+    assert ExpansionConfig.build(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value"),
+    [
+        ("randaugment", "epsilon", 0.5),
+        ("unclip", "steps", 10),
+        ("mae", "keep_class", True),
+        ("gif-mae", "strength", 0.9),
+        ("gif-unclip", "redraws", 7),
+        ("cutout", "classifier", "both"),
+    ],
+)
+def test_what_does_nothing_is_told_and_changes_nothing(method: str, option: str, value: Any) -> None:
+    """So it changes no digest either."""
+    with pytest.warns(UserWarning, match=f"{option} does nothing for method '{method}'"):
+        config = ExpansionConfig.build({"method": method, option: value})
+    assert config == ExpansionConfig(method=method)
+
+
+@pytest.mark.parametrize("options", ["epsilon=-1", "ratio=0", "criteria=['x']", "method='gif-sdd'"])
+def test_bad_options_load_no_model(options: str, seed_folder: Path, tmp_path: Path) -> None:
+    """Neither a prior nor the libraries that would load one."""
+    code = f"""
+import sys, gif_datasets
+try:
+    gif_datasets.expand({str(seed_folder)!r}, {str(tmp_path / "out")!r}, {options})
+except gif_datasets.ConfigError:
+    sys.exit(len({{"open_clip", "diffusers", "timm", "transformers"}} & set(sys.modules)))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert not (tmp_path / "out").exists()
 
 
 def test_file_then_command_line(tmp_path: Path) -> None:

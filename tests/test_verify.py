@@ -298,7 +298,14 @@ def test_a_held_out_picture_among_the_expanded(folder: Path) -> None:
 def test_forged_counts_and_plans(folder: Path) -> None:
     """Counts, the plan and its hash must agree with each other and with what is there."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    for changes in ({"samples": 1}, {"originals": 7}, {"synthetic": 13}, {"validation": 1}, {"plan_hash": "0"}):
+    for changes in (
+        {"samples": 1},
+        {"originals": 7},
+        {"synthetic": 13},
+        {"validation": 1},
+        {"failed_checks": 1},
+        {"plan_hash": "0"},
+    ):
         forge_manifest(folder, **{**manifest, **changes})
         assert problems(folder), changes
     forge_manifest(folder, **{**manifest, "split": "other"})
@@ -421,7 +428,10 @@ def test_running_again_mends_indices_and_keeps_an_edited_card(seed_folder: Path,
 
 def test_older_and_newer_manifests(folder: Path) -> None:
     """Each is refused with what to do."""
-    for number, words in ((1, "older than 2; expand again"), (3, "newer than 2; upgrade")):
+    for number, words in (
+        (1, f"older than {shards.MANIFEST_FORMAT}; expand again"),
+        (99, f"newer than {shards.MANIFEST_FORMAT}; upgrade"),
+    ):
         forge_manifest(folder, format=number)
         assert words in problems(folder)
 

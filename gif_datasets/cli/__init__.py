@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, TypeAlias
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed while running, 2 wrong usage or bad input."""
     args = _parser().parse_args(argv)
     keep_freed_memory()
+    warnings.formatwarning = _warning
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -72,6 +74,15 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise SystemExit(_fail(f"{message} (see `{self.prog} --help`)", 2))
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Ours and other warnings to users in one line, as errors are; those to programmers with their place."""
+    if category is UserWarning:
+        return f"gif-datasets: warning: {' '.join(str(message).split())}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _fail(message: str, code: int) -> int:

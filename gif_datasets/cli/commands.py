@@ -11,19 +11,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gif_datasets.config import (
-    METHODS,
-    PRESETS,
-    SELECT,
-    SELECT_DEFAULTS,
-    SELECT_SUMMARY,
-    ExpansionConfig,
-    parse_setting,
-)
+from gif_datasets.config import ExpansionConfig, own_defaults, parse_setting
 from gif_datasets.errors import ConfigError, ShardError
+from gif_datasets.methods import (
+    CLASSIFIER,
+    DIFFUSION,
+    GUIDANCE,
+    IMG2IMG,
+    METHODS,
+    NEUTRAL,
+    PERTURBATION,
+    PRESETS,
+    REDRAWS,
+    SELECT,
+    SELECT_SUMMARY,
+    SELECTION,
+    SELECTIVE,
+)
 
 if TYPE_CHECKING:
     from gif_datasets.cache import Cache
+
+
+MOST_LISTED = 2  # values of a list, where methods are listed
 
 
 def expand(args: argparse.Namespace) -> int:
@@ -122,7 +132,10 @@ def info(args: argparse.Namespace) -> int:
     recipe = manifest["plan"]["recipe"]
     value = {
         "folder": str(args.dir),
-        **{name: manifest[name] for name in ("source", "split", "samples", "originals", "synthetic", "validation")},
+        **{
+            name: manifest[name]
+            for name in ("source", "split", "samples", "originals", "synthetic", "validation", "failed_checks")
+        },
         "classes": manifest["classes"],
         "shards": len(manifest["shards"]),
         "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
@@ -181,24 +194,31 @@ def push(args: argparse.Namespace) -> int:
 def methods(args: argparse.Namespace) -> int:
     """``gif-datasets methods``."""
     entries = [
-        {"name": method.name, "family": method.family, "summary": method.summary, "defaults": dict(method.defaults)}
+        {"name": method.name, "family": method.family, "summary": method.summary, "defaults": own_defaults(method)}
         for method in METHODS.values()
-        if not method.name.startswith(SELECT)
+        if not method.selects
     ]
     options = [
         {
             "name": spec.name,
             "default": list(spec.default) if isinstance(spec.default, tuple) else spec.default,
             "choices": list(spec.metadata.get("choices", ())),
+            "of": spec.metadata["of"],
+            "by_method": spec.name in NEUTRAL,
             "help": spec.metadata["help"],
         }
         for spec in dataclasses.fields(ExpansionConfig)
     ]
     presets = [
-        {"name": name, "summary": " ".join((preset.__doc__ or "").split()), "options": preset({})}
+        {
+            "name": name,
+            "summary": " ".join((preset.__doc__ or "").split()),
+            "method": _SHOWN_IN[name],
+            "options": preset(METHODS[_SHOWN_IN[name]], {}),
+        }
         for name, preset in PRESETS.items()
     ]
-    selective = {"name": SELECT + "METHOD", "summary": SELECT_SUMMARY, "defaults": dict(SELECT_DEFAULTS)}
+    selective = {"name": SELECT + "METHOD", "summary": SELECT_SUMMARY, "defaults": dict(SELECTIVE)}
     value = {"methods": [*entries, selective], "presets": presets, "options": options}
     _print(args, value, _methods_text)
     return 0
@@ -366,10 +386,13 @@ def _expand_text(value: dict[str, Any]) -> str:
         )
     fresh = f"{value['generated']} made now" if value["generated"] else "nothing to do, all were there"
     held = f", {value['validation']} seeds held out" if value["validation"] else ""
+    failed = (
+        f"check:   {value['failed']} samples failed it in every draw; the best was kept\n" if value["failed"] else ""
+    )
     return (
         f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
         f"{held} ({fresh}) in {value['seconds']} s\n"
-        f"shards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})\n"
+        f"{failed}shards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})\n"
         f"preview: {value['preview']}"
     )
 
@@ -422,7 +445,8 @@ def _info_text(value: dict[str, Any]) -> str:
         + (f"split validation: {value['validation']} originals, held out\n" if value["validation"] else "")
         + f"classes ({len(value['classes'])}): {names}\n"
         f"copies a seed: {_counts_text(value['expansion_counts'])}\n"
-        f"shards: {value['shards']}, {_size(value['bytes'])}\n"
+        + (f"failed their check: {value['failed_checks']}\n" if value["failed_checks"] else "")
+        + f"shards: {value['shards']}, {_size(value['bytes'])}\n"
         f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
         f"plan: {value['plan_hash']}\n"
         f"options:\n{options}"
@@ -434,26 +458,50 @@ def _counts_text(counts: dict[str, int]) -> str:
     return told + (", ..." if len(counts) > 12 else "")
 
 
+_SHOWN_IN = {"paper": "gif-unclip", "official": "gif-sd"}
+"""A method for which a preset's options are listed."""
+_ONLY = {
+    PERTURBATION: "methods with a prior",
+    GUIDANCE: "gif- methods",
+    CLASSIFIER: "where something is scored",
+    REDRAWS: "where pictures are checked",
+    SELECTION: "select: methods",
+    DIFFUSION: "unclip and sd",
+    IMG2IMG: "sd",
+    "randaugment": "randaugment",
+    "mask": "cutout and gridmask",
+}
+"""Where an option matters, by its part."""
+
+
 def _methods_text(value: dict[str, Any]) -> str:
     lines = ["methods:"]
     for method in value["methods"]:
         lines += _entry(method["name"], method["summary"], method["defaults"])
     lines += ["", "presets (--set preset=NAME); single options given besides win:"]
     for preset in value["presets"]:
-        lines += _entry(preset["name"], preset["summary"], preset["options"])
+        lines += _entry(preset["name"], f"{preset['summary']} Of {preset['method']}:", preset["options"])
     lines += ["", "options (--set NAME=VALUE, or a line of --config FILE.toml):"]
     for option in value["options"]:
         choices = f" [{'|'.join(option['choices'])}]" if option["choices"] and option["name"] != "method" else ""
-        default = "by method" if option["default"] is None else json.dumps(option["default"])
-        lines += [f"  {option['name']}{choices}, default {default}", *_wrapped(option["help"], 6)]
+        default = "by method" if option["by_method"] else json.dumps(option["default"])
+        only = f"; {_ONLY[option['of']]}" if option["of"] in _ONLY else ""
+        lines += [f"  {option['name']}{choices}, default {default}{only}", *_wrapped(option["help"], 6)]
     return "\n".join(lines)
 
 
 def _entry(name: str, summary: str, settings: dict[str, Any]) -> list[str]:
     """A name, what it is, and what it sets, in two columns."""
     first, *rest = _wrapped(summary, 17)
-    values = ", ".join(f"{option}={json.dumps(number)}" for option, number in settings.items())
+    values = ", ".join(f"{option}={_brief(value)}" for option, value in settings.items())
     return [f"  {name:<14} {first.strip()}", *rest, *(_wrapped(f"sets {values}", 17) if values else [])]
+
+
+def _brief(value: Any) -> str:
+    """A value as JSON; of a long list only its beginning."""
+    if isinstance(value, (list, tuple)) and len(value) > MOST_LISTED:
+        return f"{json.dumps(value[:MOST_LISTED])[:-1]}, ... {len(value)} in all]"
+    return json.dumps(value)
 
 
 def _wrapped(text: str, indent: int) -> list[str]:

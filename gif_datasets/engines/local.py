@@ -12,10 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from gif_datasets.errors import EngineError
-from gif_datasets.memory import keep_freed_memory
+from gif_datasets.memory import MOST_WORKERS, keep_freed_memory
 
 Result = TypeVar("Result")
-MOST_WORKERS = 8  # each holds a prior: about 1 GB for the embedded one
 
 
 def run_local(task: Callable[[int], Result], ids: Sequence[int], workers: int = 1) -> Iterator[Result]:

@@ -16,9 +16,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gif_datasets.config import AUGMENT, METHODS, closest
+from gif_datasets.config import closest
 from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.fingerprint import digest, digest_folder
+from gif_datasets.methods import AUGMENT, METHODS
 
 if TYPE_CHECKING:
     import torch
@@ -127,6 +128,8 @@ _LOADERS: dict[str, Callable[[Path, Path, dict[str, Any], torch.device, str], Pr
     "mae": _load_mae,
     "sd": _load_sd,
 }
+FAMILIES = tuple(_LOADERS)
+"""Families of decoders; a prior of the user's own takes the methods of all."""
 _LINEAR = "no weights: an 8 x 8 thumbnail as latent; for trying things out and for tests"
 _FIELDS = {"name": str, "clip": str, "decoders": dict, "image_size": int}
 

@@ -1,0 +1,213 @@
+"""The methods: what each is, which options it has and with which defaults; and the presets, which change many at once.
+
+An option is of a *part* (``ExpansionConfig`` says which); a method has some parts. What a method has no part for does
+nothing there: it is told, and set to its neutral value, so that it changes no digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SELECT = "select:"
+AUGMENT = "augment"
+"""Family of the methods that need no prior."""
+PERTURBATION = "perturbation"
+GUIDANCE = "guidance"
+DIFFUSION = "diffusion"
+IMG2IMG = "img2img"
+SELECTION = "selection"
+CLASSIFIER = "classifier"
+"""Of every method that scores: those with a prior, and any that checks or measures its pictures."""
+REDRAWS = "redraws"
+"""Of every method that checks its pictures."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to expand.
+
+    Attributes:
+        name: Its name.
+        family: Of priors that it works on, or :data:`AUGMENT`.
+        summary: What it is, in a line.
+        parts: Parts whose options it has.
+        defaults: Values of all options whose default depends on the method; neutral ones where it has no such part.
+    """
+
+    name: str
+    family: str
+    summary: str
+    parts: frozenset[str]
+    defaults: Mapping[str, Any]
+
+    @property
+    def base(self) -> str:
+        """Its name, or that of the method that it selects from."""
+        return self.name.removeprefix(SELECT)
+
+    @property
+    def guided(self) -> bool:
+        """Whether it optimises the perturbation."""
+        return GUIDANCE in self.parts
+
+    @property
+    def selects(self) -> bool:
+        """Whether it is selective expansion by another method."""
+        return SELECTION in self.parts
+
+
+NEUTRAL: Mapping[str, Any] = {
+    "epsilon": 0.0,
+    "noise": "element",
+    "steps": 0,
+    "step_size": 0.25,
+    "held_class": "prediction",
+    "entropy_weight": 1.0,
+    "classifier": "text",
+    "decode_steps": 1,
+    "guidance_scale": 1.0,
+    "check": "none",
+    "redraws": 4,
+}
+_GUIDED = {"steps": 10, "step_size": 0.25, "classifier": "both", "held_class": "label", "entropy_weight": 0.1}
+"""By the evidence in ``docs/method.md``; the paper's own are the preset ``paper``."""
+_UNCLIP = {"noise": "element", "decode_steps": 6, "guidance_scale": 2.0}
+_SD = {"noise": "channel", "decode_steps": 15, "guidance_scale": 5.0}
+SELECTIVE = {"check": "selective", "redraws": 20}
+SELECT_SUMMARY = (
+    "selective expansion by METHOD: pictures of the seed's zero-shot class and of higher entropy (section 3.2)"
+)
+
+
+def _method(name: str, family: str, summary: str, defaults: Mapping[str, Any], *parts: str) -> Method:
+    return Method(name, family, summary, frozenset(parts), {**NEUTRAL, **defaults})
+
+
+def _selective(method: Method) -> Method:
+    """Selective expansion by ``method``."""
+    summary = SELECT_SUMMARY.replace("METHOD", method.name)
+    defaults = {**method.defaults, **SELECTIVE}
+    return Method(SELECT + method.name, method.family, summary, method.parts | {SELECTION}, defaults)
+
+
+_BASE = (
+    _method(
+        "gif-unclip",
+        "unclip",
+        "guided imagination in an unCLIP prior's image-embedding space (Algorithm 1, GIF-DALLE)",
+        {**_GUIDED, **_UNCLIP, "epsilon": 0.3},
+        PERTURBATION,
+        GUIDANCE,
+        DIFFUSION,
+    ),
+    _method(
+        "unclip",
+        "unclip",
+        "the same prior without guidance (Table 1, DALL-E2): copies differ by the decoder's noise, and by a random"
+        " perturbation when epsilon is above 0",
+        _UNCLIP,
+        PERTURBATION,
+        DIFFUSION,
+    ),
+    _method(
+        "gif-mae",
+        "mae",
+        "guided imagination in a masked autoencoder's tokens, scored on the decoded picture (Algorithm 2, GIF-MAE)",
+        {**_GUIDED, "epsilon": 5.0, "step_size": 0.02, "noise": "channel"},
+        PERTURBATION,
+        GUIDANCE,
+    ),
+    _method(
+        "mae",
+        "mae",
+        "the masked autoencoder without guidance (Table 1, MAE): random channel-level perturbation",
+        {"epsilon": 5.0, "noise": "channel"},
+        PERTURBATION,
+    ),
+    _method(
+        "gif-sd",
+        "sd",
+        "guided imagination on the latents that a Stable Diffusion img2img pipeline ends with (the official code)",
+        {**_GUIDED, **_SD, "epsilon": 0.8, "step_size": 0.125},
+        PERTURBATION,
+        GUIDANCE,
+        DIFFUSION,
+        IMG2IMG,
+    ),
+    _method("sd", "sd", "Stable Diffusion img2img without guidance", _SD, PERTURBATION, DIFFUSION, IMG2IMG),
+    _method("randaugment", AUGMENT, "RandAugment (torchvision's) applied once per copy, no prior", {}, "randaugment"),
+    _method("cutout", AUGMENT, "one grey square per copy, no prior", {}, "mask"),
+    _method("gridmask", AUGMENT, "a lattice of grey squares per copy, no prior", {}, "mask"),
+    _method("cutmix", AUGMENT, "a box of another seed in each copy, at most half of its area, no prior", {}),
+)
+METHODS = {method.name: method for method in (*_BASE, *map(_selective, _BASE))}
+DEFAULT_METHOD = "gif-unclip"
+
+_PUBLISHED_EPSILON = {"unclip": 0.1, "mae": 5.0, "sd": 0.8}
+"""By family: section 5 of the paper, and what the released code's commands have most often."""
+_OFFICIAL_STEP = 0.1
+_DOMAINS = ("an image of", "a real-world photo of", "a cartoon image of", "an oil painting of", "a sketch of")
+_ADJECTIVES = (
+    "",
+    "colorful ",
+    "stylized ",
+    "high-contrast ",
+    "low-contrast ",
+    "posterized ",
+    "solarized ",
+    "sheared ",
+    "bright ",
+    "dark ",
+)
+_OFFICIAL_IMG2IMG = {
+    "strength": 0.9,
+    "guidance_scale": 50.0,
+    "decode_steps": 50,
+    "prompts": tuple(f"{domain} {adjective}{{}}" for domain in _DOMAINS for adjective in _ADJECTIVES),
+}
+"""Of its CIFAR-100 command, and of most others."""
+
+
+def paper(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Every open choice as the paper's text and formulas read."""
+    epsilon = _PUBLISHED_EPSILON.get(method.family) if method.guided else None
+    return {
+        "epsilon": epsilon,
+        "consistency_weight": 1.0,
+        "entropy_weight": 1.0,
+        "diversity_weight": 1.0,
+        "balance": "sum",
+        "projection": "literal",
+        "consistency_floor": 0.0,
+        "keep_class": False,
+        "held_class": "prediction",
+        "classifier": "text",
+        "templates": ("{}",),
+        "diversity_order": "paper",
+        "diversity_space": "latent",
+    }
+
+
+def official(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Every open choice as the paper's released code makes it: one sign step of 0.1, projected only at the end."""
+    epsilon = options.get("epsilon", _PUBLISHED_EPSILON.get(method.family))
+    known = isinstance(epsilon, (int, float)) and epsilon > 0
+    return {
+        **paper(method, options),
+        "noise": "channel",
+        "steps": 1,
+        "step_size": _OFFICIAL_STEP / epsilon if known and epsilon else None,
+        "optimizer": "sign",
+        "projection": "end",
+        "diversity_order": "official",
+        "diversity_space": "embedding",
+        "templates": ("This is a photo of a {}",),
+        "logit_scale": 100.0,
+        **(_OFFICIAL_IMG2IMG if IMG2IMG in method.parts else {}),
+    }
+
+
+PRESETS: Mapping[str, Callable[[Method, Mapping[str, Any]], dict[str, Any]]] = {"paper": paper, "official": official}
+"""Options of a method, given those that were set otherwise; those that do nothing for it are left out after."""
