@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 TEMPORARY = ".tmp-"
+STALE_AFTER = 3600.0  # seconds; somebody may still be writing to a younger temporary file
 
 
 @contextlib.contextmanager
@@ -41,7 +43,14 @@ def _beside(path: Path) -> Path:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
+    """Write a file atomically; again, if somebody takes its temporary file for a forgotten one, or the folder."""
+    try:
+        _write_bytes(path, content)
+    except FileNotFoundError:
+        _write_bytes(path, content)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
     with atomic_write(path) as file:
         file.write(content)
 
@@ -64,8 +73,21 @@ def create_json(path: Path, value: Any) -> bool:
         os.link(ready, path)
     except FileExistsError:
         return False
+    except OSError:  # a file system without hard links: exclusive too, but a crash may leave half of it
+        return _create(path, json_bytes(value))
     finally:
-        ready.unlink()
+        ready.unlink(missing_ok=True)
+    return True
+
+
+def _create(path: Path, content: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
     return True
 
 
@@ -83,9 +105,15 @@ def link_or_copy(source: Path, target: Path) -> None:
         linked.unlink(missing_ok=True)  # renaming one name of a file over another of its names leaves both
 
 
-def sweep(folder: Path, older_than: float) -> None:
-    """Remove temporary files last written before ``older_than`` (seconds since the epoch)."""
+def stale_before() -> float:
+    """Temporary files last written before this, in seconds since the epoch, are forgotten ones."""
+    return time.time() - STALE_AFTER
+
+
+def sweep(folder: Path) -> None:
+    """Remove forgotten temporary files."""
+    oldest = stale_before()
     for path in folder.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < older_than:
+            if path.stat().st_mtime < oldest:
                 path.unlink()

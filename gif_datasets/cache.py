@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CACHE_FORMAT = 3
-STALE_AFTER = 3600.0  # seconds; a younger temporary file may still be written to
 MARK_USE_AFTER = 3600.0  # seconds; a mark of use that is younger is not renewed, so most reads write nothing
 LOOKS_PER_LIMIT = 20  # how often the bound is checked while as many bytes are written as it allows
 PRUNE_TO = 0.9  # of the bound, so that not every check prunes
@@ -132,6 +131,16 @@ class Cache:
     def __contains__(self, key: str) -> bool:
         return self._path(key, _SAMPLE).exists()
 
+    def renew(self, key: str) -> bool:
+        """Whether there is an entry; if so it counts as used now, and is among the last to be pruned."""
+        path = self._path(key, _SAMPLE)
+        with contextlib.suppress(PermissionError):  # of another user; a read-only cache prunes nothing
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+        return path.exists()
+
     def put(self, key: str, sample: Sample) -> None:
         """Store an entry; a second writer of the same key replaces it by the same bytes."""
         self._write(self._path(key, _SAMPLE), sample.provenance.to_json(), sample.image)
@@ -227,7 +236,7 @@ class Cache:
         if entry.path == self.folder / CLAIMS:
             return "", ""
         if entry.path.name.startswith(atomic.TEMPORARY):
-            return ("temporary" if entry.used < _stale_before() * 1e9 else ""), ""
+            return ("temporary" if entry.used < atomic.stale_before() * 1e9 else ""), ""
         if not self._is_entry(entry.path):
             return "foreign", ""
         try:
@@ -270,10 +279,7 @@ class Cache:
         header = {"format": CACHE_FORMAT, "sha256": _digest(path.stem, record, body), "record": record}
         content = json.dumps(header).encode("ascii") + b"\n" + body
         try:
-            try:
-                atomic.write_bytes(path, content)
-            except FileNotFoundError:  # somebody removed the folder, or took the temporary file for a forgotten one
-                atomic.write_bytes(path, content)
+            atomic.write_bytes(path, content)
         except OSError as error:
             raise self._cannot_write(error) from error
         self._keep_within_limit(path.stem, len(content))
@@ -309,7 +315,7 @@ class Cache:
 
     def _sweep(self) -> None:
         for folder in self.folder.glob("??"):
-            atomic.sweep(folder, older_than=_stale_before())
+            atomic.sweep(folder)
 
     def _path(self, key: str, suffix: str) -> Path:
         return self.folder / key[:2] / f"{key}{suffix}"
@@ -402,10 +408,6 @@ def _remove(entries: Iterable[Entry]) -> list[Entry]:
                 entry.path.unlink()
                 removed.append(entry)
     return removed
-
-
-def _stale_before() -> float:
-    return time.time() - STALE_AFTER
 
 
 def _date(nanoseconds: int) -> str:

@@ -129,6 +129,11 @@ class ExpandedDataset(Dataset[Any]):
         return self.plan.recipe.config
 
     @property
+    def fingerprint(self) -> str:
+        """Digest of the plan: another one has other items."""
+        return self.plan.hash
+
+    @property
     def targets(self) -> list[int]:
         """The label of every item, without making any (unless copies are chosen among those of all seeds)."""
         found: list[int] = self.facts.labels.tolist()

@@ -23,7 +23,7 @@ from gif_datasets import atomic, card, shards
 from gif_datasets.columns import Columns, SourceColumns, expanded_columns, read_source, to_yaml
 from gif_datasets.errors import ConfigError, MissingExtra, ShardError
 from gif_datasets.fingerprint import digest, digest_file
-from gif_datasets.folder import STATE, SWEEP_AFTER, claim
+from gif_datasets.folder import STATE, claim
 from gif_datasets.reader import ShardReader
 from gif_datasets.types import Progress, silent
 
@@ -170,7 +170,7 @@ def _finish(job: _Job, tally: _Tally) -> None:
     if not (job.out / shards.EXPORTED).is_file() or (job.out / shards.EXPORTED).read_bytes() != done:
         atomic.write_bytes(job.out / shards.EXPORTED, done)
     for place in {job.out, *(path.parent for path in job.out.rglob(f"{atomic.TEMPORARY}*"))}:
-        atomic.sweep(place, older_than=time.time() - SWEEP_AFTER)
+        atomic.sweep(place)
 
 
 def _keep(out: Path, name: str, content: bytes, tally: _Tally) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from gif_datasets.shards import Shard
 from gif_datasets.types import PLAN_FILE, Seed
 
 STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
-SWEEP_AFTER = 3600.0  # seconds; another process may still be writing a younger temporary file
 
 
 def claim(folder: Path, wanted: dict[str, Any], what: str = "expansion") -> None:
@@ -33,7 +31,8 @@ def claim(folder: Path, wanted: dict[str, Any], what: str = "expansion") -> None
     path = folder / PLAN_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists() and any(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
+        foreign = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if foreign and not path.exists():  # in this order: another process writes the plan before anything else
             raise PlanMismatch(f"{folder} is not empty and holds no {what}; choose another --out")
         if path.exists() or not atomic.create_json(path, wanted):
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -144,7 +143,7 @@ def finish(folder: Path, plan: dict[str, Any], plan_hash: str, made: Sequence[Sh
     }
     shards.write_files(folder, shards.sealed(manifest, files), files)
     for place in (folder, folder / "data", folder / STATE):
-        atomic.sweep(place, older_than=time.time() - SWEEP_AFTER)
+        atomic.sweep(place)
 
 
 def draw_preview(folder: Path, picture_of: Callable[[int], Image.Image] | None = None) -> None:

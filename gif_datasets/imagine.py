@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -53,7 +55,7 @@ class _Verdict:
     held_class: int | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Imaginer:
     """Makes imagined samples of one recipe, each once.
 
@@ -78,16 +80,21 @@ class Imaginer:
     _loaded: _Loaded | None = None
     _lock: Any = field(default_factory=threading.RLock)
 
+    def __post_init__(self) -> None:
+        _imaginers.add(self)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
+        _imaginers.add(self)
 
     def has(self, seed: Seed, copy: int) -> bool:
-        """Whether a sample is in the cache."""
-        return self.recipe.cache_key(seed, copy) in self.cache
+        """Whether a sample is in the cache; in a bounded one it then counts as used, so that it stays for a while."""
+        key = self.recipe.cache_key(seed, copy)
+        return key in self.cache if self.cache.limit is None else self.cache.renew(key)
 
     def imagine(self, wanted: Sequence[Row]) -> list[Sample]:
         """Return one sample for each (seed, copy), copies counted from 1; from the cache where it is there.
@@ -316,6 +323,19 @@ class Imaginer:
             },
         )
         return Sample(image, provenance)
+
+
+_imaginers: weakref.WeakSet[Imaginer] = weakref.WeakSet()
+
+
+def _unlock() -> None:
+    """In a forked child: another thread of the parent may have held a lock, and is not here to give it back."""
+    for imaginer in _imaginers:
+        imaginer._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def _with_seeds_ahead(

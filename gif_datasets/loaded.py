@@ -76,6 +76,11 @@ class LoadedDataset(Dataset[tuple[Any, int]]):
         return self._reader.classes
 
     @property
+    def fingerprint(self) -> str:
+        """Digest of the plan and name of the split: another one has other samples."""
+        return f"{self._reader.manifest['plan_hash']}/{self._reader.split}"
+
+    @property
     def targets(self) -> NDArray[np.int32]:
         """The label of every sample, ``(N,)``; no shard is read."""
         return self._reader.index.label

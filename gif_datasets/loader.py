@@ -21,6 +21,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from gif_datasets.ahead import ahead
 from gif_datasets.errors import ConfigError, EngineError
+from gif_datasets.fingerprint import digest
 from gif_datasets.loaded import LoadedDataset, LoadedRows, different_sizes
 from gif_datasets.order import Facts, Ints, Mix, make_order, next_position, parse_mix, rank_positions
 
@@ -224,7 +225,7 @@ class DataLoader(tud.DataLoader[Any]):
         if self.num_workers and not self.in_order:
             raise ConfigError("with in_order=False there is no place in the order to save")
         place = self._resumed or self._place
-        return {"format": STATE_FORMAT, **asdict(place), "order": batches.description}
+        return {"format": STATE_FORMAT, **asdict(place), "order": self._order_of(batches)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state with the next ``iter(loader)``; batch size, workers and ranks may be others.
@@ -241,17 +242,21 @@ class DataLoader(tud.DataLoader[Any]):
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"this is no state of a gif_datasets.DataLoader: {error!r}") from error
-        for name in dict.fromkeys([*batches.description, *found]):
-            if found.get(name) != batches.description.get(name):
+        order = self._order_of(batches)
+        for name in dict.fromkeys([*order, *found]):
+            if found.get(name) != order.get(name):
                 raise ConfigError(
-                    f"the state is of another order: {name} was {found.get(name)!r},"
-                    f" and is {batches.description.get(name)!r} here"
+                    f"the state is of another order: {name} was {found.get(name)!r}, and is {order.get(name)!r} here"
                 )
         if place.epoch < 0 or place.position < 0:
             raise ConfigError(f"a state cannot be at epoch {place.epoch}, position {place.position}")
         if isinstance(self.sampler, tud.DistributedSampler):
             self.sampler.set_epoch(place.epoch)
         self._resumed = place
+
+    def _order_of(self, batches: EpochBatches | Skipping) -> dict[str, Any]:
+        """What must be equal to resume."""
+        return {**batches.description, "dataset": _fingerprint(self.dataset)}
 
     def _begin(self) -> Place:
         """The next iteration's first place."""
@@ -578,6 +583,16 @@ def _told(dataset: Any) -> Facts | None:
         return None if inner is None else inner[dataset.indices]
     found = getattr(dataset, "facts", None)
     return found if isinstance(found, Facts) else None
+
+
+def _fingerprint(dataset: Any) -> str | None:
+    """What a dataset of ours says it is, below any ``Subset``."""
+    if isinstance(dataset, tud.Subset):
+        inner = _fingerprint(dataset.dataset)
+        indices = np.asarray(dataset.indices, dtype=np.int64)
+        return None if inner is None else digest([inner, hashlib.sha256(indices.tobytes()).hexdigest()])
+    found = getattr(dataset, "fingerprint", None)
+    return found if isinstance(found, str) else None
 
 
 def _is_loaded(dataset: Any) -> bool:

@@ -46,12 +46,12 @@ class ShardReader:
         self.manifest = shards.read_manifest(folder)
         shards.check_split(self.manifest, split)
         self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
-        self._split: str = split or self.manifest["split"]
+        self.split: str = split or self.manifest["split"]
         self._shards = shards.manifest_shards(self.manifest, split)
         for shard in self._shards:
             _check_size(folder, shard)
         whole, self._mapped = _open_index(folder, self.manifest)
-        self._part = _part(self.manifest, self._split)
+        self._part = _part(self.manifest, self.split)
         self.index = whole.part(*self._part)
         self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
         self._start()
@@ -76,7 +76,7 @@ class ShardReader:
     def key(self, number: int) -> str:
         """``__key__`` of a sample."""
         self._shard(number)
-        return shards.sample_key(self._split, int(self.index.seed[number]), int(self.index.copy[number]))
+        return shards.sample_key(self.split, int(self.index.seed[number]), int(self.index.copy[number]))
 
     def index_of(self, key: str) -> int:
         """Position of a sample by its ``__key__``; raises KeyError."""

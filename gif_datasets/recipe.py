@@ -10,6 +10,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from gif_datasets.cache import CACHE_FORMAT
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.fingerprint import digest
@@ -70,8 +71,8 @@ class Recipe:
         return digest(["embeddings", self.prior.digest, self.population, self.device, shape, versions])
 
     def cache_key(self, seed: Seed, copy: int) -> str:
-        """Key of one imagined sample."""
-        return digest([self.digest, seed.key, seed.label, copy])
+        """Key of one imagined sample; of the cache's format too, so that versions that share a cache drop nothing."""
+        return digest([CACHE_FORMAT, self.digest, seed.key, seed.label, copy])
 
 
 def ordered(seeds: Iterable[Seed]) -> list[Seed]:

@@ -31,3 +31,12 @@ def hugging_face(folder: Path) -> datasets.Dataset:
         "kind": [names.index(path.parent.name) for path in paths],
     }
     return datasets.Dataset.from_dict(rows, features=features)
+
+
+OPTIONS = {"ratio": 2, "prior": "linear", "samples_per_shard": 4}
+"""A small expansion of several shards."""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, by relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,15 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers import OPTIONS, contents
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import BadImage, ConfigError, PlanMismatch, SourceError, shards
+from gif_datasets import BadImage, ConfigError, PlanMismatch, SourceError, atomic, folder, shards
+from gif_datasets.merge import merge_parts
 from gif_datasets.types import Provenance
-
-OPTIONS = {"ratio": 2, "prior": "linear", "samples_per_shard": 4}
 
 SLOW_JOB = """
 import sys, time
@@ -33,15 +35,64 @@ gif_datasets.expand(sys.argv[1], sys.argv[2], ratio=2, prior="linear", samples_p
 """
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.fixture
 def undisturbed(seed_folder: Path, tmp_path: Path) -> dict[str, bytes]:
     folder = tmp_path / "undisturbed"
     gif_datasets.expand(str(seed_folder), folder, cache_dir=tmp_path / "cache-undisturbed", **OPTIONS)
     return contents(folder)
+
+
+def test_a_folder_that_another_process_takes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files may appear between any two looks at the folder; the same plan is welcome, whatever was seen first."""
+    listing = Path.iterdir
+
+    def busy(self: Path) -> Iterator[Path]:
+        before = list(listing(self))
+        if not before:
+            (self / "plan.json").write_text('{"a": 1}')
+            (self / "data").mkdir()
+        return iter(listing(self))
+
+    monkeypatch.setattr(Path, "iterdir", busy)
+    folder.claim(tmp_path / "out", {"a": 1})
+    with pytest.raises(PlanMismatch, match="a: 1 there, 2 here"):
+        folder.claim(tmp_path / "out", {"a": 2})
+
+
+def test_a_file_system_without_hard_links(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is made there, claimed once, and merged, too."""
+
+    def refuse(*names: Any) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    gif_datasets.expand(str(seed_folder), tmp_path / "out", cache_dir=tmp_path / "cache", **OPTIONS)
+    assert shards.verify(tmp_path / "out") == []
+    assert not atomic.create_json(tmp_path / "out" / "plan.json", {})
+    assert (
+        gif_datasets.expand(str(seed_folder), tmp_path / "out", cache_dir=tmp_path / "cache", **OPTIONS).generated == 0
+    )
+    assert merge_parts([tmp_path / "out"], tmp_path / "whole") == len(list((tmp_path / "out" / "data").iterdir()))
+
+
+def test_a_shard_whose_temporary_file_is_swept_is_written_again(
+    seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By somebody whose clock is ahead; as in the cache."""
+    fsync, swept = os.fsync, set[str]()
+
+    def sweep_once(descriptor: int) -> None:
+        fsync(descriptor)
+        for path in (tmp_path / "out").rglob(".tmp-*"):
+            name = path.name.rpartition("-")[0]
+            if name.endswith(".tar") and name not in swept:
+                path.unlink()
+                swept.add(name)
+
+    monkeypatch.setattr(os, "fsync", sweep_once)
+    gif_datasets.expand(str(seed_folder), tmp_path / "out", cache_dir=tmp_path / "cache", **OPTIONS)
+    assert len(swept) == len(list((tmp_path / "out" / "data").iterdir()))
+    assert shards.verify(tmp_path / "out") == []
 
 
 def test_every_sample_is_there_once(seed_folder: Path, tmp_path: Path) -> None:

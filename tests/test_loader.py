@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -553,6 +555,73 @@ def test_what_a_bound_removes_is_made_again(folder: Path, tmp_path: Path, monkey
         assert sum(len(labels) for _, labels in loader) == 48
         assert expanded.imaginer.generated == epoch * 36
         assert len(expanded.imaginer.cache.prune(max_bytes=0)) == 36
+
+
+class RecordingPrior(LinearPrior):
+    """Writes down which process decodes."""
+
+    key = "recording-1"
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def decode(self, latents: Any, generators: Any, config: Any) -> Any:
+        with self.log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return super().decode(latents, generators, config)
+
+
+def test_workers_imagine_nothing_in_a_small_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wanted next counts as used, so that making further samples does not push it out before it is read."""
+    options = {"ratio": 20, "classifier": "text", "prior": RecordingPrior(tmp_path / "log")}
+    whole = ExpandedDataset(str(folder.parent / "seeds"), cache_dir=tmp_path / "whole", **options)
+    reference = sorted(item[1] for item in whole)
+    size = sum(path.stat().st_size for path in (tmp_path / "whole").rglob("*.sample"))
+    (tmp_path / "log").unlink()
+    monkeypatch.setenv("GIF_DATASETS_CACHE_LIMIT", str(size * 7 // 10))
+    expanded = ExpandedDataset(
+        str(folder.parent / "seeds"), transform=TO_TENSOR, cache_dir=tmp_path / "small", **options
+    )
+    loader = DataLoader(expanded, 4, shuffle=True, num_workers=2, multiprocessing_context="fork")
+    for _ in range(4):
+        assert sorted(flat(labels for _, labels in loader)) == reference
+    makers = set((tmp_path / "log").read_text().split())
+    assert makers == {str(os.getpid())}
+    assert expanded.imaginer.generated > 240  # so something was pushed out and made again
+
+
+def test_a_fork_while_the_generator_works_does_not_hang(folder: Path, tmp_path: Path) -> None:
+    """The child has no thread that would give the parent's lock back."""
+    expanded = ExpandedDataset(str(folder.parent / "seeds"), ratio=1, prior="linear", cache_dir=tmp_path)
+    expanded[12]
+    with expanded.imaginer._lock:
+        context = multiprocessing.get_context("fork")
+        found: Any = context.Queue()
+        child = context.Process(target=lambda: found.put(expanded[13][1]))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+    assert found.get(timeout=10) == expanded.targets[13]
+
+
+def test_a_state_of_another_dataset_is_refused(loaded: LoadedDataset, folder: Path, tmp_path: Path) -> None:
+    """Of as many samples, but others; of the same samples in a subset, too."""
+    seeds = str(folder.parent / "seeds")
+    sets = [
+        ExpandedDataset(seeds, ratio=3, prior="linear", rng_seed=number, cache_dir=tmp_path, transform=TO_TENSOR)
+        for number in (0, 0, 1)
+    ]
+    state = DataLoader(sets[0], 4).state_dict()
+    DataLoader(sets[1], 4).load_state_dict(state)
+    with pytest.raises(ConfigError, match="dataset was"):
+        DataLoader(sets[2], 4).load_state_dict(state)
+    halves = [tud.Subset(loaded, range(start, len(loaded), 2)) for start in (0, 0, 1)]
+    state = json.loads(json.dumps(DataLoader(halves[0], 4).state_dict()))
+    DataLoader(halves[1], 4).load_state_dict(state)
+    with pytest.raises(ConfigError, match="dataset was"):
+        DataLoader(halves[2], 4).load_state_dict(state)
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import hugging_face
-from test_expand import OPTIONS, contents
+from helpers import OPTIONS, contents, hugging_face
 
 import gif_datasets
 from gif_datasets import ConfigError, PlanMismatch, ShardError, UsageError, atomic, cli, shards

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import ray
+from helpers import OPTIONS, contents
 from ray.cluster_utils import Cluster
 from ray_task import Task
-from test_expand import OPTIONS, contents
 
 import gif_datasets
 from gif_datasets import ConfigError, EngineError, SourceError

@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -59,6 +60,10 @@ def wrong(folder: Path, expanded: ExpandedDataset, undisturbed: dict[str, bytes]
     return problems + [f"damaged: {name}" for name in audit.damaged]
 
 
+class Crashed(Exception):
+    """A process ended by itself, and not well."""
+
+
 def disturbed(
     work: Callable[[], Any],
     finished: Callable[[], bool],
@@ -71,6 +76,8 @@ def disturbed(
     running: list[BaseProcess] = []
     moments, begun = list[float](), time.monotonic()
     while not finished():
+        for process in running:
+            _check(process)
         running = [process for process in running if process.is_alive()]
         while len(running) < processes:
             running.append(_fork.Process(target=work))
@@ -82,11 +89,18 @@ def disturbed(
         victim = chance.choice(running)
         victim.kill()
         victim.join()
-        if victim.exitcode != 0:  # it was not done yet
+        _check(victim)
+        if victim.exitcode == -signal.SIGKILL:  # it was not done yet
             moments.append(time.monotonic() - begun)
     for process in running:
         process.join()
+        _check(process)
     return moments
+
+
+def _check(process: BaseProcess) -> None:
+    if process.exitcode not in (None, 0, -signal.SIGKILL):
+        raise Crashed(f"a process that nobody killed ended with exit code {process.exitcode}; see its traceback above")
 
 
 def main(kills: int = 200, processes: int = 2, rng_seed: int = 0, source: str = "demo") -> dict[str, Any]:
