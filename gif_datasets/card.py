@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gif_datasets import shards
+from gif_datasets.methods import METHODS
 from gif_datasets.types import Provenance
 
 SIZES = (
@@ -36,7 +38,6 @@ def render(manifest: dict[str, Any], head: str | None = None, load: str | None =
     options = manifest["plan"]["recipe"]["options"]
     prior = manifest["plan"]["recipe"]["prior"]
     versions = manifest["plan"]["recipe"]["versions"]
-    settings = "\n".join(f"| {name} | `{code(json.dumps(value))}` |" for name, value in sorted(options.items()))
     classes = ", ".join(plain(name) for name in manifest["classes"])
     return f"""---
 {_front_matter(manifest) if head is None else head}---
@@ -45,21 +46,17 @@ def render(manifest: dict[str, Any], head: str | None = None, load: str | None =
 
 {manifest["originals"]} real and {manifest["synthetic"]} synthetic pictures of {len(manifest["classes"])} classes.
 {_held_out(manifest)}
-**{manifest["synthetic"]} of the {manifest["samples"]} pictures here are synthetic.** They were imagined from real ones
-by [gif_datasets](https://pypi.org/project/gif-datasets/) and carry their seed's label; nobody has checked each.
+**{manifest["synthetic"]} of the {manifest["samples"]} pictures here are synthetic.** They were made from real ones by
+[gif_datasets](https://pypi.org/project/gif-datasets/) and carry their seed's label; nobody has checked each.
 `{_column(head)}synthetic` tells which is which, and `{_column(head)}seed_key` names the real picture behind each.
 
 Classes: {classes}
 
 {"" if head else _PREVIEW}## How it was made
 
-Guided Imagination Framework: the latent feature of every seed picture in a pre-trained generative prior is perturbed,
-the perturbation optimised for class consistency, higher prediction entropy and diversity, and decoded.
+{how(options["method"])}
 
-| option | value |
-|---|---|
-| prior | `{code(prior["name"])}` (digest `{prior["digest"][:16]}`) |
-{settings}
+{option_table(options, {"prior": f"{prior['name']} (digest {prior['digest'][:16]})"})}
 | libraries | {", ".join(f"{name} {number}" for name, number in sorted(versions.items()))} |
 | plan | `{manifest["plan_hash"]}` |
 
@@ -73,6 +70,17 @@ the perturbation optimised for class consistency, higher prediction entropy and 
 The licence of the seed pictures is not known to the program that wrote this card; the synthetic ones derive from them
 and from the prior. Find out both before you share this set.
 """
+
+
+def how(method: str) -> str:
+    """How a method's pictures were made."""
+    return METHODS[method].how if method in METHODS else f"By the method `{code(method)}`."
+
+
+def option_table(options: Mapping[str, Any], first: Mapping[str, str]) -> str:
+    """Rows of a Markdown table of options, after ``first``."""
+    rows = [*first.items(), *((name, json.dumps(value)) for name, value in sorted(options.items()))]
+    return "\n".join(["| option | value |", "|---|---|", *(f"| {name} | `{code(value)}` |" for name, value in rows)])
 
 
 _PREVIEW = "![Seeds and their imagined copies](preview.png)\n\n"
@@ -221,9 +229,14 @@ def _scalar(value: Any) -> str:
 
 def code(text: str) -> str:
     """User text for a code span in a table."""
-    return " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
+    shown = "".join(c for c in str(text) if unicodedata.category(c) not in ("Cf", "Cs"))
+    return " ".join(shown.split()).replace("`", "'").replace("|", "\\|")
 
 
 def plain(text: str) -> str:
-    """User text that cannot become markup: Markdown's and HTML's own characters are escaped, lines joined."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~])", r"\\\1", " ".join(str(text).split()))
+    """User text that cannot become markup: Markdown's and HTML's own characters are escaped, lines joined.
+
+    What does not show, or changes the direction of what follows, is left out; no address becomes a link.
+    """
+    shown = "".join(c for c in " ".join(str(text).split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&@:]|(?<=www)\.)", r"\\\1", shown)

@@ -450,8 +450,13 @@ def expand(
     def shown(task: Any, ids: Sequence[int]) -> Iterator[Any]:
         return iter(show(run_tasks(task, ids), task.title, len(ids)))
 
-    plan = make_plan(opened.name, listed, recipe, held, named)
+    plan = make_plan(opened.name, listed, recipe, held, named, _real_limit(limit, opened))
     return run(plan, opened, open_cache(cache_dir), Path(out), shown, listed.bad, part=mine)
+
+
+def _real_limit(limit: int | None, source: Source) -> int | None:
+    """A limit, if it leaves anything out."""
+    return limit if limit is not None and limit < len(source) else None
 
 
 ENGINES = ("local", "ray")

@@ -5,7 +5,6 @@ Nothing in it is guessed: what the folder does not tell and nobody gave, such as
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from gif_datasets import card, shards
 from gif_datasets.measures import Measures
+from gif_datasets.methods import METHODS
 from gif_datasets.priors import find_prior, names
 
 UNKNOWN = "unknown"
@@ -103,13 +103,14 @@ def render(it: Published) -> str:
         f"## Licences\n\n{_licences(it)}",
         f"## Citation\n\n{_citation(it)}",
     )
-    return f"---\n{_metadata(it)}---\n\n" + "\n\n".join(text for text in sections if text) + "\n"
+    return f"---\n{metadata(it)}---\n\n" + "\n\n".join(text for text in sections if text) + "\n"
 
 
 # --- metadata -----------------------------------------------------------------------------------------------------
 
 
-def _metadata(it: Published) -> str:
+def metadata(it: Published) -> str:
+    """The card's YAML, without its fences."""
     name, total = _hub_name(it.manifest["source"]), sum(part.samples for part in next(iter(it.configs.values())))
     options = it.manifest["plan"]["recipe"]["options"]
     title = f"{_source_name(it)}, expanded {options['ratio']}x"
@@ -153,7 +154,7 @@ def _dataset_info(it: Published) -> str:
 
 def _hub_name(source: str) -> str:
     """The Hub's name of the source, if it has one; a local path has none."""
-    name = source.removeprefix("hf:") if source.startswith("hf:") else ""
+    name = re.sub("^(hf|hub):", "", source) if source.startswith(("hf:", "hub:")) else ""
     return name if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name) else ""
 
 
@@ -183,11 +184,20 @@ picture of it is in `{m["split"]}`."""
     )
     return f"""{m["originals"]} real and {m["synthetic"]} synthetic pictures of {len(m["classes"])} classes.{held}
 
-**{m["synthetic"]} of the {m["samples"]} pictures of `{m["split"]}` are synthetic: a model imagined them.** Each was
-made from one real picture by [gif_datasets](https://pypi.org/project/gif-datasets/) and carries that picture's label;
-nobody has checked each. `{it.record}synthetic` tells which is which; `{it.record}seed_key` names the real picture.
+**{m["synthetic"]} of the {m["samples"]} pictures of `{m["split"]}` are synthetic{_maker(it)}.** Each was made
+from one real picture by [gif_datasets](https://pypi.org/project/gif-datasets/) and carries that picture's label; nobody
+has checked each. `{it.record}synthetic` tells which is which; `{it.record}seed_key` names the real picture.
 
 Classes (real + synthetic): {classes}"""
+
+
+def _imagined(it: Published) -> bool:
+    method = it.manifest["plan"]["recipe"]["options"]["method"]
+    return method not in METHODS or METHODS[method].imagines
+
+
+def _maker(it: Published) -> str:
+    return ": a model imagined them" if _imagined(it) else ", by augmentation"
 
 
 def _load(it: Published) -> str:
@@ -204,21 +214,19 @@ def _load(it: Published) -> str:
 
 def _how(it: Published) -> str:
     recipe = it.manifest["plan"]["recipe"]
-    rows = "\n".join(f"| {name} | `{card.code(json.dumps(v))}` |" for name, v in sorted(recipe["options"].items()))
     versions = ", ".join(f"{card.plain(n)} {card.plain(v)}" for n, v in sorted(recipe["versions"].items()))
     again = ""
     if "config.toml" in it.files:
         again = "\n\nTo make it again: `gif-datasets expand SOURCE --config config.toml --out DIR`."
     report = " [The report](report.html) shows it in pictures." if "report.html" in it.files else ""
-    return f"""Guided Imagination Framework: the latent feature of every seed picture in a pre-trained generative prior
-is perturbed, the perturbation optimised for class consistency, higher prediction entropy and diversity, and decoded.
+    first = {
+        "seeds": f"{_source_name(it)}: {it.manifest['plan'].get('seeds', it.manifest['originals'])} pictures",
+        "prior": f"{recipe['prior']['name']}, revision {recipe['prior']['digest']}",
+        "licence of the prior": _prior_licence(it) or UNKNOWN,
+    }
+    return f"""{card.how(recipe["options"]["method"])}
 
-| option | value |
-|---|---|
-| seeds | {_source(it)}: {it.manifest["plan"].get("seeds", it.manifest["originals"])} pictures |
-| prior | `{card.code(recipe["prior"]["name"])}`, revision `{card.code(str(recipe["prior"]["digest"]))}` |
-| licence of the prior | {card.plain(_prior_licence(it) or UNKNOWN)} |
-{rows}
+{card.option_table(recipe["options"], first)}
 | device | {card.plain(recipe["device"])} |
 | libraries | {versions} |
 | plan | `{card.code(it.manifest["plan_hash"])}` |{again}{report}"""
@@ -226,8 +234,10 @@ is perturbed, the perturbation optimised for class consistency, higher predictio
 
 def _measures(it: Published) -> str:
     m = it.measures
-    lines = ["| criterion, mean over the copies | before guidance | after |", "|---|---|---|"]
-    lines += [f"| {name} | {before:.4f} | {after:.4f} |" for name, (before, after) in m.criteria.items()]
+    lines = []
+    if _imagined(it):
+        lines += ["| criterion, mean over the copies | before guidance | after |", "|---|---|---|"]
+        lines += [f"| {name} | {before:.4f} | {after:.4f} |" for name, (before, after) in m.criteria.items()]
     made = it.manifest["synthetic"]
     told = (
         f"{m.consistent:.1%} of the {m.scored} copies whose picture was classified were given their label."
@@ -295,6 +305,16 @@ def _licences(it: Published) -> str:
     return "\n".join([*lines, "", _DERIVED])
 
 
+_ASKED = (
+    ("apache", "keep its notices, and say what was changed"),
+    ("mit", "keep its notice"),
+    ("bsd", "keep its notice"),
+    ("gpl", "share what derives from it under the same licence"),
+    ("rail", "keep to its list of uses that are not allowed, and pass that list on"),
+)
+"""By a part of a licence's name."""
+
+
 def _implied(licence: str) -> str:
     """What a licence's name says plainly."""
     parts = re.split(r"[^a-z0-9]+", licence.lower())
@@ -305,6 +325,7 @@ def _implied(licence: str) -> str:
         "nd": "nothing that derives from it may be shared, which imagined copies do",
     }
     found = [text for part, text in told.items() if part in parts and "cc" in parts]
+    found += [text for part, text in _ASKED if part in licence.lower()]
     return f" That asks, among other things: {'; '.join(found)}." if found else ""
 
 
@@ -315,11 +336,10 @@ def _citation(it: Published) -> str:
         texts.append("The seed dataset:\n\n```bibtex\n" + cited.replace("```", "'''") + "\n```")
     else:
         texts.append(f"The seed dataset: {_source(it)}; cite it as its authors ask.")
-    prior = it.manifest["plan"]["recipe"]["prior"]
-    texts.append(
-        f"The prior: `{card.code(prior['name'])}`, revision `{card.code(str(prior['digest']))[:16]}`; cite it as its"
-        " authors ask."
-    )
+    if _imagined(it):
+        prior = it.manifest["plan"]["recipe"]["prior"]
+        revision = card.code(str(prior["digest"]))[:16]
+        texts.append(f"The prior: `{card.code(prior['name'])}`, revision `{revision}`; cite it as its authors ask.")
     return "\n\n".join(texts)
 
 

@@ -53,10 +53,40 @@ class Method:
         return GUIDANCE in self.parts
 
     @property
+    def imagines(self) -> bool:
+        """Whether a prior makes its pictures."""
+        return self.family != AUGMENT
+
+    @property
     def selects(self) -> bool:
         """Whether it is selective expansion by another method."""
         return SELECTION in self.parts
 
+    @property
+    def how(self) -> str:
+        """How its pictures were made, for a card."""
+        if not self.imagines:
+            text = f"Each copy is its real picture under `{self.base}`: {METHODS[self.base].summary}."
+        elif self.guided:
+            text = _GUIDED_HOW
+        else:
+            text = _UNGUIDED_HOW
+        return f"{text} {_SELECTED_HOW}" if self.selects else text
+
+
+_GUIDED_HOW = (
+    "Guided Imagination Framework: the latent feature of every seed picture in a pre-trained generative prior is"
+    " perturbed, the perturbation optimised for class consistency, higher prediction entropy and diversity, and"
+    " decoded."
+)
+_UNGUIDED_HOW = (
+    "The latent feature of every seed picture in a pre-trained generative prior is decoded anew, after a random"
+    " perturbation where `epsilon` is above 0; nothing was optimised."
+)
+_SELECTED_HOW = (
+    "Of each copy several were drawn, and the first taken that a zero-shot classifier gave its seed's class with a"
+    " higher entropy."
+)
 
 NEUTRAL: Mapping[str, Any] = {
     "epsilon": 0.0,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -155,29 +157,45 @@ def pack(
     if pictures.kind == "webdataset":
         small[CROISSANT] = croissant.describe(manifest, name, rights.license or hub_card.UNKNOWN)
     preview = [shards.PREVIEW] if (folder / shards.PREVIEW).is_file() else []
-    if edited:
-        small[shards.CARD] = (folder / shards.CARD).read_bytes()
-    else:
-        told = Published(
-            name=name,
-            manifest=manifest,
-            configs=pictures.configs,
-            columns=pictures.columns,
-            image=pictures.image,
-            label=pictures.label,
-            record=pictures.record,
-            form=pictures.kind,
-            measures=measure(folder, show),
-            rights=rights,
-            files=(*small, *preview),
-        )
-        small[shards.CARD] = hub_card.render(told).encode("utf-8")
+    told = Published(
+        name=name,
+        manifest=manifest,
+        configs=pictures.configs,
+        columns=pictures.columns,
+        image=pictures.image,
+        label=pictures.label,
+        record=pictures.record,
+        form=pictures.kind,
+        measures=measure(folder, show),
+        rights=rights,
+        files=(*small, *preview),
+    )
+    small[shards.CARD] = _edited(folder, told) if edited else hub_card.render(told).encode("utf-8")
     parcel = {n: File(pictures.folder / n, e["bytes"], e["sha256"]) for n, e in pictures.listed.items()}
     for n in preview:
         parcel[n] = File(folder / n, (folder / n).stat().st_size, digest_file(folder / n))
     for n, content in {**small, **_mark(manifest, pictures, small)}.items():
         parcel[n] = File(content, len(content), hashlib.sha256(content).hexdigest())
     return parcel
+
+
+def _edited(folder: Path, told: Published) -> bytes:
+    """The card that somebody edited: as it is with shards; with Parquet under metadata that describes those."""
+    if told.rights != Rights():
+        raise ConfigError(
+            f"{shards.CARD} was edited, and is published as it is: write licences and citations there,"
+            " or remove it and expand again to have it anew"
+        )
+    content = (folder / shards.CARD).read_bytes()
+    if told.form == "webdataset":
+        return content
+    text = content.decode("utf-8")
+    front, fence, body = text.removeprefix("---\n").partition("\n---\n")
+    if not fence or not text.startswith("---\n"):
+        front, body = "", text
+    named = re.search(r"^license: *([\w.-]+) *$", front, re.M)
+    licensed = dataclasses.replace(told, rights=Rights(license=named[1] if named else ""))
+    return f"---\n{hub_card.metadata(licensed)}---\n{body}".encode()
 
 
 def _companions(folder: Path, manifest: dict[str, Any], pictures: Pictures) -> dict[str, bytes]:
@@ -203,11 +221,23 @@ def configuration(manifest: Mapping[str, Any]) -> str:
     values |= {name: plan[name] for name in ("split", "originals", "validation_share") if name in plan}
     values["samples_per_shard"] = _samples_per_shard(manifest)
     known = {name: value for name, value in sorted(values.items()) if name in ExpansionConfig.__dataclass_fields__}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in known.items() if value is not None]
-    about = [f"# {manifest['originals'] or plan.get('seeds')} seed pictures; plan {manifest['plan_hash']}"]
+    lines = [f"{name} = {_toml(value)}" for name, value in known.items() if value is not None]
+    words = ["gif-datasets expand SOURCE --out DIR --config config.toml", "--device", recipe["device"]]
+    words += ["--limit", str(plan["limit"])] if plan.get("limit") else []
+    words += ["--validation", "SOURCE2"] if plan.get("validation") else []
+    about = [f"# {plan['seeds']} seed pictures; plan {manifest['plan_hash']}", f"# {' '.join(words)}"]
     if recipe["prior"]["name"] not in ("embedded", "linear"):
         about.append("# prior: give the path of the folder whose digest is " + str(recipe["prior"]["digest"]))
     return "\n".join([*about, *lines]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML: JSON, but for texts, where half of a surrogate pair is no character."""
+    if isinstance(value, str):
+        return card.quoted(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
 
 
 def _samples_per_shard(manifest: Mapping[str, Any]) -> int | None:

@@ -26,7 +26,7 @@ from gif_datasets.sources import SeedList, Source, source_columns
 from gif_datasets.splits import VALIDATION, hold_out
 from gif_datasets.types import Row, Seed
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 SELECTION_SEEDS = 8  # whose copies are drawn in one task, where copies are chosen among those of all seeds
 
 
@@ -40,6 +40,7 @@ class Plan:
         seeds: The seed samples that are expanded, in source order.
         validation: Those that are held out, in source order; none of their pictures is among the others'.
         validation_name: Name of the dataset that they are from, when it is another one.
+        limit: How many seeds were asked for, where that was said.
         chosen: The copies, where they are chosen among those of all seeds and have been; see :func:`select`.
     """
 
@@ -48,6 +49,7 @@ class Plan:
     seeds: tuple[Seed, ...]
     validation: tuple[Seed, ...] = ()
     validation_name: str = ""
+    limit: int | None = None
     chosen: tuple[Row, ...] = ()
 
     @cached_property
@@ -87,6 +89,7 @@ class Plan:
             "format": PLAN_FORMAT,
             "source": self.source_name,
             "seeds": len(self.seeds),
+            "limit": self.limit,
             "seeds_digest": _seeds_digest(self.seeds),
             "split": config.split,
             "validation_share": config.validation_share,
@@ -344,7 +347,12 @@ def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), secon
 
 
 def make_plan(
-    source_name: str, listed: SeedList, recipe: Recipe, validation: Sequence[Seed] = (), validation_name: str = ""
+    source_name: str,
+    listed: SeedList,
+    recipe: Recipe,
+    validation: Sequence[Seed] = (),
+    validation_name: str = "",
+    limit: int | None = None,
 ) -> Plan:
     """Fix the plan of an expansion.
 
@@ -354,6 +362,7 @@ def make_plan(
         recipe: How samples are made.
         validation: Seeds to hold out that are not among ``listed``; without them, ``validation_share`` of ``listed``.
         validation_name: Name of the dataset that ``validation`` is from.
+        limit: How many seeds were asked for, where that was said.
 
     Raises:
         ConfigError: If both say what to hold out.
@@ -365,7 +374,7 @@ def make_plan(
             f" {config.validation_share}, or for split={VALIDATION!r}; take them away"
         )
     seeds, held = hold_out(listed.seeds, config.validation_share, config.rng_seed)
-    return Plan(source_name, with_population(recipe, seeds), seeds, tuple(validation) or held, validation_name)
+    return Plan(source_name, with_population(recipe, seeds), seeds, tuple(validation) or held, validation_name, limit)
 
 
 def _seeds_digest(seeds: Sequence[Seed]) -> str:

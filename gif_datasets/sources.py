@@ -300,7 +300,8 @@ def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
         )
     except Exception as error:  # network, parsing and schema errors of many kinds
         raise SourceError(f"hf:{name}: {_one_line(error)}") from error
-    return HuggingFaceSource(dataset, options.get("image"), options.get("label"), _class_names(options), f"hf:{name}")
+    called = Path(name).name if Path(name).exists() else f"hf:{name}"  # a local path is nobody's name on the Hub
+    return HuggingFaceSource(dataset, options.get("image"), options.get("label"), _class_names(options), called)
 
 
 def _open_hub(name: str, options: dict[str, str]) -> Source:
