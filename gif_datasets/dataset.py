@@ -30,7 +30,6 @@ from gif_datasets.sources import (
     JoinedSource,
     MapSource,
     SeedList,
-    ShardSource,
     Source,
     below,
     is_hugging_face,
@@ -105,7 +104,6 @@ class ExpandedDataset(Dataset[Any]):
             {"ratio": ratio, "method": method, "prior": named, "rng_seed": rng_seed, **options}
         )
         self.source: Source = wrap_source(dataset, classes, image_column, label_column)
-        _check_hold_out(self.source, config)
         given = None if isinstance(prior, str) else prior
         recipe = make_recipe(config, self.source.classes, device, _own_prior(given) if given is not None else None)
         listed = list_seeds(self.source)
@@ -150,7 +148,8 @@ class ExpandedDataset(Dataset[Any]):
             parents = np.repeat(np.arange(count), self.config.ratio)
         seeds = np.concatenate([np.arange(count), parents])
         labels = np.array([seed.label for seed in self.plan.seeds], dtype=np.int64)
-        return Facts(labels[seeds], np.arange(len(self)) >= count, seeds)
+        made = np.array([seed.synthetic for seed in self.plan.seeds], dtype=bool)
+        return Facts(labels[seeds], made[seeds] | (np.arange(len(self)) >= count), seeds)
 
     @cached_property
     def _chosen(self) -> tuple[Row, ...]:
@@ -430,7 +429,6 @@ def expand(
     settled, mine = config or ExpansionConfig.build(options), Part(*part)
     run_tasks = _engine(engine, workers, device, ray_address)
     opened = wrap_source(source)
-    _check_hold_out(opened, settled)
     recipe = make_recipe(settled, opened.classes, device)
     show = progress or silent
     listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
@@ -480,15 +478,6 @@ def _engine(name: str, workers: int | None, device: str, ray_address: str | None
 
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
-
-
-def _check_hold_out(source: Source, config: ExpansionConfig) -> None:
-    """Raise ConfigError where copies of a seed that is held out would be left among the others."""
-    if config.validation_share and isinstance(source, ShardSource):
-        raise ConfigError(
-            f"validation_share must be 0 for {source.name}, which holds imagined copies beside their seeds; hold out"
-            " when the seeds are first expanded, or give a validation set"
-        )
 
 
 def _own_prior(prior: Prior) -> PriorInfo:

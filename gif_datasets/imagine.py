@@ -300,7 +300,7 @@ class Imaginer:
         config = self.recipe.config
         image = images.encode(np.asarray(picture), config.image_format, config.jpeg_quality)
         provenance = Provenance(
-            synthetic=copy > 0,
+            synthetic=copy > 0 or seed.synthetic,
             seed_key=seed.key,
             seed_index=seed.index,
             seed_origin=seed.origin,

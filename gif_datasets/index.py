@@ -48,7 +48,7 @@ class Index:
         label: Class index.
         seed: ``seed_index`` of the provenance.
         copy: 0 for a seed itself.
-        synthetic: ``copy > 0``.
+        synthetic: Whether it was imagined: every copy, and a seed that was a copy in another expansion.
         suffix: Place of the picture's suffix in ``IMAGE_SUFFIXES``.
     """
 
@@ -70,12 +70,12 @@ class Index:
         return Index(**{name: getattr(self, name)[start:stop] for name in _DTYPES})
 
 
-def from_entries(entries: Iterable[tuple[int, int, int, int, int, int, int, int]]) -> Index:
-    """An index of (image_offset, image_size, record_offset, record_size, label, seed, copy, suffix) rows."""
-    names = [field.name for field in fields(Index) if field.name != "synthetic"]
+def from_entries(entries: Iterable[tuple[int, ...]]) -> Index:
+    """An index of rows that have the columns' values, in their order."""
+    names = [field.name for field in fields(Index)]
     table = np.array(list(entries), dtype=np.int64).reshape(-1, len(names))
     columns: dict[str, Any] = {name: table[:, i].astype(_DTYPES[name][1]) for i, name in enumerate(names)}
-    return Index(**columns, synthetic=columns["copy"] > 0)
+    return Index(**columns)
 
 
 def to_bytes(index: Index) -> bytes:
@@ -142,6 +142,6 @@ def check(index: Index, samples: Sequence[int], sizes: Sequence[int], classes: i
     for offset, size in ((index.image_offset, index.image_size), (index.record_offset, index.record_size)):
         inside &= (offset >= BLOCK) & (size >= 0) & (offset <= limit - size)
     inside &= (index.label >= 0) & (index.label < classes) & (index.suffix < len(IMAGE_SUFFIXES))
-    inside &= (index.seed >= 0) & (index.copy >= 0) & (index.synthetic == (index.copy > 0))
+    inside &= (index.seed >= 0) & (index.copy >= 0) & (index.synthetic | (index.copy == 0))
     if not inside.all():
         raise ShardError(f"entry {int(np.argmin(inside))} of the index points outside its shard, or names no class")

@@ -23,7 +23,7 @@ from gif_datasets.ahead import ahead
 from gif_datasets.errors import ConfigError, EngineError
 from gif_datasets.fingerprint import digest
 from gif_datasets.loaded import LoadedDataset, LoadedRows, different_sizes
-from gif_datasets.order import Facts, Ints, Mix, make_order, next_position, parse_mix, rank_positions
+from gif_datasets.order import Facts, Ints, Mix, facts_of, make_order, next_position, parse_mix, rank_positions
 
 Make: TypeAlias = Callable[[list[int], list[int]], None]
 """Makes the missing samples of a batch; the second are those of batches after it."""
@@ -561,7 +561,7 @@ def lazily(dataset: Any) -> Make | None:
 
 
 def _facts(dataset: Any, policy: Policy) -> Facts:
-    found = _told(dataset)
+    found = facts_of(dataset)
     count = len(dataset)
     if found is None and policy.mix != "all":
         raise ConfigError(
@@ -575,14 +575,6 @@ def _facts(dataset: Any, policy: Policy) -> Facts:
         return Facts(np.asarray(targets, dtype=np.int64), np.zeros(count, bool), np.arange(count))
     none = np.zeros(count, np.int8)
     return found or Facts(none, none.view(bool), none)
-
-
-def _told(dataset: Any) -> Facts | None:
-    if isinstance(dataset, tud.Subset):
-        inner = _told(dataset.dataset)
-        return None if inner is None else inner[dataset.indices]
-    found = getattr(dataset, "facts", None)
-    return found if isinstance(found, Facts) else None
 
 
 def _fingerprint(dataset: Any) -> str | None:

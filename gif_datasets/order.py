@@ -51,6 +51,17 @@ class Facts:
         return Facts(self.labels[chosen], self.synthetic[chosen], self.seeds[chosen])
 
 
+def facts_of(dataset: object) -> Facts | None:
+    """What a dataset of ours says of its items, below any ``Subset``; None for others."""
+    found = getattr(dataset, "facts", None)
+    if isinstance(found, Facts):
+        return found
+    if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
+        inner = facts_of(dataset.dataset)
+        return None if inner is None else inner[list(dataset.indices)]
+    return None
+
+
 @dataclass(frozen=True)
 class Mix:
     """How originals and copies are mixed.

@@ -245,7 +245,12 @@ def _samples_per_shard(manifest: Mapping[str, Any]) -> int | None:
     plan, held = manifest["plan"], manifest["validation"]
     block = plan["recipe"]["options"]["decode_batch"]
     size, held_size = (shard_size(samples, block) for samples in (manifest["samples"], held))
-    parts = ((manifest["originals"], size), (manifest["synthetic"], size), (held, held_size))
+    made = plan["synthetic_seeds"] if plan["originals"] else 0
+    made_held = plan["synthetic_validation"]
+    parts = (
+        *((count, size) for count in (manifest["originals"], made, manifest["synthetic"] - made)),
+        *((count, held_size) for count in (held - made_held, made_held)),
+    )
     usual = [min(n, count - start) for count, n in parts for start in range(0, count, n)]
     found = plan.get("shards", usual)
     return None if found == usual else max(found)

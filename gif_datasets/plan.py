@@ -62,16 +62,16 @@ class Plan:
     def shard_rows(self) -> tuple[tuple[tuple[Seed, int], ...], ...]:
         """(seed, copy) rows of every shard: originals (copy 0), then copies, then what is held out (copy 0).
 
-        Within each, classes are mixed by key order.
+        Within each, classes are mixed by key order; real and synthetic seeds are in shards of their own.
         """
         config = self.recipe.config
-        real = _mixed((seed, 0) for seed in self.seeds) if config.originals else []
-        made, held = _mixed(self.copies), _mixed((seed, 0) for seed in self.validation)
+        own, held = (_by_kind(seeds) for seeds in (self.seeds if config.originals else (), self.validation))
+        made = _mixed(self.copies)
         size, held_size = (
             config.samples_per_shard or shard_size(samples, config.decode_batch)
-            for samples in (len(real) + len(made), len(held))
+            for samples in (sum(map(len, own)) + len(made), sum(map(len, held)))
         )
-        sized = ((real, size), (made, size), (held, held_size))
+        sized = [*((rows, size) for rows in (*own, made)), *((rows, held_size) for rows in held)]
         return tuple(tuple(rows[i : i + n]) for rows, n in sized for i in range(0, len(rows), n))
 
     @cached_property
@@ -90,11 +90,13 @@ class Plan:
             "source": self.source_name,
             "seeds": len(self.seeds),
             "limit": self.limit,
+            "synthetic_seeds": sum(seed.synthetic for seed in self.seeds),
             "seeds_digest": _seeds_digest(self.seeds),
             "split": config.split,
             "validation_share": config.validation_share,
             "validation": self.validation_name,
             "validation_seeds": len(self.validation),
+            "synthetic_validation": sum(seed.synthetic for seed in self.validation),
             "validation_digest": _seeds_digest(self.validation),
             "originals": config.originals,
             "shards": [len(rows) for rows in self.shard_rows],
@@ -116,6 +118,13 @@ def _mixed(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row[0].key, row[0].index, row[1]))
 
 
+def _by_kind(seeds: Iterable[Seed]) -> tuple[list[Row], list[Row]]:
+    """Rows of the real and of the synthetic ones."""
+    listed = list(seeds)
+    real, made = (_mixed((seed, 0) for seed in listed if seed.synthetic == kind) for kind in (False, True))
+    return real, made
+
+
 def shard_size(samples: int, block: int) -> int:
     """Samples a shard, unless told otherwise: about 64 shards, within limits, in blocks so that none is padded."""
     size = min(max(-(-samples // 64), 50), 1_000)
@@ -128,8 +137,8 @@ class Summary:
 
     Attributes:
         folder: The expanded folder.
-        originals: Seed samples in it.
-        synthetic: Imagined samples in it.
+        originals: Real seed samples in it.
+        synthetic: Imagined samples in it, seeds that were imagined included.
         validation: Seed samples that were held out.
         classes: Number of classes.
         shards: Number of shards.
@@ -313,8 +322,8 @@ def _partly(
     held = set(plan.validation)
     return Summary(
         folder=str(folder),
-        originals=sum(not copy and seed not in held for seed, copy in rows),
-        synthetic=sum(copy > 0 for _, copy in rows),
+        originals=sum(not (copy or seed.synthetic or seed in held) for seed, copy in rows),
+        synthetic=sum((copy > 0 or seed.synthetic) and seed not in held for seed, copy in rows),
         validation=sum(seed in held for seed, _ in rows),
         classes=len(plan.recipe.classes),
         shards=len(done),
@@ -372,6 +381,11 @@ def make_plan(
         raise ConfigError(
             f"a validation set of its own ({validation_name}) leaves nothing for validation_share, got"
             f" {config.validation_share}, or for split={VALIDATION!r}; take them away"
+        )
+    if config.validation_share and any(seed.synthetic for seed in listed.seeds):
+        raise ConfigError(
+            f"validation_share must be 0 for {source_name}, which holds imagined copies beside their seeds;"
+            " hold out when the seeds are first expanded, or give a validation set"
         )
     seeds, held = hold_out(listed.seeds, config.validation_share, config.rng_seed)
     return Plan(source_name, with_population(recipe, seeds), seeds, tuple(validation) or held, validation_name, limit)

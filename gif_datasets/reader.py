@@ -88,9 +88,9 @@ class ShardReader:
         raise KeyError(key)
 
     def is_synthetic(self, number: int) -> bool:
-        """Whether a sample is an imagined copy."""
+        """Whether a sample was imagined."""
         self._shard(number)
-        return bool(self.index.copy[number] > 0)
+        return bool(self.index.synthetic[number])
 
     def copies_of(self, seed_index: int) -> list[int]:
         """Positions of a seed's imagined copies, in order of copy."""

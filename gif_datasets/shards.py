@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ CARD = "README.md"
 PREVIEW = "preview.png"
 EXPORTED = "export.json"
 """Written last into an export; marks it as one."""
+_SYNTHETIC = b'"synthetic": true'  # in a record; a quotation mark within a text of it has a backslash before it
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 
 
@@ -284,7 +286,7 @@ def build_index(folder: Path, listed: Sequence[Shard]) -> Index:
     return index.from_entries(row for shard in listed for row in _rows(folder / shard.name, split_of(shard.name)))
 
 
-def _rows(path: Path, split: str) -> Iterator[tuple[int, int, int, int, int, int, int, int]]:
+def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
     with contextlib.ExitStack() as stack:
         file = None
         for entry in _index(path):
@@ -304,7 +306,9 @@ def _rows(path: Path, split: str) -> Iterator[tuple[int, int, int, int, int, int
             picture, record = entry.members[pictures[0]], entry.members["json"]
             if max(picture[1], record[1], abs(label), seed) >= 2**31:
                 raise ShardError(f"{entry.key} in {path.name} has a size, label or seed over 2^31")
-            yield (*picture, *record, label, seed, copy, IMAGE_SUFFIXES.index(pictures[0]))
+            file.seek(record[0])
+            made = _SYNTHETIC in file.read(record[1])
+            yield (*picture, *record, label, seed, copy, made, IMAGE_SUFFIXES.index(pictures[0]))
 
 
 def _index(path: Path) -> Iterator[_Entry]:
@@ -393,6 +397,7 @@ class _Found:
     seeds: dict[int, list[Any]] = field(default_factory=dict)  # index: key, label, index, origin
     copies: dict[int, set[int]] = field(default_factory=dict)
     failed: int = 0
+    synthetic: Counter[bool] = field(default_factory=Counter)  # synthetic samples, by whether they are copies
 
 
 def _verify_shard(folder: Path, shard: Shard, manifest: Mapping[str, Any], split: str, found: _Found) -> list[str]:
@@ -449,13 +454,14 @@ def _verify_sample(
         problems.append(f"its record is that of {sample_key(split, record.seed_index, record.copy)}")
     if record.copy in found.copies.setdefault(record.seed_index, set()):
         problems.append(f"copy {record.copy} of seed {record.seed_index} is there twice")
-    if record.synthetic != (record.copy > 0):
-        problems.append(f"copy {record.copy} says synthetic {str(record.synthetic).lower()}")
+    if record.copy > 0 and not record.synthetic:
+        problems.append(f"copy {record.copy} says synthetic false")
     seed = [record.seed_key, record.label, record.seed_index, record.seed_origin]
     if found.seeds.setdefault(record.seed_index, seed) != seed:
         problems.append(f"names another seed {record.seed_index} than its other copies")
     found.keys.add(key)
     found.failed += not record.passed
+    found.synthetic[record.copy > 0] += record.synthetic
     found.copies[record.seed_index].add(record.copy)
     return problems
 
@@ -480,10 +486,13 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
     both = {seed[0] for seed in main.seeds.values()} & {seed[0] for seed in held.seeds.values()}
     problems += [f"the picture {key} is in both splits" for key in sorted(both)]
     counts = {"samples": len(main.keys), "validation": len(held.keys), "failed_checks": main.failed + held.failed}
-    counts["originals"] = len(main.seeds) if plan.get("originals") else 0
-    counts["synthetic"] = counts["samples"] - counts["originals"]
-    if agnostic and counts["synthetic"] != plan.get("seeds", 0) * options["ratio"]:
-        problems.append(f"{counts['synthetic']} copies, but the plan asks for {options['ratio']} a seed")
+    counts["synthetic"] = main.synthetic.total()
+    counts["originals"] = counts["samples"] - counts["synthetic"]
+    if agnostic and main.synthetic[True] != plan.get("seeds", 0) * options["ratio"]:
+        problems.append(f"{main.synthetic[True]} copies, but the plan asks for {options['ratio']} a seed")
+    wanted_seeds = (plan.get("synthetic_seeds", 0) if plan.get("originals") else 0, plan.get("synthetic_validation", 0))
+    if (main.synthetic[False], held.synthetic[False]) != wanted_seeds:
+        problems.append("seeds are called synthetic that are real in the plan, or the reverse")
     problems += [
         f"{count} {name}, but the manifest says {manifest[name]}"
         for name, count in counts.items()

@@ -13,7 +13,7 @@ import re
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from gif_datasets import columns, images
 from gif_datasets.config import closest
 from gif_datasets.errors import BadImage, MissingExtra, SourceError
 from gif_datasets.fingerprint import digest, digest_pixels
+from gif_datasets.order import facts_of
 from gif_datasets.types import PLAN_FILE, Seed
 
 
@@ -85,6 +86,7 @@ def list_seeds(
         SourceError: If nothing can be read, or labels and class names disagree.
     """
     count = len(source)
+    is_synthetic = getattr(source, "is_synthetic", _real)
     indices = range(count) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
     seeds: list[Seed] = []
     bad: list[str] = []
@@ -100,12 +102,17 @@ def list_seeds(
             continue
         if label >= len(source.classes):
             raise SourceError(f"{origin} has label {label}, but {source.name} names {len(source.classes)} classes")
-        seeds.append(Seed(index, digest_pixels(np.asarray(image)), label, origin))
+        seeds.append(Seed(index, digest_pixels(np.asarray(image)), label, origin, is_synthetic(index)))
     if not seeds:
         raise SourceError(f"no readable picture in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
     if digest_pixels(np.asarray(source.sample(seeds[0].index)[0])) != seeds[0].key:
         raise SourceError(f"{source.name} gives other pixels each time; take its random transforms away")
     return SeedList(tuple(seeds), tuple(bad))
+
+
+def _real(index: int) -> bool:
+    """Of a source that does not say: its pictures count as real."""
+    return False
 
 
 # --- from a text --------------------------------------------------------------------------------------------------
@@ -210,6 +217,10 @@ class ShardSource:
         """One picture as 8-bit RGB, and its class index."""
         return images.read_rgb(self._reader.image_bytes(index), self.origin(index)), self._reader.label(index)
 
+    def is_synthetic(self, index: int) -> bool:
+        """Whether it was imagined."""
+        return self._reader.is_synthetic(index)
+
 
 class JoinedSource:
     """A source followed by its validation source; the latter's classes are found in the former's by name."""
@@ -246,7 +257,7 @@ class JoinedSource:
     def validation_seeds(self, listed: SeedList) -> tuple[Seed, ...]:
         """Seeds of the validation source, as this source counts and labels them."""
         first = len(self._source)
-        return tuple(Seed(s.index + first, s.key, self._labels[s.label], s.origin) for s in listed.seeds)
+        return tuple(replace(s, index=s.index + first, label=self._labels[s.label]) for s in listed.seeds)
 
 
 def _open_torchvision(name: str, options: dict[str, str]) -> Source:
@@ -400,6 +411,11 @@ class MapSource:
         if found is None or isinstance(found, (str, dict)):
             raise SourceError(f"{name} does not name its classes; pass classes=[...], in the order of the labels")
         self.classes = tuple(str(entry[0] if isinstance(entry, (tuple, list)) else entry) for entry in found)
+        self._facts = facts_of(dataset)
+
+    def is_synthetic(self, index: int) -> bool:
+        """Whether it was imagined, if the dataset is one of ours, or a ``Subset`` of one."""
+        return self._facts is not None and bool(self._facts.synthetic[index])
 
     def __len__(self) -> int:
         return len(self.dataset)

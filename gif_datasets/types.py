@@ -31,12 +31,14 @@ class Seed:
         key: Content key: digest of size and RGB pixels.
         label: Class index, into the source's ``classes``.
         origin: Where the source found it (a relative path, or ``row 17``), for messages and provenance.
+        synthetic: Whether it is an imagined picture itself, of an expansion that is expanded again.
     """
 
     index: int
     key: str
     label: int
     origin: str
+    synthetic: bool = False
 
 
 Row = tuple[Seed, int]
@@ -48,10 +50,10 @@ class Provenance:
     """Where one sample of an expanded dataset comes from; its ``KEY.json``.
 
     Every field is present, with one type, in every sample, so that any reader infers one schema. For a seed sample
-    (``synthetic`` false, ``copy`` 0) criteria before and after are those of its own picture, and diversity is 0.
+    (``copy`` 0) criteria before and after are those of its own picture, and diversity is 0.
 
     Attributes:
-        synthetic: False for a seed sample itself.
+        synthetic: False for a real picture; true for an imagined copy, also where it is the seed of another one.
         seed_key: Content key of the seed sample.
         seed_index: Its position in the source; a validation source's pictures count on after the source's own.
         seed_origin: Where the source found it.

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from helpers import OPTIONS, contents
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import BadImage, ConfigError, PlanMismatch, SourceError, atomic, folder, shards
+from gif_datasets import BadImage, ConfigError, ExpandedDataset, PlanMismatch, SourceError, atomic, folder, shards
 from gif_datasets.merge import merge_parts
 from gif_datasets.types import Provenance
 
@@ -40,6 +41,32 @@ def undisturbed(seed_folder: Path, tmp_path: Path) -> dict[str, bytes]:
     folder = tmp_path / "undisturbed"
     gif_datasets.expand(str(seed_folder), folder, cache_dir=tmp_path / "cache-undisturbed", **OPTIONS)
     return contents(folder)
+
+
+@pytest.mark.parametrize("wrap", [str, gif_datasets.load_expanded])
+def test_what_was_imagined_stays_synthetic(wrap: Callable[[Path], Any], seed_folder: Path, tmp_path: Path) -> None:
+    """An expansion that is expanded again has as many real pictures as before; a share of it cannot be held out."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "first", cache_dir=tmp_path / "cache", **OPTIONS)
+    source = wrap(tmp_path / "first")
+    options = {**OPTIONS, "cache_dir": tmp_path / "cache"}
+    with pytest.raises(ConfigError, match="copies beside their seeds"):
+        gif_datasets.expand(source, tmp_path / "second", validation_share=0.2, **options)
+    summary = gif_datasets.expand(source, tmp_path / "second", **options)
+    loaded = gif_datasets.load_expanded(tmp_path / "second")
+    records = [loaded.provenance(i) for i in range(len(loaded))]
+    first = gif_datasets.load_expanded(tmp_path / "first")
+    real = {first.provenance(i).image_sha256 for i in range(36) if not first.provenance(i).synthetic}
+    assert [record.synthetic for record in records] == loaded.facts.synthetic.tolist()
+    assert all(record.synthetic == (record.copy > 0 or record.image_sha256 not in real) for record in records)
+    assert (summary.originals, summary.synthetic) == (12, 96)
+    assert shards.verify(tmp_path / "second") == []
+    for path in (tmp_path / "second" / "data").iterdir():
+        with tarfile.open(path) as tar:
+            kinds = {json.loads(tar.extractfile(m).read())["synthetic"] for m in tar if m.name.endswith(".json")}  # type: ignore[union-attr]
+        assert len(kinds) == 1
+    lazy = ExpandedDataset(source, ratio=1, prior="linear", cache_dir=tmp_path / "cache")
+    assert len(lazy) == 72
+    assert lazy.facts.synthetic.tolist() == [*first.facts.synthetic.tolist(), *[True] * 36]
 
 
 def test_a_folder_that_another_process_takes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

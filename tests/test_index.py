@@ -202,7 +202,7 @@ def test_pickles_without_contents(expanded: Path) -> None:
     assert [label for _, label in again] == loaded.targets.tolist()
 
 
-ROWS = st.tuples(*[st.integers(0, 2**31 - 1)] * 7, st.integers(0, 2))
+ROWS = st.tuples(*[st.integers(0, 2**31 - 1)] * 7, st.integers(0, 1), st.integers(0, 2))
 
 
 @settings(max_examples=50, deadline=None)
@@ -223,7 +223,7 @@ def test_files_give_back_what_went_in(rows: list[tuple[int, ...]], tmp_path_fact
 @given(data=st.data())
 def test_hostile_index_files(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Any bytes give an index or a ShardError."""
-    content = bytearray(index.to_bytes(index.from_entries([(600, 5, 700, 6, 1, 2, 0, 0)] * 3)))
+    content = bytearray(index.to_bytes(index.from_entries([(600, 5, 700, 6, 1, 2, 0, 0, 0)] * 3)))
     for _ in range(data.draw(st.integers(0, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("h") / INDEX
@@ -237,12 +237,13 @@ def test_hostile_index_files(data: st.DataObject, tmp_path_factory: pytest.TempP
 
 
 @pytest.mark.parametrize("entry", [
-    (100, 5, 700, 6, 1, 2, 0, 0), (600, 99_999, 700, 6, 1, 2, 0, 0), (600, 5, 9_999, 6, 1, 2, 0, 0),
-    (600, 5, 700, 6, 9, 2, 0, 0), (600, 5, 700, 6, -1, 2, 0, 0), (600, 5, 700, 6, 1, 2, 0, 3),
+    (100, 5, 700, 6, 1, 2, 0, 0, 0), (600, 99_999, 700, 6, 1, 2, 0, 0, 0), (600, 5, 9_999, 6, 1, 2, 0, 0, 0),
+    (600, 5, 700, 6, 9, 2, 0, 0, 0), (600, 5, 700, 6, -1, 2, 0, 0, 0), (600, 5, 700, 6, 1, 2, 0, 0, 3),
+    (600, 5, 700, 6, 1, 2, 1, 0, 0),
 ])  # fmt: skip
 def test_entries_that_point_elsewhere(entry: tuple[int, ...]) -> None:
     """An entry outside its shard, or of no class or format, is refused by its number."""
-    good = (600, 5, 700, 6, 1, 2, 0, 0)
+    good = (600, 5, 700, 6, 1, 2, 0, 0, 0)
     with pytest.raises(ShardError, match="entry 1 "):
         index.check(index.from_entries([good, entry]), [2], [5_000], 2)
     with pytest.raises(ShardError, match="2 entries"):
