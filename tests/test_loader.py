@@ -506,7 +506,7 @@ def test_mixing_policies(loaded: LoadedDataset, expanded: ExpandedDataset) -> No
 # --- lazy samples -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (4, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (4, "fork"), (2, "spawn"), (2, "forkserver")])
 def test_lazy_samples_are_made_in_one_place(
     expanded: ExpandedDataset, folder: Path, tmp_path: Path, workers: int, method: str | None
 ) -> None:
@@ -527,6 +527,20 @@ def test_lazy_samples_are_made_in_one_place(
         for place, index in enumerate(wanted):
             assert torch.equal(pixels[place], reference[int(index)][0])
             assert labels[place] == reference[int(index)][1]
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (2, 4)])
+def test_lazy_sets_resume(folder: Path, tmp_path: Path, before: int, after: int) -> None:
+    """In mid-epoch, on a cold cache, with other workers: exactly the rest, and no copy made twice."""
+    options = {"ratio": 3, "prior": "linear", "cache_dir": tmp_path / "cold", "transform": TO_TENSOR}
+    expanded = ExpandedDataset(str(folder.parent / "seeds"), **options)
+    loader = DataLoader(expanded, 6, shuffle=True, num_workers=before)
+    found = flat(labels for _, labels in itertools.islice(loader, 3))
+    again = DataLoader(ExpandedDataset(str(folder.parent / "seeds"), **options), 6, shuffle=True, num_workers=after)
+    again.load_state_dict(loader.state_dict())
+    found += flat(labels for _, labels in again)
+    assert found == [expanded.targets[index] for index in make_order(expanded.facts)(0, np.arange(48)).tolist()]
+    assert len(list((tmp_path / "cold").rglob("*.sample"))) == 36
 
 
 def test_lazy_subsets(expanded: ExpandedDataset) -> None:
