@@ -48,3 +48,45 @@ def _share_covered(points: Tensor, centres: Tensor, neighbours: int) -> float:
     radius = torch.cdist(centres, centres).kthvalue(neighbours + 1).values  # the nearest is the centre itself
     covered = torch.cat([(torch.cdist(part, centres) <= radius).any(1) for part in torch.split(points, 1000)])
     return float(covered.double().mean())
+
+
+def density_coverage(real: Tensor, made: Tensor, neighbours: int = 5) -> tuple[float, float]:
+    """How deep made features lie in the real manifold, and the share of real features that have a made one near.
+
+    Density is 1 where made features lie as real ones do; above, where they crowd the middle.
+
+    Source:
+        Naeem et al. 2020.
+
+    Example:
+        >>> line = torch.arange(10.0)[:, None]
+        >>> density_coverage(line, line[:5], neighbours=1)
+        (2.8, 0.6)
+    """
+    radius = torch.cdist(real, real).kthvalue(neighbours + 1).values
+    inside = torch.cat([(torch.cdist(part, real) <= radius).double() for part in torch.split(made, 1000)])
+    return float(inside.sum(1).mean() / neighbours), float((inside.sum(0) > 0).double().mean())
+
+
+def nearest(points: Tensor, centres: Tensor, leave_out: Tensor | None = None) -> Tensor:
+    """Distance of each point to the nearest centre, ``(N,)``; the largest of them is the covering radius.
+
+    Args:
+        points: ``(N, D)``.
+        centres: ``(M, D)``.
+        leave_out: Which centres do not count for which points, ``(N, M)``.
+
+    Source:
+        Appendix G of the paper: the generalisation error is bounded by the covering radius of the training set.
+
+    Example:
+        >>> nearest(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [7.0]]))
+        tensor([1., 3.])
+    """
+    parts = []
+    for start in range(0, len(points), 1000):
+        distances = torch.cdist(points[start : start + 1000], centres)
+        if leave_out is not None:
+            distances = distances.masked_fill(leave_out[start : start + 1000], torch.inf)
+        parts.append(distances.amin(1))
+    return torch.cat(parts)

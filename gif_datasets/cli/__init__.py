@@ -146,6 +146,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, metavar="DIR2", help="output folder")
     export.add_argument("--json", action="store_true", help="print the result as JSON")
 
+    report = _command(commands, "report", "a page about an expanded folder: pictures, criteria, classes, likeness")
+    report.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
+    report.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="the page; needs no network")
+    by = "prior whose CLIP compares copies and real pictures (default: embedded)"
+    report.add_argument("--prior", default="embedded", metavar="NAME|PATH", help=by)
+    report.add_argument("--json", action="store_true", help="print the figures as JSON")
+
     _add_push(commands)
 
     for name, text in (("methods", "the methods and every option"), ("priors", "the priors that are known here")):

@@ -167,6 +167,17 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def report(args: argparse.Namespace) -> int:
+    """``gif-datasets report``."""
+    if args.out.is_dir():
+        raise ConfigError(f"--out must be a file, but {args.out} is a folder")
+    from gif_datasets.report import write_report
+
+    found = write_report(_existing(args.dir), args.out, args.prior, _progress)
+    _print(args, found.to_json(), lambda v: v["page"])
+    return 0
+
+
 def push(args: argparse.Namespace) -> int:
     """``gif-datasets push``."""
     from gif_datasets.push import push_to_hub

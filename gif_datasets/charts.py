@@ -1,0 +1,115 @@
+"""Small charts as SVG and tables as HTML: for pages that need no network and no library."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 24
+WIDTH, HEIGHT = 320, 140
+MOST_BARS = 60
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points of a scatter plot.
+
+    Attributes:
+        places: ``(N, 2)``.
+        labels: Class index of each.
+        filled: Discs; else rings.
+    """
+
+    places: NDArray[np.floating]
+    labels: Sequence[int]
+    filled: bool
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """A table of names and values.
+
+    Example:
+        >>> table([("a < b", "1")])
+        '<table><tr><th>a &lt; b</th><td>1</td></tr></table>'
+    """
+    lines = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
+    return f"<table>{''.join(lines)}</table>"
+
+
+def histograms(title: str, series: Mapping[str, NDArray[np.floating]]) -> str:
+    """One distribution above another, on one scale."""
+    values = np.concatenate([*series.values(), [0.0]])
+    low, high = float(values.min()), float(values.max())
+    high = high if high > low else low + 1
+    each = (HEIGHT - 40) / len(series)
+    shapes = [f'<text x="0" y="12">{html.escape(title)}</text>']
+    for number, (name, found) in enumerate(series.items()):
+        counts = np.histogram(found, BINS, (low, high))[0]
+        base, top = 18 + each * (number + 1), max(int(counts.max()), 1)
+        step = WIDTH / BINS
+        for place, count in enumerate(counts.tolist()):
+            tall = (each - 14) * count / top
+            shapes.append(
+                f'<rect class="{"ab"[number % 2]}" x="{place * step:.1f}" y="{base - tall:.1f}" width="{step - 1:.1f}"'
+                f' height="{tall:.1f}"/>'
+            )
+        shapes.append(f'<text x="{WIDTH}" y="{base - each + 22:.1f}" text-anchor="end">{html.escape(name)}</text>')
+    shapes.append(f'<text x="0" y="{HEIGHT - 4}">{low:.3g}</text>')
+    shapes.append(f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{high:.3g}</text>')
+    return _svg(WIDTH, HEIGHT, shapes)
+
+
+def bars(rows: Sequence[tuple[str, int, int]]) -> str:
+    """A bar a class, of two kinds one after the other; of many classes the first."""
+    shown, left = rows[:MOST_BARS], max(0, len(rows) - MOST_BARS)
+    longest = max((first + second for _, first, second in shown), default=1) or 1
+    width, label, line = 640, 150, 18
+    shapes = []
+    for number, (name, first, second) in enumerate(shown):
+        y, scale = number * line, (width - label - 110) / longest
+        short = name if len(name) <= 22 else name[:21] + "…"
+        shapes.append(f'<text x="0" y="{y + 13}">{html.escape(short)}</text>')
+        shapes.append(f'<rect class="b" x="{label}" y="{y + 3}" width="{first * scale:.1f}" height="12"/>')
+        shapes.append(
+            f'<rect class="a" x="{label + first * scale:.1f}" y="{y + 3}" width="{second * scale:.1f}" height="12"/>'
+        )
+        end = label + (first + second) * scale + 6
+        shapes.append(f'<text x="{end:.1f}" y="{y + 13}">{first} + {second}</text>')
+    more = f"<p>and {left} more classes</p>" if left else ""
+    return _svg(width, max(1, len(shown)) * line + 4, shapes) + more
+
+
+def scatter(series: Sequence[Points], classes: Sequence[str]) -> str:
+    """Points coloured by class, with the colours' meaning beside them where there are few."""
+    places = np.concatenate([points.places for points in series])
+    low, high = np.quantile(places, 0.002, axis=0), np.quantile(places, 0.998, axis=0)
+    size, span = 480, np.where(high > low, high - low, 1.0)
+    shapes = []
+    for points in series:
+        scaled = 10 + (size - 20) * np.clip((points.places - low) / span, 0, 1)
+        for (x, y), label in zip(scaled.tolist(), points.labels, strict=True):
+            colour = _colour(label, len(classes))
+            look = f'fill="{colour}"' if points.filled else f'fill="none" stroke="{colour}" stroke-opacity="0.45"'
+            shapes.append(f'<circle cx="{x:.0f}" cy="{size - y:.0f}" r="{4 if points.filled else 3}" {look}/>')
+    names = classes if len(classes) <= 20 else ()
+    for number, name in enumerate(names):
+        y = 16 + 18 * number
+        shapes.append(f'<circle cx="{size + 14}" cy="{y - 4}" r="4" fill="{_colour(number, len(classes))}"/>')
+        shapes.append(f'<text x="{size + 24}" y="{y}">{html.escape(name[:24])}</text>')
+    return _svg(size + (170 if names else 0), size, shapes)
+
+
+def _colour(number: int, count: int) -> str:
+    """Hues around the circle; two lightnesses, so that neighbours differ where there are many."""
+    return f"hsl({360 * number / max(count, 1):.0f} 65% {45 + 12 * (number % 2)}%)"
+
+
+def _svg(width: float, height: float, shapes: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img">'
+        f"{''.join(shapes)}</svg>"
+    )

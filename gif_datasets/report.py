@@ -1,0 +1,212 @@
+"""What is in an expanded folder, and how it compares with its seeds, as one page for a browser."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gif_datasets import atomic, charts, images, likeness
+from gif_datasets.config import CRITERIA
+from gif_datasets.likeness import SAME, Compared, Likeness
+from gif_datasets.measures import Measures, measure
+from gif_datasets.methods import METHODS
+from gif_datasets.reader import ShardReader
+from gif_datasets.types import Progress, Provenance, silent
+
+SHEET_ROWS, SHEET_COPIES = 6, 6
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`write_report` found.
+
+    Attributes:
+        page: The page.
+        measures: What the records tell.
+        likeness: None where there are too few pictures to compare.
+    """
+
+    page: str
+    measures: Measures
+    likeness: Likeness | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON types."""
+        return asdict(self)
+
+
+def write_report(
+    folder: str | Path, out: str | Path, prior: str = "embedded", progress: Progress | None = None
+) -> Report:
+    """Write a page about an expanded folder: the command ``gif-datasets report`` as a function.
+
+    The page holds its pictures and needs no network.
+
+    Args:
+        folder: What ``gif-datasets expand`` wrote.
+        out: The page, HTML.
+        prior: Name or folder of a prior, whose CLIP compares the pictures.
+        progress: Wraps the loops.
+
+    Raises:
+        UsageError: If the folder is no finished expansion.
+        ConfigError: If the prior is unknown, or has no CLIP.
+    """
+    reader, show = ShardReader(Path(folder)), progress or silent
+    records = [reader.provenance(index) for index in range(len(reader))]
+    found = measure(Path(folder), show)
+    real, made = (
+        likeness.spread([i for i, record in enumerate(records) if record.synthetic == kind]) for kind in (False, True)
+    )
+    like, plane = None, ""
+    if min(len(real), len(made)) >= likeness.FEWEST:
+        compared = likeness.embed(reader, real, made, prior, show)
+        like = likeness.compare(compared, [records[i] for i in real], [records[i] for i in made])
+        labels = [[records[i].label for i in part] for part in (real, made)]
+        plane = _plane(compared, labels[0], labels[1], reader.classes)
+    atomic.write_bytes(Path(out), _page(reader, records, found, like, plane).encode("utf-8"))
+    return Report(str(out), found, like)
+
+
+# --- the page -----------------------------------------------------------------------------------------------------
+
+
+def _plane(c: Compared, real: Sequence[int], made: Sequence[int], classes: Sequence[str]) -> str:
+    """Both kinds, by label, in the plane of the real pictures' first two principal components."""
+    centre = c.real.mean(0)
+    axes = torch.linalg.svd(c.real - centre, full_matrices=False).Vh[:2]
+    kinds = ((c.made, made, False), (c.real, real, True))
+    series = [charts.Points(((rows - centre) @ axes.T).numpy(), labels, filled) for rows, labels, filled in kinds]
+    drawn = charts.scatter(series, classes)
+    return (
+        f"<h2>Where copies lie</h2>{drawn}<p>The plane of the real pictures' first two principal components."
+        " Discs are real pictures, rings are copies.</p>"
+    )
+
+
+def _page(
+    reader: ShardReader, records: Sequence[Provenance], found: Measures, like: Likeness | None, plane: str
+) -> str:
+    m = reader.manifest
+    options = m["plan"]["recipe"]["options"]
+    method = METHODS.get(options["method"])
+    title = f"{m['source']}, expanded {options['ratio']}x by {options['method']}"
+    imagines = method is None or method.imagines
+    lead = (
+        f"<p>{m['originals']} real and {m['synthetic']} synthetic pictures of {len(m['classes'])} classes."
+        f" {html.escape(method.how if method else '')}</p>"
+    )
+    settings = charts.table([(name, str(value)) for name, value in sorted(options.items())])
+    parts = [
+        lead,
+        _sheets(reader, records, imagines),
+        _criteria(records, found) if imagines else "",
+        _labels(reader, found),
+        _compared(like) if like else "",
+        plane,
+        f"<h2>How it was made</h2>{settings}",
+    ]
+    body = "\n".join(part for part in parts if part)
+    style = (files("gif_datasets") / "assets" / "report.css").read_text(encoding="utf-8")
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title><style>{style}</style></head>
+<body><main><h1>{html.escape(title)}</h1>
+{body}
+</main></body></html>
+"""
+
+
+def _sheets(reader: ShardReader, records: Sequence[Provenance], scored: bool) -> str:
+    """Seeds with their copies, evenly spread; and the copies that the criteria call best and worst."""
+    by_seed: dict[int, list[int]] = {}
+    for index, record in enumerate(records):
+        by_seed.setdefault(record.seed_index, []).append(index)
+    chosen = list(by_seed)
+    chosen = [chosen[i * len(chosen) // SHEET_ROWS] for i in range(min(SHEET_ROWS, len(chosen)))]
+    rows = [sorted(by_seed[seed], key=lambda i: records[i].copy)[: 1 + SHEET_COPIES] for seed in chosen]
+    text = "<h2>Seeds and copies</h2>" + "".join(
+        _strip(reader, row, [records[i].class_name if not records[i].copy else "" for i in row]) for row in rows
+    )
+    made = [i for i, record in enumerate(records) if record.copy]
+    if not scored or not made:
+        return text
+    for name in CRITERIA:
+        ranked = sorted(made, key=lambda i: getattr(records[i], f"{name}_after"))
+        for title, part in (("lowest", ranked[: 1 + SHEET_COPIES]), ("highest", ranked[: -2 - SHEET_COPIES : -1])):
+            labels = [f"{getattr(records[i], f'{name}_after'):.3f}" for i in part]
+            text += f"<h3>{title} {name}</h3>{_strip(reader, part, labels)}"
+    return text
+
+
+def _strip(reader: ShardReader, indices: Sequence[int], labels: Sequence[str]) -> str:
+    cells = "".join(
+        f"<figure><img alt='{html.escape(reader.classes[reader.label(i)], quote=True)}' src='{_picture(reader, i)}'>"
+        f"<figcaption>{html.escape(label)}</figcaption></figure>"
+        for i, label in zip(indices, labels, strict=True)
+    )
+    return f"<div class=strip>{cells}</div>"
+
+
+def _picture(reader: ShardReader, index: int) -> str:
+    """A picture as an address that holds it, at most 128 pixels wide."""
+    image = images.read_rgb(reader.image_bytes(index), reader.key(index))
+    image.thumbnail((128, 128))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _criteria(records: Sequence[Provenance], found: Measures) -> str:
+    rows = [(name, f"{before:.4f} before, {after:.4f} after") for name, (before, after) in found.criteria.items()]
+    copies = [record for record in records if record.copy]
+    drawn = "".join(
+        charts.histograms(
+            name,
+            {when: np.array([getattr(r, f"{name}_{when}") for r in copies]) for when in ("before", "after")},
+        )
+        for name in CRITERIA
+    )
+    return f"<h2>Criteria, before and after guidance</h2>{charts.table(rows)}<div class=row>{drawn}</div>"
+
+
+def _labels(reader: ShardReader, found: Measures) -> str:
+    scored = (
+        f"{found.consistent:.1%} of {found.scored} copies whose picture was classified have the class of their label."
+        if found.scored
+        else "The pictures were not classified; expand with <code>--set measure_pictures=true</code> for that."
+    )
+    failed = reader.manifest["failed_checks"]
+    counts = ", ".join(f"{copies} copies: {seeds} seeds" for copies, seeds in reader.expansion_counts().items())
+    bars = charts.bars([(name, real, made) for name, (real, made) in zip(reader.classes, found.per_class, strict=True)])
+    return (
+        f"<h2>Classes and labels</h2><p>{scored}{f' {failed} failed their check in every draw.' if failed else ''}"
+        f" Copies a seed: {counts}. {found.repeated} copies are, byte for byte, the picture of another sample.</p>"
+        f"{bars}"
+    )
+
+
+def _compared(it: Likeness) -> str:
+    seeds, both = (f"median {median:.3f}, largest {most:.3f}" for median, most in (it.radius_seeds, it.radius_expanded))
+    rows = [
+        ("Fréchet distance", f"{it.frechet:.4f} (of the halves of the real pictures: {it.frechet_of_halves:.4f})"),
+        ("precision, recall", f"{it.precision:.3f}, {it.recall:.3f}"),
+        ("density, coverage", f"{it.density:.3f}, {it.coverage:.3f}"),
+        (f"covering radius of {it.radius_of}", f"by seeds: {seeds}; by seeds and copies: {both}"),
+        ("near-duplicates of their own seed", f"{it.like_seed:.1%} of copies (cosine from {SAME})"),
+        ("near-duplicates of another copy", f"{it.alike:.1%} of copies"),
+    ]
+    if it.shift:
+        shift = f"{it.shift.token:.3f} by place, {it.shift.channel:.3f} by channel"
+        rows.append(("shift of content and of style", shift))
+    told = f"{it.made} copies and {it.real} real pictures, by the CLIP of <code>{html.escape(it.clip)}</code>."
+    return f"<h2>Copies and real pictures</h2><p>{told}</p>{charts.table(rows)}"
