@@ -173,8 +173,9 @@ def test_verify_fails_on_damage(expanded: Path) -> None:
 
 
 def test_expanded_folder_is_a_source(expanded: Path, tmp_path: Path) -> None:
-    """What was expanded can be expanded again."""
-    assert result("expand", expanded, "--out", tmp_path / "more", "--prior", "linear", "--ratio", 1)["originals"] == 36
+    """What was expanded can be expanded again: all of it, and what was synthetic stays so."""
+    more = result("expand", expanded, "--out", tmp_path / "more", "--prior", "linear", "--ratio", 1)
+    assert (more["originals"], more["synthetic"]) == (12, 24 + 36)
 
 
 def test_listings() -> None:
