@@ -121,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="the whole folder")
     merge.add_argument("--json", action="store_true", help="print the result as JSON")
 
+    plan = _command(commands, "plan", "samples, time, disk and cost, from a short probe of the real work", _SOURCE)
+    _add_generation(plan)
+    plan.add_argument("--workers", type=int, metavar="N", help="worker processes (default: as `expand`)")
+    plan.add_argument("--price", type=float, metavar="PER_HOUR", help="of one machine like this one")
+    plan.add_argument("--json", action="store_true", help="print the result as JSON")
+
     preview = _command(commands, "preview", "a picture of seeds and their copies, before the long run", _SOURCE)
     _add_generation(preview)
     preview.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")

@@ -67,6 +67,24 @@ def expand(args: argparse.Namespace) -> int:
     return 0
 
 
+def plan(args: argparse.Namespace) -> int:
+    """``gif-datasets plan``."""
+    config = _config(args)
+    from gif_datasets.estimate import estimate
+
+    found = estimate(
+        args.source,
+        workers=args.workers,
+        limit=args.limit,
+        device=args.device,
+        price=args.price,
+        config=config,
+        progress=_progress,
+    )
+    _print(args, found.to_json(), _plan_text)
+    return 0
+
+
 def merge(args: argparse.Namespace) -> int:
     """``gif-datasets merge``."""
     _check_out(args.out)
@@ -386,6 +404,33 @@ def _merge_text(value: dict[str, Any]) -> str:
         f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes, every shard"
         f" and record whole\nshards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})"
     )
+
+
+def _plan_text(value: dict[str, Any]) -> str:
+    share = value["stages"][value["bottleneck"]] / value["seconds"]
+    stages = "\n".join(f"  {name:<26} {_duration(seconds)}" for name, seconds in value["stages"].items())
+    held = f", {value['validation']} held out" if value["validation"] else ""
+    device = f", {_size(value['device_memory'])} on the accelerator" if value["device_memory"] else ""
+    samples = f"{value['originals']} seeds + {value['synthetic']} imagined samples{held}"
+    disk = f"{value['shards']} shards, {_size(value['bytes'])}, and about as much again in the cache"
+    where = f"with {value['workers']} workers on {value['device']}; {_size(value['memory'])} of memory{device}"
+    lines = [
+        f"{samples}: {disk}",
+        f"{_duration(value['seconds'])} {where}",
+        stages,
+        f"most of it, {share:.0%}: {value['bottleneck']}",
+    ]
+    for row in value["machines"]:
+        price = "" if row["price"] is None else f", {row['price']:.3g}"
+        lines.append(f"{row['machines']:>3} machines like this: {_duration(3600 * row['hours'])}{price}")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _expand_text(value: dict[str, Any]) -> str:
