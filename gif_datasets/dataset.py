@@ -13,7 +13,7 @@ import numpy as np
 from PIL.Image import Image
 from torch.utils.data import Dataset, get_worker_info
 
-from gif_datasets import images
+from gif_datasets import decode, images
 from gif_datasets.cache import open_cache
 from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.engines.local import run_local
@@ -329,7 +329,7 @@ class ExpandedDataset(Dataset[Any]):
             return self._row_item(self.source, seed, made)
         if made is None and self._dataset is not None and self._transform is None:
             return self._dataset[seed.index]
-        image = self.source.sample(seed.index)[0] if made is None else images.decode(made)
+        image = self.source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
         return self._own_transform(image), seed.label
 
     def _own_transform(self, image: Image) -> Any:
@@ -351,7 +351,7 @@ class ExpandedDataset(Dataset[Any]):
         if made is None and self._dataset is not None and self._transform is None:
             return self._dataset[seed.index]
         row = dict(source.rows[seed.index])
-        row[source.image_column] = source.sample(seed.index)[0] if made is None else images.decode(made)
+        row[source.image_column] = source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
         if self._transform is not None:
             return self._transform(row)
         if self._format_transform is None:

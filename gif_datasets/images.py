@@ -121,11 +121,6 @@ def encode(pixels: np.ndarray, image_format: str, jpeg_quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def decode(content: bytes) -> Image.Image:
-    """RGB picture of a file that :func:`encode` wrote."""
-    return Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")).convert("RGB")
-
-
 def _eight_bits(array: np.ndarray, mode: str) -> np.ndarray:
     if mode.startswith("F"):
         finite = np.nan_to_num(array, nan=0.0, posinf=1.0, neginf=0.0)
