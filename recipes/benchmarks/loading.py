@@ -45,8 +45,8 @@ SHARDS = 8
 # --- data ---------------------------------------------------------------------------------------------------------
 
 
-def picture(number: int, size: int = 224) -> bytes:
-    """A JPEG with the statistics of a photograph: 1/f noise and rectangles, about 25 KB at quality 90."""
+def pixels(number: int, size: int = 224) -> np.ndarray:
+    """``(size, size, 3)`` uint8 with the statistics of a photograph: 1/f noise and rectangles."""
     random = np.random.default_rng(number)
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     frequency[0, 0] = 1
@@ -55,12 +55,17 @@ def picture(number: int, size: int = 224) -> bytes:
         spectrum = (random.normal(size=frequency.shape) + 1j * random.normal(size=frequency.shape)) / frequency**1.15
         plane = np.fft.irfft2(spectrum, s=(size, size))
         planes.append(plane / plane.std())
-    pixels = 128 + 45 * (0.8 * np.stack([planes[0]] * 3, -1) + 0.35 * np.stack(planes, -1))
+    made = 128 + 45 * (0.8 * np.stack([planes[0]] * 3, -1) + 0.35 * np.stack(planes, -1))
     for _ in range(4):
         (top, bottom), (left, right) = np.sort(random.integers(0, size, (2, 2)), axis=1)
-        pixels[top:bottom, left:right] += random.uniform(-60, 60, 3)
+        made[top:bottom, left:right] += random.uniform(-60, 60, 3)
+    return made.clip(0, 255).astype(np.uint8)
+
+
+def picture(number: int) -> bytes:
+    """A JPEG of 224 pixels, about 25 KB at quality 90."""
     file = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    Image.fromarray(pixels(number)).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
