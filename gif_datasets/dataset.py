@@ -13,7 +13,7 @@ import numpy as np
 from PIL.Image import Image
 from torch.utils.data import Dataset, get_worker_info
 
-from gif_datasets import images
+from gif_datasets import decode, images
 from gif_datasets.cache import open_cache
 from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.engines.local import run_local
@@ -39,7 +39,7 @@ from gif_datasets.sources import (
 )
 from gif_datasets.splits import without
 from gif_datasets.to_hf import to_hf
-from gif_datasets.types import Progress, Provenance, Row, Sample, Seed, silent
+from gif_datasets.types import Progress, Provenance, Row, Seed, silent
 
 if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
@@ -165,16 +165,17 @@ class ExpandedDataset(Dataset[Any]):
         return len(self.plan.seeds) * (1 + self.config.ratio)
 
     def __getitem__(self, index: int) -> Any:
-        self._make_block_around(index)
-        return self.__getitems__([index])[0]
+        return self._items([self._row(index)], lambda: self._rest_of_block(index))[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Many items at once; what is missing is made in common blocks. DataLoader calls this."""
-        rows = [self._row(index) for index in indices]
-        copies = [(seed, copy) for seed, copy in rows if copy]
+        return self._items([self._row(index) for index in indices])
+
+    def _items(self, rows: Sequence[Row], beside: Callable[[], Sequence[Row]] = tuple) -> list[Any]:
+        copies = [row for row in rows if row[1]]
         if get_worker_info() is not None and self.plan.recipe.device != "cpu":
             self._refuse_missing(copies)
-        made = iter(self._imagine(copies) if copies else [])
+        made = iter(self._pictures(copies, beside))
         return [self._item(seed, next(made) if copy else None) for seed, copy in rows]
 
     def __iter__(self) -> Iterator[Any]:
@@ -182,10 +183,11 @@ class ExpandedDataset(Dataset[Any]):
 
     def provenance(self, index: int) -> Provenance:
         """Where an item comes from; imagines it if need be."""
-        self._make_block_around(index)
         seed, copy = self._row(index)
-        sample = self.imaginer.imagine([(seed, copy)])[0] if copy else self.imaginer.originals([seed])[0]
-        return sample.provenance
+        if not copy:
+            return self.imaginer.originals([seed])[0].provenance
+        self._pictures([(seed, copy)], lambda: self._rest_of_block(index))
+        return self.imaginer.imagine([(seed, copy)])[0].provenance
 
     def imagine_missing(self, indices: Sequence[int], following: Sequence[int] = ()) -> None:
         """Make and keep those of some items that are not in the cache yet; DataLoader calls this ahead of its workers.
@@ -205,7 +207,7 @@ class ExpandedDataset(Dataset[Any]):
             siblings = (item for index in wanted for item in self._siblings(index))
             others = (item for item in self._missing([*siblings, *following]) if item not in wanted)
             extra = list(islice(others, -len(wanted) % self.config.decode_batch))
-            self._imagine([self._row(index) for index in wanted], [self._row(index) for index in extra])
+            self._pictures([self._row(index) for index in wanted], lambda: [self._row(index) for index in extra])
             self._known[wanted] = True
 
     def _missing(self, indices: Iterable[int]) -> list[int]:
@@ -223,18 +225,18 @@ class ExpandedDataset(Dataset[Any]):
         start = index - (index - count) % ratio
         return range(start, start + ratio)
 
-    def _imagine(self, rows: Sequence[Row], extra: Sequence[Row] = ()) -> list[Sample]:
+    def _pictures(self, rows: Sequence[Row], beside: Callable[[], Sequence[Row]]) -> list[bytes]:
         """Imagine rows in common blocks; when that fails, one by one, to name the seed that it fails on."""
         try:
-            return self.imaginer.imagine([*rows, *extra])[: len(rows)]
+            return self.imaginer.pictures(rows, beside)
         except (CacheError, PriorError, MissingExtra):  # of no seed in particular
             raise
         except Exception:
-            return [self._imagine_one(row) for row in rows]
+            return [self._picture(row) for row in rows]
 
-    def _imagine_one(self, row: Row) -> Sample:
+    def _picture(self, row: Row) -> bytes:
         try:
-            return self.imaginer.imagine([row])[0]
+            return self.imaginer.pictures([row])[0]
         except Exception as error:
             seed, copy = row
             name = f"seed {seed.index} ({seed.origin})"
@@ -303,14 +305,11 @@ class ExpandedDataset(Dataset[Any]):
             self.precompute(place, workers)
             return push_to_hub(place, repo_id, **options)
 
-    def _make_block_around(self, index: int) -> None:
-        """Make the whole block of a missing copy: decoding runs on full blocks, and padding one costs the same."""
-        seed, copy = self._row(index)
-        if not copy or self.imaginer.has(seed, copy):
-            return
-        size, first = self.config.decode_batch, len(self.plan.seeds)
-        start = index % len(self) - (index % len(self) - first) % size
-        self._imagine([(seed, copy)], [self._row(i) for i in range(start, min(start + size, len(self))) if i != index])
+    def _rest_of_block(self, index: int) -> list[Row]:
+        """The other copies of a missing copy's block: decoding runs on full blocks, and padding one costs the same."""
+        index, size, first = index % len(self), self.config.decode_batch, len(self.plan.seeds)
+        start = index - (index - first) % size
+        return [self._row(i) for i in range(start, min(start + size, len(self))) if i != index]
 
     def _row(self, index: int) -> tuple[Seed, int]:
         size, count, ratio = len(self), len(self.plan.seeds), self.config.ratio
@@ -324,12 +323,12 @@ class ExpandedDataset(Dataset[Any]):
         seed, copy = divmod(index - count, ratio)
         return self.plan.seeds[seed], copy + 1
 
-    def _item(self, seed: Seed, made: Sample | None) -> Any:
+    def _item(self, seed: Seed, made: bytes | None) -> Any:
         if isinstance(self.source, HuggingFaceSource):
             return self._row_item(self.source, seed, made)
         if made is None and self._dataset is not None and self._transform is None:
             return self._dataset[seed.index]
-        image = self.source.sample(seed.index)[0] if made is None else made.open().convert("RGB")
+        image = self.source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
         return self._own_transform(image), seed.label
 
     def _own_transform(self, image: Image) -> Any:
@@ -347,11 +346,11 @@ class ExpandedDataset(Dataset[Any]):
             return None
         return self.source.stored(self.plan.seeds[0].index)[0]
 
-    def _row_item(self, source: HuggingFaceSource, seed: Seed, made: Sample | None) -> Any:
+    def _row_item(self, source: HuggingFaceSource, seed: Seed, made: bytes | None) -> Any:
         if made is None and self._dataset is not None and self._transform is None:
             return self._dataset[seed.index]
         row = dict(source.rows[seed.index])
-        row[source.image_column] = source.sample(seed.index)[0] if made is None else made.open().convert("RGB")
+        row[source.image_column] = source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
         if self._transform is not None:
             return self._transform(row)
         if self._format_transform is None:

@@ -45,7 +45,12 @@ def digest(value: Any) -> str:
         >>> digest({"a": 1})[:16]
         '015abd7f5cc57a2d'
     """
-    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+    return digest_text(canonical_json(value))
+
+
+def digest_text(text: str) -> str:
+    """SHA-256 of an ASCII text, in hex; of parts that cannot run into each other, this is quicker than their JSON."""
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def digest_pixels(pixels: np.ndarray) -> str:

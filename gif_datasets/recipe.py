@@ -13,7 +13,7 @@ from typing import Any
 from gif_datasets.cache import CACHE_FORMAT
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, SourceError
-from gif_datasets.fingerprint import digest
+from gif_datasets.fingerprint import digest, digest_text
 from gif_datasets.memory import memory_of
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
 from gif_datasets.types import Seed
@@ -68,11 +68,11 @@ class Recipe:
         """Key of the embeddings of all seeds: what the CLIP sees, and nothing of what is made from them."""
         shape = {name: getattr(self.config, name) for name in ("encode_batch", "threads")}
         versions = self.to_json()["versions"]
-        return digest(["embeddings", self.prior.digest, self.population, self.device, shape, versions])
+        return digest([CACHE_FORMAT, "embeddings", self.prior.digest, self.population, self.device, shape, versions])
 
     def cache_key(self, seed: Seed, copy: int) -> str:
         """Key of one imagined sample; of the cache's format too, so that versions that share a cache drop nothing."""
-        return digest([CACHE_FORMAT, self.digest, seed.key, seed.label, copy])
+        return digest_text(f"{CACHE_FORMAT} {self.digest} {seed.key} {seed.label} {copy}")
 
 
 def ordered(seeds: Iterable[Seed]) -> list[Seed]:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
+from typing import Any
 
 Progress = Callable[..., Any]
 """``progress(iterable, title, total=None)`` returns the iterable, wrapped."""
@@ -133,13 +129,3 @@ class Sample:
 
     image: bytes
     provenance: Provenance
-
-    def open(self) -> Image:
-        """Decode the image."""
-        import io
-
-        from PIL import Image
-
-        image = Image.open(io.BytesIO(self.image))
-        image.load()
-        return image

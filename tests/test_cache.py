@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,9 +105,10 @@ def remount(folder: Path, options: str) -> None:
 def test_cache_round_trip(tmp_path: Path) -> None:
     """An entry comes back as it went in; an unknown key is None."""
     cache = Cache(tmp_path / "c")
-    assert cache.get("ab12") is None
+    assert cache.get("ab12") is cache.picture("ab12") is None
     cache.put("ab12", sample(1))
     assert cache.get("ab12") == sample(1)
+    assert cache.picture("ab12") == sample(1).image
     assert cache.stats()["entries"] == 1
     assert cache.clear() == 1
     assert cache.get("ab12") is None
@@ -133,14 +135,13 @@ def test_no_damage_is_ever_served(data: st.DataObject, tmp_path_factory: pytest.
             st.just(bytes(content[:at])),
             st.integers(0, 7).map(lambda bit: bytes([*content[:at], content[at] ^ 1 << bit, *content[at + 1 :]])),
             st.binary(max_size=200),
-            st.sampled_from(
-                [b"[" * 100_000, b'{"format": 3}\n', b"null\n", b'{"format": 3, "record": NaN, "sha256": ""}']
-            ),
+            st.sampled_from([b"[" * 100_000, b'{"format": 4}\n', b"null\n", b'{"format": 4, "sha256": ""}\nNaN\n']),
         )
     )
     path.write_bytes(new)
     damaged = cache.verify().damaged
-    assert cache.get("ab12") in (None, sample(1))
+    read, whole = data.draw(st.sampled_from([(cache.get, sample(1)), (cache.picture, sample(1).image)]))
+    assert read("ab12") in (None, whole)
     assert path.exists() == (cache.get("ab12") is not None)
     assert damaged == () or not path.exists()
 
@@ -153,6 +154,30 @@ def test_entry_under_another_name_is_damaged(tmp_path: Path) -> None:
     assert cache.verify().damaged == ("ab/ab34.sample",)
     assert cache.get("ab34") is None
     assert not path_of(cache, "ab34").exists()
+
+
+def test_records_of_another_version(tmp_path: Path) -> None:
+    """A picture whose record has other fields than ours is served; asked for with its record, it is made again."""
+    cache = Cache(tmp_path)
+    cache.put("ab12", Sample(b"picture", SimpleNamespace(to_json=lambda: {"other": 1})))  # type: ignore[arg-type]
+    assert cache.picture("ab12") == b"picture"
+    assert cache.verify().outdated == ("ab/ab12.sample",)
+    assert cache.get("ab12") is None
+    assert cache.verify().outdated == ()
+
+
+def test_damaged_pictures_are_made_again(seed_folder: Path) -> None:
+    """However an item is asked for, its damaged entry is found and replaced, and nothing else is made."""
+    expanded = ExpandedDataset(str(seed_folder), ratio=2, prior="linear")
+    pictures = [item[0].tobytes() for item in expanded]
+    seed, copy = expanded._row(20)
+    path = path_of(expanded.imaginer.cache, expanded.plan.recipe.cache_key(seed, copy))
+    content = path.read_bytes()
+    for count, read in enumerate((lambda: expanded[20], lambda: expanded.__getitems__([19, 20, 21])[1]), 1):
+        flip(path, -1)
+        assert read()[0].tobytes() == pictures[20]
+        assert path.read_bytes() == content
+        assert expanded.imaginer.generated == 24 + count
 
 
 def test_tensors_are_made_once_and_checked(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,27 @@ def test_each_sample_is_imagined_once(expanded: ExpandedDataset) -> None:
     again = ExpandedDataset(torchvision.datasets.ImageFolder(expanded.source.dataset.root), ratio=3, prior="linear")
     list(again)
     assert again.imaginer.generated == 0
+
+
+def test_a_missing_item_brings_its_block(seed_folder: Path) -> None:
+    """A block costs the same however few of it are wanted, so a single item makes all of it, and those only."""
+    expanded = ExpandedDataset(str(seed_folder), ratio=3, prior="linear", decode_batch=5)
+    for index, made in ((0, 0), (18, 5), (21, 5), (-1, 6), (12, 11)):  # of 12 seeds and 36 copies
+        assert expanded[index] is not None
+        assert expanded.imaginer.generated == made
+    assert expanded.provenance(22).copy == 2
+    assert expanded.imaginer.generated == 16
+
+
+def test_workers_beside_a_gpu_only_read(seed_folder: Path) -> None:
+    """Asked for items one by one or many at once, a worker process refuses what it would have to imagine there."""
+    expanded = ExpandedDataset(str(seed_folder), ratio=1, prior="linear")
+    on_gpu = dataclasses.replace(expanded.plan.recipe, device="cuda")
+    expanded.plan = dataclasses.replace(expanded.plan, recipe=on_gpu)
+    for batch_size in (None, 2):
+        with pytest.raises(gif_datasets.EngineError, match=r"seed 0 .*not in the cache"):
+            list(DataLoader(Subset(expanded, [12, 13]), batch_size, num_workers=1, multiprocessing_context="fork"))
+    assert expanded.imaginer.cache.stats()["entries"] == 0
 
 
 def test_lazy_and_precomputed_agree(expanded: ExpandedDataset, tmp_path: Path) -> None:

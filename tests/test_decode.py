@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gif_datasets import BadImage, images
-from gif_datasets.decode import decode, decode_batch, plain_size
+from gif_datasets.decode import decode, decode_batch, picture, plain_size
 
 
 def encoded(pixels: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
@@ -36,7 +38,18 @@ def test_what_this_package_writes_is_plain_and_equal(
     """Every format, size and quality takes the fast way and gives Pillow's pixels."""
     content = images.encode(pixels(height, width, number), kind, quality)
     assert plain_size(content) == (height, width)
-    assert np.array_equal(decode(content, "x"), np.asarray(images.read_rgb(content, "x")))
+    wanted = np.asarray(images.read_rgb(content, "x"))
+    assert np.array_equal(decode(content, "x"), wanted)
+    assert np.array_equal(np.asarray(picture(content, "x")), wanted)
+
+
+def test_large_pngs_are_plain_too() -> None:
+    """Pillow writes their pixels in several chunks."""
+    noise = np.random.default_rng(0).integers(0, 256, (220, 230, 3), dtype=np.uint8)
+    content = images.encode(noise, "png", 0)
+    assert content.count(b"IDAT") > 1
+    assert plain_size(content) == (220, 230)
+    assert np.array_equal(decode(content, "x"), noise)
 
 
 @pytest.mark.parametrize(
@@ -74,16 +87,23 @@ def test_turned_pictures_are_turned(kind: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["png", "webp", "jpg"]))
 def test_damage_has_the_careful_outcome(data: st.DataObject, kind: str) -> None:
-    """Cut or changed files give BadImage, or a picture; nothing else is raised."""
+    """Cut or changed files give BadImage, or a picture; nothing else is raised. Of PNGs it is the careful way's."""
     content = bytearray(images.encode(pixels(16, 24), kind, 90))
     cut = data.draw(st.integers(0, len(content)))
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-    try:
-        found: np.ndarray | None = decode(bytes(content[:cut]), "the-name")
-    except BadImage:
-        found = None
-    assert found is None or found.shape[2] == 3
+
+    def outcome(read: Callable[[bytes, str], Any]) -> bytes | None:
+        try:
+            found = np.asarray(read(bytes(content[:cut]), "the-name"))
+        except BadImage:
+            return None
+        assert found.shape[2] == 3
+        return found.tobytes()
+
+    assert outcome(decode) == outcome(picture)
+    if kind == "png":
+        assert outcome(decode) == outcome(images.read_rgb)
 
 
 def test_errors_name_the_picture() -> None:
@@ -91,6 +111,15 @@ def test_errors_name_the_picture() -> None:
     for kind in ("png", "webp", "jpg"):
         with pytest.raises(BadImage, match="the-name"):
             decode(images.encode(pixels(16, 24), kind, 90)[:100], "the-name")
+
+
+def test_changed_headers_are_refused() -> None:
+    """A PNG that says it is less high than it is does not come out cut."""
+    content = bytearray(images.encode(pixels(16, 24), "png", 90))
+    content[23] = 8
+    for read in (decode, picture):
+        with pytest.raises(BadImage, match="the-name"):
+            read(bytes(content), "the-name")
 
 
 def test_bombs_are_refused() -> None:

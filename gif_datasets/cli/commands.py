@@ -109,6 +109,7 @@ def preview(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
     _check_out(args.out.parent)
     _name_larger_priors(config)
+    from gif_datasets import decode
     from gif_datasets.cache import open_cache
     from gif_datasets.imagine import Imaginer
     from gif_datasets.plan import make_plan
@@ -126,7 +127,8 @@ def preview(args: argparse.Namespace) -> int:
     imaginer = Imaginer(recipe, source, open_cache(args.cache_dir), plan.seeds)
     seeds = choose_seeds(plan.seeds, args.rows)
     copies = range(1, min(config.ratio, MOST_COPIES) + 1)
-    made = (s.open().convert("RGB") for s in imaginer.imagine([(seed, copy) for seed in seeds for copy in copies]))
+    wanted = [(seed, copy) for seed in seeds for copy in copies]
+    made = (decode.picture(content, "a copy") for content in imaginer.pictures(wanted))
     rows = [
         Row(
             recipe.classes[seed.label],

@@ -1,7 +1,8 @@
 """What each image format costs: bytes, decibels, and time to write and to read, per picture.
 
-    python recipes/benchmarks/image_formats.py                       # the 200 pictures of demo, 32 x 32
-    python recipes/benchmarks/image_formats.py FOLDER --size 224     # tiles of that size, cut from a folder's pictures
+    python recipes/benchmarks/image_formats.py                   # the 200 pictures of demo, 32 x 32
+    python recipes/benchmarks/image_formats.py --photographs     # 18 tiles of 224 x 224 from scikit-image's photographs
+    python recipes/benchmarks/image_formats.py FOLDER            # such tiles of a folder's pictures
 
 Pictures should come from files without loss (PNG): what JPEG once smoothed, every format then stores in fewer bytes.
 Times are one thread's, the fastest of several rounds over all pictures; compare them within one run only.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -23,6 +25,9 @@ from timing import times
 from gif_datasets import images
 from gif_datasets.sources import open_source
 
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "ihc", "motorcycle_left")
+"""Those in colour that scikit-image's package holds without loss."""
+
 VARIANTS = (("png", 0), ("webp", 0), ("jpg", 98), ("jpg", 95), ("jpg", 90), ("jpg", 75))
 
 
@@ -34,11 +39,23 @@ def tiles(path: Path, size: int) -> list[np.ndarray]:
     return list({hashlib.sha256(tile.tobytes()).digest(): np.ascontiguousarray(tile) for tile in found}.values())
 
 
-def collect(folder: Path | None, size: int, most: int) -> list[np.ndarray]:
-    if folder is None:
+def photographs() -> list[Path]:
+    """Files of :data:`PHOTOGRAPHS`."""
+    found = importlib.util.find_spec("skimage")
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit("--photographs are those of scikit-image, which is not installed: pip install scikit-image")
+    return [Path(found.submodule_search_locations[0]) / "data" / f"{name}.png" for name in PHOTOGRAPHS]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and images.is_picture_name(path.name)]
+
+
+def collect(paths: list[Path] | None, size: int, most: int) -> list[np.ndarray]:
+    """Tiles of pictures; None: the pictures of `demo`."""
+    if paths is None:
         demo = open_source("demo")
         return [np.asarray(demo.sample(index)[0]) for index in range(len(demo))]
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and images.is_picture_name(path.name)]
     return [tile for path in paths for tile in tiles(path, size)][:most]
 
 
@@ -76,12 +93,17 @@ def measure(pictures: list[np.ndarray], image_format: str, quality: int, rounds:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("folder", type=Path, nargs="?")
+    which.add_argument("--photographs", action="store_true", help="five pictures of scikit-image, which it needs")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--most", type=int, default=200, help="use so many tiles at most")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    pictures = collect(args.folder, args.size, args.most)
+    paths = photographs() if args.photographs else pictures_in(args.folder) if args.folder else None
+    pictures = collect(paths, args.size, args.most)
+    if not pictures:
+        parser.error(f"no picture of {args.size} x {args.size} pixels or more in {args.folder}")
     rows = [measure(pictures, kind, quality, args.rounds) for kind, quality in VARIANTS]
     print(json.dumps({"pictures": len(pictures), "pixels": pictures[0].size // 3, "formats": rows}, indent=1))
 
