@@ -35,16 +35,12 @@ class Guided:
     Attributes:
         latents: Perturbed latents, ``(B, K, *axes)``, within epsilon of the seed's up to rounding.
         held_class: Class that consistency was measured on, ``(B,)``.
-        seed_consistency: Probability of that class on the seed's own latent, ``(B,)``.
-        seed_entropy: Prediction entropy of the seed's own latent, nats, ``(B,)``.
         before: Criteria of the random perturbation that guidance started from, in the ball.
         after: Criteria of ``latents``.
     """
 
     latents: Tensor
     held_class: Tensor
-    seed_consistency: Tensor
-    seed_entropy: Tensor
     before: Criteria
     after: Criteria
 
@@ -58,8 +54,6 @@ class Guided:
         return Guided(
             self.latents[at],
             self.held_class[at],
-            self.seed_consistency[at],
-            self.seed_entropy[at],
             of(self.before),
             of(self.after),
         )
@@ -157,8 +151,7 @@ def guide(
     if config.steps:
         final = _optimise(objective, centre, noise, bias, config)
         after = objective.measure(final)
-    seed_consistency = seed_scores.gather(-1, held[:, None]).squeeze(-1)
-    return Guided(final, held, seed_consistency, criteria.entropy(seed_scores), before, after)
+    return Guided(final, held, before, after)
 
 
 @dataclass(frozen=True)

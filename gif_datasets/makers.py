@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from gif_datasets.zeroshot import ZeroShotClassifier
 
 Result = TypeVar("Result")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access copy by copy
 KEEP_EMBEDDED = 4096  # seeds whose CLIP embeddings stay in memory: 20 MB at a width of 1,280
 
@@ -102,9 +104,7 @@ class SeedEmbeddings:
         self._keep({seed.key: row for seed, row in zip(seeds, rows, strict=True)})
 
     def _keep(self, rows: dict[str, Tensor]) -> None:
-        self._kept.update(rows)
-        while len(self._kept) > KEEP_EMBEDDED:
-            self._kept.popitem(last=False)
+        _keep_last(self._kept, rows, KEEP_EMBEDDED)
 
 
 @dataclass
@@ -161,10 +161,8 @@ class GuidedMaker:
         for part in blocks(missing, self.recipe.config.encode_batch):
             whole = padded([names[name] for name in part], self.recipe.config.encode_batch)
             found = in_memory(functools.partial(self._guide_block, attempt=attempt), whole, "encode_batch")
-            for name, row in zip(part, found, strict=False):
-                result[name] = self._guided[name] = row
-        while len(self._guided) > KEEP_GUIDED:
-            self._guided.popitem(last=False)
+            result.update(zip(part, found, strict=False))
+        _keep_last(self._guided, result, KEEP_GUIDED)
         return {(key, label): found for (key, label, _), found in result.items()}
 
     def _draw_of(self, copy: int, attempt: int) -> tuple[int, int]:
@@ -240,6 +238,15 @@ class AugmentMaker:
     def _partner(self, seed: Seed, copy: int, attempt: int) -> Seed:
         generator = generator_for(self.recipe.config.rng_seed, seed.key, _stream("partner", attempt), copy)
         return self.seeds[int(torch.randint(len(self.seeds), (), generator=generator))]
+
+
+def _keep_last(kept: OrderedDict[Key, Value], asked: Mapping[Key, Value], most: int) -> None:
+    """Keep what was asked for last."""
+    for key, value in asked.items():
+        kept[key] = value
+        kept.move_to_end(key)
+    while len(kept) > most:
+        kept.popitem(last=False)
 
 
 def blocks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
