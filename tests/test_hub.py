@@ -157,6 +157,7 @@ def test_round_trip_of_shards(hub: HubServer, made: Path, tmp_path: Path) -> Non
         for streaming in (False, True):
             rows = datasets.load_dataset(NAME, split=split, streaming=streaming)
             assert rows.features["cls"].names == list(CLASSES)
+            assert [row["cls"] for row in rows] == [record["label"] for record in wanted.values()]
             found = {row["__key__"]: {"pixels": pixels(row["png"]), **row["json"]} for row in rows}
             assert found == wanted
             assert list(found) == list(wanted)
@@ -186,25 +187,67 @@ def test_what_comes_back_is_whole_and_goes_on(hub: HubServer, made: Path, tmp_pa
 
 
 def test_from_the_cache_without_a_network(hub: HubServer, made: Path) -> None:
-    """What was loaded once loads again offline."""
+    """What was loaded once loads again offline: the same pixels and labels, and nothing is asked."""
     push_to_hub(made, NAME)
     datasets.load_dataset(NAME, split="train")
     gif_datasets.load_expanded(NAME)
-    code = (
-        f"import datasets, gif_datasets; print(len(datasets.load_dataset({NAME!r}, split='train')),"
-        f" len(gif_datasets.load_expanded({NAME!r})))"
-    )
+    code = f"""if True:
+        import datasets, gif_datasets, json
+        from test_hub import pixels
+        rows = datasets.load_dataset({NAME!r}, split="train")
+        loaded = gif_datasets.load_expanded({NAME!r})
+        print(json.dumps([[[pixels(row["png"]), row["cls"]] for row in rows], [[pixels(x), y] for x, y in loaded]]))
+    """
     seen = len(hub.log)
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(datasets.config.HF_DATASETS_CACHE)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **offline})
-    assert done.stdout.split() == ["36", "36"], done.stderr
+    paths = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **offline, **paths})
+    assert done.returncode == 0, done.stderr
+    wanted = [[record["pixels"], record["label"]] for record in truth(made, "train").values()]
+    assert json.loads(done.stdout) == [wanted, wanted]
     assert len(hub.log) == seen
+
+
+def test_round_trip_of_parquet(hub: HubServer, made: Path) -> None:
+    """Rows have the folder's pictures, labels and provenance in the folder's order; a second push is none."""
+    push_to_hub(made, NAME, form="parquet")
+    for split, count in COUNTS.items():
+        wanted = truth(made, split)
+        for streaming in (False, True):
+            rows = list(datasets.load_dataset(NAME, split=split, streaming=streaming))
+            assert [row["key"] for row in rows] == list(wanted)
+            assert [pixels(row["image"]) for row in rows] == [record["pixels"] for record in wanted.values()]
+            for name in ("label", "seed_key", "seed_index", "copy", "method", "synthetic"):
+                assert [row[name] for row in rows] == [record[name] for record in wanted.values()]
+            assert len(rows) == count
+    hub.log.clear()
+    again = push_to_hub(made, NAME, form="parquet")
+    assert (again.uploaded, again.deleted) == ((), ())
+    assert not hub.requests("POST", "/commit/")
+    assert not hub.requests("PUT", "")
+
+
+def test_a_revision_comes_back(hub: HubServer, made: Path, other: Path, tmp_path: Path) -> None:
+    """Branch, tag or commit: `load_expanded` takes it as an argument, a source as `?revision=`."""
+    push_to_hub(made, NAME, revision="v1")
+    push_to_hub(other, NAME)
+    pictures = {folder: [record["pixels"] for record in truth(folder, "train").values()] for folder in (made, other)}
+    assert pictures[made] != pictures[other]
+    for revision, folder in (("v1", made), (hub.head(NAME, "v1").oid, made), ("main", other), (None, other)):
+        loaded = gif_datasets.load_expanded(f"hub:{NAME}", revision=revision)
+        assert [pixels(image) for image, _ in loaded] == pictures[folder]
+    more = gif_datasets.expand(f"hub:{NAME}?revision=v1", tmp_path / "more", ratio=1, prior="linear")
+    assert more.originals == COUNTS["train"]
+    found = [record for record in truth(tmp_path / "more", "train").values() if not record["synthetic"]]
+    assert {r["seed_index"]: r["pixels"] for r in found} == dict(enumerate(pictures[made]))
 
 
 def test_round_trip_of_parquet_with_own_columns(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
     """A Hugging Face source's columns go along with every row, and its rows and the loaded ones can be put together."""
     expansion(bees, ratio=2).precompute(tmp_path / "set")
     assert shards.verify(tmp_path / "set") == []
+    wanted = truth(tmp_path / "set", "train")
     summary = push_to_hub(tmp_path / "set", NAME, form="parquet")
     assert summary.form == "parquet"
     assert "export.json" in summary.uploaded
@@ -212,7 +255,8 @@ def test_round_trip_of_parquet_with_own_columns(hub: HubServer, bees: datasets.D
         rows = datasets.load_dataset(NAME, split="train", streaming=streaming)
         assert {name: rows.features[name] for name in bees.features} == dict(bees.features)
         found = list(rows)
-        assert [row["id"] for row in found if not row["synthetic"]] != []
+        assert [row["key"] for row in found] == list(wanted)
+        assert [pixels(row["picture"]) for row in found] == [record["pixels"] for record in wanted.values()]
         seeds = {row["id"]: row for row in bees}
         for row in found:
             seed = seeds[row["id"]]
