@@ -1,19 +1,21 @@
 """The only module that imports huggingface_hub: what is in a data set's repository, and one commit that changes it.
 
-What the client raises becomes a :class:`~gif_datasets.errors.HubError` of one line that says what to do, without tokens
-and signed addresses. Faults that pass (429, 5xx, a cut connection) are waited for.
+All of it goes through :class:`Client`. What huggingface_hub raises becomes a :class:`~gif_datasets.errors.HubError` of
+one line that says what to do, without tokens and signed addresses. Faults that pass (429, 5xx, a cut connection, no
+answer) are waited for.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from gif_datasets.errors import ConfigError, GifDatasetsError, HubError, UsageError
 
@@ -22,14 +24,20 @@ MAIN = "main"
 ATTEMPTS = 5
 FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0
 """Seconds. The wait doubles with each attempt; a server that asks for more than the longest is not waited for."""
+ANSWER_WITHIN = 120.0
+"""Seconds until an answer, or more of it, must have come: most of huggingface_hub's requests would wait forever."""
 BATCH_FILES, BATCH_BYTES = 50, 1_000_000_000
 """Contents that go up together: what is done of them when a run is killed stays there."""
 MOST_FILES = 20_000
 """In one commit; the Hub refuses more than 25,000."""
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
+_REFUSED = (401, 403, 404)
+_LOGGERS = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,50 +86,6 @@ def check_name(name: str) -> str:
     return bare
 
 
-def look(repository: Repository) -> Remote | None:
-    """What a repository holds; None if there is none that the user may see."""
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-    api = _api(repository)
-    try:
-        info = api.dataset_info(repository.name, revision=repository.revision)
-    except RevisionNotFoundError:
-        if repository.revision == MAIN or repository.revision.startswith("refs/"):
-            raise
-        info = api.dataset_info(repository.name)  # the branch will start from there
-    except RepositoryNotFoundError as error:
-        if error.response.status_code == 401 and _has_token(repository):
-            raise
-        return None
-    tree = api.list_repo_tree(repository.name, recursive=True, revision=info.sha, repo_type="dataset")
-    files = {
-        entry.path: RemoteFile(entry.size, entry.lfs.sha256 if entry.lfs else "", entry.blob_id)
-        for entry in tree
-        if hasattr(entry, "blob_id")
-    }
-    return Remote(str(info.sha), bool(info.private), files)
-
-
-def read(repository: Repository, commit: str, path: str) -> bytes:
-    """A small file of a repository."""
-    found = _api(repository).hf_hub_download(repository.name, path, repo_type="dataset", revision=commit)
-    return Path(found).read_bytes()
-
-
-def create(repository: Repository, private: bool) -> None:
-    """Make the repository, unless it is there; and the branch."""
-    api = _api(repository)
-    api.create_repo(repository.name, repo_type="dataset", private=private, exist_ok=True)
-    if repository.revision != MAIN and not repository.revision.startswith("refs/"):
-        api.create_branch(repository.name, branch=repository.revision, repo_type="dataset", exist_ok=True)
-
-
-def open_pull_request(repository: Repository, title: str) -> str:
-    """Open a draft of a pull request; returns its revision, ``refs/pr/N``."""
-    made = _api(repository).create_pull_request(repository.name, title, repo_type="dataset")
-    return str(made.git_reference)
-
-
 def check_card(text: str) -> None:
     """Raise ConfigError unless huggingface_hub can read a card's metadata."""
     from huggingface_hub import DatasetCard
@@ -129,35 +93,239 @@ def check_card(text: str) -> None:
     try:
         DatasetCard(text)
     except Exception as error:  # YAML errors, and TypeErrors of the card's own checks
-        raise ConfigError(f"the metadata of README.md cannot be read: {_one_line(error)}") from error
+        raise ConfigError(f"the metadata of README.md cannot be read: {_said(error)}") from error
 
 
-def commit(
-    repository: Repository,
-    parent: str,
-    additions: Mapping[str, Path | bytes],
-    deletions: Sequence[str],
-    title: str,
-    progress: Callable[..., Any],
-) -> None:
-    """Bring contents to the Hub, and then, in one commit on top of ``parent``, their names.
+def download(repository: str, revision: str | None = None) -> Path:
+    """Bring an expanded dataset from the Hub into the Hub's cache; what is there already is not fetched again.
 
-    Readers see all of it or nothing. Contents that are there already are not sent again.
+    Args:
+        repository: ``owner/name`` of a dataset.
+        revision: Branch, tag or commit.
+
+    Raises:
+        UsageError: If there is no such dataset that the user may see.
+        HubError: If the Hub cannot be reached for long.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    return Client(Repository(check_name(repository), revision or MAIN), _log.warning).download()
 
-    if len(additions) > MOST_FILES:
-        raise ConfigError(f"{len(additions)} files are too many for one commit; set samples_per_shard higher")
-    api = _api(repository)
-    added = [
-        CommitOperationAdd(path, str(content) if isinstance(content, Path) else content)
-        for path, content in additions.items()
-    ]
-    where = {"repo_type": "dataset", "revision": repository.revision}
-    for batch in progress(_batches(added), "uploading"):
-        api.preupload_lfs_files(repository.name, batch, free_memory=False, **where)
-    operations = [*added, *(CommitOperationDelete(path) for path in deletions)]
-    api.create_commit(repository.name, operations, commit_message=title, parent_commit=parent, **where)
+
+def _guarded(operation: Callable[Concatenate[Client, _P], _T]) -> Callable[Concatenate[Client, _P], _T]:
+    """Let an operation of a client run again, and again, while what goes wrong is likely to pass.
+
+    Raises:
+        HubError: When it does not pass, with what to do. Its text has no token in it.
+    """
+
+    @functools.wraps(operation)
+    def patient(client: Client, /, *args: _P.args, **options: _P.kwargs) -> _T:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with _quiet(), _impatient():
+                    return operation(client, *args, **options)
+            except (GifDatasetsError, TypeError, AttributeError):
+                raise  # told already, or a mistake in this package
+            except Exception as error:  # the client's kinds are those of several libraries
+                if _is_ours(error):
+                    raise
+                wait = _wait(error, attempt)
+                told = _explain(error, client.repository)
+            if wait is None or wait > LONGEST_WAIT or attempt == ATTEMPTS:
+                # the client's own error is not chained: it may show a token
+                raise HubError(told)
+            client.say(f"{told.partition(';')[0]}; waiting {wait:.0f} s")
+            time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    return patient
+
+
+@dataclass(frozen=True)
+class Client:
+    """What this package asks of the Hub about one repository; each operation has attempts of its own.
+
+    Attributes:
+        repository: Which one.
+        say: Told of each wait.
+    """
+
+    repository: Repository
+    say: Callable[[str], None]
+
+    @_guarded
+    def look(self) -> Remote | None:
+        """What the repository holds; None if there is none that the user may see."""
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+        api, name, revision = self._api, self.repository.name, self.repository.revision
+        try:
+            info = api.dataset_info(name, revision=revision)
+        except RevisionNotFoundError:
+            if revision == MAIN or revision.startswith("refs/"):
+                raise
+            info = api.dataset_info(name)  # the branch will start from there
+        except RepositoryNotFoundError as error:
+            if error.response.status_code == 401 and _has_token(self.repository):
+                raise
+            return None
+        tree = api.list_repo_tree(name, recursive=True, revision=info.sha, repo_type="dataset")
+        files = {
+            entry.path: RemoteFile(entry.size, entry.lfs.sha256 if entry.lfs else "", entry.blob_id)
+            for entry in tree
+            if hasattr(entry, "blob_id")
+        }
+        return Remote(str(info.sha), bool(info.private), files)
+
+    @_guarded
+    def read(self, commit: str, path: str) -> bytes:
+        """A small file of the repository."""
+        found = self._api.hf_hub_download(self.repository.name, path, repo_type="dataset", revision=commit)
+        return Path(found).read_bytes()
+
+    @_guarded
+    def download(self) -> Path:
+        """Bring the data set into the Hub's cache; without a network, what is there."""
+        name, revision = self.repository.name, self.repository.revision
+        wanted = list(WANTED)
+        try:
+            found = self._api.snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted)
+        except Exception as error:  # of several kinds and causes
+            if not _is_refusal(error):
+                raise
+            said = _said(error, self.repository.token)
+            raise UsageError(
+                f"no folder {name!r} here, and the Hub does not give a dataset of that name: {said}"
+            ) from None
+        return Path(found)
+
+    @_guarded
+    def validate(self, card: str) -> None:
+        """Raise ConfigError unless the Hub takes a card's metadata: it knows licences and tasks, and refuses others."""
+        from huggingface_hub.errors import BadRequestError
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        # what DatasetCard.validate and create_commit ask, of the text as it is
+        asked = {"repoType": "dataset", "content": card}
+        headers = build_hf_headers(token=self.repository.token, library_name="gif_datasets")
+        answer = get_session().post(f"{self._api.endpoint}/api/validate-yaml", json=asked, headers=headers)
+        try:
+            hf_raise_for_status(answer)
+        except BadRequestError as error:
+            said = _said(error, self.repository.token)
+            raise ConfigError(f"the Hub does not take the metadata of README.md: {said}") from None
+
+    @_guarded
+    def create(self, private: bool) -> None:
+        """Make the repository, unless it is there; and the branch."""
+        name, revision = self.repository.name, self.repository.revision
+        self._api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
+        if revision != MAIN and not revision.startswith("refs/"):
+            self._api.create_branch(name, branch=revision, repo_type="dataset", exist_ok=True)
+
+    def open_pull_request(self, title: str) -> str:
+        """Open a draft of a pull request; returns its revision, ``refs/pr/N``."""
+        known = {request.num for request in self._pull_requests(title)}
+        return f"refs/pr/{self._open_pull_request(title, known)}"
+
+    @_guarded
+    def _pull_requests(self, title: str) -> list[Any]:
+        found = self._api.get_repo_discussions(
+            self.repository.name, repo_type="dataset", discussion_type="pull_request"
+        )
+        return [request for request in found if request.title == title]
+
+    @_guarded
+    def _open_pull_request(self, title: str, known: set[int]) -> int:
+        # an earlier attempt whose answer was lost may have opened it
+        new = [request for request in self._pull_requests(title) if request.num not in known]
+        if new:
+            me = self._api.whoami()["name"]
+            new = [request for request in new if request.author == me]
+        made = new[0] if new else self._api.create_pull_request(self.repository.name, title, repo_type="dataset")
+        return int(made.num)
+
+    def commit(
+        self,
+        parent: str,
+        additions: Mapping[str, Path | bytes],
+        deletions: Sequence[str],
+        title: str,
+        is_done: Callable[[Remote], bool],
+        progress: Callable[..., Any],
+    ) -> None:
+        """Bring contents to the Hub, and then, in one commit on top of ``parent``, their names.
+
+        Readers see all of it or nothing. Contents that are there already are not sent again.
+
+        Args:
+            parent: The commit that was looked at.
+            additions: Contents by their paths.
+            deletions: Paths that go.
+            title: Of the commit.
+            is_done: Whether what the repository holds is what the commit would bring.
+            progress: Wraps the loop over batches of contents, each of which has its own attempts.
+        """
+        if len(additions) > MOST_FILES:
+            raise ConfigError(f"{len(additions)} files are too many for one commit; set samples_per_shard higher")
+        added = self._operations(additions)
+        for batch in progress(_batches(added), "uploading"):
+            self._upload(batch)
+        self._commit(parent, added, deletions, title, is_done)
+
+    @_guarded
+    def _operations(self, additions: Mapping[str, Path | bytes]) -> list[Any]:
+        # made once: they remember their digests, and what was uploaded
+        from huggingface_hub import CommitOperationAdd
+
+        return [
+            CommitOperationAdd(path, str(content) if isinstance(content, Path) else content)
+            for path, content in additions.items()
+        ]
+
+    @_guarded
+    def _upload(self, batch: list[Any]) -> None:
+        self._api.preupload_lfs_files(self.repository.name, batch, free_memory=False, **self._branch)
+
+    @_guarded
+    def _commit(
+        self,
+        parent: str,
+        added: list[Any],
+        deletions: Sequence[str],
+        title: str,
+        is_done: Callable[[Remote], bool],
+    ) -> None:
+        from huggingface_hub import CommitOperationDelete
+
+        operations = [*added, *(CommitOperationDelete(path) for path in deletions)]
+        try:
+            self._api.create_commit(
+                self.repository.name, operations, commit_message=title, parent_commit=parent, **self._branch
+            )
+        except Exception as error:
+            if _status(error) != 412:
+                raise
+            there = self.look()  # the other commit may be ours: an attempt whose answer was lost
+            if there is None or not is_done(there):
+                raise
+
+    def address(self) -> str:
+        """Where a person finds it."""
+        name, revision = self.repository.name, self.repository.revision
+        tree = "" if revision == MAIN else f"/tree/{revision}"
+        if revision.startswith("refs/pr/"):
+            tree = f"/discussions/{revision.removeprefix('refs/pr/')}"
+        return f"{self._api.endpoint}/datasets/{name}{tree}"
+
+    @property
+    def _api(self) -> Any:
+        from huggingface_hub import HfApi
+
+        return HfApi(token=self.repository.token, library_name="gif_datasets")
+
+    @property
+    def _branch(self) -> dict[str, str]:
+        return {"repo_type": "dataset", "revision": self.repository.revision}
 
 
 def _batches(added: Sequence[Any]) -> list[list[Any]]:
@@ -172,87 +340,40 @@ def _batches(added: Sequence[Any]) -> list[list[Any]]:
     return batches
 
 
-def download(repository: str, revision: str | None = None) -> Path:
-    """Bring an expanded dataset from the Hub into the Hub's cache; what is there already is not fetched again.
-
-    Args:
-        repository: ``owner/name`` of a dataset.
-        revision: Branch, tag or commit.
-
-    Raises:
-        UsageError: If there is no such dataset, or it cannot be reached.
-    """
-    from huggingface_hub import snapshot_download
-
-    name = check_name(repository)
-    try:
-        with quiet():
-            return Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(WANTED)))
-    except (OSError, ValueError) as error:  # all of its errors are one or the other
-        reason = scrub(_one_line(error))
-        raise UsageError(
-            f"no folder {repository!r} here, and the Hub does not give a dataset of that name: {reason}"
-        ) from None
-
-
-def address(repository: Repository) -> str:
-    """Where a person finds it."""
-    tree = "" if repository.revision == MAIN else f"/tree/{repository.revision}"
-    if repository.revision.startswith("refs/pr/"):
-        tree = f"/discussions/{repository.revision.removeprefix('refs/pr/')}"
-    return f"{_api(repository).endpoint}/datasets/{repository.name}{tree}"
-
-
 # --- what goes wrong ----------------------------------------------------------------------------------------------
 
 
-def patiently(act: Callable[[], _T], repository: Repository, say: Callable[[str], None]) -> _T:
-    """Run ``act``, again and again while what goes wrong is likely to pass.
+def _is_ours(error: BaseException) -> bool:
+    """Whether a file here is the trouble, and not one there, which huggingface_hub tells by the same kind of error."""
+    from huggingface_hub.errors import EntryNotFoundError
 
-    Args:
-        act: What to do; it may be run several times.
-        repository: What it is about, for messages.
-        say: Told of each wait.
+    return isinstance(error, (FileNotFoundError, PermissionError)) and not isinstance(error, EntryNotFoundError)
 
-    Raises:
-        HubError: When it does not pass, with what to do. Its text has no token in it.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with quiet():
-                return act()
-        except (GifDatasetsError, FileNotFoundError, PermissionError, TypeError, AttributeError):
-            raise  # files of ours, or a mistake in this package
-        except Exception as error:  # the client's kinds are those of several libraries
-            wait = _wait(error, attempt)
-            told = explain(error, repository)
-        if wait is None or wait > LONGEST_WAIT or attempt == ATTEMPTS:
-            # the client's own error is not chained: it may show a token
-            raise HubError(told)
-        say(f"{told.partition(';')[0]}; waiting {wait:.0f} s")
-        time.sleep(wait)
-    raise AssertionError("unreachable")
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether something is not there for this user, or, without a network, not here."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return isinstance(_cause(error), OfflineModeIsEnabled) or _status(error) in _REFUSED
 
 
 def _wait(error: BaseException, attempt: int) -> float | None:
     """Seconds until another attempt may help; None if none does."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    error = _cause(error)
-    response = getattr(error, "response", None)
-    if isinstance(error, OfflineModeIsEnabled):
+    error, status = _cause(error), _status(error)
+    passes = status in _PASSING if status else _is_connection(error)
+    if not passes or isinstance(error, OfflineModeIsEnabled):
         return None
-    if response is not None:
-        if response.status_code not in _PASSING:
-            return None
-        asked = re.search(r";\s*t=(\d+)", response.headers.get("RateLimit", "")) or re.fullmatch(
-            r"\s*(\d+)\s*", response.headers.get("Retry-After", "")
-        )
-        if asked:
-            return float(asked[1])
-    elif not _is_connection(error):
-        return None
-    return FIRST_WAIT * 2.0 ** (attempt - 1)
+    asked = _asked_wait(status, getattr(getattr(error, "response", None), "headers", {}))
+    return FIRST_WAIT * 2.0 ** (attempt - 1) if asked is None else asked
+
+
+def _asked_wait(status: int | None, headers: Mapping[str, str]) -> float | None:
+    """Seconds that the Hub asks for; its RateLimit is on every answer, and is the reason of a 429 only."""
+    limit = re.search(r";\s*t=(\d+)", headers.get("RateLimit", "")) if status == 429 else None
+    asked = limit or re.fullmatch(r"\s*(\d+)\s*", headers.get("Retry-After", ""))
+    return float(asked[1]) if asked else None
 
 
 def _is_connection(error: BaseException) -> bool:
@@ -260,6 +381,16 @@ def _is_connection(error: BaseException) -> bool:
     # is what a gateway says when the server behind it is down
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, (ConnectionError, TimeoutError)) or bool(kinds & {"TransportError", "JSONDecodeError"})
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error is about, if any; hf_xet tells it in the text of a ConnectionError."""
+    error = _cause(error)
+    response = getattr(error, "response", None)
+    if response is not None:
+        return int(response.status_code)
+    told = re.search(r"HTTP status (?:client|server) error \((\d{3})\b", str(error))
+    return int(told[1]) if told else None
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -270,17 +401,13 @@ def _cause(error: BaseException) -> BaseException:
     return found or error
 
 
-def explain(error: BaseException, repository: Repository) -> str:
+def _explain(error: BaseException, repository: Repository) -> str:
     """One line that says what went wrong and what to do, without tokens."""
-    error = _cause(error)
-    response = getattr(error, "response", None)
-    name, detail = repository.name, scrub(_one_line(error), repository.token)
-    if response is None:
-        if _is_connection(error):
-            return f"the connection to the Hub failed ({detail}); run the same command again to go on"
-        return f"the Hub's client failed: {detail}"
-    status = response.status_code
-    said = scrub(" ".join(str(getattr(error, "server_message", None) or detail).split())[:300], repository.token)
+    status, name, said = _status(error), repository.name, _said(error, repository.token)
+    if status is None:
+        if _is_connection(_cause(error)):
+            return f"the connection to the Hub failed ({said}); run the same command again to go on"
+        return f"the Hub's client failed: {said}"
     if status == 401:
         how = "its token is not known" if _has_token(repository) else "there is no token"
         return f"the Hub asks who you are: {how}; log in with `hf auth login`, or set HF_TOKEN to one that may write"
@@ -314,32 +441,61 @@ def scrub(text: str, token: str | None = None) -> str:
     return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", r"\1?...", text)
 
 
+def _said(error: BaseException, token: str | None = None) -> str:
+    """What the Hub says, else its client, in one line without tokens."""
+    cause = _cause(error)
+    said = " ".join(str(getattr(cause, "server_message", None) or cause).split())
+    return scrub(said, token)[:300] or type(cause).__name__
+
+
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the client's own bars and warnings: the latter show addresses with their signatures."""
+def _quiet() -> Iterator[None]:
+    """Without the client's own bars, and the lines of it and its transport: these show addresses with signatures."""
     from huggingface_hub import utils
 
-    logger, shown = logging.getLogger("huggingface_hub"), not utils.are_progress_bars_disabled()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    shown = not utils.are_progress_bars_disabled()
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if shown:
         utils.disable_progress_bars()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
         if shown:
             utils.enable_progress_bars()
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """With an end to the client's own waits, be it for answers; its session is shared, and left as it was."""
+    from huggingface_hub.utils import get_session
+
+    hooks = get_session().event_hooks
+    hooks["request"].append(_bound)
+    hooks["response"].append(_hand_over)
+    try:
+        yield
+    finally:
+        hooks["request"].remove(_bound)
+        hooks["response"].remove(_hand_over)
 
 
-def _api(repository: Repository) -> Any:
-    from huggingface_hub import HfApi
+def _bound(request: Any) -> None:
+    asked = request.extensions.get("timeout", {})
+    bounds = {kind: asked.get(kind) or ANSWER_WITHIN for kind in ("connect", "read", "write")}
+    request.extensions["timeout"] = {**asked, **bounds}
 
-    return HfApi(token=repository.token, library_name="gif_datasets")
+
+def _hand_over(response: Any) -> None:
+    """Raise where the Hub asks for a wait, so that it is told and has an end: the client would sleep, for hours too."""
+    from huggingface_hub.utils import hf_raise_for_status
+
+    if response.status_code in (429, 503) and _asked_wait(response.status_code, response.headers) is not None:
+        response.read()
+        hf_raise_for_status(response)
 
 
 def _has_token(repository: Repository) -> bool:

@@ -42,6 +42,7 @@ def load_expanded(
     Raises:
         UsageError: If the folder is no finished expansion, or has no such split.
         ShardError: If it is damaged.
+        HubError: If the Hub cannot be reached for long.
 
     Example:
         >>> import tempfile

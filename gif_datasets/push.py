@@ -16,7 +16,7 @@ from typing import Any
 
 from gif_datasets import hub, shards
 from gif_datasets.errors import ConfigError, HubError, ShardError, UsageError
-from gif_datasets.hub import Remote, Repository
+from gif_datasets.hub import Client, Remote, Repository
 from gif_datasets.hub_card import Rights
 from gif_datasets.parcel import FORMS, Parcel, pack, pictures_of, read_report, text_of
 from gif_datasets.types import Progress, silent
@@ -119,13 +119,13 @@ def push_to_hub(
     show, tell = progress or silent, say or _unsaid
     folder = Path(folder)
     manifest, edited = _verified(folder, show)
-    repository = Repository(name, revision or hub.MAIN, token)
+    client = Client(Repository(name, revision or hub.MAIN, token), tell)
     rights = _checked(Rights(license, source_license, prior_license, source_citation))
     extra = read_report(report)
     with pictures_of(folder, manifest, form, show) as pictures:
         parcel = pack(folder, manifest, name, pictures, rights, extra, edited, show)
         hub.check_card(text_of(parcel[shards.CARD]))
-        job = _Job(repository, parcel, private, create_pr, form, dry_run, show, tell, started)
+        job = _Job(client, parcel, private, create_pr, form, dry_run, show, started)
         return _dry_run(job) if dry_run else _push(job)
 
 
@@ -171,14 +171,13 @@ def _verified(folder: Path, show: Progress) -> tuple[dict[str, Any], bool]:
 class _Job:
     """One push: what, where to, and how to tell of it."""
 
-    repository: Repository
+    client: Client
     parcel: Parcel
     private: bool
     create_pr: bool
     form: str
     dry_run: bool
     show: Progress
-    tell: Callable[[str], None]
     started: float
 
 
@@ -194,67 +193,67 @@ class _Difference:
 
 
 def _push(job: _Job) -> PushSummary:
-    repository = job.repository
-    remote = hub.patiently(lambda: hub.look(repository), repository, job.tell)
-    if remote is not None:
-        _check_visibility(repository, remote, job.private)
-        found = _difference(repository, remote, job.parcel)  # refuses a foreign one before anything is made
-        if job.create_pr and not found:
-            return _summary(job, remote, found)
-    hub.patiently(lambda: hub.create(repository, job.private), repository, job.tell)
+    client = job.client
+    remote = client.look()
+    found = _compared(job, remote)
+    if remote is not None and job.create_pr and not found:
+        return _summary(job, remote, found)
+    if shards.CARD in found.changed:
+        client.validate(text_of(job.parcel[shards.CARD]))
+    client.create(job.private)
     title = "Publish an expanded dataset" if remote is None else "Update the expanded dataset"
     if not job.create_pr:
         return _bring(job, title)
-    number = hub.patiently(lambda: hub.open_pull_request(repository, title), repository, job.tell)
+    revision = client.open_pull_request(title)
+    opened = replace(client, repository=replace(client.repository, revision=revision))
     try:
-        return _bring(replace(job, repository=replace(repository, revision=number)), title)
+        return _bring(replace(job, client=opened), title)
     except HubError as error:
-        raise HubError(f"{error} (a pull request is open: go on with revision {number})") from None
+        raise HubError(f"{error} (a pull request is open: go on with revision {revision})") from None
 
 
 def _bring(job: _Job, title: str) -> PushSummary:
     """Bring the repository to hold the parcel, and look whether it does."""
-    sent: list[_Difference] = []
-
-    def act() -> Remote:  # each attempt compares anew, since an answer that was lost may have been a yes
-        there = _present(job.repository)
-        found = _difference(job.repository, there, job.parcel)
-        sent.append(found)
-        if not found:
-            return there
+    client = job.client
+    there = _present(client)
+    found = _difference(client, there, job.parcel)
+    if found:
         content = {path: job.parcel[path].content for path in found.changed}
-        hub.commit(job.repository, there.commit, content, found.stale, title, job.show)
-        return _present(job.repository)
+        client.commit(
+            there.commit, content, found.stale, title, lambda now: not _wrong(job.parcel, found, now), job.show
+        )
+        there = _present(client)
+    if wrong := _wrong(job.parcel, found, there):
+        raise HubError(
+            f"after the upload the Hub lists {wrong[0]} of {client.repository.name} otherwise than it was sent"
+            f" ({len(wrong)} files); push again"
+        )
+    return _summary(job, there, found)
 
-    there = hub.patiently(act, job.repository, job.tell)
-    _compare(job, there, sent[0])
-    return _summary(job, there, sent[0])
 
-
-def _present(repository: Repository) -> Remote:
-    found = hub.look(repository)
+def _present(client: Client) -> Remote:
+    found = client.look()
     if found is None:
-        raise HubError(f"the Hub does not show {repository.name} to this token; use one that may read and write it")
+        name = client.repository.name
+        raise HubError(f"the Hub does not show {name} to this token; use one that may read and write it")
     return found
 
 
 def _dry_run(job: _Job) -> PushSummary:
     try:
-        remote = hub.patiently(lambda: hub.look(job.repository), job.repository, job.tell)
+        remote = job.client.look()
+        found = _compared(job, remote)
     except HubError as error:
-        job.tell(f"not compared with what is there: {error}")
-        remote = None
-    if remote is None:
-        return _summary(job, Remote("", job.private, {}), _Difference(tuple(job.parcel), ()))
-    _check_visibility(job.repository, remote, job.private)
-    return _summary(job, remote, _difference(job.repository, remote, job.parcel))
+        job.client.say(f"not compared with what is there: {error}")
+        remote, found = None, _compared(job, None)
+    return _summary(job, remote or Remote("", job.private, {}), found)
 
 
 def _summary(job: _Job, remote: Remote, found: _Difference) -> PushSummary:
     return PushSummary(
-        repository=job.repository.name,
-        url=hub.address(job.repository),
-        revision=job.repository.revision,
+        repository=job.client.repository.name,
+        url=job.client.address(),
+        revision=job.client.repository.revision,
         commit=remote.commit,
         private=remote.private,
         form=job.form,
@@ -267,15 +266,23 @@ def _summary(job: _Job, remote: Remote, found: _Difference) -> PushSummary:
     )
 
 
-def _check_visibility(repository: Repository, remote: Remote, private: bool) -> None:
-    if private and not remote.private:
+def _compared(job: _Job, remote: Remote | None) -> _Difference:
+    """What the repository lacks of the parcel; refuses one that is public, or of somebody else.
+
+    Raises:
+        UsageError: If it is.
+    """
+    if remote is None:
+        return _Difference(tuple(job.parcel), ())
+    if job.private and not remote.private:
         raise UsageError(
-            f"{repository.name} is there, and public; push with --public (private=False) if everybody may see it, or"
-            " make it private in its settings"
+            f"{job.client.repository.name} is there, and public; push with --public (private=False) if everybody may"
+            " see it, or make it private in its settings"
         )
+    return _difference(job.client, remote, job.parcel)
 
 
-def _difference(repository: Repository, remote: Remote, parcel: Parcel) -> _Difference:
+def _difference(client: Client, remote: Remote, parcel: Parcel) -> _Difference:
     """Compare; refuse a repository that holds something else than this package published.
 
     Raises:
@@ -283,13 +290,13 @@ def _difference(repository: Repository, remote: Remote, parcel: Parcel) -> _Diff
     """
     changed = tuple(path for path, file in parcel.items() if not file.is_at(remote.files.get(path)))
     marks = [mark for mark in _MARKS if mark in remote.files]
-    ours = {name for mark in marks for name in _published(hub.read(repository, remote.commit, mark), mark)}
+    ours = {name for mark in marks for name in _published(client.read(remote.commit, mark), mark)}
     if not ours:
         foreign = [p for p in remote.files if p not in _GIVEN and (p not in parcel or p in changed)]
         if foreign:
             raise UsageError(
-                f"{repository.name} holds something else ({foreign[0]} and other files, no {shards.MANIFEST}), which"
-                " is not overwritten; choose another name"
+                f"{client.repository.name} holds something else ({foreign[0]} and other files, no {shards.MANIFEST}),"
+                " which is not overwritten; choose another name"
             )
     stale = tuple(sorted(path for path in remote.files if path in ours and path not in parcel))
     return _Difference(changed, stale)
@@ -307,12 +314,7 @@ def _published(content: bytes, mark: str) -> set[str]:
     return {name for name in named if isinstance(name, str)} | {shards.PREVIEW, mark}
 
 
-def _compare(job: _Job, remote: Remote, sent: _Difference) -> None:
-    """Raise HubError unless the Hub lists all files with their digests, and none that were to go."""
-    wrong = [path for path, file in job.parcel.items() if not file.is_at(remote.files.get(path))]
-    wrong += [path for path in sent.stale if path in remote.files]
-    if wrong:
-        raise HubError(
-            f"after the upload the Hub lists {wrong[0]} of {job.repository.name} otherwise than it was sent"
-            f" ({len(wrong)} files); push again"
-        )
+def _wrong(parcel: Parcel, sent: _Difference, remote: Remote) -> list[str]:
+    """Files that the Hub lists otherwise than with their digests, or still, though they were to go."""
+    wrong = [path for path, file in parcel.items() if not file.is_at(remote.files.get(path))]
+    return wrong + [path for path in sent.stale if path in remote.files]

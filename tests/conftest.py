@@ -18,6 +18,10 @@ from PIL import Image
 _HUB = HubServer()
 _HF_HOME = tempfile.TemporaryDirectory(prefix="gif-datasets-tests-")
 os.environ.update(HF_ENDPOINT=_HUB.url, HF_HOME=_HF_HOME.name, HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1")
+# hf_xet waits by itself, for minutes, and cannot be told by a test that nobody does
+os.environ.update(
+    HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="1", HF_XET_CLIENT_RETRY_BASE_DELAY="10ms", HF_XET_CLIENT_READ_TIMEOUT="1s"
+)
 for _name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN"):
     os.environ.pop(_name, None)
 

@@ -26,6 +26,8 @@ import yaml
 
 WRITER, READER = "hf_writerwriterwriter", "hf_readerreaderreader"
 """Tokens that the server knows: one may write, one may only read."""
+NAMES = {"write": "me", "read": "you", "": "anonymous"}
+"""Whose they are."""
 LICENSES = {"unknown", "other", "mit", "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc0-1.0"}
 SIZES = {"n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M"}
 DATE = "2026-01-02T03:04:05.000Z"
@@ -45,11 +47,16 @@ class Commit:
     changed: tuple[str, ...]
 
 
+class PullRequest(NamedTuple):
+    title: str
+    author: str
+
+
 @dataclass
 class Repository:
     private: bool
     branches: dict[str, list[Commit]]
-    pull_requests: list[str] = field(default_factory=list)
+    pull_requests: list[PullRequest] = field(default_factory=list)
 
     def find(self, revision: str) -> Commit | None:
         if revision in self.branches:
@@ -68,9 +75,11 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     message: str = "fault"
     cut_after: int = -1  # bytes of the body, then the connection is closed without an answer
+    answered: int = -1  # bytes of the answer's body, then the connection is closed
     lost: bool = False  # carried out, but the answer never arrives
-    delay: float = 0.0
-    first: Callable[[], None] | None = None  # runs before the request is answered as usual
+    delay: float = 0.0  # seconds until it is carried out, whether somebody still waits for the answer or not
+    first: Callable[[], Any] | None = None  # runs before the request is answered as usual
+    then: Callable[[], Any] | None = None  # runs after the request is carried out
 
 
 class Answer(Exception):
@@ -90,11 +99,14 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.lock = threading.RLock()
+        self.over = threading.Event()
         self.reset()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget everything, and requests that are being delayed."""
+        self.over.set()
+        self.over = threading.Event()
         self.repositories: dict[str, Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self.log: list[tuple[str, str]] = []
@@ -137,6 +149,14 @@ class HubServer(ThreadingHTTPServer):
             commit = Commit(self.new_oid(), f"write {path}", files, (path,))
             self.repositories[name].branches[revision].append(commit)
 
+    def open_pull_request(self, name: str, title: str, author: str) -> int:
+        with self.lock:
+            repository = self.repositories[name]
+            repository.pull_requests.append(PullRequest(title, author))
+            number = len(repository.pull_requests)
+            repository.branches[f"refs/pr/{number}"] = [self.head(name)]
+            return number
+
     def new_oid(self) -> str:
         return hashlib.sha1(uuid.uuid4().bytes).hexdigest()  # clients cache by it
 
@@ -170,6 +190,7 @@ def xet_hashes(store: Path) -> dict[str, str]:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each body waits 40 ms for the acknowledgement of its headers
     server: HubServer
 
     def log_message(self, *args: Any) -> None:
@@ -183,7 +204,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, str(text))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content[: self.limit])
+        if self.limit is not None:
+            self.cut()
 
     def cut(self) -> None:
         self.close_connection = True
@@ -193,6 +216,7 @@ class Handler(BaseHTTPRequestHandler):
         hub = self.server
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
+        self.limit: int | None = None
         with hub.lock:
             hub.log.append((self.command, url.path))
             fault = next((f for f in hub.faults if f.method == self.command and re.search(f.pattern, url.path)), None)
@@ -205,7 +229,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.cut()
         self.body = self.read_body()
         if fault is not None:
-            threading.Event().wait(fault.delay)  # tests replace time.sleep
+            self.limit = fault.answered if fault.answered >= 0 else None
+            if hub.over.wait(fault.delay):  # tests replace time.sleep
+                return self.cut()
             if fault.status:
                 message = fault.message.replace("TOKEN", self.headers.get("Authorization", ""))
                 return self.answer(fault.status, {"error": message}, fault.headers)
@@ -216,6 +242,8 @@ class Handler(BaseHTTPRequestHandler):
         except Answer as wrong:
             headers = {"X-Error-Code": wrong.code, "X-Error-Message": str(wrong)} if wrong.code else {}
             status, value = wrong.status, {"error": str(wrong), **wrong.more}
+        if fault is not None and fault.then:
+            fault.then()
         if fault is not None and fault.lost:
             return self.cut()
         return self.answer(status, value, headers)
@@ -241,6 +269,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self.check_card(json.loads(self.body)["content"])
             if parts == ["api", "repos", "create"]:
                 return self.create()
+            if parts == ["api", "whoami-v2"]:
+                return 200, {"type": "user", "name": NAMES[self.role()]}, {}
             if parts[:2] == ["api", "datasets"] and len(parts) >= 4:
                 name, action, rest = "/".join(parts[2:4]), parts[4:5], parts[5:]
                 repository = self.repository(name)
@@ -254,7 +284,7 @@ class Handler(BaseHTTPRequestHandler):
                     ("POST", "commit"): self.commit,
                     ("POST", "branch"): self.branch,
                     ("POST", "discussions"): self.open_discussion,
-                    ("GET", "discussions"): self.discussion,
+                    ("GET", "discussions"): self.discussion if rest else self.discussions,
                     ("GET", "xet-write-token"): self.xet_token,
                     ("GET", "xet-read-token"): self.xet_token,
                 }
@@ -334,16 +364,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def open_discussion(self, name: str, repository: Repository, rest: list[str]) -> tuple[int, Any, dict[str, Any]]:
         self.may_write()
-        repository.pull_requests.append(json.loads(self.body)["title"])
-        number = len(repository.pull_requests)
-        repository.branches[f"refs/pr/{number}"] = [self.find(repository, "main")]
-        return 200, {"num": number}, {}
+        title = json.loads(self.body)["title"]
+        return 200, {"num": self.server.open_pull_request(name, title, NAMES[self.role()])}, {}
+
+    def discussions(self, name: str, repository: Repository, rest: list[str]) -> tuple[int, Any, dict[str, Any]]:
+        numbers = range(len(repository.pull_requests), 0, -1)
+        start, page = 2 * int(self.query.get("p", ["0"])[0]), 2
+        found = [self.describe(name, repository, number) for number in numbers[start : start + page]]
+        return 200, {"discussions": found, "count": len(numbers), "start": start}, {}
 
     def discussion(self, name: str, repository: Repository, rest: list[str]) -> tuple[int, Any, dict[str, Any]]:
-        value = {"title": repository.pull_requests[int(rest[0]) - 1], "num": int(rest[0]), "status": "draft"}
-        value |= {"author": {"name": "me"}, "createdAt": DATE, "repo": {"name": name, "type": "dataset"}}
-        changes = {"base": "refs/heads/main"}
-        return 200, value | {"isPullRequest": True, "events": [], "filesWithConflicts": [], "changes": changes}, {}
+        more = {"events": [], "filesWithConflicts": [], "changes": {"base": "refs/heads/main"}}
+        return 200, self.describe(name, repository, int(rest[0])) | more, {}
+
+    def describe(self, name: str, repository: Repository, number: int) -> dict[str, Any]:
+        title, author = repository.pull_requests[number - 1]
+        value = {"title": title, "num": number, "status": "draft", "isPullRequest": True, "createdAt": DATE}
+        return value | {"author": {"name": author}, "repo": {"name": name, "type": "dataset"}}
 
     # --- reading ---
 
@@ -463,7 +500,7 @@ class Handler(BaseHTTPRequestHandler):
     def xet_token(self, name: str, repository: Repository, rest: list[str]) -> tuple[int, Any, dict[str, Any]]:
         if not self.server.xet:
             raise Answer(404, "no Xet here", "EntryNotFound")
-        value = {"casUrl": self.server.xet, "exp": int(time.time()) + 3600, "accessToken": "xet"}
+        value = {"casUrl": self.server.xet, "exp": int(time.time()) + 3600, "accessToken": "xet-s3cr3t"}
         headers = {"X-Xet-Cas-Url": value["casUrl"], "X-Xet-Token-Expiration": value["exp"]}
         return 200, value, {**headers, "X-Xet-Access-Token": value["accessToken"]}
 

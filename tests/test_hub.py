@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -23,7 +24,9 @@ from hub_server import READER, WRITER, HubServer
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import ConfigError, HubError, ShardError, UsageError, push_to_hub, shards
+from gif_datasets import ConfigError, HubError, ShardError, UsageError, cli, push_to_hub, shards
+from gif_datasets import hub as client
+from gif_datasets.hub import download
 
 CLASSES = ("bee", "ant: `x` | <b>&amp;\n---\n# no\x07", "crab 🦀 'or\" so")
 """Not in the order of their names, and hostile to YAML, Markdown and HTML."""
@@ -34,11 +37,21 @@ NAME = "me/tiny-gif2x"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of five pictures, one of each held out, expanded."""
-    place = tmp_path_factory.mktemp("made")
+    return expand_noise(tmp_path_factory.mktemp("made"), rng_seed=0)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures, expanded otherwise."""
+    return expand_noise(tmp_path_factory.mktemp("other"), rng_seed=1)
+
+
+def expand_noise(place: Path, rng_seed: int) -> Path:
     generator = np.random.default_rng(0)
     rows = [(Image.fromarray(generator.integers(0, 256, (12, 9, 3), dtype=np.uint8)), i % 3) for i in range(15)]
     options: dict[str, Any] = {"validation_share": 0.2, "samples_per_shard": 6, "cache_dir": place / "c"}
-    gif_datasets.ExpandedDataset(rows, ratio=2, prior="linear", classes=CLASSES, **options).precompute(place / "set")
+    options |= {"ratio": 2, "prior": "linear", "classes": CLASSES, "rng_seed": rng_seed}
+    gif_datasets.ExpandedDataset(rows, **options).precompute(place / "set")
     return place / "set"
 
 
@@ -91,6 +104,30 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return asked
 
 
+@pytest.fixture(params=["lfs", "xet"])
+def wire(request: pytest.FixtureRequest) -> str:
+    """How contents go: by LFS, or by Xet."""
+    if request.param == "xet":
+        request.getfixturevalue("xet")
+    return str(request.param)
+
+
+@pytest.fixture
+def xet(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The client speaks Xet, and its store is a folder: what hf_xet 1.x takes a ``local://`` address for."""
+    pytest.importorskip("hf_xet", reason="needs hf_xet, which comes with huggingface_hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    (tmp_path / "cas").mkdir()
+    hub.xet = f"local://{tmp_path / 'cas'}"
+    return hub
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client has downloaded nothing yet."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
 def pixels(image: Image.Image) -> str:
     return hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest()
 
@@ -120,6 +157,7 @@ def test_round_trip_of_shards(hub: HubServer, made: Path, tmp_path: Path) -> Non
         for streaming in (False, True):
             rows = datasets.load_dataset(NAME, split=split, streaming=streaming)
             assert rows.features["cls"].names == list(CLASSES)
+            assert [row["cls"] for row in rows] == [record["label"] for record in wanted.values()]
             found = {row["__key__"]: {"pixels": pixels(row["png"]), **row["json"]} for row in rows}
             assert found == wanted
             assert list(found) == list(wanted)
@@ -139,8 +177,6 @@ def test_round_trip_of_shards(hub: HubServer, made: Path, tmp_path: Path) -> Non
 def test_what_comes_back_is_whole_and_goes_on(hub: HubServer, made: Path, tmp_path: Path) -> None:
     """The downloaded folder passes `verify`, describes itself, and is a source for another expansion."""
     push_to_hub(made, NAME)
-    from gif_datasets.hub import download
-
     place = download(NAME)
     assert shards.verify(place) == []
     assert shards.read_manifest(place)["plan_hash"] == shards.read_manifest(made)["plan_hash"]
@@ -151,25 +187,67 @@ def test_what_comes_back_is_whole_and_goes_on(hub: HubServer, made: Path, tmp_pa
 
 
 def test_from_the_cache_without_a_network(hub: HubServer, made: Path) -> None:
-    """What was loaded once loads again offline."""
+    """What was loaded once loads again offline: the same pixels and labels, and nothing is asked."""
     push_to_hub(made, NAME)
     datasets.load_dataset(NAME, split="train")
     gif_datasets.load_expanded(NAME)
-    code = (
-        f"import datasets, gif_datasets; print(len(datasets.load_dataset({NAME!r}, split='train')),"
-        f" len(gif_datasets.load_expanded({NAME!r})))"
-    )
+    code = f"""if True:
+        import datasets, gif_datasets, json
+        from test_hub import pixels
+        rows = datasets.load_dataset({NAME!r}, split="train")
+        loaded = gif_datasets.load_expanded({NAME!r})
+        print(json.dumps([[[pixels(row["png"]), row["cls"]] for row in rows], [[pixels(x), y] for x, y in loaded]]))
+    """
     seen = len(hub.log)
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(datasets.config.HF_DATASETS_CACHE)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **offline})
-    assert done.stdout.split() == ["36", "36"], done.stderr
+    paths = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **offline, **paths})
+    assert done.returncode == 0, done.stderr
+    wanted = [[record["pixels"], record["label"]] for record in truth(made, "train").values()]
+    assert json.loads(done.stdout) == [wanted, wanted]
     assert len(hub.log) == seen
+
+
+def test_round_trip_of_parquet(hub: HubServer, made: Path) -> None:
+    """Rows have the folder's pictures, labels and provenance in the folder's order; a second push is none."""
+    push_to_hub(made, NAME, form="parquet")
+    for split, count in COUNTS.items():
+        wanted = truth(made, split)
+        for streaming in (False, True):
+            rows = list(datasets.load_dataset(NAME, split=split, streaming=streaming))
+            assert [row["key"] for row in rows] == list(wanted)
+            assert [pixels(row["image"]) for row in rows] == [record["pixels"] for record in wanted.values()]
+            for name in ("label", "seed_key", "seed_index", "copy", "method", "synthetic"):
+                assert [row[name] for row in rows] == [record[name] for record in wanted.values()]
+            assert len(rows) == count
+    hub.log.clear()
+    again = push_to_hub(made, NAME, form="parquet")
+    assert (again.uploaded, again.deleted) == ((), ())
+    assert not hub.requests("POST", "/commit/")
+    assert not hub.requests("PUT", "")
+
+
+def test_a_revision_comes_back(hub: HubServer, made: Path, other: Path, tmp_path: Path) -> None:
+    """Branch, tag or commit: `load_expanded` takes it as an argument, a source as `?revision=`."""
+    push_to_hub(made, NAME, revision="v1")
+    push_to_hub(other, NAME)
+    pictures = {folder: [record["pixels"] for record in truth(folder, "train").values()] for folder in (made, other)}
+    assert pictures[made] != pictures[other]
+    for revision, folder in (("v1", made), (hub.head(NAME, "v1").oid, made), ("main", other), (None, other)):
+        loaded = gif_datasets.load_expanded(f"hub:{NAME}", revision=revision)
+        assert [pixels(image) for image, _ in loaded] == pictures[folder]
+    more = gif_datasets.expand(f"hub:{NAME}?revision=v1", tmp_path / "more", ratio=1, prior="linear")
+    assert more.originals == COUNTS["train"]
+    found = [record for record in truth(tmp_path / "more", "train").values() if not record["synthetic"]]
+    assert {r["seed_index"]: r["pixels"] for r in found} == dict(enumerate(pictures[made]))
 
 
 def test_round_trip_of_parquet_with_own_columns(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
     """A Hugging Face source's columns go along with every row, and its rows and the loaded ones can be put together."""
     expansion(bees, ratio=2).precompute(tmp_path / "set")
     assert shards.verify(tmp_path / "set") == []
+    wanted = truth(tmp_path / "set", "train")
     summary = push_to_hub(tmp_path / "set", NAME, form="parquet")
     assert summary.form == "parquet"
     assert "export.json" in summary.uploaded
@@ -177,7 +255,8 @@ def test_round_trip_of_parquet_with_own_columns(hub: HubServer, bees: datasets.D
         rows = datasets.load_dataset(NAME, split="train", streaming=streaming)
         assert {name: rows.features[name] for name in bees.features} == dict(bees.features)
         found = list(rows)
-        assert [row["id"] for row in found if not row["synthetic"]] != []
+        assert [row["key"] for row in found] == list(wanted)
+        assert [pixels(row["picture"]) for row in found] == [record["pixels"] for record in wanted.values()]
         seeds = {row["id"]: row for row in bees}
         for row in found:
             seed = seeds[row["id"]]
@@ -360,73 +439,282 @@ def test_refuses_names(hub: HubServer, made: Path, name: str) -> None:
 
 # --- what goes wrong on the way -----------------------------------------------------------------------------------
 
-COMMIT, CONTENT = ("POST", f"/api/datasets/{NAME}/commit/"), ("PUT", "/lfs/")
-PREUPLOAD, BATCH, CARD = ("POST", "/preupload/"), ("POST", "objects/batch"), ("POST", "validate-yaml")
+REPOSITORY = f"/api/datasets/{NAME}"
+LOOK, TREE = ("GET", f"{REPOSITORY}(/revision/[^/]*)?$"), ("GET", f"{REPOSITORY}/tree/")
+CREATE, CARD, COMMIT = ("POST", "/repos/create"), ("POST", "/validate-yaml"), ("POST", f"{REPOSITORY}/commit/")
+PREUPLOAD, BATCH, MARK = ("POST", "/preupload/"), ("POST", "/objects/batch"), ("HEAD", "/resolve/.*/manifest.json")
+CONTENT = {"lfs": ("PUT", "/lfs/"), "xet": ("GET", "/xet-write-token/")}
+SHARD = {"lfs": ("GET", "/resolve/.*tar$"), "xet": ("GET", "/xet-read-token/")}
+PLACES = {
+    "first push": (LOOK, TREE, CREATE, CARD, PREUPLOAD, CONTENT, COMMIT),
+    "second push": (LOOK, TREE, MARK, CARD, PREUPLOAD, CONTENT, COMMIT),
+    "download": (LOOK, TREE, MARK, SHARD),
+}
+PASSING: dict[str, dict[str, Any]] = {
+    "409": {"status": 409},
+    "429": {"status": 429, "headers": {"Retry-After": "7"}},
+    "500": {"status": 500},
+    "cut": {"cut_after": 0},
+    "slow": {"delay": 60},
+}
+
+
+def hurry(patch: pytest.MonkeyPatch) -> None:
+    """Let the client wait for answers less long, and no longer in a second attempt."""
+    patch.setattr(client, "ANSWER_WITHIN", 0.3)
+    patch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    patch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
+    patch.setattr(huggingface_hub.file_download, "_ETAG_RETRY_TIMEOUT", 0.3)
+
+
+def go(way: str, made: Path) -> None:
+    """Do it, and see that it was done."""
+    if way == "download":
+        assert truth(download(NAME), "train") == truth(made, "train")
+    else:
+        assert len(push_to_hub(made, NAME).uploaded) > 5
+
+
+def published(hub: HubServer, folder: Path) -> bool:
+    """Whether `main` holds the shards of a folder and no others."""
+    listed = {path: file.oid for path, file in hub.head(NAME).files.items() if path.endswith(".tar")}
+    return listed == {entry["name"]: entry["sha256"] for entry in shards.read_manifest(folder)["shards"]}
+
+
+@pytest.mark.parametrize("how", PASSING)
+@pytest.mark.parametrize("way", PLACES)
+def test_passing_faults_are_waited_for(
+    hub: HubServer,
+    made: Path,
+    other: Path,
+    waits: list[float],
+    empty_cache: None,
+    monkeypatch: pytest.MonkeyPatch,
+    wire: str,
+    way: str,
+    how: str,
+) -> None:
+    """One at every place, more than any one operation takes: to do it once is enough, and it is done once."""
+    if way != "first push":
+        push_to_hub(other if way == "second push" else made, NAME)
+    commits = len(hub.repositories[NAME].branches["main"]) if hub.repositories else 1
+    if how == "slow":
+        hurry(monkeypatch)
+    for place in PLACES[way]:
+        if (place, how) != (CREATE, "409"):  # which says that it is there
+            hub.fail(*(place[wire] if isinstance(place, dict) else place), **PASSING[how])
+    go(way, made)
+    assert hub.faults == []
+    assert published(hub, made)
+    assert len(hub.repositories[NAME].branches["main"]) == commits + (way != "download")
+    assert max(waits) >= (7 if how == "429" else 1)
 
 
 @pytest.mark.parametrize(
     ("where", "how"),
     [
-        (("POST", "/repos/create"), {"status": 500}),
-        (("GET", f"/api/datasets/{NAME}"), {"status": 503}),
-        (("GET", f"/api/datasets/{NAME}"), {"cut_after": 0}),
-        (PREUPLOAD, {"status": 429, "headers": {"Retry-After": "7"}}),
         (BATCH, {"status": 502}),
-        (CONTENT, {"status": 500}),
-        (CONTENT, {"cut_after": 1000}),
-        (CONTENT, {"delay": 0.3}),
-        (CARD, {"status": 504}),
-        (COMMIT, {"status": 409}),
-        (COMMIT, {"status": 429, "headers": {"Retry-After": "7"}}),
-        (COMMIT, {"status": 500}),
+        (CONTENT["lfs"], {"cut_after": 1000}),
+        (CONTENT["lfs"], {"delay": 0.3}),
+        (CREATE, {"lost": True}),
         (COMMIT, {"cut_after": 100}),
         (COMMIT, {"lost": True}),
+        (COMMIT, {"status": 503, "headers": {"RateLimit": '"api";r=99;t=250'}}),
+        (SHARD["lfs"], {"answered": 1000}),
     ],
 )
-def test_passing_faults_are_waited_for(
-    hub: HubServer, made: Path, waits: list[float], where: tuple[str, str], how: dict[str, Any]
+def test_other_passing_faults(
+    hub: HubServer, made: Path, waits: list[float], empty_cache: None, where: tuple[str, str], how: dict[str, Any]
 ) -> None:
-    """One push is enough, and the set is on the Hub once."""
+    """Half a body, an answer that is lost or late, or cut: the set is on the Hub once, and comes back."""
     hub.fail(*where, **how)
-    summary = push_to_hub(made, NAME)
-    assert hub.faults == []
-    assert len(hub.head(NAME).files) == summary.files + 1
+    push_to_hub(made, NAME)
+    assert published(hub, made)
     assert len(hub.repositories[NAME].branches["main"]) == 2
-    if how.get("status") == 429:
-        assert max(waits) >= 7
-    elif "delay" not in how:
-        assert waits
+    go("download", made)
+    assert hub.faults == []
+    assert max([0, *waits]) <= 16
+
+
+LASTING: dict[str, tuple[dict[str, Any], str]] = {
+    "401": ({"status": 401}, "log in with `hf auth login`"),
+    "403": ({"status": 403}, "does not let this token write"),
+    "409": ({"status": 409}, r"is busy \(409.*run the same command again"),
+    "412": ({"status": 412}, "somebody else changed"),
+    "429": ({"status": 429, "headers": {"Retry-After": "4000"}}, "is asked too often"),
+    "500": ({"status": 500}, r"failed \(500.*run the same command again"),
+    "cut": ({"cut_after": 10}, "connection to the Hub failed.*run the same command again"),
+    "slow": ({"delay": 60}, "connection to the Hub failed.*run the same command again"),
+}
 
 
 @pytest.mark.parametrize(
-    ("where", "how", "said"),
+    ("way", "where", "wire", "how"),
     [
-        (("POST", "/repos/create"), {"status": 401}, "log in with `hf auth login`"),
-        (("POST", "/repos/create"), {"status": 403}, "does not let this token write"),
-        (COMMIT, {"status": 403}, "does not let this token write"),
-        (COMMIT, {"status": 400, "message": "bad commit"}, "refuses.*bad commit"),
-        (COMMIT, {"status": 500, "times": 99}, r"failed \(500.*run the same command again"),
-        (COMMIT, {"cut_after": 10, "times": 99}, "connection to the Hub failed.*run the same command again"),
-        (COMMIT, {"status": 429, "headers": {"Retry-After": "4000"}}, "is asked too often"),
-        (CONTENT, {"status": 403, "times": 99}, "does not let"),
-        (CONTENT, {"cut_after": 500, "times": 999}, "connection to the Hub failed"),
+        (way, where, wire, how)
+        for way, where, wire in (
+            ("first push", CREATE, "lfs"),
+            ("first push", CONTENT["lfs"], "lfs"),
+            ("first push", CONTENT["xet"], "xet"),
+            ("second push", MARK, "lfs"),
+            ("second push", COMMIT, "lfs"),
+            ("download", LOOK, "lfs"),
+            ("download", SHARD["lfs"], "lfs"),
+            ("download", SHARD["xet"], "xet"),
+        )
+        for how in LASTING
+        if not (how == "409" and where == CREATE)  # which says that it is there
+        if not (how == "412" and where != COMMIT)
+        if not (how == "slow" and where in (MARK, SHARD["xet"]))  # which the client itself asks for many times
     ],
+    indirect=["wire"],
 )
 def test_lasting_faults_are_told(
-    hub: HubServer, made: Path, waits: list[float], where: tuple[str, str], how: dict[str, Any], said: str
+    hub: HubServer,
+    made: Path,
+    other: Path,
+    waits: list[float],
+    empty_cache: None,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    where: tuple[str, str],
+    wire: str,
+    how: str,
 ) -> None:
-    """One clear line; nobody sees half a set; and when the fault is over, the same push completes."""
-    hub.fail(*where, **how)
-    with pytest.raises(HubError, match=said) as caught:
-        push_to_hub(made, NAME)
+    """One clear line; nobody sees half a set; and when the fault is over, the same command completes."""
+    if way != "first push":
+        push_to_hub(other if way == "second push" else made, NAME)
+    if how == "slow":
+        hurry(monkeypatch)
+        monkeypatch.setattr(client, "ATTEMPTS", 1)
+    before = hub.head(NAME) if hub.repositories else None
+    fault, said = LASTING[how]
+    hub.fail(*where, times=9999, **fault)
+    refused = way == "download" and how in ("401", "403")
+    with pytest.raises(UsageError if refused else HubError, match="does not give" if refused else said) as caught:
+        go(way, made)
     assert "\n" not in str(caught.value)
-    assert all(
-        set(commit.files) == {".gitattributes"} for r in hub.repositories.values() for commit in r.branches["main"]
-    )
     assert max([0, *waits]) <= 16
+    if hub.repositories:
+        assert (hub.head(NAME) is before) if before else (set(hub.head(NAME).files) == {".gitattributes"})
     hub.faults.clear()
-    summary = push_to_hub(made, NAME)
-    assert len(hub.head(NAME).files) == summary.files + 1
+    go(way, made)
+    assert published(hub, made)
+
+
+def test_other_lasting_faults(hub: HubServer, made: Path, waits: list[float]) -> None:
+    """What is neither known nor likely to pass is told with the Hub's own words, and not tried again."""
+    hub.fail(*COMMIT, status=400, message="bad commit")
+    with pytest.raises(HubError, match=r"refuses.*bad commit"):
+        push_to_hub(made, NAME)
+    assert waits == []
+    push_to_hub(made, NAME)
+
+
+def test_each_batch_has_its_own_attempts(
+    hub: HubServer, made: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults at every batch are more than one budget takes; and every shard is read for its digest once."""
+    hashed: list[str] = []
+    digest = huggingface_hub.lfs.sha_fileobj
+    monkeypatch.setattr(huggingface_hub.lfs, "sha_fileobj", lambda file: hashed.append(file.name) or digest(file))
+    monkeypatch.setattr(client, "BATCH_FILES", 1)
+    entries = shards.read_manifest(made)["shards"]
+    assert len(entries) > client.ATTEMPTS
+    for entry in entries:
+        hub.fail("PUT", f"/lfs/{entry['sha256']}", cut_after=100, times=12)  # twice what huggingface_hub tries itself
+    hub.fail(*COMMIT, status=500, times=client.ATTEMPTS - 1)
+    push_to_hub(made, NAME)
+    assert hub.faults == []
+    assert published(hub, made)
+    assert set(hashed) >= {str(made / entry["name"]) for entry in entries}
+    assert len(hashed) == len(set(hashed))
+
+
+def test_a_dry_run_and_a_broken_connection(hub: HubServer, made: Path, waits: list[float]) -> None:
+    """It compares when the fault passes, and says that it did not when it lasts."""
+    push_to_hub(made, NAME)
+    hub.fail(*MARK, cut_after=0)
+    assert push_to_hub(made, NAME, dry_run=True).uploaded == ()
+    hub.write(NAME, "NOTES.txt", b"another commit, so that nothing is known of its files")
+    hub.fail(*MARK, status=500, times=9999)
+    said: list[str] = []
+    assert len(push_to_hub(made, NAME, dry_run=True, say=said.append).uploaded) > 10
+    assert said[-1].startswith("not compared with what is there: the Hub failed (500")
+
+
+@pytest.mark.parametrize(
+    ("where", "how"),
+    [
+        (("POST", "/discussions$"), {"lost": True}),
+        (("POST", "/discussions$"), {"lost": True, "times": 3}),
+        (("GET", r"/discussions/\d+$"), {"status": 500}),
+        (("GET", "/discussions$"), {"status": 500}),
+        (("POST", "/discussions$"), {"status": 503}),
+    ],
+)
+def test_one_pull_request(
+    hub: HubServer, made: Path, waits: list[float], where: tuple[str, str], how: dict[str, Any]
+) -> None:
+    """Whatever is lost on the way, one is opened: not an older one, nor one of somebody else's of the same title."""
+    hub.create(NAME, private=True)
+    title = "Update the expanded dataset"
+    hub.open_pull_request(NAME, title, "me")
+    hub.fail(*where, then=lambda: hub.open_pull_request(NAME, title, "you"), **how)
+    summary = push_to_hub(made, NAME, create_pr=True)
+    authors = [request.author for request in hub.repositories[NAME].pull_requests]
+    assert authors.count("me") == 2
+    number = len(authors) - authors[::-1].index("me")
+    assert summary.revision == f"refs/pr/{number}"
+    assert len(hub.head(NAME, summary.revision).files) == summary.files + 1
+    assert waits
+
+
+def test_what_the_hub_does_not_give(
+    hub: HubServer, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float], empty_cache: None
+) -> None:
+    """No such data set, no such revision, not for this user, or not here without a network: told at once."""
+    push_to_hub(made, NAME)
+    for name, revision in (("me/none", None), (NAME, "v9")):
+        with pytest.raises(UsageError, match=f"no folder '{name}' here, and the Hub does not give") as caught:
+            gif_datasets.load_expanded(f"hub:{name}", revision=revision)
+        assert "\n" not in str(caught.value)
+    for name, value in (("HF_TOKEN", ""), ("HF_TOKEN", "hf_wrong")):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(UsageError, match="does not give"):
+            gif_datasets.load_expanded(NAME)
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UsageError, match="offline mode"):
+        gif_datasets.load_expanded(NAME)
+    assert waits == []
+
+
+def test_exit_codes_of_a_source_on_the_hub(
+    hub: HubServer,
+    made: Path,
+    tmp_path: Path,
+    waits: list[float],
+    empty_cache: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """2 for a name that is none, 1 for a Hub that fails, and 0 when the fault passes."""
+    push_to_hub(made, NAME)
+
+    def run(name: str) -> tuple[int, list[str]]:
+        options = ["--out", str(tmp_path / "more"), "--ratio", "1", "--prior", "linear", "--limit", "3", "--json"]
+        return cli.main(["expand", f"hub:{name}", "--workers", "1", *options]), capsys.readouterr().err.splitlines()
+
+    code, said = run("me/none")
+    assert (code, len(said)) == (2, 1)
+    hub.fail(*SHARD["lfs"], status=503, times=9999)
+    code, said = run(NAME)
+    assert code == 1
+    assert said[-1].startswith("gif-datasets: the Hub failed (503")
+    hub.faults.clear()
+    hub.fail(*LOOK, status=503)
+    assert run(NAME)[0] == 0
+    assert hub.faults == []
 
 
 def test_somebody_else_commits_meanwhile(hub: HubServer, made: Path) -> None:
@@ -440,19 +728,9 @@ def test_somebody_else_commits_meanwhile(hub: HubServer, made: Path) -> None:
     assert metadata(hub.content(NAME, "README.md").decode())["license"] == "mit"
 
 
-def test_the_hub_lists_something_else_after_the_upload(
-    hub: HubServer, made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hub_lists_something_else_after_the_upload(hub: HubServer, made: Path) -> None:
     """What the Hub lists is compared with what was sent."""
-    from gif_datasets import hub as client
-
-    send = client.commit
-
-    def damaging(repository: Any, *args: Any) -> None:
-        send(repository, *args)
-        hub.write(NAME, "_info.json", b"{}")
-
-    monkeypatch.setattr(client, "commit", damaging)
+    hub.fail(*COMMIT, then=lambda: hub.write(NAME, "_info.json", b"{}"))
     with pytest.raises(HubError, match=r"lists _info\.json of me/tiny-gif2x otherwise than it was sent"):
         push_to_hub(made, NAME)
 
@@ -481,16 +759,44 @@ def test_kill_9_in_mid_upload_and_again(hub: HubServer, made: Path) -> None:
 # --- tokens -------------------------------------------------------------------------------------------------------
 
 
-def test_tokens_are_not_told(hub: HubServer, made: Path, waits: list[float]) -> None:
-    """Whatever the Hub says back, no token and no signed address is in the error, its causes, or the repository."""
-    for where, status in ((("POST", "/repos/create"), 403), (CONTENT, 500), (COMMIT, 400)):
-        hub.fail(*where, status=status, times=9999, message="you sent TOKEN and hf_abcdefghijklmnop")
-        with pytest.raises(HubError) as caught:
-            push_to_hub(made, NAME)
+@pytest.mark.parametrize("status", [400, 403, 500])
+def test_tokens_are_not_told(
+    hub: HubServer,
+    made: Path,
+    waits: list[float],
+    empty_cache: None,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    wire: str,
+    status: int,
+) -> None:
+    """Whatever the Hub says back, no token and no signed address is told, logged, raised, printed or published."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(client, "ATTEMPTS", 2)
+    told: list[str] = []
+    push = ["push", str(made), NAME]
+    expand = ["expand", f"hub:{NAME}", "--out", str(made.parent / "never"), "--prior", "linear"]
+    for where, command in (
+        (CREATE, push),
+        (CARD, push),
+        (CONTENT[wire], push),
+        (COMMIT, push),
+        (None, push),
+        (LOOK, expand),
+        (SHARD[wire], expand),
+    ):
+        if where:
+            hub.fail(*where, status=status, times=9999, message="you sent TOKEN and hf_abcdefghijklmnop")
+        assert (cli.main(command) != 0) == bool(where)
+        try:
+            push_to_hub(made, NAME, say=told.append) if command is push else gif_datasets.load_expanded(f"hub:{NAME}")
+        except gif_datasets.GifDatasetsError as error:
+            told += [str(error), repr(error.__cause__)]
         hub.faults.clear()
-        said = str(caught.value) + str(caught.value.__cause__)
-        assert not any(secret in said for secret in (WRITER, "hf_abc", "s3cr3t"))
-    push_to_hub(made, NAME)
+    assert len(told) >= 12
+    everything = [*told, caplog.text, *capfd.readouterr()]
+    assert not [text for text in everything for secret in (WRITER, "hf_abc", "s3cr3t") if secret in text]
     assert all(WRITER.encode() not in content for content in hub.blobs.values())
 
 
@@ -642,13 +948,22 @@ def test_an_edited_card_is_kept(hub: HubServer, folder: Path) -> None:
         push_to_hub(folder, NAME)
 
 
-def test_a_licence_that_the_hub_does_not_know(hub: HubServer, made: Path) -> None:
-    """It is refused, here or there, and nothing is committed."""
+def test_a_licence_that_the_hub_does_not_know(
+    hub: HubServer, made: Path, other: Path, waits: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused, here or there, before anything is made or sent."""
     with pytest.raises(ConfigError, match="identifier of the Hub's list"):
         push_to_hub(made, NAME, license="do what you want")
-    with pytest.raises(HubError, match="license"):
+    with pytest.raises(ConfigError, match=r"does not take the metadata of README\.md.*\"license\" must be one of"):
         push_to_hub(made, NAME, license="gpl-99")
-    assert set(hub.head(NAME).files) == {".gitattributes"}
+    assert hub.repositories == {}
+    push_to_hub(made, NAME)
+    hub.log.clear()
+    hub.fail(*CARD, status=503)
+    assert cli.main(["push", str(other), NAME, "--license", "gpl-99"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("gif-datasets: the Hub does not take the metadata")
+    assert hub.faults == []
+    assert {path for method, path in hub.log if method in ("POST", "PUT")} == {"/api/validate-yaml"}
 
 
 def test_report_goes_along(hub: HubServer, made: Path, tmp_path: Path) -> None:
@@ -663,8 +978,6 @@ def test_croissant(hub: HubServer, made: Path) -> None:
     """mlcroissant validates the description that is published, and reads every picture and label by it."""
     croissant = pytest.importorskip("mlcroissant", reason="needs mlcroissant, of the extra test")
     push_to_hub(made, NAME, license="cc-by-4.0")
-    from gif_datasets.hub import download
-
     described = croissant.Dataset(str(download(NAME) / "croissant.json"))
     assert described.metadata.issues.errors == set()
     classes = [row["classes/name"] for row in described.records("classes")]
@@ -677,16 +990,6 @@ def test_croissant(hub: HubServer, made: Path) -> None:
 
 
 # --- Xet ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def xet(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """The client speaks Xet, and its store is a folder: what hf_xet 1.x takes a ``local://`` address for."""
-    pytest.importorskip("hf_xet", reason="needs hf_xet, which comes with huggingface_hub")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
-    (tmp_path / "cas").mkdir()
-    hub.xet = f"local://{tmp_path / 'cas'}"
-    return hub
 
 
 def test_push_by_xet(xet: HubServer, made: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import forge_manifest
+from hub_server import WRITER, HubServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -250,20 +251,12 @@ def test_entries_that_point_elsewhere(entry: tuple[int, ...]) -> None:
         index.check(index.from_entries([good, good]), [3], [5_000], 2)
 
 
-def test_from_the_hub(expanded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_the_hub(hub: HubServer, expanded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that is no folder is asked of the Hub; what it cannot give is one clear error."""
-    asked = []
-
-    def download(name: str, **options: object) -> str:
-        asked.append((name, options["repo_type"], options["revision"]))
-        if name == "me/none":
-            raise FileNotFoundError("404 me/none")
-        return str(expanded)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    gif_datasets.push_to_hub(expanded, "me/birds-gif2x", revision="v1")
     assert len(gif_datasets.load_expanded("me/birds-gif2x", revision="v1")) == 36
-    assert asked == [("me/birds-gif2x", "dataset", "v1")]
-    with pytest.raises(UsageError, match="me/none"):
+    with pytest.raises(UsageError, match="no folder 'me/none' here, and the Hub does not give"):
         gif_datasets.load_expanded("me/none")
     with pytest.raises(UsageError, match=r"manifest\.json"):
         gif_datasets.load_expanded("nowhere")
