@@ -181,9 +181,9 @@ def test_what_comes_back_is_whole_and_goes_on(hub: HubServer, made: Path, tmp_pa
     assert shards.verify(place) == []
     assert shards.read_manifest(place)["plan_hash"] == shards.read_manifest(made)["plan_hash"]
     more = gif_datasets.expand(f"hub:{NAME}", tmp_path / "more", ratio=1, prior="linear", limit=6)
-    assert (more.originals, more.synthetic) == (6, 6)
+    assert (more.originals, more.synthetic) == (2, 4 + 6)  # every third of the 36 is real
     again = gif_datasets.expand(gif_datasets.load_expanded(f"hub:{NAME}"), tmp_path / "b", ratio=1, prior="linear")
-    assert again.synthetic == 36
+    assert (again.originals, again.synthetic) == (12, 24 + 36)
 
 
 def test_from_the_cache_without_a_network(hub: HubServer, made: Path) -> None:
@@ -238,8 +238,8 @@ def test_a_revision_comes_back(hub: HubServer, made: Path, other: Path, tmp_path
         loaded = gif_datasets.load_expanded(f"hub:{NAME}", revision=revision)
         assert [pixels(image) for image, _ in loaded] == pictures[folder]
     more = gif_datasets.expand(f"hub:{NAME}?revision=v1", tmp_path / "more", ratio=1, prior="linear")
-    assert more.originals == COUNTS["train"]
-    found = [record for record in truth(tmp_path / "more", "train").values() if not record["synthetic"]]
+    assert (more.originals, more.synthetic) == (12, 24 + COUNTS["train"])
+    found = [record for record in truth(tmp_path / "more", "train").values() if not record["copy"]]
     assert {r["seed_index"]: r["pixels"] for r in found} == dict(enumerate(pictures[made]))
 
 
