@@ -137,13 +137,13 @@ class Cache:
 
     def renew(self, key: str) -> bool:
         """Whether there is an entry; if so it counts as used now, and is among the last to be pruned."""
-        path = self._path(key, _SAMPLE)
-        with contextlib.suppress(PermissionError):  # of another user; a read-only cache prunes nothing
-            try:
-                os.utime(path)
-            except FileNotFoundError:
-                return False
-        return path.exists()
+        try:
+            os.utime(self._name(key, _SAMPLE))
+        except FileNotFoundError:
+            return False
+        except PermissionError:  # of another user; a read-only cache prunes nothing
+            return key in self
+        return True
 
     def put(self, key: str, sample: Sample) -> None:
         """Store an entry; a second writer of the same key replaces it by the same bytes."""

@@ -266,10 +266,11 @@ class ExpansionConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         parts = _parts(method, classifies=self.classifies, checks=self.check != "none")
+        neutrals = {**usual, **NEUTRAL}
         for spec in dataclasses.fields(self):
             if spec.metadata["of"] in parts:
                 continue
-            neutral = {**usual, **NEUTRAL}.get(spec.name, spec.default)
+            neutral = neutrals.get(spec.name, spec.default)
             if getattr(self, spec.name) not in (neutral, usual.get(spec.name)):
                 warnings.warn(
                     f"{spec.name} does nothing for method {self.method!r}"

@@ -25,6 +25,7 @@ from gif_datasets.engines.local import default_workers
 from gif_datasets.errors import ConfigError
 from gif_datasets.imagine import Imaginer
 from gif_datasets.memory import keep_freed_memory
+from gif_datasets.order import evenly
 from gif_datasets.plan import Plan, make_plan
 from gif_datasets.recipe import MOST_FITTED, make_recipe
 from gif_datasets.shards import record_bytes
@@ -281,7 +282,7 @@ def _timed_copies(plan: Plan, imaginer: Imaginer, seeds: Sequence[Seed]) -> tupl
 
 def _spread(seeds: Sequence[Seed], count: int) -> list[Seed]:
     """So many seeds from all over the source; each once."""
-    chosen = [seeds[i * len(seeds) // min(count, len(seeds))] for i in range(min(count, len(seeds)))]
+    chosen = [seeds[i] for i in evenly(len(seeds), count)]
     return chosen[::2] + chosen[1::2]
 
 

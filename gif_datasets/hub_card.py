@@ -12,7 +12,7 @@ from typing import Any
 
 from gif_datasets import card, shards
 from gif_datasets.measures import Measures
-from gif_datasets.methods import METHODS
+from gif_datasets.methods import is_imagined
 from gif_datasets.priors import find_prior, names
 
 UNKNOWN = "unknown"
@@ -192,8 +192,7 @@ Classes (real + synthetic): {classes}"""
 
 
 def _imagined(it: Published) -> bool:
-    method = it.manifest["plan"]["recipe"]["options"]["method"]
-    return method not in METHODS or METHODS[method].imagines
+    return is_imagined(it.manifest["plan"]["recipe"]["options"]["method"])
 
 
 def _maker(it: Published) -> str:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gif_datasets import images, metrics, recipe
 from gif_datasets.errors import ConfigError
 from gif_datasets.makers import blocks
+from gif_datasets.order import evenly
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.reader import ShardReader
 from gif_datasets.splits import VALIDATION
@@ -84,8 +85,7 @@ class Likeness:
 
 def spread(indices: Sequence[int]) -> list[int]:
     """At most ``MOST`` of them, evenly."""
-    count = min(len(indices), MOST)
-    return [indices[i * len(indices) // count] for i in range(count)]
+    return [indices[i] for i in evenly(len(indices), MOST)]
 
 
 @dataclass(frozen=True)

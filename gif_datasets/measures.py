@@ -17,7 +17,9 @@ from PIL import Image
 
 from gif_datasets import images
 from gif_datasets.config import CRITERIA
+from gif_datasets.order import evenly
 from gif_datasets.reader import ShardReader
+from gif_datasets.types import Provenance
 
 SIDE = 16
 MOST = 1_000
@@ -79,7 +81,11 @@ def measure(folder: Path, progress: Callable[..., Any]) -> Measures:
         (0, 20)
     """
     reader = ShardReader(folder)
-    records = [reader.provenance(index) for index in progress(range(len(reader)), "measuring")]
+    return measure_records(reader, [reader.provenance(i) for i in progress(range(len(reader)), "measuring")])
+
+
+def measure_records(reader: ShardReader, records: Sequence[Provenance]) -> Measures:
+    """:func:`measure` for who has read the records already."""
     real = [index for index, record in enumerate(records) if not record.synthetic]
     made = [index for index, record in enumerate(records) if record.synthetic]
     counts = Counter((record.label, record.synthetic) for record in records)
@@ -101,7 +107,7 @@ def _means(records: Sequence[Any], name: str) -> tuple[float, float]:
 
 
 def _nearness(reader: ShardReader, keys: Sequence[str], real: Sequence[int], made: Sequence[int]) -> Nearness | None:
-    real, made = _spread(real), _spread(made)
+    real, made = ([indices[i] for i in evenly(len(indices), MOST)] for indices in (real, made))
     if len(real) < 2 or not made:
         return None
     seeds, copies = _thumbnails(reader, real), _thumbnails(reader, made)
@@ -117,11 +123,6 @@ def _nearness(reader: ShardReader, keys: Sequence[str], real: Sequence[int], mad
         own_seed=float(np.mean(own)),
         covered=float(np.mean(across.min(0) <= among.min(1))),
     )
-
-
-def _spread(indices: Sequence[int]) -> list[int]:
-    count = min(len(indices), MOST)
-    return [indices[i * len(indices) // count] for i in range(count)]
 
 
 def _thumbnails(reader: ShardReader, indices: Sequence[int]) -> NDArray[np.float32]:

@@ -173,6 +173,13 @@ _BASE = (
     _method("cutmix", AUGMENT, "a box of another seed in each copy, at most half of its area, no prior", {}),
 )
 METHODS = {method.name: method for method in (*_BASE, *map(_selective, _BASE))}
+
+
+def is_imagined(name: str) -> bool:
+    """Whether a prior makes a method's pictures; of a method that this version does not know, that is assumed."""
+    return name not in METHODS or METHODS[name].imagines
+
+
 DEFAULT_METHOD = "gif-unclip"
 
 _PUBLISHED_EPSILON = {"unclip": 0.1, "mae": 5.0, "sd": 0.8}

@@ -51,6 +51,17 @@ class Facts:
         return Facts(self.labels[chosen], self.synthetic[chosen], self.seeds[chosen])
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of ``count`` positions, spread evenly, from the first.
+
+    Example:
+        >>> evenly(10, 4), evenly(2, 4)
+        ([0, 2, 5, 7], [0, 1])
+    """
+    taken = min(count, most)
+    return [i * count // taken for i in range(taken)]
+
+
 def facts_of(dataset: object) -> Facts | None:
     """What a dataset of ours says of its items, below any ``Subset``; None for others."""
     found = getattr(dataset, "facts", None)

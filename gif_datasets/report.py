@@ -17,8 +17,9 @@ import torch
 from gif_datasets import atomic, charts, images, likeness
 from gif_datasets.config import CRITERIA
 from gif_datasets.likeness import SAME, Compared, Likeness
-from gif_datasets.measures import Measures, measure
-from gif_datasets.methods import METHODS
+from gif_datasets.measures import Measures, measure_records
+from gif_datasets.methods import METHODS, is_imagined
+from gif_datasets.order import evenly
 from gif_datasets.reader import ShardReader
 from gif_datasets.types import Progress, Provenance, silent
 
@@ -62,8 +63,8 @@ def write_report(
         ConfigError: If the prior is unknown, or has no CLIP.
     """
     reader, show = ShardReader(Path(folder)), progress or silent
-    records = [reader.provenance(index) for index in range(len(reader))]
-    found = measure(Path(folder), show)
+    records = [reader.provenance(index) for index in show(range(len(reader)), "measuring")]
+    found = measure_records(reader, records)
     real, made = (
         likeness.spread([i for i, record in enumerate(records) if record.synthetic == kind]) for kind in (False, True)
     )
@@ -100,7 +101,7 @@ def _page(
     options = m["plan"]["recipe"]["options"]
     method = METHODS.get(options["method"])
     title = f"{m['source']}, expanded {options['ratio']}x by {options['method']}"
-    imagines = method is None or method.imagines
+    imagines = is_imagined(options["method"])
     lead = (
         f"<p>{m['originals']} real and {m['synthetic']} synthetic pictures of {len(m['classes'])} classes."
         f" {html.escape(method.how if method else '')}</p>"
@@ -131,8 +132,8 @@ def _sheets(reader: ShardReader, records: Sequence[Provenance], scored: bool) ->
     by_seed: dict[int, list[int]] = {}
     for index, record in enumerate(records):
         by_seed.setdefault(record.seed_index, []).append(index)
-    chosen = list(by_seed)
-    chosen = [chosen[i * len(chosen) // SHEET_ROWS] for i in range(min(SHEET_ROWS, len(chosen)))]
+    seeds = list(by_seed)
+    chosen = [seeds[i] for i in evenly(len(seeds), SHEET_ROWS)]
     rows = [sorted(by_seed[seed], key=lambda i: records[i].copy)[: 1 + SHEET_COPIES] for seed in chosen]
     text = "<h2>Seeds and copies</h2>" + "".join(
         _strip(reader, row, [records[i].class_name if not records[i].copy else "" for i in row]) for row in rows

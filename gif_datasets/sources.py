@@ -25,7 +25,7 @@ from gif_datasets import columns, images
 from gif_datasets.config import closest
 from gif_datasets.errors import BadImage, MissingExtra, SourceError
 from gif_datasets.fingerprint import digest, digest_pixels
-from gif_datasets.order import facts_of
+from gif_datasets.order import evenly, facts_of
 from gif_datasets.types import PLAN_FILE, Seed
 
 
@@ -87,7 +87,7 @@ def list_seeds(
     """
     count = len(source)
     is_synthetic = getattr(source, "is_synthetic", _real)
-    indices = range(count) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
+    indices = range(count) if limit is None else evenly(count, limit)
     seeds: list[Seed] = []
     bad: list[str] = []
     for index in progress(indices):
