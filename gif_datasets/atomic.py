@@ -17,11 +17,16 @@ STALE_AFTER = 3600.0  # seconds; somebody may still be writing to a younger temp
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, synced: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path``; on success flush it to disk and rename it into place.
 
     A crash at any moment leaves either the old file or the new one, and at most a hidden temporary file, which
     :func:`sweep` removes. On an exception the temporary file is removed at once.
+
+    Args:
+        path: The file.
+        synced: Whether the content must be on the disk before it has its name. Without, a power failure may leave
+            a damaged file: for those only that are checked at every read and can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
@@ -29,7 +34,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -42,16 +48,16 @@ def _beside(path: Path) -> Path:
     return path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, synced: bool = True) -> None:
     """Write a file atomically; again, if somebody takes its temporary file for a forgotten one, or the folder."""
     try:
-        _write_bytes(path, content)
+        _write_bytes(path, content, synced)
     except FileNotFoundError:
-        _write_bytes(path, content)
+        _write_bytes(path, content, synced)
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    with atomic_write(path) as file:
+def _write_bytes(path: Path, content: bytes, synced: bool) -> None:
+    with atomic_write(path, synced) as file:
         file.write(content)
 
 
