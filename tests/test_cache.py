@@ -200,15 +200,15 @@ def test_tensors_are_made_once_and_checked(tmp_path: Path) -> None:
 
 def test_temporary_file_taken_for_a_forgotten_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Swept in the midst of writing, by somebody whose clock is wrong, an entry is written again."""
-    cache, fsync, swept = Cache(tmp_path), os.fsync, []
+    cache, replace, swept = Cache(tmp_path), Path.replace, list[Path]()
 
-    def sweep_once(descriptor: int) -> None:
-        fsync(descriptor)
-        swept.extend(tmp_path.rglob(".tmp-*") if not swept else [])
-        if len(swept) == 1:
-            swept[0].unlink(missing_ok=True)
+    def swept_once(temporary: Path, target: Path) -> Path:
+        if not swept:
+            swept.append(temporary)
+            temporary.unlink()
+        return replace(temporary, target)
 
-    monkeypatch.setattr(os, "fsync", sweep_once)
+    monkeypatch.setattr(Path, "replace", swept_once)
     cache.put("ab12", sample(1))
     assert len(swept) == 1
     assert cache.get("ab12") == sample(1)
@@ -377,12 +377,12 @@ def test_full_cache_disk(seed_folder: Path, tmp_path: Path) -> None:
 def test_failed_write_keeps_no_claim(seed_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an error nothing half-written is left, and what was claimed is free for whoever tries next."""
 
-    def full(descriptor: int) -> None:
+    def full(temporary: Path, target: Path) -> Path:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     expanded = ExpandedDataset(str(seed_folder), ratio=2, prior="linear")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(Path, "replace", full)
         with pytest.raises(CacheError, match="No space left"):
             expanded[12]
     cache = expanded.imaginer.cache
