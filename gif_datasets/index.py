@@ -73,7 +73,7 @@ class Index:
 def from_entries(entries: Iterable[tuple[int, ...]]) -> Index:
     """An index of rows that have the columns' values, in their order."""
     names = [field.name for field in fields(Index)]
-    table = np.array(list(entries), dtype=np.int64).reshape(-1, len(names))
+    table = np.fromiter(entries, np.dtype((np.int64, len(names))))  # no list: its numbers would be objects
     columns: dict[str, Any] = {name: table[:, i].astype(_DTYPES[name][1]) for i, name in enumerate(names)}
     return Index(**columns)
 
