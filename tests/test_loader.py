@@ -26,8 +26,9 @@ import gif_datasets
 from gif_datasets import BadImage, CacheError, ConfigError, EngineError, ExpandedDataset
 from gif_datasets.ahead import ahead
 from gif_datasets.dataset import HeldOut
+from gif_datasets.epochs import Place
 from gif_datasets.loaded import LoadedDataset
-from gif_datasets.loader import DataLoader, Place, _Iteration, collate
+from gif_datasets.loader import DataLoader, _Iteration, collate
 from gif_datasets.order import Facts, make_order
 from gif_datasets.priors.linear import LinearPrior
 
