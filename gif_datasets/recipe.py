@@ -18,7 +18,7 @@ from gif_datasets.memory import memory_of
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
 from gif_datasets.types import Seed
 
-RECIPE_FORMAT = 4
+RECIPE_FORMAT = 5
 MOST_FITTED = 20_000  # seeds that a classifier is fitted to: 100 MB of embeddings at a width of 1,280
 BYTES_A_PIXEL = 6_000  # of a decoded picture, while it is decoded: Stable Diffusion's autoencoder, single precision
 KEPT_A_PIXEL = 25_000  # of a picture whose gradient is taken: what that autoencoder keeps (22,753 bytes a pixel)
