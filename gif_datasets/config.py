@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -234,14 +234,12 @@ class ExpansionConfig:
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
         if self.agnostic and not METHODS[self.method].selects:
             raise ConfigError(f"selection {AGNOSTIC!r} is for the select: methods, got method {self.method!r}")
         self._settle()
         for name in ("templates", "prompts"):
-            bad = [template for template in getattr(self, name) if template.count("{}") != 1]
-            if bad or not getattr(self, name):
-                raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")
+            check_prompts(name, getattr(self, name))
         if "diversity" in self.criteria and self.ratio == 1:
             raise ConfigError("a single copy (ratio 1) has no diversity; raise ratio, or take it out of criteria")
         if METHODS[self.method].selects and self.check != "selective":
@@ -344,6 +342,13 @@ class ExpansionConfig:
         return cls(**merged)
 
 
+def check_prompts(name: str, prompts: Sequence[str]) -> None:
+    """Raise ConfigError unless there are prompts, and each has one place for a class name."""
+    bad = [prompt for prompt in prompts if prompt.count("{}") != 1]
+    if bad or not prompts:
+        raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")
+
+
 def _parts(method: Method, *, classifies: bool, checks: bool) -> set[str]:
     """Parts whose options matter; the one without a name always does."""
     return {"", *method.parts, *[CLASSIFIER] * classifies, *[REDRAWS] * checks}
@@ -428,7 +433,8 @@ def _finite(name: str, value: Any) -> float:
     return number
 
 
-def _checked(spec: dataclasses.Field[Any], value: Any) -> Any:
+def checked(spec: dataclasses.Field[Any], value: Any) -> Any:
+    """One value of a dataclass field, by its type and the limits in its metadata; raises ConfigError naming both."""
     if value is None and spec.default is None:
         return None
     kinds = _TYPES[str(spec.type).removesuffix(" | None")]

@@ -55,7 +55,7 @@ class Recipe:
             "prior": {"name": self.prior.name, "digest": self.prior.digest},
             "device": self.device,
             "population": self.population,
-            "versions": {name: _version(name) for name in _LIBRARIES},
+            "versions": {name: version_of(name) for name in _LIBRARIES},
         }
 
     @cached_property
@@ -158,7 +158,8 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """Version of an installed package, or ``absent``."""
     try:
         return version(name)
     except PackageNotFoundError:
