@@ -186,7 +186,7 @@ class Run:
 
     def _save(self) -> None:
         groups: dict[str, Mapping[str, Tensor]]
-        groups = {"weights": self.weights, "best": self.best, "optimizer": _flat(self.optimizer)}
+        groups = {"weights": self.weights, "best": self.best, "optimizer": optimizer_tensors(self.optimizer)}
         tensors = {
             f"{group}/{name}": v.detach().cpu().contiguous()
             for group, part in groups.items()
@@ -206,7 +206,7 @@ class Run:
                 for name, weights in self.weights.items():
                     weights.copy_(groups["weights"][name])
                     self.best[name].copy_(groups["best"][name])
-            _load_optimizer(self.optimizer, groups["optimizer"])
+            load_optimizer(self.optimizer, groups["optimizer"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise PriorError(f"cannot go on from {self.path}: {error}; remove it to begin again") from error
 
@@ -215,17 +215,20 @@ def _count(rows: Rows) -> int:
     return len(next(iter(rows.values())))
 
 
-def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Adam's state as tensors, keyed ``index.name``."""
     slots = optimizer.state_dict()["state"]
     return {f"{i}.{name}": torch.as_tensor(value) for i, slot in slots.items() for name, value in slot.items()}
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    slots: dict[int, dict[str, Tensor]] = {}
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put Adam's state back, laid out in memory as the weights are: its fused step walks both side by side."""
+    weights, slots = optimizer.param_groups[0]["params"], dict[int, dict[str, Tensor]]()
     for key, value in tensors.items():
         index, _, name = key.partition(".")
-        slots.setdefault(int(index), {})[name] = value
+        like = weights[int(index)]
+        slot = torch.empty_like(like, dtype=value.dtype, device="cpu").copy_(value) if value.dim() else value
+        slots.setdefault(int(index), {})[name] = slot
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
