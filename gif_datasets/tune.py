@@ -25,6 +25,7 @@ from gif_datasets.rng import generator_for
 from gif_datasets.sources import SeedList, Source, list_seeds, wrap_source
 from gif_datasets.splits import hold_out
 from gif_datasets.types import Progress, Seed, silent
+from gif_datasets.wording import DOMAINS, prompts_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +68,9 @@ class TuneConfig:
         None, "of the LoRA; 0 trains all weights; None: all of a decoder below 100M, else 16", low=0, high=4096
     )
     mirror: bool = _option(False, "train on mirror images too")
-    prompts: tuple[str, ...] = _option(("a photo of a {}",), "captions around a class name; sd")
+    prompts: tuple[str, ...] = _option(
+        DOMAINS["natural"].prompts, "captions around a class name, or a domain; sd", read=prompts_of
+    )
     rng_seed: int = _option(0, "the run's number", low=0, high=2**63 - 1)
     dtype: str = _option("float32", "precision of what is not trained", choices=("float32", "bfloat16"))
     threads: int = _option(1, "CPU threads; another number rounds differently", low=1, high=1024)

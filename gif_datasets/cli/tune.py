@@ -39,7 +39,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     for name, kind, metavar, text in _FLAGS:
         add(f"--{name}", type=kind, metavar=metavar, help=text)
     add("--mirror", action="store_true", help="train on mirror images too, where left and right mean nothing")
-    add("--prompt", action="append", metavar="TEXT", help="caption around a class name {}; sd alone; repeatable")
+    add(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="caption around a class name {}, or a domain such as medical; sd alone; repeatable",
+    )
     add("--limit", type=int, metavar="N", help="use N seeds, spread evenly over the source")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     add("--source-license", default="", metavar="TEXT", help="licence of the pictures, if known, for the card")
@@ -56,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     names = ["prior", *(name.replace("-", "_") for name, *_ in _FLAGS)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.prompt:
-        given["prompts"] = tuple(args.prompt)
+        given["prompts"] = tuple(args.prompt) if len(args.prompt) > 1 or "{}" in args.prompt[0] else args.prompt[0]
     config = TuneConfig(**given, mirror=args.mirror)
     _check_out(args.out)
     summary = tune(
