@@ -63,6 +63,34 @@ def histograms(title: str, series: Mapping[str, NDArray[np.floating]]) -> str:
     return _svg(WIDTH, HEIGHT, shapes)
 
 
+def curves(title: str, axis: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Lines of values over steps, as an SVG file that needs no page around it; dots where there was a value."""
+    width, height, margin = 640, 320, 40
+    points = np.array([point for line in series.values() for point in line], dtype=float).reshape(-1, 2)
+    low, high = points.min(0), points.max(0)
+    span = np.where(high > low, high - low, 1.0)
+    shapes = [f'<text x="{margin}" y="16">{html.escape(title)}</text>']
+    for number, (name, line) in enumerate(series.items()):
+        colour = _colour(number, len(series))
+        scaled = (np.array(line, dtype=float).reshape(-1, 2) - low) / span
+        places = [
+            (margin + (width - 2 * margin) * x, height - margin - (height - 2 * margin) * y) for x, y in scaled.tolist()
+        ]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        shapes.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        shapes += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+        place = f'x="{width - margin}" y="{16 + 16 * number}" text-anchor="end"'
+        shapes.append(f'<text {place} fill="{colour}">{html.escape(name)}</text>')
+    for value, y in ((high[1], margin), (low[1], height - margin)):
+        shapes.append(f'<text x="2" y="{y + 4}">{value:.3g}</text>')
+    for value, x, anchor in ((low[0], margin, "start"), (high[0], width - margin, "end")):
+        shapes.append(f'<text x="{x}" y="{height - 16}" text-anchor="{anchor}">{value:.6g}</text>')
+    shapes.append(f'<text x="{width / 2:.0f}" y="{height - 16}" text-anchor="middle">{html.escape(axis)}</text>')
+    style = 'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12"'
+    background = f'<rect width="{width}" height="{height}" fill="white"/>'
+    return _svg(width, height, [background, *shapes]).replace("<svg", f"<svg {style}", 1) + "\n"
+
+
 def bars(rows: Sequence[tuple[str, int, int]]) -> str:
     """A bar a class, of two kinds one after the other; of many classes the first."""
     shown, left = rows[:MOST_BARS], max(0, len(rows) - MOST_BARS)

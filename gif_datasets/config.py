@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from gif_datasets.methods import (
     SELECTION,
     Method,
 )
+from gif_datasets.wording import DOMAINS, check_synonyms, names_of, prompts_of, read_synonyms, templates_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -139,9 +140,17 @@ class ExpansionConfig:
         of=CLASSIFIER,
     )
     templates: tuple[str, ...] = _option(
-        ("{}", "a {}", "a photo of a {}", "a small {}"),
-        "prompts around a class name; their embeddings are averaged",
+        DOMAINS["natural"].templates,
+        f"prompts around a class name; their embeddings are averaged; or a domain: {', '.join(DOMAINS)}",
         of=CLASSIFIER,
+        read=templates_of,
+    )
+    synonyms: tuple[str, ...] = _option(
+        (),
+        "what classes are called instead: a TOML or JSON file, class = [names]; the first is what img2img asks for, and"
+        " the classifier averages all",
+        of=CLASSIFIER,
+        read=read_synonyms,
     )
     logit_scale: float | None = _option(
         None,
@@ -181,7 +190,12 @@ class ExpansionConfig:
         high=1.0,
         of=IMG2IMG,
     )
-    prompts: tuple[str, ...] = _option(("a photo of a {}",), "prompts of img2img, one drawn per copy", of=IMG2IMG)
+    prompts: tuple[str, ...] = _option(
+        DOMAINS["natural"].prompts,
+        "prompts of img2img, one drawn per copy; or a domain, as for templates",
+        of=IMG2IMG,
+        read=prompts_of,
+    )
 
     randaugment_ops: int = _option(2, "RandAugment's transformations per picture", low=1, high=14, of="randaugment")
     randaugment_magnitude: int = _option(9, "RandAugment's magnitude", low=0, high=30, of="randaugment")
@@ -234,14 +248,13 @@ class ExpansionConfig:
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
         if self.agnostic and not METHODS[self.method].selects:
             raise ConfigError(f"selection {AGNOSTIC!r} is for the select: methods, got method {self.method!r}")
         self._settle()
         for name in ("templates", "prompts"):
-            bad = [template for template in getattr(self, name) if template.count("{}") != 1]
-            if bad or not getattr(self, name):
-                raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")
+            check_prompts(name, getattr(self, name))
+        check_synonyms(self.synonyms)
         if "diversity" in self.criteria and self.ratio == 1:
             raise ConfigError("a single copy (ratio 1) has no diversity; raise ratio, or take it out of criteria")
         if METHODS[self.method].selects and self.check != "selective":
@@ -323,8 +336,13 @@ class ExpansionConfig:
         return self.keep_class or self.consistency_floor > 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return all options as JSON types, defaults resolved."""
-        return dataclasses.asdict(self)
+        """Return all options as JSON types, defaults resolved; synonyms only where there are some."""
+        value = dataclasses.asdict(self)
+        return value if self.synonyms else {name: option for name, option in value.items() if name != "synonyms"}
+
+    def names_of(self, class_name: str) -> tuple[str, ...]:
+        """What a class is called, the first name being what it is asked for by."""
+        return names_of(class_name, self.synonyms)
 
     @classmethod
     def build(cls, values: Mapping[str, Any], config_file: Path | None = None) -> ExpansionConfig:
@@ -337,11 +355,20 @@ class ExpansionConfig:
         merged.update({name: value for name, value in values.items() if value is not None})
         if (preset := merged.pop("preset", None)) is not None:
             merged = {**_preset(preset, merged), **merged}
+        if (domain := merged.pop("domain", None)) is not None:
+            merged = {**_worded(domain, merged), **merged}
         known = {spec.name for spec in dataclasses.fields(cls)}
         for name in merged:
             if name not in known:
-                raise ConfigError(f"unknown option {name!r}{closest(name, {*known, 'preset'})}")
+                raise ConfigError(f"unknown option {name!r}{closest(name, {*known, 'preset', 'domain'})}")
         return cls(**merged)
+
+
+def check_prompts(name: str, prompts: Sequence[str]) -> None:
+    """Raise ConfigError unless there are prompts, and each has one place for a class name."""
+    bad = [prompt for prompt in prompts if prompt.count("{}") != 1]
+    if bad or not prompts:
+        raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")
 
 
 def _parts(method: Method, *, classifies: bool, checks: bool) -> set[str]:
@@ -377,6 +404,16 @@ def _preset(name: object, given: Mapping[str, Any]) -> dict[str, Any]:
     check = given.get("check", method.defaults["check"])
     classifies = _classifies(method, check, given.get("measure_pictures", False))
     return _mattering(PRESETS[name](method, given), _parts(method, classifies=classifies, checks=check != "none"))
+
+
+def _worded(domain: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Prompts of a domain for the method that is given, where they matter to it."""
+    method = METHODS.get(str(given.get("method", DEFAULT_METHOD)))
+    if method is None:
+        return {}  # which is told when the method is checked
+    classifies = _classifies(method, given.get("check", method.defaults["check"]), given.get("measure_pictures", False))
+    options = {"templates": templates_of(str(domain)), "prompts": prompts_of(str(domain))}
+    return _mattering(options, _parts(method, classifies=classifies, checks=False))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -428,9 +465,12 @@ def _finite(name: str, value: Any) -> float:
     return number
 
 
-def _checked(spec: dataclasses.Field[Any], value: Any) -> Any:
+def checked(spec: dataclasses.Field[Any], value: Any) -> Any:
+    """One value of a dataclass field, by its type and the limits in its metadata; raises ConfigError naming both."""
     if value is None and spec.default is None:
         return None
+    if isinstance(value, str) and "read" in spec.metadata:
+        value = spec.metadata["read"](value)
     kinds = _TYPES[str(spec.type).removesuffix(" | None")]
     wrong_bool = isinstance(value, bool) and bool not in kinds
     if wrong_bool or not isinstance(value, kinds):

@@ -21,7 +21,7 @@ from gif_datasets.errors import CacheError, ConfigError, EngineError, MissingExt
 from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
 from gif_datasets.order import Facts
-from gif_datasets.plan import Engine, Part, Plan, Summary, make_plan, run, select
+from gif_datasets.plan import Engine, Part, Plan, Summary, make_plan, run, select, silently
 from gif_datasets.priors import FAMILIES, PriorInfo
 from gif_datasets.push import PushSummary, push_to_hub
 from gif_datasets.recipe import make_recipe
@@ -393,6 +393,7 @@ def expand(
     part: tuple[int, int] = (0, 1),
     config: ExpansionConfig | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] = silently,
     **options: Any,
 ) -> Summary:
     """Expand a dataset into a folder of WebDataset shards: the command ``gif-datasets expand`` as a function.
@@ -414,6 +415,7 @@ def expand(
             finishes, or each in its own, for :func:`gif_datasets.merge_parts`.
         config: All options as one object, instead of ``options``.
         progress: Wraps the loops over seeds and shards, for progress bars.
+        say: Is told, in a line before the work, when the classifier cannot tell the seeds' classes apart.
         options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
 
     Example:
@@ -448,7 +450,7 @@ def expand(
         return iter(show(run_tasks(task, ids), task.title, len(ids)))
 
     plan = make_plan(opened.name, listed, recipe, held, named, _real_limit(limit, opened))
-    return run(plan, opened, open_cache(cache_dir), Path(out), shown, listed.bad, part=mine)
+    return run(plan, opened, open_cache(cache_dir), Path(out), shown, listed.bad, part=mine, say=say)
 
 
 def _real_limit(limit: int | None, source: Source) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +78,12 @@ def _stream(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
     return hasher.hexdigest()
 
 
-def digest_folder(folder: Path) -> str:
-    """Digest of every file below ``folder``, by relative POSIX name and content.
+def digest_folder(folder: Path, parts: Iterable[str] = (".",)) -> str:
+    """Digest of every file in ``parts`` of ``folder``, by relative POSIX name and content.
 
     Hidden files and ``*.md`` are left out: a corrected card changes no result.
     """
-    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
-    names = sorted(path.relative_to(folder) for path in found)
+    below = {path for part in parts for path in (folder / part, *(folder / part).rglob("*"))}
+    names = sorted(path.relative_to(folder) for path in below if path.is_file() and path.suffix != ".md")
     kept = [name for name in names if not any(part.startswith((".", "__pycache__")) for part in name.parts)]
     return digest({name.as_posix(): digest_file(folder / name) for name in kept})

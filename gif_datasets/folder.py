@@ -15,6 +15,7 @@ from gif_datasets.columns import SOURCE
 from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
 from gif_datasets.index import INDEX
 from gif_datasets.reader import ShardReader
+from gif_datasets.recognition import FILE
 from gif_datasets.shards import Shard
 from gif_datasets.types import PLAN_FILE, Seed
 
@@ -104,9 +105,8 @@ def finished(folder: Path, plan_hash: str, names: Mapping[int, str]) -> dict[int
 
 
 def own_files(folder: Path) -> dict[str, bytes]:
-    """The file with the source's own columns, if the part that has the first shard wrote one."""
-    path = folder / SOURCE
-    return {SOURCE: path.read_bytes()} if path.exists() else {}
+    """What the part that has the first shard wrote: the source's own columns, how well its classes are told apart."""
+    return {name: (folder / name).read_bytes() for name in (SOURCE, FILE) if (folder / name).exists()}
 
 
 def finish(folder: Path, plan: dict[str, Any], plan_hash: str, made: Sequence[Shard], own: Mapping[str, bytes]) -> None:
@@ -117,7 +117,7 @@ def finish(folder: Path, plan: dict[str, Any], plan_hash: str, made: Sequence[Sh
         plan: The plan as JSON.
         plan_hash: Its digest.
         made: All shards, in the plan's order.
-        own: Files with the source's own columns.
+        own: What :func:`own_files` gives.
     """
     recipe = plan["recipe"]
     manifest = {

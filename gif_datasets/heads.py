@@ -31,21 +31,43 @@ def fit(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: Tensor)
     unit = F.normalize(embeddings, dim=-1)
     if kind == "linear":
         return _linear(text, unit, labels)
-    hot = F.one_hot(labels, len(text.weights)).to(unit)
-    sums = hot.T @ unit
-    texts = text.weights if kind == "both" else text.weights * (hot.sum(0) == 0)[:, None]
+    sums, texts = _means(kind, text, unit, labels)
     weights = F.normalize(F.normalize(sums, dim=-1) + texts, dim=-1)
-    return ZeroShotClassifier(weights, _calibrated(sums, texts, unit, labels))
+    cosines = _left_out(sums, texts, unit, labels)
+    losses = torch.stack([F.cross_entropy(scale * cosines, labels) for scale in SCALES])
+    return ZeroShotClassifier(weights, float(SCALES[losses.argmin()]))
 
 
-def _calibrated(sums: Tensor, texts: Tensor, unit: Tensor, labels: Tensor) -> float:
-    """The scale of least cross-entropy on the seeds, each left out of its own class's mean."""
+def tells(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Whether each seed is given its class by a classifier of this kind that was not fitted to it, ``(N,)``.
+
+    A class mean leaves the seed out; a linear head is fitted to every other seed. Arguments as of :func:`fit`.
+    """
+    unit = F.normalize(embeddings, dim=-1)
+    if kind == "text":
+        return text.logits(unit).argmax(1) == labels
+    if kind != "linear":
+        return _left_out(*_means(kind, text, unit, labels), unit, labels).argmax(1) == labels
+    right = torch.zeros_like(labels, dtype=torch.bool)
+    for first in (0, 1):
+        one, other = slice(first, None, 2), slice(1 - first, None, 2)
+        right[other] = _linear(text, unit[one], labels[one]).logits(unit[other]).argmax(1) == labels[other]
+    return right
+
+
+def _means(kind: str, text: ZeroShotClassifier, unit: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of each class's unit embeddings, and the texts that are added to their directions."""
+    hot = F.one_hot(labels, len(text.weights)).to(unit)
+    texts = text.weights if kind == "both" else text.weights * (hot.sum(0) == 0)[:, None]
+    return hot.T @ unit, texts
+
+
+def _left_out(sums: Tensor, texts: Tensor, unit: Tensor, labels: Tensor) -> Tensor:
+    """Cosines of seeds and classes, ``(N, C)``, each seed left out of its own class's mean."""
     weights = F.normalize(F.normalize(sums, dim=-1) + texts, dim=-1)
     cosines = unit @ weights.T
     without = F.normalize(F.normalize(sums[labels] - unit, dim=-1) + texts[labels], dim=-1)
-    cosines = cosines.scatter(1, labels[:, None], (unit * without).sum(1, keepdim=True))
-    losses = torch.stack([F.cross_entropy(scale * cosines, labels) for scale in SCALES])
-    return float(SCALES[losses.argmin()])
+    return cosines.scatter(1, labels[:, None], (unit * without).sum(1, keepdim=True))
 
 
 def _linear(text: ZeroShotClassifier, unit: Tensor, labels: Tensor) -> ZeroShotClassifier:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import threading
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gif_datasets import images
+from gif_datasets import images, recognition
 from gif_datasets.cache import Cache
 from gif_datasets.claims import Claims
 from gif_datasets.methods import AUGMENT, METHODS
+from gif_datasets.order import evenly
 from gif_datasets.priors import load_prior
 from gif_datasets.recipe import Recipe, fitted_seeds, ordered
+from gif_datasets.recognition import Recognition
 from gif_datasets.sources import Source
 from gif_datasets.types import Provenance, Row, Sample, Seed
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from gif_datasets.zeroshot import ZeroShotClassifier
 
 
+MOST_RECOGNISED = 200  # seeds that are embedded to see whether a classifier of texts alone tells them apart
 ROWS_AHEAD = 160  # whose seeds are guided together, in full blocks; fewer seeds than a maker keeps
 
 
@@ -43,6 +47,7 @@ class _Loaded:
     maker: Maker
     scorer: Scorer | None = None
     seed_scores: Callable[[Sequence[Seed]], torch.Tensor] | None = None
+    recognition: Callable[[], Recognition] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,15 @@ class Imaginer:
         if self.recipe.config.fits_classifier:
             with self._lock, _fixed_threads(self.recipe.config.threads):
                 self._load()
+
+    def recognition(self) -> Recognition | None:
+        """How well the classifier tells the seeds' classes apart; None where nothing is made by what it says."""
+        config = self.recipe.config
+        if not (METHODS[config.method].guided or config.check != "none"):
+            return None
+        with self._lock, _fixed_threads(config.threads):
+            recognise = self._load().recognition
+            return recognise() if recognise else None
 
     def _cached(self, keys: Iterable[str]) -> dict[str, Sample]:
         """Those samples that are in the cache."""
@@ -277,28 +291,54 @@ class Imaginer:
         device = torch.device(self.recipe.device)
         prior = self.given_prior or load_prior(self.recipe.prior, family, device, config.dtype)
         embeddings = makers.SeedEmbeddings(prior, self._picture, config.encode_batch)
-        classifier = prior.classifier(self.recipe.classes, config)
+        text = classifier = prior.classifier(self.recipe.classes, config)
         if config.fits_classifier:
-            classifier = self._fitted(classifier, embeddings)
+            classifier = self._fitted(text, embeddings)
+        recognise = functools.partial(self._recognise, text, embeddings) if prior.recognises else None
         maker = makers.GuidedMaker(self.recipe, prior, classifier, embeddings) if family else self._augment_maker()
         if not scored:
-            return _Loaded(maker)
+            return _Loaded(maker, recognition=recognise)
         scorer = makers.Scorer(prior, classifier, config.decode_batch)
-        return _Loaded(maker, scorer, lambda seeds: classifier.scores(embeddings(seeds)).cpu())
+        return _Loaded(maker, scorer, lambda seeds: classifier.scores(embeddings(seeds)).cpu(), recognise)
 
     def _fitted(self, text: ZeroShotClassifier, embeddings: SeedEmbeddings) -> ZeroShotClassifier:
         """The classifier that knows the seeds; their embeddings are kept in the cache."""
-        import torch
-
         from gif_datasets import heads
 
-        config, seeds = self.recipe.config, fitted_seeds(self.seeds, len(self.recipe.classes))
-        stored = self.cache.tensors(self.recipe.embeddings_key, lambda: {"embeddings": embeddings(seeds).cpu()})
-        known = stored["embeddings"].to(self.recipe.device)
+        config, (seeds, known, labels) = self.recipe.config, self._known_seeds(embeddings)
         embeddings.learn(seeds, known)
-        fitted = heads.fit(config.classifier, text, known, torch.tensor([seed.label for seed in seeds]))
+        fitted = heads.fit(config.classifier, text, known, labels)
         scale = config.logit_scale
         return fitted if scale is None else dataclasses.replace(fitted, logit_scale=scale)
+
+    def _known_seeds(self, embeddings: SeedEmbeddings) -> tuple[list[Seed], torch.Tensor, torch.Tensor]:
+        """Seeds looked at together, their embeddings and labels: all that a classifier is fitted to, if one is."""
+        import torch
+
+        seeds = fitted_seeds(self.seeds, len(self.recipe.classes))
+        if self.recipe.config.fits_classifier:
+            stored = self.cache.tensors(self.recipe.embeddings_key, lambda: {"embeddings": embeddings(seeds).cpu()})
+            known = stored["embeddings"].to(self.recipe.device)
+        else:
+            seeds = [seeds[index] for index in evenly(len(seeds), MOST_RECOGNISED)]
+            known = embeddings(seeds)
+        return seeds, known, torch.tensor([seed.label for seed in seeds], device=known.device)
+
+    def _recognise(self, text: ZeroShotClassifier, embeddings: SeedEmbeddings) -> Recognition:
+        """Count the seeds that the classifier tells; where it tells too few, ask the other kinds too."""
+        from gif_datasets import heads
+
+        (_, known, labels), kind = self._known_seeds(embeddings), self.recipe.config.classifier
+        right = heads.tells(kind, text, known, labels).tolist()
+        found = recognition.count(kind, self.recipe.classes, labels.tolist(), right)
+        if not found.weak:
+            return found
+        others = {
+            other: round(float(heads.tells(other, text, known, labels).float().mean()), 4)
+            for other in recognition.KINDS
+            if other != kind
+        }
+        return dataclasses.replace(found, others=others)
 
     def _augment_maker(self) -> Maker:
         from gif_datasets.makers import AugmentMaker

@@ -188,7 +188,7 @@ class GuidedMaker:
         embeddings = self.embeddings(seeds)
         latents = embeddings if prior.latent_is_embedding else prior.encode(shown)
         keys = [_stream(seed.key, attempt) for seed in seeds]
-        names = [self.recipe.classes[seed.label] for seed in seeds]
+        names = [config.names_of(self.recipe.classes[seed.label])[0] for seed in seeds]
         guided = guide(
             latents,
             torch.tensor([seed.label for seed in seeds], device=latents.device),

@@ -14,13 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic, shards
+from gif_datasets import atomic, recognition, shards
 from gif_datasets.cache import Cache
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.fingerprint import digest
 from gif_datasets.folder import claim, draw_preview, finish, finished, own_files, sidecar, write_sidecar
 from gif_datasets.imagine import Imaginer
 from gif_datasets.recipe import Recipe, with_population
+from gif_datasets.recognition import Recognition
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source, source_columns
 from gif_datasets.splits import VALIDATION, hold_out
@@ -148,6 +149,7 @@ class Summary:
         seconds: Wall-clock time of this run.
         missing: Shards that other parts are to make; 0 when the folder is whole.
         failed: Imagined samples of which every draw failed the check; the best draw was kept.
+        recognised: Share of the seeds whose class the classifier names; None where nothing is made by what it says.
     """
 
     folder: str
@@ -162,6 +164,7 @@ class Summary:
     seconds: float
     missing: int = 0
     failed: int = 0
+    recognised: float | None = None
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,10 @@ class DrawTask:
         return block, gains, self.imaginer.generated - before
 
 
+def silently(text: str) -> None:
+    """Tell nobody."""
+
+
 Engine = Callable[[Any, Sequence[int]], Any]
 """Runs ``task(id)`` for each id, in any order, and yields the results as they come."""
 
@@ -271,8 +278,11 @@ def run(
     bad: Sequence[str] = (),
     imaginer: Imaginer | None = None,
     part: Part = WHOLE,
+    say: Callable[[str], None] = silently,
 ) -> Summary:
     """Make what is missing of ``plan``, or of a part of it, in ``folder``; the last part that is made finishes it.
+
+    ``say`` is told before the work, in a line, where the classifier cannot tell the seeds' classes apart.
 
     Raises:
         PlanMismatch: If the folder holds another plan; nothing in it is touched.
@@ -292,7 +302,7 @@ def run(
         imaginer.prepare()
         if plan.recipe.config.agnostic:
             plan, generated = select(plan, imaginer, engine)
-    own = source_columns(source, [seed.index for seed in (*plan.seeds, *plan.validation)]) if part.has(0) else {}
+    own = _own_files(plan, source, imaginer, folder, say) if part.has(0) else {}
     if part != WHOLE:
         for name, content in own.items():
             atomic.write_bytes(folder / name, content)
@@ -312,6 +322,23 @@ def run(
     if todo or not (folder / shards.PREVIEW).exists():
         draw_preview(folder, lambda index: source.sample(index)[0])
     return summarise(folder, generated, tuple(bad), time.monotonic() - started)
+
+
+def _own_files(
+    plan: Plan, source: Source, imaginer: Imaginer, folder: Path, say: Callable[[str], None]
+) -> dict[str, bytes]:
+    """The source's own columns, and how well the classifier tells the seeds apart, known already or found out now."""
+    own = source_columns(source, [seed.index for seed in (*plan.seeds, *plan.validation)])
+    content = shards.listed_file(folder, recognition.FILE)
+    if content is None and shards.may_hold(folder, recognition.FILE):
+        found = imaginer.recognition()
+        content = atomic.json_bytes(found.to_json()) if found else None
+    if content is None:
+        return own
+    recipe = plan.recipe
+    if warning := Recognition.from_json(content).warning(recipe.config, recipe.prior.families):
+        say(warning)
+    return {**own, recognition.FILE: content}
 
 
 def _partly(
@@ -340,6 +367,7 @@ def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), secon
     """Summarise a finished folder from its manifest."""
     manifest = shards.read_manifest(folder)
     sizes = [shard.bytes for shard in shards.all_shards(manifest)]
+    told = shards.listed_file(folder, recognition.FILE)
     return Summary(
         folder=str(folder),
         originals=manifest["originals"],
@@ -352,6 +380,7 @@ def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), secon
         bad=bad,
         seconds=round(seconds, 1),
         failed=manifest["failed_checks"],
+        recognised=round(Recognition.from_json(told).accuracy, 4) if told else None,
     )
 
 

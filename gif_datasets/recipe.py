@@ -11,12 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from gif_datasets.cache import CACHE_FORMAT
-from gif_datasets.config import ExpansionConfig
+from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.fingerprint import digest, digest_text
 from gif_datasets.memory import memory_of
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
 from gif_datasets.types import Seed
+from gif_datasets.wording import IS
 
 RECIPE_FORMAT = 5
 MOST_FITTED = 20_000  # seeds that a classifier is fitted to: 100 MB of embeddings at a width of 1,280
@@ -55,7 +56,7 @@ class Recipe:
             "prior": {"name": self.prior.name, "digest": self.prior.digest},
             "device": self.device,
             "population": self.population,
-            "versions": {name: _version(name) for name in _LIBRARIES},
+            "versions": {name: version_of(name) for name in _LIBRARIES},
         }
 
     @cached_property
@@ -121,6 +122,9 @@ def make_recipe(
         )
     if len(set(classes)) < len(classes) or not all(name.strip() for name in classes):
         raise SourceError(f"class names must be different and not empty, got {', '.join(map(repr, classes[:20]))}")
+    for entry in config.synonyms:
+        if (named := entry.partition(IS)[0]) not in classes:
+            raise ConfigError(f"synonyms are given for class {named!r}, which is not here{closest(named, classes)}")
     settled = resolve_device(device)
     return Recipe(_fitting(config, prior, memory_of(settled)), tuple(classes), prior, settled)
 
@@ -158,7 +162,8 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """Version of an installed package, or ``absent``."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -238,6 +238,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def listed_file(folder: Path, name: str) -> bytes | None:
+    """A file of the folder as its manifest lists it; None where there is no such file, or it is another."""
+    try:
+        entry, content = read_manifest(folder)["files"].get(name), (folder / name).read_bytes()
+    except (OSError, ShardError, UsageError):
+        return None
+    return content if entry and file_entries({name: content}) == {name: entry} else None
+
+
+def may_hold(folder: Path, name: str) -> bool:
+    """Whether a folder is not finished yet, or its manifest lists a file of this name."""
+    try:
+        return name in read_manifest(folder)["files"]
+    except (ShardError, UsageError):
+        return True
+
+
 def _is_sealed(manifest: Mapping[str, Any], content: bytes) -> bool:
     """Whether a manifest is written as this package writes it, and holds its own digest."""
     bare = {name: value for name, value in manifest.items() if name != "digest"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gif_datasets.errors import PriorError
@@ -35,6 +36,13 @@ class ZeroShotClassifier:
 
     weights: Tensor
     logit_scale: float
+
+    def merged(self, counts: Sequence[int]) -> ZeroShotClassifier:
+        """A class for each of ``counts``: the mean direction of so many following ones."""
+        if all(count == 1 for count in counts):
+            return self
+        means = [F.normalize(rows.mean(0), dim=-1) for rows in torch.split(self.weights, list(counts))]
+        return ZeroShotClassifier(torch.stack(means), self.logit_scale)
 
     def scores(self, embedding: Tensor) -> Tensor:
         """Class probabilities of CLIP embeddings of any norm, ``(..., D)`` to ``(..., C)``.

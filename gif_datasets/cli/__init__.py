@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from gif_datasets import __version__
+from gif_datasets.cli import tune
 from gif_datasets.errors import GifDatasetsError, UsageError
 from gif_datasets.memory import keep_freed_memory
 
@@ -160,6 +161,10 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--json", action="store_true", help="print the figures as JSON")
 
     _add_push(commands)
+
+    fine = _command(commands, "tune", tune.SUMMARY, f"{_SOURCE}\n\n{tune.EPILOG}")
+    tune.add_flags(fine)
+    fine.set_defaults(run=tune.run)
 
     for name, text in (("methods", "the methods and every option"), ("priors", "the priors that are known here")):
         command = _command(commands, name, text)

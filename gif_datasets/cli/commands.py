@@ -61,6 +61,7 @@ def expand(args: argparse.Namespace) -> int:
         part=_part(args.shard_index, args.num_shards),
         config=config,
         progress=_progress,
+        say=_warn,
     )
     _name_bad(summary.bad)
     _print(args, {**dataclasses.asdict(summary), "preview": str(args.out / "preview.png")}, _expand_text)
@@ -125,6 +126,9 @@ def preview(args: argparse.Namespace) -> int:
     plan = make_plan(source.name, listed, recipe)
     recipe = plan.recipe
     imaginer = Imaginer(recipe, source, open_cache(args.cache_dir), plan.seeds)
+    found = imaginer.recognition()
+    if found and (warning := found.warning(recipe.config, recipe.prior.families)):
+        _warn(warning)
     seeds = choose_seeds(plan.seeds, args.rows)
     copies = range(1, min(config.ratio, MOST_COPIES) + 1)
     wanted = [(seed, copy) for seed in seeds for copy in copies]
@@ -138,7 +142,13 @@ def preview(args: argparse.Namespace) -> int:
         for seed in seeds
     ]
     save_preview(rows, f"imagined copies ({config.method})", args.out)
-    value = {"picture": str(args.out), "rows": len(seeds), "copies": len(copies), "generated": imaginer.generated}
+    value = {
+        "picture": str(args.out),
+        "rows": len(seeds),
+        "copies": len(copies),
+        "generated": imaginer.generated,
+        "recognised": round(found.accuracy, 4) if found else None,
+    }
     _print(args, value, lambda v: f"{v['rows']} seeds and {v['rows'] * v['copies']} copies: {v['picture']}")
     return 0
 
@@ -364,6 +374,10 @@ def _name_larger_priors(config: ExpansionConfig) -> None:
             " for real work give --prior a folder with a larger one, such as Kandinsky 2.2 (docs/priors.md)",
             file=sys.stderr,
         )
+
+
+def _warn(text: str) -> None:
+    print(f"gif-datasets: warning: {text}", file=sys.stderr)
 
 
 def _name_bad(bad: tuple[str, ...]) -> None:

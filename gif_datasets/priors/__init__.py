@@ -73,7 +73,8 @@ def find_prior(name_or_path: str) -> PriorInfo:
     if name_or_path not in names() and not folder.is_dir():
         raise ConfigError(f"unknown prior {name_or_path!r}, and no such folder{closest(name_or_path, names())}")
     card = _read_card(folder)
-    return PriorInfo(card["name"], tuple(card["decoders"]), folder, digest_folder(folder), card)
+    parts = ("prior.json", card["clip"], *card["decoders"].values())
+    return PriorInfo(card["name"], tuple(card["decoders"]), folder, digest_folder(folder, parts), card)
 
 
 def check_fit(info: PriorInfo, method: str) -> None:

@@ -26,11 +26,13 @@ class Prior(Protocol):
         channel_axis: Which axis of one latent counts its channels.
         latent_is_embedding: Whether ``embed`` is the identity.
         decodes_noise: Whether ``decode`` draws from its generators, so that a picture can be drawn again.
+        recognises: Whether its classifier means anything, so that it is worth telling where it fails.
     """
 
     channel_axis: int = 0
     latent_is_embedding: bool = True
     decodes_noise: bool = True
+    recognises: bool = True
 
     def encode(self, images: Sequence[Image]) -> Tensor:
         """Raw latents of RGB images, ``(B, *axes)``."""
@@ -86,5 +88,7 @@ class ClipPrior(Prior):
         return self.clip.encode_images(images)
 
     def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
-        """The CLIP's zero-shot classifier of ``class_names``."""
-        return self.clip.classifier(class_names, config.templates, config.logit_scale)
+        """The CLIP's zero-shot classifier of ``class_names``, the texts of a class's synonyms averaged."""
+        called = [config.names_of(name) for name in class_names]
+        found = self.clip.classifier([name for names in called for name in names], config.templates, config.logit_scale)
+        return found.merged([len(names) for names in called])

@@ -32,6 +32,7 @@ class LinearPrior(Prior):
         torch.Size([1, 192])
     """
 
+    recognises = False
     side = 8
     size = 32
 

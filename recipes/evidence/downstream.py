@@ -185,7 +185,7 @@ def table(results: Results, arms: list[str], pairs: list[list[str]]) -> str:
 
 def read_results(folder: Path, config: dict[str, Any]) -> Results:
     """What is there of a configuration's results, whoever wrote them."""
-    paths = {(name, run): _result(folder, name, run) for name in config["arms"] for run in range(config["runs"])}
+    paths = {(name, run): result_path(folder, name, run) for name in config["arms"] for run in range(config["runs"])}
     return {place: Result(**json.loads(path.read_text())) for place, path in paths.items() if path.exists()}
 
 
@@ -206,7 +206,7 @@ def main() -> None:
     write_seeds(data, config["per_class"], seeds)
     for run in range(config["runs"]) if args.run is None else [args.run]:
         for name, own in config["arms"].items():
-            path = _result(args.out, name, run)
+            path = result_path(args.out, name, run)
             if path.exists():
                 continue
             options = {**config.get("common", {}), **own}
@@ -226,7 +226,7 @@ def main() -> None:
     print(text)
 
 
-def _result(folder: Path, name: str, run: int) -> Path:
+def result_path(folder: Path, name: str, run: int) -> Path:
     return folder / "results" / f"{_plain(name)}-{run}.json"
 
 

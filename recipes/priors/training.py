@@ -15,6 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gif_datasets.training import load_optimizer, optimizer_tensors
+
 
 class Ema:
     """Exponential moving average of a module's parameters, warmed up so that early averages are not stuck at init.
@@ -69,12 +71,16 @@ class Run:
                 groups.setdefault(group, {})[name] = value
             self.model.load_state_dict(groups["model"])
             self.ema.shadow = groups["ema"]
-            _load_optimizer(self.optimizer, groups.get("optimizer", {}))
+            load_optimizer(self.optimizer, groups.get("optimizer", {}))
         self._started = time.time()
 
     def save(self) -> None:
         """Write a checkpoint and remove older ones."""
-        groups = {"model": self.model.state_dict(), "ema": self.ema.shadow, "optimizer": _flat(self.optimizer)}
+        groups = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.shadow,
+            "optimizer": optimizer_tensors(self.optimizer),
+        }
         tensors = {f"{group}/{name}": v.contiguous() for group, values in groups.items() for name, v in values.items()}
         name = f"checkpoint-{self.step:07d}.safetensors"
         save_file(tensors, self.folder / f"{name}.tmp")
@@ -86,22 +92,6 @@ class Run:
         for old in self.folder.glob("checkpoint-*.safetensors"):
             if old.name != name:
                 old.unlink()
-
-
-def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An Adam-like optimiser's state as tensors, keyed ``index.name``."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": torch.as_tensor(value) for i, slots in state.items() for name, value in slots.items()}
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state = optimizer.state_dict()
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        slots.setdefault(int(index), {})[name] = value
-    state["state"] = slots
-    optimizer.load_state_dict(state)
 
 
 def shuffled_batches(count: int, batch_size: int, start: int) -> Iterator[np.ndarray]:
