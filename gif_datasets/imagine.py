@@ -275,7 +275,7 @@ class Imaginer:
 
         config = self.recipe.config
         device = torch.device(self.recipe.device)
-        prior = self.given_prior or load_prior(self.recipe.prior, family, device, config.dtype)
+        prior = self.given_prior or load_prior(self.recipe.prior, family, device, config)
         embeddings = makers.SeedEmbeddings(prior, self._picture, config.encode_batch)
         classifier = prior.classifier(self.recipe.classes, config)
         if config.fits_classifier:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
 from gif_datasets.priors.base import ClipPrior
+from gif_datasets.priors.parts import Parts
 from gif_datasets.zeroshot import Clip
 
 if TYPE_CHECKING:
@@ -169,8 +170,7 @@ class MaePrior(ClipPrior):
     it, and gradients pass through decoder and CLIP.
 
     Args:
-        clip_folder: The open_clip folder.
-        mae_folder: What :func:`save` wrote.
+        parts: Where they are.
         device: Where both run.
     """
 
@@ -178,9 +178,9 @@ class MaePrior(ClipPrior):
     latent_is_embedding = False
     decodes_noise = False
 
-    def __init__(self, clip_folder: Path, mae_folder: Path, device: torch.device) -> None:
-        self.clip = Clip(clip_folder, device)
-        self.model = load(mae_folder).requires_grad_(False).to(device)
+    def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
+        self.clip = Clip(parts.clip, device)
+        self.model = load(parts.decoder).requires_grad_(False).to(device)
         self.device = device
 
     @torch.no_grad()

@@ -1,0 +1,398 @@
+"""Published priors: where their weights are, on what terms, and which CLIP scores them.
+
+Revisions are commits as public code records them. Where none could be established the revision is ``main``: what it
+points to is then looked up and named in the plan, and ``NAME@REVISION`` fixes it.
+
+Sizes follow from the architectures: bytes of the weights that are fetched, and what they take with the activations of
+one picture in half precision.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from gif_datasets import hub
+from gif_datasets.errors import ConfigError
+from gif_datasets.priors.parts import Parts
+
+MAIN = "main"
+HALF = "fp16"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_OTHER = ("*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema.*", "*openvino*")
+"""Never fetched: other formats, and weights that diffusers does not use."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Files of one repository.
+
+    Attributes:
+        repository: ``owner/name`` on the Hub.
+        revision: A commit, or :data:`MAIN` where none could be established.
+        files: Patterns of paths, each of which must be met.
+        folder: The part of the repository that is loaded.
+        variant: ``"fp16"`` where the half-precision files are taken.
+    """
+
+    repository: str
+    revision: str
+    files: tuple[str, ...]
+    folder: str = ""
+    variant: str | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit."""
+        return _COMMIT.fullmatch(self.revision) is not None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Patterns of paths that are not fetched."""
+        return _OTHER if self.variant else (*_OTHER, f"*.{HALF}.*")
+
+    @property
+    def here(self) -> bool:
+        """Whether the Hub's cache holds all of it."""
+        found = hub.find_model(self.repository, self.revision)
+        return found is not None and not self.missing(found)
+
+    def resolved(self) -> Weights:
+        """The same at a commit: the Hub, or without a network its cache, says what the revision points to."""
+        if self.pinned:
+            return self
+        small = ("model_index.json", "config.json", "open_clip_config.json")
+        commit = hub.fetch_model(self.repository, self.revision, small).name
+        return dataclasses.replace(self, revision=commit)
+
+    def bring(self) -> Path:
+        """What is to be loaded, fetched where it is not here.
+
+        Raises:
+            ConfigError: If the user may not have it, or the repository does not hold it as safetensors.
+        """
+        found = hub.find_model(self.repository, self.revision)
+        if found is None or self.missing(found):
+            found = hub.fetch_model(self.repository, self.revision, self.files, self.left_out)
+        if missing := self.missing(found):
+            raise ConfigError(
+                f"{self.repository} at {self.revision} holds no {missing[0]}, here or on the Hub, and other formats"
+                f" than safetensors are not loaded; if a pull request there has it, give --prior NAME@refs/pr/N, else"
+                f" fetch what is there: hf download {self.repository} --revision {self.revision}"
+            )
+        return found / self.folder
+
+    def missing(self, snapshot: Path) -> list[str]:
+        """Patterns that no file of a snapshot meets."""
+        there = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
+        kept = [path for path in there if not any(fnmatch(path, pattern) for pattern in self.left_out)]
+        return [pattern for pattern in self.files if not any(fnmatch(path, pattern) for path in kept)]
+
+
+@dataclass(frozen=True)
+class ClipWeights:
+    """A CLIP by open_clip's names.
+
+    Attributes:
+        model: open_clip's name of the architecture.
+        pretrained: open_clip's name of the checkpoint.
+        width: Length of an embedding.
+        weights: open_clip's own files of it.
+        gigabytes: To fetch.
+    """
+
+    model: str
+    pretrained: str
+    width: int
+    weights: Weights
+    gigabytes: float
+
+
+@dataclass(frozen=True)
+class Published:
+    """A prior that others have published.
+
+    Attributes:
+        name: Its name here.
+        family: Of the methods that it serves.
+        pipeline: Class of diffusers or transformers that its files are of.
+        decoder: Its files.
+        clip: Name of what scores it, in :data:`CLIPS`.
+        latent: What its latent is.
+        image_size: Side of its pictures, pixels.
+        license: Of the weights, and whether the Hub asks for consent first.
+        gigabytes: To fetch, without the CLIP.
+        memory: Gigabytes on the device, half precision, one picture at a time, with the CLIP.
+        adapter: An IP-Adapter's files, where there is one.
+        settings: What else ``prior.json`` would say.
+        advice: Options that differ from the usual.
+        note: What else to know.
+    """
+
+    name: str
+    family: str
+    pipeline: str
+    decoder: Weights
+    clip: str
+    latent: str
+    image_size: int
+    license: str
+    gigabytes: float
+    memory: float
+    adapter: Weights | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    advice: str = ""
+    note: str = ""
+
+    @property
+    def sources(self) -> tuple[Weights, ...]:
+        """All that is fetched: the decoder's files first."""
+        extra = (self.adapter,) if self.adapter else ()
+        return (self.decoder, CLIPS[self.clip].weights, *extra)
+
+    @property
+    def download(self) -> float:
+        """Gigabytes to fetch, CLIP and all."""
+        return self.gigabytes + CLIPS[self.clip].gigabytes
+
+    @property
+    def here(self) -> bool:
+        """Whether the Hub's cache holds all of it."""
+        return all(weights.here for weights in self.sources)
+
+    def at(self, revision: str) -> Published:
+        """The same with another revision of the decoder."""
+        return dataclasses.replace(self, decoder=dataclasses.replace(self.decoder, revision=revision))
+
+    def resolved(self) -> Published:
+        """The same at commits."""
+        return dataclasses.replace(self, decoder=self.decoder.resolved())
+
+    def parts(self) -> Parts:
+        """Where its files are, fetched where they are not here."""
+        return Parts(
+            CLIPS[self.clip].weights.bring(),
+            self.decoder.bring(),
+            self.image_size,
+            self.adapter.bring() if self.adapter else None,
+            self.decoder.variant,
+            **self.settings,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``gif-datasets priors --json`` tells."""
+        clip = CLIPS[self.clip]
+        return {
+            "name": self.name,
+            "families": [self.family],
+            "pipeline": self.pipeline,
+            "repository": self.decoder.repository,
+            "revision": self.decoder.revision,
+            "pinned": self.decoder.pinned,
+            "adapter": self.adapter and f"{self.adapter.repository}@{self.adapter.revision}:{self.adapter.folder}",
+            "license": self.license,
+            "latent": self.latent,
+            "clip": {"open_clip": self.clip, "width": clip.width, "repository": clip.weights.repository}
+            | {"revision": clip.weights.revision},
+            "image_size": self.image_size,
+            "download_gb": round(self.download, 1),
+            "memory_gb": self.memory,
+            "here": self.here,
+            "advice": self.advice,
+            "note": self.note,
+        }
+
+
+def _pipeline(
+    repository: str, revision: str, parts: str, variant: str | None = None, others: str = "scheduler tokenizer"
+) -> Weights:
+    """A diffusers pipeline: ``parts`` have weights, ``others`` only configuration."""
+    kind = f".{variant}" if variant else ""
+    weights = (pattern for part in parts.split() for pattern in (f"{part}/config.json", f"{part}/*{kind}.safetensors"))
+    return Weights(
+        repository, revision, ("model_index.json", *weights, *(f"{part}/*" for part in others.split())), "", variant
+    )
+
+
+def _open_clip(repository: str, revision: str) -> Weights:
+    return Weights(repository, revision, ("open_clip_config.json", "open_clip_model.safetensors"))
+
+
+CLIPS = {
+    f"{clip.model}/{clip.pretrained}": clip
+    for clip in (
+        ClipWeights(
+            "ViT-B-32",
+            "openai",
+            512,
+            _open_clip("timm/vit_base_patch32_clip_224.openai", "a6f597a30f7b82c51704746581f9a4e41421e878"),
+            0.6,
+        ),
+        ClipWeights(
+            "ViT-L-14",
+            "openai",
+            768,
+            _open_clip("timm/vit_large_patch14_clip_224.openai", "18d0535469bb561bf468d76c1d73aa35156c922b"),
+            1.7,
+        ),
+        ClipWeights(
+            "ViT-H-14",
+            "laion2b_s32b_b79k",
+            1024,
+            _open_clip("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "1c2b8495b28150b8a4922ee1c8edee224c284c0c"),
+            3.9,
+        ),
+        ClipWeights(
+            "ViT-bigG-14",
+            "laion2b_s39b_b160k",
+            1280,
+            _open_clip("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "743c27bd53dfe508a0ade0f50698f99b39d03bec"),
+            10.2,
+        ),
+    )
+}
+"""By open_clip's names of model and checkpoint."""
+
+_B32, _L14, _H14, _BIGG = CLIPS
+_IP_ADAPTER = "018e402774aeeddd60609b4ecdb7e298259dc729"
+_SD15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
+_SDXL = ("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b")
+_SD_PARTS, _SDXL_PARTS = "unet vae text_encoder", "unet vae text_encoder text_encoder_2"
+_SDXL_OTHERS = "scheduler tokenizer tokenizer_2"
+_OPENRAIL = "CreativeML Open RAIL-M; not gated"
+_OPENRAIL_PP = "CreativeML Open RAIL++-M; not gated"
+_TURBO = "Stability AI Community (non-commercial without registration); not gated"
+_WITHDRAWN = "Stability AI withdrew its Stable Diffusion 2 repositories in November 2025; this is the community's copy"
+
+
+def _ip_adapter(file: str) -> Weights:
+    folder, name = file.split("/")
+    return Weights("h94/IP-Adapter", _IP_ADAPTER, (file,), f"{folder}/{name}")
+
+
+_ALL = (
+    Published(
+        "karlo",
+        "unclip",
+        "UnCLIPImageVariationPipeline",
+        _pipeline(
+            "kakaobrain/karlo-v1-alpha-image-variations",
+            MAIN,
+            "decoder text_encoder text_proj super_res_first super_res_last",
+            others="decoder_scheduler super_res_scheduler tokenizer",
+        ),
+        _L14,
+        "CLIP image embedding, 768",
+        256,
+        _OPENRAIL,
+        6.5,
+        6.0,
+        advice="decode_steps=25, guidance_scale=8",
+    ),
+    Published(
+        "sd21-unclip-small",
+        "unclip",
+        "StableUnCLIPImg2ImgPipeline",
+        _pipeline(
+            "sd2-community/stable-diffusion-2-1-unclip-small",
+            MAIN,
+            f"{_SD_PARTS} image_normalizer",
+            others="scheduler tokenizer image_noising_scheduler",
+        ),
+        _L14,
+        "CLIP image embedding, 768",
+        768,
+        _OPENRAIL_PP,
+        5.2,
+        7.0,
+        advice="decode_steps=20, guidance_scale=10",
+        note=_WITHDRAWN,
+    ),
+    Published(
+        "sd21-unclip",
+        "unclip",
+        "StableUnCLIPImg2ImgPipeline",
+        _pipeline(
+            "sd2-community/stable-diffusion-2-1-unclip",
+            MAIN,
+            f"{_SD_PARTS} image_normalizer",
+            others="scheduler tokenizer image_noising_scheduler",
+        ),
+        _H14,
+        "CLIP image embedding, 1024",
+        768,
+        _OPENRAIL_PP,
+        5.2,
+        9.0,
+        advice="decode_steps=20, guidance_scale=10",
+        note=_WITHDRAWN,
+    ),
+    Published(
+        "kandinsky22",
+        "unclip",
+        "KandinskyV22Pipeline",
+        _pipeline(
+            "kandinsky-community/kandinsky-2-2-decoder",
+            "9ae140d347fed8ce6e8bb3005dcc1f48543bb8e3",
+            "unet movq",
+            others="scheduler",
+        ),
+        _BIGG,
+        "CLIP image embedding, 1280",
+        512,
+        "Apache-2.0; not gated",
+        5.3,
+        14.0,
+        settings={"null_latent": "mean image"},
+        advice="decode_steps=25, guidance_scale=4",
+    ),
+    Published(
+        "ip-adapter-sd15",
+        "unclip",
+        "StableDiffusionPipeline",
+        _pipeline(*_SD15, _SD_PARTS),
+        _H14,
+        "CLIP image embedding, 1024",
+        512,
+        f"{_OPENRAIL} (adapter: Apache-2.0)",
+        4.3,
+        7.0,
+        _ip_adapter("models/ip-adapter_sd15.safetensors"),
+        advice="decode_steps=25, guidance_scale=7.5",
+    ),
+    Published(
+        "ip-adapter-sdxl",
+        "unclip",
+        "StableDiffusionXLPipeline",
+        _pipeline(*_SDXL, _SDXL_PARTS, HALF, _SDXL_OTHERS),
+        _BIGG,
+        "CLIP image embedding, 1280",
+        1024,
+        f"{_OPENRAIL_PP} (adapter: Apache-2.0)",
+        7.6,
+        20.0,
+        _ip_adapter("sdxl_models/ip-adapter_sdxl.safetensors"),
+        advice="decode_steps=25, guidance_scale=5",
+    ),
+    Published(
+        "ip-adapter-sdxl-vit-h",
+        "unclip",
+        "StableDiffusionXLPipeline",
+        _pipeline(*_SDXL, _SDXL_PARTS, HALF, _SDXL_OTHERS),
+        _H14,
+        "CLIP image embedding, 1024",
+        1024,
+        f"{_OPENRAIL_PP} (adapter: Apache-2.0)",
+        7.6,
+        14.0,
+        _ip_adapter("sdxl_models/ip-adapter_sdxl_vit-h.safetensors"),
+        advice="decode_steps=25, guidance_scale=5",
+    ),
+)
+PUBLISHED = {prior.name: prior for prior in _ALL}
+"""By name."""
