@@ -226,6 +226,18 @@ def sdxl(scratch: Path) -> diffusers.DiffusionPipeline:
     )
 
 
+def lcm(scratch: Path) -> diffusers.DiffusionPipeline:
+    parts = sd15(scratch, time_cond_proj_dim=32).components
+    scheduler = diffusers.LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    return diffusers.LatentConsistencyModelPipeline(**parts | {"scheduler": scheduler}, requires_safety_checker=False)
+
+
+def turbo(scratch: Path) -> diffusers.DiffusionPipeline:
+    pipeline = sd15(scratch, use_linear_projection=True)
+    pipeline.scheduler = diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="trailing")
+    return pipeline
+
+
 MAKERS: dict[str, Callable[[Path], diffusers.DiffusionPipeline]] = {
     "karlo": karlo,
     "sd21-unclip-small": stable_unclip,
@@ -234,6 +246,11 @@ MAKERS: dict[str, Callable[[Path], diffusers.DiffusionPipeline]] = {
     "ip-adapter-sd15": sd15,
     "ip-adapter-sdxl": sdxl,
     "ip-adapter-sdxl-vit-h": sdxl,
+    "sd15": sd15,
+    "sdxl": sdxl,
+    "lcm-dreamshaper": lcm,
+    "sd-turbo": turbo,
+    "sdxl-turbo": sdxl,
 }
 """A tiny pipeline by the name of the published prior."""
 

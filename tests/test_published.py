@@ -18,8 +18,10 @@ from gif_datasets.priors.published import PUBLISHED
 from gif_datasets.rng import generator_for
 
 CPU = torch.device("cpu")
-UNCLIP = [name for name, prior in PUBLISHED.items() if prior.family == "unclip"]
-QUICK = {"decode_steps": 2, "decode_batch": 4, "encode_batch": 4}
+UNCLIP, SD, MAE = (
+    [name for name, prior in PUBLISHED.items() if prior.family == family] for family in ("unclip", "sd", "mae")
+)
+QUICK = {"decode_steps": 2, "decode_batch": 4, "encode_batch": 4, "criteria": ("consistency",)}
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def generators(count: int) -> list[torch.Generator]:
 @pytest.mark.parametrize("published", UNCLIP, indirect=True)
 def test_unclip_families_encode_guide_and_decode(published: str, seed_folder: Path, tmp_path: Path) -> None:
     """By its name alone, a prior guides: the label's probability rises; pictures follow their latents and draws."""
-    expanded = ExpandedDataset(str(seed_folder), prior=published, ratio=2, steps=4, cache_dir=tmp_path / "c", **QUICK)
+    expanded = ExpandedDataset(str(seed_folder), prior=published, ratio=2, steps=3, cache_dir=tmp_path / "c", **QUICK)
     records = [expanded.provenance(12 + index) for index in range(4)]
     assert {record.prior for record in records} == {published}
     assert np.mean([record.consistency_after - record.consistency_before for record in records]) > 0
@@ -56,3 +58,15 @@ def test_unclip_families_encode_guide_and_decode(published: str, seed_folder: Pa
     assert torch.equal(pictures, prior.decode(latents, generators(3), config))
     others = prior.decode(-latents, generators(3), config)
     assert (others - pictures).abs().max() > 1e-3  # the decoder is conditioned on the latent
+
+
+@pytest.mark.parametrize("published", SD, indirect=True)
+def test_stable_diffusion_redraws_guides_and_decodes(published: str, seed_folder: Path, tmp_path: Path) -> None:
+    """img2img of each class: copies differ from each other, guidance raises the label's probability."""
+    options = {"method": "gif-sd", "ratio": 2, "steps": 3, "strength": 0.5, "score_batch": 4, **QUICK}
+    options |= {"decode_steps": 4, "guidance_scale": 1 if "turbo" in published else 5}
+    expanded = ExpandedDataset(str(seed_folder), prior=published, cache_dir=tmp_path / "c", **options)
+    records = [expanded.provenance(12 + index) for index in range(4)]
+    assert np.mean([record.consistency_after - record.consistency_before for record in records]) > 0
+    assert expanded[12][0].size == (16, 16)
+    assert np.abs(np.asarray(expanded[12][0], float) - np.asarray(expanded[13][0], float)).mean() > 0.5

@@ -3,8 +3,8 @@
 Revisions are commits as public code records them. Where none could be established the revision is ``main``: what it
 points to is then looked up and named in the plan, and ``NAME@REVISION`` fixes it.
 
-Sizes follow from the architectures: bytes of the weights that are fetched, and what they take with the activations of
-one picture in half precision.
+Sizes follow from the architectures: bytes of the weights that are fetched, and what these take on a device with the
+activations of one picture (tests/test_full_size.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from gif_datasets.errors import ConfigError
 from gif_datasets.priors.parts import Parts
 
 MAIN = "main"
+A_PIXEL, A_PIXEL_KEPT = 3_000, 12_500
+"""Bytes in half precision while an autoencoder decodes, and that it keeps where a gradient is taken (recipe.py)."""
 HALF = "fp16"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _OTHER = ("*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema.*", "*openvino*")
@@ -127,7 +129,6 @@ class Published:
         image_size: Side of its pictures, pixels.
         license: Of the weights, and whether the Hub asks for consent first.
         gigabytes: To fetch, without the CLIP.
-        memory: Gigabytes on the device, half precision, one picture at a time, with the CLIP.
         adapter: An IP-Adapter's files, where there is one.
         settings: What else ``prior.json`` would say.
         advice: Options that differ from the usual.
@@ -143,7 +144,6 @@ class Published:
     image_size: int
     license: str
     gigabytes: float
-    memory: float
     adapter: Weights | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     advice: str = ""
@@ -159,6 +159,13 @@ class Published:
     def download(self) -> float:
         """Gigabytes to fetch, CLIP and all."""
         return self.gigabytes + CLIPS[self.clip].gigabytes
+
+    @property
+    def memory(self) -> float:
+        """Gigabytes on the device: a diffusion pipeline in half precision, the CLIP in single, and one picture."""
+        halved = self.family != "mae" and self.decoder.variant is None
+        picture = self.image_size**2 * (A_PIXEL if self.family == "unclip" else A_PIXEL_KEPT)
+        return self.gigabytes / (2 if halved else 1) + CLIPS[self.clip].gigabytes + picture / 1e9
 
     @property
     def here(self) -> bool:
@@ -201,7 +208,7 @@ class Published:
             | {"revision": clip.weights.revision},
             "image_size": self.image_size,
             "download_gb": round(self.download, 1),
-            "memory_gb": self.memory,
+            "memory_gb": round(self.memory, 1),
             "here": self.here,
             "advice": self.advice,
             "note": self.note,
@@ -275,6 +282,23 @@ def _ip_adapter(file: str) -> Weights:
     return Weights("h94/IP-Adapter", _IP_ADAPTER, (file,), f"{folder}/{name}")
 
 
+def _mae(size: str, revision: str, width: int, gigabytes: float) -> Published:
+    return Published(
+        f"mae-{size}",
+        "mae",
+        "ViTMAEForPreTraining",
+        Weights(f"facebook/vit-mae-{size}", revision, ("config.json", "model.safetensors")),
+        _B32,
+        f"197 tokens of {width}",
+        224,
+        "Apache-2.0; not gated",
+        gigabytes,
+        note="rebuilds pixels (mae_visualize_*); whether the pinned revision has safetensors is not known: where it"
+        " has none, convert the original file (docs/priors.md)",
+    )
+
+
+_VAE_LATENT = "autoencoder latent, 4 x {0} x {0}"
 _ALL = (
     Published(
         "karlo",
@@ -291,7 +315,6 @@ _ALL = (
         256,
         _OPENRAIL,
         6.5,
-        6.0,
         advice="decode_steps=25, guidance_scale=8",
     ),
     Published(
@@ -309,7 +332,6 @@ _ALL = (
         768,
         _OPENRAIL_PP,
         5.2,
-        7.0,
         advice="decode_steps=20, guidance_scale=10",
         note=_WITHDRAWN,
     ),
@@ -328,7 +350,6 @@ _ALL = (
         768,
         _OPENRAIL_PP,
         5.2,
-        9.0,
         advice="decode_steps=20, guidance_scale=10",
         note=_WITHDRAWN,
     ),
@@ -347,7 +368,6 @@ _ALL = (
         512,
         "Apache-2.0; not gated",
         5.3,
-        14.0,
         settings={"null_latent": "mean image"},
         advice="decode_steps=25, guidance_scale=4",
     ),
@@ -361,7 +381,6 @@ _ALL = (
         512,
         f"{_OPENRAIL} (adapter: Apache-2.0)",
         4.3,
-        7.0,
         _ip_adapter("models/ip-adapter_sd15.safetensors"),
         advice="decode_steps=25, guidance_scale=7.5",
     ),
@@ -375,7 +394,6 @@ _ALL = (
         1024,
         f"{_OPENRAIL_PP} (adapter: Apache-2.0)",
         7.6,
-        20.0,
         _ip_adapter("sdxl_models/ip-adapter_sdxl.safetensors"),
         advice="decode_steps=25, guidance_scale=5",
     ),
@@ -389,10 +407,76 @@ _ALL = (
         1024,
         f"{_OPENRAIL_PP} (adapter: Apache-2.0)",
         7.6,
-        14.0,
         _ip_adapter("sdxl_models/ip-adapter_sdxl_vit-h.safetensors"),
         advice="decode_steps=25, guidance_scale=5",
     ),
+    Published(
+        "sd15",
+        "sd",
+        "StableDiffusionImg2ImgPipeline",
+        _pipeline(*_SD15, _SD_PARTS),
+        _B32,
+        _VAE_LATENT.format(64),
+        512,
+        _OPENRAIL,
+        4.3,
+        advice="decode_steps=25, guidance_scale=7.5, strength=0.6",
+    ),
+    Published(
+        "sdxl",
+        "sd",
+        "StableDiffusionXLImg2ImgPipeline",
+        _pipeline(*_SDXL, _SDXL_PARTS, HALF, _SDXL_OTHERS),
+        _B32,
+        _VAE_LATENT.format(128),
+        1024,
+        _OPENRAIL_PP,
+        6.9,
+        advice="decode_steps=25, guidance_scale=5, strength=0.6",
+    ),
+    Published(
+        "lcm-dreamshaper",
+        "sd",
+        "LatentConsistencyModelImg2ImgPipeline",
+        _pipeline("SimianLuo/LCM_Dreamshaper_v7", "a85df6a8bd976cdd08b4fd8f3b73f229c9e54df5", _SD_PARTS),
+        _B32,
+        _VAE_LATENT.format(64),
+        512,
+        "MIT; not gated",
+        4.3,
+        advice="decode_steps=4, guidance_scale=8, strength=0.6",
+        note="few steps: img2img in 2 instead of 15",
+    ),
+    Published(
+        "sd-turbo",
+        "sd",
+        "StableDiffusionImg2ImgPipeline",
+        _pipeline("stabilityai/sd-turbo", "b261bac6fd2cf515557d5d0707481eafa0485ec2", _SD_PARTS, HALF),
+        _B32,
+        _VAE_LATENT.format(64),
+        512,
+        _TURBO,
+        2.6,
+        advice="decode_steps=4, guidance_scale=1, strength=0.5",
+        note="few steps: img2img in 2 instead of 15",
+    ),
+    Published(
+        "sdxl-turbo",
+        "sd",
+        "StableDiffusionXLImg2ImgPipeline",
+        _pipeline(
+            "stabilityai/sdxl-turbo", "71153311d3dbb46851df1931d3ca6e939de83304", _SDXL_PARTS, HALF, _SDXL_OTHERS
+        ),
+        _B32,
+        _VAE_LATENT.format(64),
+        512,
+        _TURBO,
+        6.9,
+        advice="decode_steps=4, guidance_scale=1, strength=0.5",
+        note="few steps: img2img in 2 instead of 15",
+    ),
+    _mae("base", "25b184bea5538bf5c4c852c79d221195fdd2778d", 768, 0.4),
+    _mae("large", "142cb8c25e1b1bc1769997a919aa1b5a2345a6b8", 1024, 1.3),
 )
 PUBLISHED = {prior.name: prior for prior in _ALL}
 """By name."""

@@ -61,13 +61,14 @@ class SdPrior(ClipPrior):
             dtype = getattr(torch, config.dtype)
             components["text_encoder"] = copy.deepcopy(tower).to(dtype) if dtype != torch.float32 else tower
         self.pipeline = load_pipeline(kind, parts, device, config, **components)
+        self.upcasts = kind == _SDXL and self.pipeline.vae.config.force_upcast
         self.image_size = parts.image_size
         self.device = device
 
     @torch.no_grad()
     def encode(self, images: Sequence[Image]) -> Tensor:
         """Means of the autoencoder's latents, scaled as the diffusion model expects, ``(B, C, H / 4, W / 4)``."""
-        vae = self.pipeline.vae
+        vae = self._autoencoder()
         pixels = (self._pixels(images) * 2 - 1).to(vae.dtype)
         latents: Tensor = vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor
         return latents
@@ -119,8 +120,15 @@ class SdPrior(ClipPrior):
         """Pictures of latents, ``(B, 3, H, W)`` in [0, 1]; the autoencoder draws no noise."""
         return self._decoded(latents)
 
-    def _decoded(self, latents: Tensor) -> Tensor:
+    def _autoencoder(self) -> Any:
+        """The autoencoder; in single precision where half overflows, which a pipeline undoes after it has encoded."""
         vae = self.pipeline.vae
+        if self.upcasts and vae.dtype == torch.float16:
+            vae.to(torch.float32)
+        return vae
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        vae = self._autoencoder()
         pixels: Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample.float()
         return (pixels / 2 + 0.5).clamp(0, 1)
 
