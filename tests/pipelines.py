@@ -19,7 +19,8 @@ from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import save_file
 
-from gif_datasets.priors.published import CLIPS, Published, Weights
+from gif_datasets.priors.published import Published
+from gif_datasets.priors.weights import CLIPS, Weights
 
 WIDTH, TEXT, SIDE = 16, 32, 32
 """Of the CLIP's embeddings, of the pipelines' text encoders, of the CLIP's pictures."""
@@ -238,7 +239,7 @@ def turbo(scratch: Path) -> diffusers.DiffusionPipeline:
     return pipeline
 
 
-MAKERS: dict[str, Callable[[Path], diffusers.DiffusionPipeline]] = {
+MAKERS: dict[str, Callable[[Path], Any]] = {
     "karlo": karlo,
     "sd21-unclip-small": stable_unclip,
     "sd21-unclip": stable_unclip,
@@ -289,6 +290,18 @@ def write_adapter(pipeline: diffusers.DiffusionPipeline) -> Callable[[Path], Non
     return write
 
 
+def masked(**more: Any) -> transformers.ViTMAEForPreTraining:
+    config = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "image_size": 16,
+        "patch_size": 4, "decoder_hidden_size": 16, "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2,
+        "decoder_intermediate_size": 64, "mask_ratio": 0.0, "initializer_range": 0.3,
+    }  # fmt: skip
+    return transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**config | more)).eval()
+
+
+MAKERS |= dict.fromkeys(("mae-base", "mae-large"), lambda scratch: masked())
+
+
 def publish(prior: Published, scratch: Path) -> None:
     """Put a tiny prior of the same architecture where a download of ``prior`` would be."""
     torch.manual_seed(1)
@@ -296,6 +309,8 @@ def publish(prior: Published, scratch: Path) -> None:
 
     def write(folder: Path) -> None:
         pipeline.save_pretrained(folder, variant=prior.decoder.variant)
+        if not (folder / "model_index.json").exists():
+            return
         index = json.loads((folder / "model_index.json").read_text())
         published = {name: value for name, value in PUBLISHED_NAMES.items() if name in index}
         (folder / "model_index.json").write_text(json.dumps(index | published))

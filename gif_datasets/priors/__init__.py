@@ -23,7 +23,8 @@ from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.fingerprint import digest, digest_folder
 from gif_datasets.methods import AUGMENT, METHODS
 from gif_datasets.priors.parts import Parts
-from gif_datasets.priors.published import CLIPS, HALF, PUBLISHED, Published
+from gif_datasets.priors.published import PUBLISHED, Published
+from gif_datasets.priors.weights import CLIPS, HALF
 
 if TYPE_CHECKING:
     import torch
