@@ -19,7 +19,7 @@ from gif_datasets import images
 from gif_datasets.cache import Cache
 from gif_datasets.claims import Claims
 from gif_datasets.methods import AUGMENT, METHODS
-from gif_datasets.priors import load_prior
+from gif_datasets.priors import fetch_prior, load_prior
 from gif_datasets.recipe import Recipe, fitted_seeds, ordered
 from gif_datasets.sources import Source
 from gif_datasets.types import Provenance, Row, Sample, Seed
@@ -155,7 +155,9 @@ class Imaginer:
         ]
 
     def prepare(self) -> None:
-        """Make what all samples depend on, so that workers find it in the cache."""
+        """Make what all samples depend on, so that workers find it in the cache, and fetch a published prior."""
+        if self.given_prior is None and self.recipe.config.classifies:
+            fetch_prior(self.recipe.prior)
         if self.recipe.config.fits_classifier:
             with self._lock, _fixed_threads(self.recipe.config.threads):
                 self._load()

@@ -72,6 +72,32 @@ def write_clip(name: str) -> Callable[[Path], None]:
 CLIP_FILE = "open_clip_model.safetensors"
 
 
+def transformers_names(visual: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """open_clip's vision tower under the names of transformers' ``CLIPVisionModelWithProjection``."""
+    blocks = "vision_model.encoder.layers."
+    named = {
+        "vision_model.embeddings.class_embedding": visual["class_embedding"],
+        "vision_model.embeddings.patch_embedding.weight": visual["conv1.weight"],
+        "vision_model.embeddings.position_embedding.weight": visual["positional_embedding"],
+        "visual_projection.weight": visual["proj"].T,
+    }
+    renamed = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    renamed |= {"attn.out_proj": "self_attn.out_proj"}
+    for name, value in visual.items():
+        _, _, rest = name.partition("resblocks.")
+        number, _, part = rest.partition(".")
+        if "in_proj" in part:
+            for kind, third in zip("qkv", value.chunk(3), strict=True):
+                named[f"{blocks}{number}.self_attn.{kind}_proj.{part.rsplit('_', 1)[1]}"] = third
+        elif part:
+            inner, _, kind = part.rpartition(".")
+            named[f"{blocks}{number}.{renamed[inner]}.{kind}"] = value
+        elif name.startswith("ln_"):
+            layer = {"ln_pre": "pre_layrnorm", "ln_post": "post_layernorm"}[name.partition(".")[0]]
+            named[f"vision_model.{layer}.{name.partition('.')[2]}"] = value
+    return named
+
+
 def tokenizer(folder: Path) -> transformers.CLIPTokenizer:
     letters = "abcdefghijklmnopqrstuvwxyz0123456789,."
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]

@@ -162,6 +162,14 @@ def load_prior(
     return _LOADERS[family](parts, device, config or ExpansionConfig())
 
 
+def fetch_prior(info: PriorInfo) -> None:
+    """Fetch what of a prior's files is not here, so that several workers do not do it all at once."""
+    if info.published:
+        info.published.parts()
+    elif info.card.get("clip") in CLIPS:
+        CLIPS[info.card["clip"]].weights.bring()
+
+
 def _parts(info: PriorInfo, family: str) -> Parts:
     """Where a folder's ``prior.json`` says that its files are."""
     assert info.folder is not None

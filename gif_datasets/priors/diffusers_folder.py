@@ -137,7 +137,7 @@ def _place(pipeline: Any, device: torch.device, config: ExpansionConfig) -> None
     _set_attention(pipeline, config.attention)
     if "offload" in saving:
         if importlib.util.find_spec("accelerate") is None:
-            raise MissingExtra("accelerate", "offload")
+            raise MissingExtra("accelerate")
         pipeline.enable_model_cpu_offload(device=device)
     else:
         pipeline.to(device)
@@ -149,7 +149,7 @@ def _set_attention(pipeline: Any, backend: str) -> None:
     if backend == "sdpa":  # what diffusers does by itself
         return
     if importlib.util.find_spec("xformers") is None:
-        raise MissingExtra("xformers", "xformers")
+        raise MissingExtra("xformers")
     pipeline.enable_xformers_memory_efficient_attention()
 
 

@@ -88,11 +88,12 @@ class Published:
 
     def parts(self) -> Parts:
         """Where its files are, fetched where they are not here."""
+        decoder, clip, *adapter = (weights.bring() for weights in self.sources)
         return Parts(
-            CLIPS[self.clip].weights.bring(),
-            self.decoder.bring(),
+            clip,
+            decoder,
             self.image_size,
-            self.adapter.bring() if self.adapter else None,
+            *(adapter or [None]),
             self.decoder.variant,
             **self.settings,
         )
