@@ -129,13 +129,19 @@ def fetch_model(name: str, revision: str, files: Sequence[str], but: Sequence[st
     return Client(Repository(name, revision), _log.warning).fetch(files, but)
 
 
-def find_model(name: str, revision: str) -> Path | None:
-    """What the Hub's cache holds of a model's repository, be it complete or not; never asks the Hub."""
+def find_model(name: str, revision: str, files: Sequence[str], but: Sequence[str] = ()) -> Path | None:
+    """The snapshot of a model's repository in the Hub's cache, None where files are known to be missing.
+
+    Never asks the Hub. Older clients do not know what is missing: look.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns="*.json"))
+        found = snapshot_download(
+            name, revision=revision, local_files_only=True, allow_patterns=list(files), ignore_patterns=list(but)
+        )
+        return Path(found)
     except LocalEntryNotFoundError:
         return None
 

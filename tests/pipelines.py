@@ -35,8 +35,9 @@ def write_snapshot(weights: Weights, write: Callable[[Path], None], commit: str 
         folder.mkdir(parents=True)
         write(folder)
     if not weights.pinned:
-        (root / "refs").mkdir(exist_ok=True)
-        (root / "refs" / weights.revision).write_text(commit)
+        ref = root / "refs" / weights.revision
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        ref.write_text(commit)
     return folder
 
 

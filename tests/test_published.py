@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,11 +159,6 @@ def test_original_names_are_ours() -> None:
 # --- from the Hub --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-
-
 def upload(hub: HubServer, weights: Weights, folder: Path, commit: str = "") -> None:
     """Put a folder on the Hub of these tests, at the commit that is pinned."""
     hub.create(weights.repository)
@@ -173,12 +169,17 @@ def upload(hub: HubServer, weights: Weights, folder: Path, commit: str = "") -> 
 
 
 @pytest.fixture
-def masked_on_hub(hub: HubServer, tmp_path: Path) -> Iterator[Published]:
-    """A tiny masked autoencoder and its CLIP on the Hub, with a file that nobody needs; nothing of it is here."""
+def masked_on_hub(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Published]:
+    """A tiny masked autoencoder and its CLIP on the Hub, with files that nobody needs; nothing of it is here.
+
+    Each test pins another commit: the Hub's client remembers what a commit holds.
+    """
+    monkeypatch.setitem(priors.PUBLISHED, "mae-base", PUBLISHED["mae-base"].at(hub.new_oid()))
     prior = PUBLISHED["mae-base"]
     decoder, clip = prior.sources
     masked().save_pretrained(tmp_path / "mae")
     (tmp_path / "mae" / "pytorch_model.bin").write_bytes(b"a pickle")
+    (tmp_path / "mae" / "preprocessor_config.json").write_text("{}")
     upload(hub, decoder, tmp_path / "mae", decoder.revision)
     (tmp_path / "clip").mkdir()
     write_clip(prior.clip)(tmp_path / "clip")
@@ -195,7 +196,7 @@ def test_a_prior_is_fetched_once_and_only_what_is_needed(hub: HubServer, masked_
     assert not masked_on_hub.here
     load_prior(info, "mae", CPU)
     assert masked_on_hub.here
-    assert not hub.requests("GET", r"pytorch_model\.bin")
+    assert not hub.requests("GET", r"pytorch_model\.bin|preprocessor_config")
     assert hub.requests("GET", f"resolve/{masked_on_hub.decoder.revision}/model.safetensors")
     hub.log.clear()
     load_prior(info, "mae", CPU)
@@ -215,7 +216,7 @@ def test_a_revision_by_name_is_settled_in_the_plan(hub: HubServer, masked_on_hub
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("offline", "hf download facebook/vit-mae-base --revision 25b184bea5538bf5c4c852c79d221195fdd2778d"),
+        ("offline", "hf download facebook/vit-mae-base --revision"),
         ("gated", "accept its terms at https://huggingface.co/facebook/vit-mae-base, then run: hf auth login"),
         ("absent", "the Hub gives no model facebook/vit-mae-base"),
         ("pickles", "holds no model.safetensors"),
@@ -230,7 +231,6 @@ def test_what_cannot_be_had_is_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    no_waits: None,
 ) -> None:
     """The command line says in one line what is wrong and which command mends it, and exits with 2."""
     name = masked_on_hub.decoder.repository
@@ -356,3 +356,42 @@ def test_an_entry_point_is_a_prior(seed_folder: Path, tmp_path: Path, monkeypatc
     expanded = ExpandedDataset(str(seed_folder), prior="mine", ratio=1, cache_dir=tmp_path / "c")
     assert expanded.provenance(12).prior == "mine"
     assert type(expanded.imaginer._load().maker.prior).__name__ == "Mine"
+
+
+def test_an_original_checkpoint_becomes_a_prior(tmp_path: Path) -> None:
+    """recipes/priors/convert_mae.py reads what the original code saves, and the folder loads."""
+    recipe = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "priors" / "convert_mae.py"))
+    torch.manual_seed(0)
+    model = mae.MaskedAutoencoder(mae.MaeConfig(32, 16, 768, 1, 12, 512, 1, 16))
+    torch.save({"model": model.state_dict()}, tmp_path / "mae_visualize_vit_base.pth")
+    recipe["convert"](tmp_path / "mae_visualize_vit_base.pth", tmp_path / "mine", "ViT-B-32/openai")
+    assert find_prior(str(tmp_path / "mine")).families == ("mae",)
+    pixels = torch.rand(1, 3, 32, 32)
+    again = mae.load(tmp_path / "mine" / "mae")
+    with torch.no_grad():
+        torch.testing.assert_close(again.decode(again.encode(pixels)), model.eval().decode(model.encode(pixels)))
+
+
+# --- what is told --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_and_the_page_tell_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """`priors --json` has every entry, and docs/priors.md has exactly those rows."""
+    assert main(["priors", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["published"]
+    assert [prior["name"] for prior in told] == list(PUBLISHED)
+    assert {"repository", "revision", "license", "latent", "clip", "image_size", "download_gb", "here"} <= told[
+        0
+    ].keys()
+    assert main(["priors"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n{name} " in shown for name in PUBLISHED)
+    page = (Path(__file__).parents[1] / "docs" / "priors.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 11]
+    assert rows == [prior.row() for prior in PUBLISHED.values()]
+
+
+def test_what_is_not_pinned_says_why() -> None:
+    for prior in PUBLISHED.values():
+        assert prior.decoder.pinned or prior.note
+        assert all(weights.pinned for weights in prior.sources[1:])

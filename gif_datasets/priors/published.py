@@ -1,7 +1,7 @@
 """Published priors: where their weights are, on what terms, and which CLIP scores them.
 
-Revisions are commits as public code records them. Where none could be established the revision is ``main``: what it
-points to is then looked up and named in the plan, and ``NAME@REVISION`` fixes it.
+Revisions are commits, as public code and the Hub's own pages record them. Where none could be established the revision
+is a branch or a pull request: the plan names what it points to, and ``NAME@REVISION`` fixes it.
 
 Sizes follow from the architectures: bytes of the weights that are fetched, and what these take on a device with the
 activations of one picture (tests/test_full_size.py).
@@ -88,15 +88,23 @@ class Published:
 
     def parts(self) -> Parts:
         """Where its files are, fetched where they are not here."""
-        decoder, clip, *adapter = (weights.bring() for weights in self.sources)
+        decoder, clip = self.decoder.bring(), CLIPS[self.clip].weights.bring()
         return Parts(
             clip,
             decoder,
             self.image_size,
-            *(adapter or [None]),
+            self.adapter.bring() if self.adapter else None,
             self.decoder.variant,
             **self.settings,
         )
+
+    def row(self) -> str:
+        """Its row of the table in ``docs/priors.md``."""
+        revision = f"`{self.decoder.revision[:8]}`" if self.decoder.pinned else f"{self.decoder.revision}, not pinned"
+        link = f"[{self.decoder.repository}](https://huggingface.co/{self.decoder.repository})"
+        cells = (f"`{self.name}`", self.family, f"{link}, {revision}", self.license, self.latent, self.clip)
+        sizes = (str(self.image_size), f"{self.download:.1f}", f"{self.memory:.0f}", self.advice)
+        return f"| {' | '.join((*cells, *sizes))} |"
 
     def to_json(self) -> dict[str, Any]:
         """What ``gif-datasets priors --json`` tells."""
@@ -145,12 +153,15 @@ _TURBO = "Stability AI Community (non-commercial without registration); not gate
 _WITHDRAWN = "Stability AI withdrew its Stable Diffusion 2 repositories in November 2025; this is the community's copy"
 
 
+_CONVERTED = "the main branch has pickles only; {}, the pull request of the Hub's converter, has safetensors"
+
+
 def _ip_adapter(file: str) -> Weights:
     folder, name = file.split("/")
     return Weights("h94/IP-Adapter", _IP_ADAPTER, (file,), f"{folder}/{name}")
 
 
-def _mae(size: str, revision: str, width: int, gigabytes: float) -> Published:
+def _mae(size: str, revision: str, width: int, gigabytes: float, note: str = "") -> Published:
     return Published(
         f"mae-{size}",
         "mae",
@@ -161,8 +172,7 @@ def _mae(size: str, revision: str, width: int, gigabytes: float) -> Published:
         224,
         "Apache-2.0; not gated",
         gigabytes,
-        note="rebuilds pixels (mae_visualize_*); whether the pinned revision has safetensors is not known: where it"
-        " has none, convert the original file (docs/priors.md)",
+        note=note,
     )
 
 
@@ -174,7 +184,7 @@ _ALL = (
         "UnCLIPImageVariationPipeline",
         _pipeline(
             "kakaobrain/karlo-v1-alpha-image-variations",
-            MAIN,
+            "refs/pr/2",
             "decoder text_encoder text_proj super_res_first super_res_last",
             others="decoder_scheduler super_res_scheduler tokenizer",
         ),
@@ -182,8 +192,9 @@ _ALL = (
         "CLIP image embedding, 768",
         256,
         _OPENRAIL,
-        6.5,
+        9.6,
         advice="decode_steps=25, guidance_scale=8",
+        note=_CONVERTED.format("refs/pr/2"),
     ),
     Published(
         "sd21-unclip-small",
@@ -344,7 +355,7 @@ _ALL = (
         note="few steps: img2img in 2 instead of 15",
     ),
     _mae("base", "25b184bea5538bf5c4c852c79d221195fdd2778d", 768, 0.4),
-    _mae("large", "142cb8c25e1b1bc1769997a919aa1b5a2345a6b8", 1024, 1.3),
+    _mae("large", "refs/pr/1", 1024, 1.3, _CONVERTED.format("refs/pr/1")),
 )
 PUBLISHED = {prior.name: prior for prior in _ALL}
 """By name."""

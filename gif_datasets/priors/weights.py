@@ -24,7 +24,7 @@ class Weights:
 
     Attributes:
         repository: ``owner/name`` on the Hub.
-        revision: A commit, or :data:`MAIN` where none could be established.
+        revision: A commit; a branch or a pull request where none could be established.
         files: Patterns of paths, each of which must be met.
         folder: The part of the repository that is loaded.
         variant: ``"fp16"`` where the half-precision files are taken.
@@ -49,8 +49,7 @@ class Weights:
     @property
     def here(self) -> bool:
         """Whether the Hub's cache holds all of it."""
-        found = hub.find_model(self.repository, self.revision)
-        return found is not None and not self.missing(found)
+        return self._found() is not None
 
     def resolved(self) -> Weights:
         """The same at a commit: the Hub, or without a network its cache, says what the revision points to."""
@@ -66,9 +65,7 @@ class Weights:
         Raises:
             ConfigError: If the user may not have it, or the repository does not hold it as safetensors.
         """
-        found = hub.find_model(self.repository, self.revision)
-        if found is None or self.missing(found):
-            found = hub.fetch_model(self.repository, self.revision, self.files, self.left_out)
+        found = self._found() or hub.fetch_model(self.repository, self.revision, self.files, self.left_out)
         if missing := self.missing(found):
             raise ConfigError(
                 f"{self.repository} at {self.revision} holds no {missing[0]}, here or on the Hub, and other formats"
@@ -76,6 +73,11 @@ class Weights:
                 f" fetch what is there: hf download {self.repository} --revision {self.revision}"
             )
         return found / self.folder
+
+    def _found(self) -> Path | None:
+        """The snapshot in the Hub's cache, if it is complete."""
+        found = hub.find_model(self.repository, self.revision, self.files, self.left_out)
+        return None if found is None or self.missing(found) else found
 
     def missing(self, snapshot: Path) -> list[str]:
         """Patterns that no file of a snapshot meets."""
