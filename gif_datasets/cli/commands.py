@@ -363,7 +363,7 @@ def _name_larger_priors(config: ExpansionConfig) -> None:
     if config.prior == "embedded":
         print(
             "gif-datasets: using the embedded prior (32 x 32 pixels, trained on CIFAR-10), fit for trying things out;"
-            " for real work give --prior a larger one, such as kandinsky22; see `gif-datasets priors`",
+            " for real work give a larger one, such as Kandinsky 2.2 by --prior kandinsky22 (docs/priors.md)",
             file=sys.stderr,
         )
 
