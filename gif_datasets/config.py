@@ -41,6 +41,8 @@ CRITERIA = ("consistency", "entropy", "diversity")
 
 
 AGNOSTIC = "sample-agnostic"
+OWN = "own"
+"""The scheduler that a pipeline's folder names."""
 
 
 def _option(default: Any, help: str, of: str = "", **limits: Any) -> Any:
@@ -229,6 +231,32 @@ class ExpansionConfig:
         "precision that a diffusion pipeline runs in; halves its memory, and its time where the device has it",
         choices=("float32", "bfloat16", "float16"),
         of=DIFFUSION,
+    )
+    scheduler: str = _option(
+        OWN,
+        "how a diffusion pipeline samples: as its folder says, or by a scheduler of this name",
+        choices=(OWN, "ddim", "ddpm", "dpm++", "euler", "euler-a", "lcm"),
+        of=DIFFUSION,
+    )
+    noise_level: int = _option(
+        0, "of Stable unCLIP decoders: noise put on the embedding before it is decoded", low=0, high=999, of=DIFFUSION
+    )
+    save_memory: tuple[str, ...] = _option(
+        (),
+        "how a diffusion pipeline saves memory, at the cost of time: its autoencoder works on one picture (vae-slicing)"
+        " or tile (vae-tiling, which may show seams) at a time, its attention in slices, its parts wait in main memory"
+        " (offload, needs accelerate)",
+        items=("vae-slicing", "vae-tiling", "attention-slicing", "offload"),
+        of=DIFFUSION,
+    )
+    attention: str = _option(
+        "sdpa",
+        "attention of a diffusion pipeline: torch's, which takes the device's best, or xformers'",
+        choices=("sdpa", "xformers"),
+        of=DIFFUSION,
+    )
+    compile: bool = _option(
+        False, "compile a diffusion pipeline's network: slow at first, then faster on a GPU", of=DIFFUSION
     )
     encode_batch: int = _option(
         8, "seeds encoded and guided at once; always padded, so results do not depend on it", low=1

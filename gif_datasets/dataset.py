@@ -17,12 +17,11 @@ from gif_datasets import decode, images
 from gif_datasets.cache import open_cache
 from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.engines.local import run_local
-from gif_datasets.errors import CacheError, ConfigError, EngineError, MissingExtra, PriorError, SourceError
-from gif_datasets.fingerprint import digest
+from gif_datasets.errors import CacheError, ConfigError, EngineError, HubError, MissingExtra, PriorError, SourceError
 from gif_datasets.imagine import Imaginer
 from gif_datasets.order import Facts
 from gif_datasets.plan import Engine, Part, Plan, Summary, make_plan, run, select, silently
-from gif_datasets.priors import FAMILIES, PriorInfo
+from gif_datasets.priors import own_prior
 from gif_datasets.push import PushSummary, push_to_hub
 from gif_datasets.recipe import make_recipe
 from gif_datasets.sources import (
@@ -105,7 +104,8 @@ class ExpandedDataset(Dataset[Any]):
         )
         self.source: Source = wrap_source(dataset, classes, image_column, label_column)
         given = None if isinstance(prior, str) else prior
-        recipe = make_recipe(config, self.source.classes, device, _own_prior(given) if given is not None else None)
+        own = own_prior(type(given).__name__, given) if given is not None else None
+        recipe = make_recipe(config, self.source.classes, device, own)
         listed = list_seeds(self.source)
         refuse_bad(listed, config.on_bad_image)
         self.bad = listed.bad
@@ -229,7 +229,7 @@ class ExpandedDataset(Dataset[Any]):
         """Imagine rows in common blocks; when that fails, one by one, to name the seed that it fails on."""
         try:
             return self.imaginer.pictures(rows, beside)
-        except (CacheError, PriorError, MissingExtra):  # of no seed in particular
+        except (CacheError, ConfigError, HubError, MissingExtra, PriorError):  # of no seed in particular
             raise
         except Exception:
             return [self._picture(row) for row in rows]
@@ -479,16 +479,6 @@ def _engine(name: str, workers: int | None, device: str, ray_address: str | None
 
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
-
-
-def _own_prior(prior: Prior) -> PriorInfo:
-    key = getattr(prior, "key", None)
-    if not isinstance(key, str) or not key:
-        raise ConfigError(
-            f"a prior of your own needs a 'key', a text that changes whenever its results do;"
-            f" {type(prior).__name__} has none"
-        )
-    return PriorInfo(type(prior).__name__, FAMILIES, None, digest(["own", key]))
 
 
 def _format_transform(dataset: Any) -> FormatTransform | None:

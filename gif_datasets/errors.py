@@ -64,5 +64,6 @@ class HubError(GifDatasetsError):
 class MissingExtra(GifDatasetsError, ImportError):
     """An optional dependency is absent."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'gif_datasets[{extra}]'")
+    def __init__(self, package: str, extra: str = "") -> None:
+        what = f"'gif_datasets[{extra}]'" if extra else package
+        super().__init__(f"{package} is not installed; run: pip install {what}")

@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Repository:
-    """A data set on the Hub, at one branch or pull request.
+    """A repository on the Hub, at one branch or pull request; a data set's but where only files of it are fetched.
 
     Attributes:
         name: ``owner/name``.
@@ -108,6 +108,42 @@ def download(repository: str, revision: str | None = None) -> Path:
         HubError: If the Hub cannot be reached for long.
     """
     return Client(Repository(check_name(repository), revision or MAIN), _log.warning).download()
+
+
+def fetch_model(name: str, revision: str, files: Sequence[str], but: Sequence[str] = ()) -> Path:
+    """Bring files of a model's repository into the Hub's cache; without a network, find them there.
+
+    Args:
+        name: ``owner/name`` of a model.
+        revision: Branch, tag or commit.
+        files: Patterns of their paths.
+        but: Patterns of paths that are left out.
+
+    Returns:
+        The folder of the snapshot, which is named by its commit.
+
+    Raises:
+        ConfigError: If the user may not have them, with the command that mends it.
+        HubError: If the Hub cannot be reached for long.
+    """
+    return Client(Repository(name, revision), _log.warning).fetch(files, but)
+
+
+def find_model(name: str, revision: str, files: Sequence[str], but: Sequence[str] = ()) -> Path | None:
+    """The snapshot of a model's repository in the Hub's cache, None where files are known to be missing.
+
+    Never asks the Hub. Older clients do not know what is missing: look.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            name, revision=revision, local_files_only=True, allow_patterns=list(files), ignore_patterns=list(but)
+        )
+        return Path(found)
+    except LocalEntryNotFoundError:
+        return None
 
 
 def _guarded(operation: Callable[Concatenate[Client, _P], _T]) -> Callable[Concatenate[Client, _P], _T]:
@@ -196,6 +232,20 @@ class Client:
             raise UsageError(
                 f"no folder {name!r} here, and the Hub does not give a dataset of that name: {said}"
             ) from None
+        return Path(found)
+
+    @_guarded
+    def fetch(self, files: Sequence[str], but: Sequence[str]) -> Path:
+        """Bring files of a model into the Hub's cache; without a network, what is there."""
+        name, revision, patterns = self.repository.name, self.repository.revision, list(files)
+        try:
+            found = self._api.snapshot_download(
+                name, revision=revision, allow_patterns=patterns, ignore_patterns=list(but)
+            )
+        except Exception as error:  # of several kinds and causes
+            if not _is_refusal(error):
+                raise
+            raise ConfigError(_no_model(error, self.repository)) from None
         return Path(found)
 
     @_guarded
@@ -355,6 +405,25 @@ def _is_refusal(error: BaseException) -> bool:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     return isinstance(_cause(error), OfflineModeIsEnabled) or _status(error) in _REFUSED
+
+
+def _no_model(error: BaseException, repository: Repository) -> str:
+    """Why a model cannot be had, and the command that mends it."""
+    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
+
+    name, cause = repository.name, _cause(error)
+    if isinstance(cause, OfflineModeIsEnabled):
+        return (
+            f"{name} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to fetch it; where there is a network, run:"
+            f" hf download {name} --revision {repository.revision}"
+        )
+    if isinstance(cause, GatedRepoError):
+        return f"{name} is gated; accept its terms at https://huggingface.co/{name}, then run: hf auth login"
+    said = _said(error, repository.token)
+    return (
+        f"the Hub gives no model {name} at revision {repository.revision!r} ({said}); if it is private, run:"
+        " hf auth login; if it has moved, name a folder of your own (docs/priors.md)"
+    )
 
 
 def _wait(error: BaseException, attempt: int) -> float | None:

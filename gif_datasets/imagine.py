@@ -21,7 +21,7 @@ from gif_datasets.cache import Cache
 from gif_datasets.claims import Claims
 from gif_datasets.methods import AUGMENT, METHODS
 from gif_datasets.order import evenly
-from gif_datasets.priors import load_prior
+from gif_datasets.priors import fetch_prior, load_prior
 from gif_datasets.recipe import Recipe, fitted_seeds, ordered
 from gif_datasets.recognition import Recognition
 from gif_datasets.sources import Source
@@ -160,7 +160,9 @@ class Imaginer:
         ]
 
     def prepare(self) -> None:
-        """Make what all samples depend on, so that workers find it in the cache."""
+        """Make what all samples depend on, so that workers find it in the cache, and fetch a published prior."""
+        if self.given_prior is None and self.recipe.config.classifies:
+            fetch_prior(self.recipe.prior)
         if self.recipe.config.fits_classifier:
             with self._lock, _fixed_threads(self.recipe.config.threads):
                 self._load()
@@ -289,7 +291,7 @@ class Imaginer:
 
         config = self.recipe.config
         device = torch.device(self.recipe.device)
-        prior = self.given_prior or load_prior(self.recipe.prior, family, device, config.dtype)
+        prior = self.given_prior or load_prior(self.recipe.prior, family, device, config)
         embeddings = makers.SeedEmbeddings(prior, self._picture, config.encode_batch)
         text = classifier = prior.classifier(self.recipe.classes, config)
         if config.fits_classifier:

@@ -117,7 +117,7 @@ def embed(reader: ShardReader, real: Sequence[int], made: Sequence[int], prior: 
         ConfigError: If the prior is unknown, or has no CLIP.
     """
     info = find_prior(prior)
-    if info.folder is None:
+    if not info.has_clip:
         raise ConfigError(f"prior {prior!r} has no CLIP to compare pictures by; give another with --prior")
     clip = load_prior(info, None, torch.device(recipe.resolve_device("auto")))
     held = ShardReader(reader.folder, VALIDATION) if reader.manifest["validation"] else None

@@ -19,7 +19,8 @@ from gif_datasets.card import code, plain
 from gif_datasets.config import ExpansionConfig, check_prompts, checked, closest
 from gif_datasets.errors import ConfigError, PriorError, SourceError
 from gif_datasets.folder import STATE, claim
-from gif_datasets.priors import FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior
+from gif_datasets.priors import FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior, prior_parts
+from gif_datasets.priors.weights import CLIPS
 from gif_datasets.recipe import ordered, resolve_device, version_of
 from gif_datasets.rng import generator_for
 from gif_datasets.sources import SeedList, Source, list_seeds, wrap_source
@@ -211,8 +212,10 @@ def _task(
     """Settle everything that can be settled without a model."""
     base = find_prior(config.prior)
     family = config.family or base.families[0]
-    if base.folder is None:
-        raise ConfigError(f"prior {base.name!r} has no weights to tune; give --prior embedded, or a prior's folder")
+    if base.folder is None and base.published is None:
+        raise ConfigError(
+            f"prior {base.name!r} has no weights to tune; give --prior embedded, a published one, or a prior's folder"
+        )
     if family not in base.families:
         raise ConfigError(f"prior {base.name!r} has no decoder {family!r}; it has {', '.join(base.families)}")
     settled, opened = resolve_device(device), wrap_source(source)
@@ -240,7 +243,8 @@ def _run(task: _Task, folder: Path) -> None:
     names = ("steps", "batch_size", "learning_rate", "every", "patience", "rng_seed")
     schedule = Schedule(**{name: getattr(config, name) for name in names})
     with reproducibly(config.threads):
-        prior = load_prior(task.base, task.family, torch.device(task.device), config.dtype)
+        options = ExpansionConfig(method=task.family, dtype=config.dtype)
+        prior = load_prior(task.base, task.family, torch.device(task.device), options)
         objective = objective_of(prior, task.source.classes, config.prompts, config.rank, config.rng_seed)
         train = _rows(objective, task.source, task.train, config.mirror)
         held = _rows(objective, task.source, task.held, mirror=False)
@@ -322,10 +326,11 @@ def _copies(prior: Prior, picture: Image, name: str, key: str, config: Expansion
 
 def _write_prior(task: _Task, objective: Objective, state: State, folder: Path) -> None:
     base, source = task.base, task.source.name
-    assert base.folder is not None
-    architecture = objective.architecture
-    shutil.copytree(base.folder / base.card["clip"], folder / "clip", dirs_exist_ok=True)
-    objective.save(base.folder / base.card["decoders"][task.family], folder / task.family)
+    architecture, parts = objective.architecture, prior_parts(base, task.family)
+    clip = base.published.clip if base.published else base.card["clip"]
+    if clip not in CLIPS:
+        shutil.copytree(parts.clip, folder / "clip", dirs_exist_ok=True)
+    objective.save(parts, folder / task.family)
     tuning = {
         "rank": objective.rank,
         "seeds": len(task.train),
@@ -338,7 +343,9 @@ def _write_prior(task: _Task, objective: Objective, state: State, folder: Path) 
     card = {
         "format": PRIOR_FORMAT,
         "name": f"{base.name}-tuned",
-        "clip": "clip",
+        "clip": clip if clip in CLIPS else "clip",
+        "variant": parts.variant,
+        "null_latent": parts.null_latent,
         "decoders": {task.family: task.family},
         "image_size": base.card["image_size"],
         "summary": f"{base.name}, its {task.family} decoder tuned on {source}",

@@ -102,11 +102,21 @@ class Clip:
         """
         from torchvision.transforms.v2 import functional as vision
 
-        visual = self.model.visual
-        size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        visual, size = self.model.visual, self.image_size
         x = vision.resize(pixels, [size], vision.InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
         x = vision.normalize(vision.center_crop(x, [size, size]), list(visual.image_mean), list(visual.image_std))
         return self._latents(x)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that it sees, pixels."""
+        size = self.model.visual.image_size
+        return int(size if isinstance(size, int) else size[0])
+
+    @torch.no_grad()
+    def mean_image_latent(self) -> Tensor:
+        """The latent of a picture of the mean colour, zero when normalised, ``(1, D)``."""
+        return self._latents(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
 
     def _latents(self, pixels: Tensor) -> Tensor:
         latents: Tensor = self.model.encode_image(pixels.contiguous(memory_format=torch.channels_last))

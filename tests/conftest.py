@@ -26,6 +26,15 @@ for _name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HU
     os.environ.pop(_name, None)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is slow, with the reason, unless it is asked for."""
+    if "slow" in config.getoption("markexpr"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes and gigabytes; run: pytest -m slow"))
+
+
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
     """The Hub of these tests, empty."""

@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub on loopback, for the unmodified clients: data set repositories, commits, LFS, faults.
+"""A small Hugging Face Hub on loopback, for the unmodified clients: repositories, commits, LFS, faults.
 
 It keeps what a push can get wrong: private repositories, roles of tokens, branches and pull requests, ``parentCommit``,
 a card's metadata checked at upload, objects that a commit names but nobody uploaded. ``HubServer.fail`` makes one
@@ -271,7 +271,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self.create()
             if parts == ["api", "whoami-v2"]:
                 return 200, {"type": "user", "name": NAMES[self.role()]}, {}
-            if parts[:2] == ["api", "datasets"] and len(parts) >= 4:
+            if parts[:2] in (["api", "datasets"], ["api", "models"]) and len(parts) >= 4:
                 name, action, rest = "/".join(parts[2:4]), parts[4:5], parts[5:]
                 repository = self.repository(name)
                 if not action or action == ["revision"]:
@@ -295,6 +295,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self.batch()
             if parts[:1] == ["datasets"] and parts[3:4] == ["resolve"]:
                 return self.resolve("/".join(parts[1:3]), parts[4], "/".join(parts[5:]))
+            if parts[2:3] == ["resolve"]:  # of a model
+                return self.resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         raise Answer(404, f"no such route {self.path}")
 
     # --- who may what ---

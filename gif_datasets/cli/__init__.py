@@ -12,7 +12,7 @@ from typing import NoReturn, TypeAlias
 
 from gif_datasets import __version__
 from gif_datasets.cli import tune
-from gif_datasets.errors import GifDatasetsError, UsageError
+from gif_datasets.errors import GifDatasetsError, MissingExtra, UsageError
 from gif_datasets.memory import keep_freed_memory
 
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except GifDatasetsError as error:
-        return _fail(str(error), 2 if isinstance(error, UsageError) else 1)
+        return _fail(str(error), 2 if isinstance(error, (UsageError, MissingExtra)) else 1)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

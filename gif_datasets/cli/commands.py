@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -268,10 +268,12 @@ def methods(args: argparse.Namespace) -> int:
 def priors(args: argparse.Namespace) -> int:
     """``gif-datasets priors``."""
     from gif_datasets.priors import find_prior, names
+    from gif_datasets.priors.published import PUBLISHED
 
     found = [find_prior(name) for name in names()]
     value = [{"name": i.name, "families": list(i.families), "digest": i.digest, "card": i.card} for i in found]
-    _print(args, {"priors": value}, _priors_text)
+    published = [prior.to_json() for prior in PUBLISHED.values()]
+    _print(args, {"priors": value, "published": published}, _priors_text)
     return 0
 
 
@@ -371,7 +373,7 @@ def _name_larger_priors(config: ExpansionConfig) -> None:
     if config.prior == "embedded":
         print(
             "gif-datasets: using the embedded prior (32 x 32 pixels, trained on CIFAR-10), fit for trying things out;"
-            " for real work give --prior a folder with a larger one, such as Kandinsky 2.2 (docs/priors.md)",
+            " for real work give a larger one, such as Kandinsky 2.2 by --prior kandinsky22 (docs/priors.md)",
             file=sys.stderr,
         )
 
@@ -581,11 +583,39 @@ def _wrapped(text: str, indent: int) -> list[str]:
     return textwrap.wrap(text, 110, initial_indent=margin, subsequent_indent=margin)
 
 
+_PUBLISHED = ("name", "families", "latent", "clip", "pixels", "GB", "memory", "here", "repository", "licence")
+"""Columns of the table of published priors."""
+
+
+def _cell(prior: dict[str, Any], column: str) -> str:
+    pin = prior["revision"][:8] if prior["pinned"] else f"{prior['revision']}, not pinned"
+    told = {
+        "families": ", ".join(prior["families"]),
+        "clip": prior["clip"]["open_clip"],
+        "pixels": str(prior["image_size"]),
+        "GB": str(prior["download_gb"]),
+        "memory": f"{prior['memory_gb']} GB",
+        "here": "yes" if prior["here"] else "no",
+        "repository": f"{prior['repository']} ({pin})",
+        "licence": prior["license"],
+    }
+    return told[column] if column in told else str(prior[column])
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells, aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def _priors_text(value: dict[str, Any]) -> str:
     lines = []
     for prior in value["priors"]:
         card = prior["card"]
         lines.append(f"{prior['name']:<10} {', '.join(prior['families'])}; {card.get('license', 'licence unknown')}")
         lines.append(f"{'':<10} {card.get('summary', '')}")
-    lines.append("or the path of a prior's folder (docs/priors.md)")
+    lines += ["", "published, fetched from the Hub when first used; NAME@REVISION takes another revision:", ""]
+    lines += _columns([_PUBLISHED, *([_cell(prior, name) for name in _PUBLISHED] for prior in value["published"])])
+    lines += ["", *(f"{prior['name']}: {prior['note']}" for prior in value["published"] if prior["note"])]
+    lines += ["", "or the path of a prior's folder, or an entry point of your own (docs/priors.md)"]
     return "\n".join(lines)

@@ -1,10 +1,11 @@
-"""Priors by name or folder.
+"""Priors by name or folder: those that ship, those that others published, a folder's, and classes of the user's own.
 
 A prior folder holds ``prior.json`` and what it names::
 
     {"format": 2, "name": "embedded", "clip": "clip", "decoders": {"unclip": "unclip", "mae": "mae"}, "image_size": 32}
 
-``decoders`` has one sub-folder a family of methods; all of them are scored by the one CLIP.
+``decoders`` has one sub-folder a family of methods; all of them are scored by the one CLIP, a sub-folder too or the
+name of a published one.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gif_datasets.config import closest
+from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.fingerprint import digest, digest_folder
 from gif_datasets.methods import AUGMENT, METHODS
+from gif_datasets.priors.parts import Parts
+from gif_datasets.priors.published import PUBLISHED, Published
+from gif_datasets.priors.weights import CLIPS, HALF
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
 
 PRIOR_FORMAT = 2
+ENTRY_POINTS = "gif_datasets.priors"
+"""Group of entry points: a name, and a class that follows the :class:`~gif_datasets.priors.base.Prior` protocol."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class PriorInfo:
         folder: Where its weights are; None for a prior without weights.
         digest: Content digest of the folder (or of the code's version, without weights).
         card: The rest of ``prior.json``: licence, data, measures.
+        published: Of a published prior: its files, at commits.
+        make: Of a class of the user's own, registered as an entry point: what makes one.
     """
 
     name: str
@@ -46,6 +55,13 @@ class PriorInfo:
     folder: Path | None
     digest: str
     card: dict[str, Any] = field(default_factory=dict)
+    published: Published | None = None
+    make: Callable[[], Prior] | None = field(default=None, compare=False)
+
+    @property
+    def has_clip(self) -> bool:
+        """Whether its weights have a CLIP among them."""
+        return self.folder is not None or self.published is not None
 
 
 def embedded_folder() -> Path:
@@ -59,10 +75,10 @@ def names() -> tuple[str, ...]:
 
 
 def find_prior(name_or_path: str) -> PriorInfo:
-    """Find a prior by name, or by the path of its folder.
+    """Find a prior: one that ships, a folder by its path, a published one, or an entry point, by name.
 
     Raises:
-        ConfigError: If there is neither.
+        ConfigError: If there is none, or a published one has no pinned revision and the Hub does not give it.
         PriorError: If the folder is not a prior's.
     """
     if name_or_path == "linear":
@@ -70,11 +86,49 @@ def find_prior(name_or_path: str) -> PriorInfo:
             "linear", ("unclip",), None, digest(["linear", 1]), {"summary": _LINEAR, "license": "Apache-2.0"}
         )
     folder = embedded_folder() if name_or_path == "embedded" else Path(name_or_path)
-    if name_or_path not in names() and not folder.is_dir():
-        raise ConfigError(f"unknown prior {name_or_path!r}, and no such folder{closest(name_or_path, names())}")
+    if name_or_path in names() or folder.is_dir():
+        return _in_folder(folder)
+    name, _, revision = name_or_path.partition("@")
+    if name in PUBLISHED:
+        return _of_published(PUBLISHED[name].at(revision) if revision else PUBLISHED[name])
+    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name_or_path in registered:
+        return own_prior(name_or_path, registered[name_or_path].load())
+    known = (*names(), *PUBLISHED, *registered)
+    raise ConfigError(f"unknown prior {name_or_path!r}, and no such folder{closest(name_or_path, known)}")
+
+
+def own_prior(name: str, prior: Any) -> PriorInfo:
+    """What is known of a prior of the user's own: an object, or a class, or what else makes one.
+
+    Raises:
+        ConfigError: If it has no ``key``.
+    """
+    key = getattr(prior, "key", None)
+    if not isinstance(key, str) or not key:
+        raise ConfigError(
+            f"a prior of your own needs a 'key', a text that changes whenever its results do; {name} has none"
+        )
+    make = prior if callable(prior) else None
+    return PriorInfo(name, getattr(prior, "families", FAMILIES), None, digest(["own", key]), make=make)
+
+
+def _in_folder(folder: Path) -> PriorInfo:
     card = _read_card(folder)
-    parts = ("prior.json", card["clip"], *card["decoders"].values())
-    return PriorInfo(card["name"], tuple(card["decoders"]), folder, digest_folder(folder, parts), card)
+    clip, adapter = card["clip"], card.get("adapter")
+    own = [part for part in (clip, *card["decoders"].values(), adapter) if part and part not in CLIPS]
+    content = digest_folder(folder, ("prior.json", *own))
+    if clip in CLIPS:
+        content = digest([content, CLIPS[clip].weights.revision])
+    return PriorInfo(card["name"], tuple(card["decoders"]), folder, content, card)
+
+
+def _of_published(prior: Published) -> PriorInfo:
+    found = prior.resolved()
+    files = [[weights.repository, weights.revision, weights.folder, weights.variant] for weights in found.sources]
+    content = digest(["published", found.pipeline, found.image_size, dict(found.settings), files])
+    card = {"license": found.license, "image_size": found.image_size, "summary": found.latent}
+    return PriorInfo(found.name, (found.family,), None, content, card, found)
 
 
 def check_fit(info: PriorInfo, method: str) -> None:
@@ -88,43 +142,70 @@ def check_fit(info: PriorInfo, method: str) -> None:
         )
 
 
-def load_prior(info: PriorInfo, family: str | None, device: torch.device, dtype: str = "float32") -> Prior:
-    """Load a prior's weights.
+def load_prior(
+    info: PriorInfo, family: str | None, device: torch.device, config: ExpansionConfig | None = None
+) -> Prior:
+    """Load a prior's weights, fetching what of a published one is not here.
 
     Args:
         info: What :func:`find_prior` found.
         family: Which of its decoders; None for any, when only its CLIP is wanted.
         device: Where it runs.
-        dtype: Name of the precision that a diffusion pipeline runs in; the CLIP scores in single precision.
+        config: How a diffusion pipeline runs, as its options say; the CLIP scores in single precision.
     """
-    if info.folder is None:
+    if info.make is not None:
+        return info.make()
+    if not info.has_clip:
         from gif_datasets.priors.linear import LinearPrior
 
         return LinearPrior()
     family = family or info.families[0]
-    decoder = info.folder / info.card["decoders"][family]
-    return _LOADERS[family](info.folder / info.card["clip"], decoder, info.card, device, dtype)
+    return _LOADERS[family](prior_parts(info, family), device, config or ExpansionConfig())
 
 
-def _load_unclip(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device, dtype: str) -> Prior:
+def fetch_prior(info: PriorInfo) -> None:
+    """Fetch what of a prior's files is not here, so that several workers do not do it all at once."""
+    if info.published:
+        info.published.parts()
+    elif info.card.get("clip") in CLIPS:
+        CLIPS[info.card["clip"]].weights.bring()
+
+
+def prior_parts(info: PriorInfo, family: str) -> Parts:
+    """Where a prior's files are, fetched where they are not here: of a published one, or as ``prior.json`` says."""
+    if info.published:
+        return info.published.parts()
+    assert info.folder is not None
+    card, folder = info.card, info.folder
+    return Parts(
+        CLIPS[card["clip"]].weights.bring() if card["clip"] in CLIPS else folder / card["clip"],
+        folder / card["decoders"][family],
+        card["image_size"],
+        folder / card["adapter"] if family == "unclip" and "adapter" in card else None,
+        card.get("variant"),
+        card.get("null_latent", "zeros"),
+    )
+
+
+def _load_unclip(parts: Parts, device: torch.device, config: ExpansionConfig) -> Prior:
     from gif_datasets.priors.unclip import UnclipPrior
 
-    return UnclipPrior(clip, decoder, card["image_size"], device, dtype)
+    return UnclipPrior(parts, device, config)
 
 
-def _load_mae(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device, dtype: str) -> Prior:
+def _load_mae(parts: Parts, device: torch.device, config: ExpansionConfig) -> Prior:
     from gif_datasets.priors.mae import MaePrior
 
-    return MaePrior(clip, decoder, device)
+    return MaePrior(parts, device, config)
 
 
-def _load_sd(clip: Path, decoder: Path, card: dict[str, Any], device: torch.device, dtype: str) -> Prior:
+def _load_sd(parts: Parts, device: torch.device, config: ExpansionConfig) -> Prior:
     from gif_datasets.priors.sd import SdPrior
 
-    return SdPrior(clip, decoder, card["image_size"], device, dtype)
+    return SdPrior(parts, device, config)
 
 
-_LOADERS: dict[str, Callable[[Path, Path, dict[str, Any], torch.device, str], Prior]] = {
+_LOADERS: dict[str, Callable[[Parts, torch.device, ExpansionConfig], Prior]] = {
     "unclip": _load_unclip,
     "mae": _load_mae,
     "sd": _load_sd,
@@ -133,6 +214,7 @@ FAMILIES = tuple(_LOADERS)
 """Families of decoders; a prior of the user's own takes the methods of all."""
 _LINEAR = "no weights: an 8 x 8 thumbnail as latent; for trying things out and for tests"
 _FIELDS = {"name": str, "clip": str, "decoders": dict, "image_size": int}
+_CHOICES = {"variant": (None, HALF), "null_latent": ("zeros", "mean image")}
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
@@ -151,7 +233,10 @@ def _read_card(folder: Path) -> dict[str, Any]:
     for family in card["decoders"]:
         if family not in _LOADERS:
             raise PriorError(f"{path}: unknown family {family!r}; known: {', '.join(_LOADERS)}")
-    for part in (card["clip"], *card["decoders"].values()):
+    for name, choices in _CHOICES.items():
+        if card.get(name, choices[0]) not in choices:
+            raise PriorError(f"{path}: {name!r} must be one of {', '.join(map(str, choices))}, got {card[name]!r}")
+    for part in (card["clip"], *card["decoders"].values(), card.get("adapter", "")):
         if not isinstance(part, str) or not (folder / part).resolve().is_relative_to(folder.resolve()):
             raise PriorError(f"{path}: {part!r} leaves the folder")
     return card

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
+from gif_datasets.priors import mae_names
 from gif_datasets.priors.base import ClipPrior
+from gif_datasets.priors.parts import Parts
 from gif_datasets.zeroshot import Clip
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class MaeConfig:
         decoder_heads: Decoder attention heads.
         mean: Subtracted from each channel of a picture in [0, 1].
         std: Divided by, after.
+        normalised_pixels: Whether the decoder predicts patches of zero mean and unit variance, each with its own.
     """
 
     image_size: int
@@ -54,6 +57,7 @@ class MaeConfig:
     decoder_heads: int
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    normalised_pixels: bool = False
 
 
 class MaskedAutoencoder(nn.Module):
@@ -111,8 +115,15 @@ class MaskedAutoencoder(nn.Module):
         latent: Tensor = self.norm(x)
         return latent
 
-    def decode(self, latent: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Pictures of latents, ``(B, 3, H, W)``, in [0, 1] but for what overshoots; ``keep`` as in :meth:`encode`."""
+    def decode(self, latent: Tensor, keep: Tensor | None = None, like: Tensor | None = None) -> Tensor:
+        """Pictures of latents, ``(B, 3, H, W)``, in [0, 1] but for what overshoots.
+
+        Args:
+            latent: What :meth:`encode` gave.
+            keep: As in :meth:`encode`.
+            like: Of a model of normalised pixels: the pictures, ``(B, 3, H, W)``, whose patches' mean and spread the
+                predicted patches take.
+        """
         x = self.decoder_embed(latent)
         if keep is not None:
             masked = self.mask_token.to(x.dtype).repeat(len(x), self.patch_embed.num_patches, 1)
@@ -121,7 +132,16 @@ class MaskedAutoencoder(nn.Module):
         x = x + self.decoder_pos_embed
         for block in self.decoder_blocks:
             x = block(x)
-        return self._pixels(self.decoder_pred(self.decoder_norm(x))[:, 1:])
+        patches = self.decoder_pred(self.decoder_norm(x))[:, 1:]
+        return self._pixels(patches if like is None else self._spread(patches, like))
+
+    def _spread(self, patches: Tensor, like: Tensor) -> Tensor:
+        """Normalised patches with the mean and spread of a picture's patches, as the original loss takes them."""
+        side, p = self.config.image_size // self.config.patch_size, self.config.patch_size
+        target = ((like - self.mean) / self.std).reshape(-1, 3, side, p, side, p).permute(0, 2, 4, 3, 5, 1)
+        target = target.reshape(len(like), side * side, -1)
+        spread = (target.var(-1, keepdim=True) + 1e-6).sqrt()
+        return patches * spread + target.mean(-1, keepdim=True)
 
     def _pixels(self, patches: Tensor) -> Tensor:
         """Patches ``(B, L, p * p * 3)`` to a picture, its normalisation undone."""
@@ -147,16 +167,19 @@ def save(model: MaskedAutoencoder, folder: Path) -> None:
 
 
 def load(folder: Path) -> MaskedAutoencoder:
-    """Read what :func:`save` wrote, in single precision.
+    """Read what :func:`save` wrote, or a ``ViTMAEForPreTraining`` of transformers, in single precision.
 
     Raises:
         PriorError: If a file is missing or does not fit.
     """
     try:
         fields: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "model.safetensors")
+        if fields.get("model_type") == "vit_mae":
+            fields, tensors = mae_names.transformers_config(fields), mae_names.from_transformers(tensors)
         model = MaskedAutoencoder(MaeConfig(**fields))
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        model.load_state_dict(tensors)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise PriorError(f"cannot load the masked autoencoder in {folder}: {reason}") from error
     return model.float().eval()
@@ -169,8 +192,7 @@ class MaePrior(ClipPrior):
     it, and gradients pass through decoder and CLIP.
 
     Args:
-        clip_folder: The open_clip folder.
-        mae_folder: What :func:`save` wrote.
+        parts: Where they are.
         device: Where both run.
     """
 
@@ -178,9 +200,14 @@ class MaePrior(ClipPrior):
     latent_is_embedding = False
     decodes_noise = False
 
-    def __init__(self, clip_folder: Path, mae_folder: Path, device: torch.device) -> None:
-        self.clip = Clip(clip_folder, device)
-        self.model = load(mae_folder).requires_grad_(False).to(device)
+    def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
+        self.clip = Clip(parts.clip, device)
+        self.model = load(parts.decoder).requires_grad_(False).to(device)
+        if self.model.config.normalised_pixels:
+            raise PriorError(
+                f"{parts.decoder} predicts patches normalised by their own mean and spread, which a latent does not"
+                " tell; take a checkpoint that rebuilds pixels (mae_visualize_*)"
+            )
         self.device = device
 
     @torch.no_grad()

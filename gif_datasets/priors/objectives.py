@@ -19,6 +19,7 @@ from gif_datasets.errors import ConfigError, MissingExtra, PriorError
 from gif_datasets.priors import mae
 from gif_datasets.priors.base import Prior
 from gif_datasets.priors.mae import MaePrior
+from gif_datasets.priors.parts import Parts
 from gif_datasets.priors.sd import SdPrior
 from gif_datasets.priors.unclip import UnclipPrior
 from gif_datasets.rng import generator_for
@@ -71,8 +72,8 @@ class Objective(Protocol):
         """
         ...
 
-    def save(self, base: Path, folder: Path) -> None:
-        """Write a decoder's folder: what ``base`` holds, with the weights of :attr:`module`."""
+    def save(self, base: Parts, folder: Path) -> None:
+        """Write a decoder's folder: what that of ``base`` holds, with the weights of :attr:`module`."""
         ...
 
 
@@ -203,7 +204,7 @@ class _Diffusion:
             )[0][:, : clean.shape[1]]  # Kandinsky's U-Net also predicts a variance
         return weights * F.mse_loss(predicted.float(), target, reduction="none").mean((1, 2, 3))
 
-    def save(self, base: Path, folder: Path) -> None:
+    def save(self, base: Parts, folder: Path) -> None:
         """Copy the pipeline; of the U-Net only its configuration, and its weights anew, a LoRA merged into them.
 
         Merged, the folder loads as any other and needs no peft.
@@ -212,14 +213,15 @@ class _Diffusion:
         def weights(place: str, names: list[str]) -> list[str]:
             return [name for name in names if name != "config.json"] if Path(place).name == "unet" else []
 
-        shutil.copytree(base, folder, ignore=weights, dirs_exist_ok=True)
+        shutil.copytree(base.decoder, folder, ignore=weights, dirs_exist_ok=True)
         unet: Any = self.module
         if self.rank:
             unet.float()  # a LoRA's small steps would be lost in a half-precision weight
             unet.fuse_lora()
             unet.unload_lora()
         state = {name: value.to("cpu", self.dtype).contiguous() for name, value in unet.state_dict().items()}
-        save_file(state, folder / "unet" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        name = f"diffusion_pytorch_model{f'.{base.variant}' if base.variant else ''}.safetensors"
+        save_file(state, folder / "unet" / name, metadata={"format": "pt"})
 
 
 class UnclipObjective(_Diffusion):
@@ -243,7 +245,8 @@ class UnclipObjective(_Diffusion):
         condition, n = rows["conditions"], len(when)
         noise = torch.randn(condition.shape, generator=generator)
         condition = condition + CONDITION_NOISE * torch.rand(n, 1, generator=generator) * noise
-        condition = condition * (torch.rand(n, 1, generator=generator) >= DROP_CONDITION)
+        null = torch.zeros(1) if self.prior.null is None else self.prior.null.cpu()
+        condition = torch.where(torch.rand(n, 1, generator=generator) >= DROP_CONDITION, condition, null)
         added = {"image_embeds": condition.to(self.prior.device, self.dtype)}
         return self._losses(rows["latents"], when, generator, None, added)
 
@@ -307,7 +310,7 @@ class MaeObjective:
         y = model.decode(model.encode(x, keep), keep)
         return ((y - x) / model.std).square().mean((1, 2, 3))
 
-    def save(self, base: Path, folder: Path) -> None:
+    def save(self, base: Parts, folder: Path) -> None:
         """Write configuration and weights."""
         mae.save(self.prior.model, folder)
 

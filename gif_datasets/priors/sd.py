@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,45 +17,58 @@ from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.priors.base import ClipPrior
-from gif_datasets.priors.diffusers_folder import load_pipeline
+from gif_datasets.priors.diffusers_folder import load_pipeline, pipeline_class
+from gif_datasets.priors.parts import Parts
 from gif_datasets.rng import generator_for
 from gif_datasets.zeroshot import Clip, readable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_SD, _SDXL = "StableDiffusionImg2ImgPipeline", "StableDiffusionXLImg2ImgPipeline"
+_LCM = "LatentConsistencyModelImg2ImgPipeline"
+_IMG2IMG = {
+    _SD: _SD,
+    "StableDiffusionPipeline": _SD,
+    _SDXL: _SDXL,
+    "StableDiffusionXLPipeline": _SDXL,
+    _LCM: _LCM,
+    "LatentConsistencyModelPipeline": _LCM,
+}
+"""What runs a folder of each class: most are published as text-to-image pipelines, of the same parts."""
+_CHECKED = ("safety_checker", "feature_extractor", "image_encoder")
+_UNUSED = {_SD: _CHECKED, _LCM: _CHECKED, _SDXL: ("feature_extractor", "image_encoder")}
+
 
 class SdPrior(ClipPrior):
-    """A ``StableDiffusionImg2ImgPipeline`` and an open_clip model.
+    """An img2img pipeline and an open_clip model.
 
     Args:
-        clip_folder: The open_clip folder.
-        pipeline_folder: The pipeline's folder. One without a text encoder uses the CLIP's own text tower.
-        image_size: Side of the pictures, pixels.
+        parts: Where they are. A pipeline without a text encoder uses the CLIP's own text tower.
         device: Where both run.
-        dtype: Precision that the pipeline runs in.
+        config: Precision, scheduler and memory of the pipeline.
     """
 
     latent_is_embedding = False
     decodes_noise = False
 
-    def __init__(
-        self, clip_folder: Path, pipeline_folder: Path, image_size: int, device: torch.device, dtype: str = "float32"
-    ) -> None:
-        self.clip = Clip(clip_folder, device)
-        parts: dict[str, Any] = {"safety_checker": None}
-        if not (pipeline_folder / "text_encoder").exists():
+    def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
+        self.clip = Clip(parts.clip, device)
+        kind = _IMG2IMG[pipeline_class(parts, _IMG2IMG)]
+        components: dict[str, Any] = dict.fromkeys(_UNUSED.get(kind, ()))
+        if not (parts.decoder / "text_encoder").exists():
             tower = self.clip.model.text.transformer
-            parts["text_encoder"] = copy.deepcopy(tower).to(getattr(torch, dtype)) if dtype != "float32" else tower
-        self.pipeline = load_pipeline("StableDiffusionImg2ImgPipeline", pipeline_folder, device, dtype, **parts)
-        self.pipeline.vae.requires_grad_(False).to(memory_format=torch.channels_last)
-        self.image_size = image_size
+            dtype = getattr(torch, config.dtype)
+            components["text_encoder"] = copy.deepcopy(tower).to(dtype) if dtype != torch.float32 else tower
+        self.pipeline = load_pipeline(kind, parts, device, config, **components)
+        self.upcasts = kind == _SDXL and self.pipeline.vae.config.force_upcast
+        self.image_size = parts.image_size
         self.device = device
 
     @torch.no_grad()
     def encode(self, images: Sequence[Image]) -> Tensor:
         """Means of the autoencoder's latents, scaled as the diffusion model expects, ``(B, C, H / 4, W / 4)``."""
-        vae = self.pipeline.vae
+        vae = self._autoencoder()
         pixels = (self._pixels(images) * 2 - 1).to(vae.dtype)
         latents: Tensor = vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor
         return latents
@@ -108,8 +120,15 @@ class SdPrior(ClipPrior):
         """Pictures of latents, ``(B, 3, H, W)`` in [0, 1]; the autoencoder draws no noise."""
         return self._decoded(latents)
 
-    def _decoded(self, latents: Tensor) -> Tensor:
+    def _autoencoder(self) -> Any:
+        """The autoencoder; in single precision where half overflows, which a pipeline undoes after it has encoded."""
         vae = self.pipeline.vae
+        if self.upcasts and vae.dtype == torch.float16:
+            vae.to(torch.float32)
+        return vae
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        vae = self._autoencoder()
         pixels: Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample.float()
         return (pixels / 2 + 0.5).clamp(0, 1)
 

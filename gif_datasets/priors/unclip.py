@@ -1,44 +1,53 @@
 """unCLIP priors: a CLIP image latent, and a diffusion decoder conditioned on it.
 
-The decoder is a diffusers pipeline folder in the layout of ``KandinskyV22Pipeline``; its CLIP is an open_clip folder.
+The decoder is a diffusers pipeline; its class says how it takes a latent. Its CLIP is an open_clip folder: a pipeline's
+own image encoder is the same network under other names, and is not loaded a second time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.priors.base import ClipPrior
-from gif_datasets.priors.diffusers_folder import load_pipeline
+from gif_datasets.priors.diffusers_folder import denoiser, load_pipeline, pipeline_class
+from gif_datasets.priors.parts import Parts
 from gif_datasets.zeroshot import Clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Generators = list[torch.Generator]
+
 
 class UnclipPrior(ClipPrior):
-    """An open_clip model and a ``KandinskyV22Pipeline`` that decodes its raw image latents.
+    """An open_clip model and a pipeline that decodes its raw image latents.
 
     Args:
-        clip_folder: The open_clip folder.
-        pipeline_folder: The diffusers pipeline folder, safetensors only.
-        image_size: Side of the decoded pictures, pixels.
+        parts: Where they are.
         device: Where both run.
-        dtype: Precision that the pipeline runs in.
+        config: Precision, scheduler and memory of the pipeline.
     """
 
-    def __init__(
-        self, clip_folder: Path, pipeline_folder: Path, image_size: int, device: torch.device, dtype: str = "float32"
-    ) -> None:
-        self.clip = Clip(clip_folder, device)
-        self.pipeline = load_pipeline("KandinskyV22Pipeline", pipeline_folder, device, dtype)
-        self.pipeline.movq.to(memory_format=torch.channels_last)
-        self.image_size = image_size
+    def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
+        kind = pipeline_class(parts, _KINDS)
+        self.kind = _KINDS[kind]
+        if config.noise_level and kind != "StableUnCLIPImg2ImgPipeline":
+            raise ConfigError(f"noise_level is for Stable unCLIP decoders; this one is a {kind}")
+        if self.kind.adapted != (parts.adapter is not None):
+            raise PriorError(f"{parts.decoder}: a {kind} is an unCLIP decoder with an IP-Adapter, and only that is")
+        self.clip = Clip(parts.clip, device)
+        self.pipeline = load_pipeline(kind, parts, device, config, **dict.fromkeys(self.kind.unused))
+        if self.kind.stand_in:  # the image encoder is asked for its precision, even where it has nothing to encode
+            self.pipeline.image_encoder = getattr(self.pipeline, self.kind.stand_in)
+        self.null = self.clip.mean_image_latent() if parts.null_latent == MEAN_IMAGE else None
+        self.image_size = parts.image_size
         self.device = device
 
     def encode(self, images: Sequence[Image]) -> Tensor:
@@ -48,16 +57,83 @@ class UnclipPrior(ClipPrior):
     @torch.no_grad()
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
         """Sample one picture a latent, ``(B, 3, H, W)`` in [0, 1]."""
-        latents = latents.to(self.pipeline.unet.dtype)
-        pixels = self.pipeline(
-            image_embeds=latents,
-            negative_image_embeds=torch.zeros_like(latents),
-            height=self.image_size,
-            width=self.image_size,
-            num_inference_steps=config.decode_steps,
-            guidance_scale=config.guidance_scale,
-            generator=list(generators),
-            output_type="pt",
-        ).images
-        scaled: Tensor = (pixels.float() / 2 + 0.5).clamp(0, 1)
-        return scaled
+        latents = latents.to(self.device, denoiser(self.pipeline).dtype)
+        return self.kind.decode(self, latents, list(generators), config).float().clamp(0, 1)
+
+
+MEAN_IMAGE = "mean image"
+"""What an unconditional step is given, where it is not zeros: the latent of a picture of CLIP's mean colour."""
+
+
+def _kandinsky(prior: UnclipPrior, latents: Tensor, generators: Generators, config: ExpansionConfig) -> Tensor:
+    null = torch.zeros_like(latents) if prior.null is None else prior.null.to(latents).expand_as(latents)
+    pixels: Tensor = prior.pipeline(
+        image_embeds=latents,
+        negative_image_embeds=null,
+        height=prior.image_size,
+        width=prior.image_size,
+        num_inference_steps=config.decode_steps,
+        guidance_scale=config.guidance_scale,
+        generator=generators,
+        output_type="pt",
+    ).images
+    return pixels.float() / 2 + 0.5
+
+
+def _karlo(prior: UnclipPrior, latents: Tensor, generators: Generators, config: ExpansionConfig) -> Tensor:
+    pixels = prior.pipeline(
+        image_embeddings=latents,
+        decoder_num_inference_steps=config.decode_steps,
+        decoder_guidance_scale=config.guidance_scale,
+        generator=generators,
+        output_type="np",
+    ).images
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(latents.device)
+
+
+def _stable(prior: UnclipPrior, latents: Tensor, generators: Generators, config: ExpansionConfig) -> Tensor:
+    return _diffused(prior, len(latents), generators, config, image_embeds=latents, noise_level=config.noise_level)
+
+
+def _adapter(prior: UnclipPrior, latents: Tensor, generators: Generators, config: ExpansionConfig) -> Tensor:
+    guided = config.guidance_scale > 1
+    rows = torch.cat([torch.zeros_like(latents), latents]) if guided else latents  # null first, as diffusers has it
+    return _diffused(prior, len(latents), generators, config, ip_adapter_image_embeds=[rows[:, None]])
+
+
+def _diffused(
+    prior: UnclipPrior, count: int, generators: Generators, config: ExpansionConfig, **condition: Any
+) -> Tensor:
+    """Pictures of a Stable Diffusion pipeline that the latent alone conditions: the prompts are empty."""
+    pixels: Tensor = prior.pipeline(
+        prompt=[""] * count,
+        height=prior.image_size,
+        width=prior.image_size,
+        num_inference_steps=config.decode_steps,
+        guidance_scale=config.guidance_scale,
+        generator=generators,
+        output_type="pt",
+        **condition,
+    ).images
+    return pixels
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a class of pipelines decodes a CLIP latent, and which of its parts that does not need."""
+
+    decode: Callable[[UnclipPrior, Tensor, Generators, ExpansionConfig], Tensor]
+    unused: tuple[str, ...] = ()
+    stand_in: str = ""
+    adapted: bool = False
+
+
+_ENCODER = ("image_encoder", "feature_extractor")
+_KINDS = {
+    "KandinskyV22Pipeline": _Kind(_kandinsky),
+    "UnCLIPImageVariationPipeline": _Kind(_karlo, _ENCODER, "text_proj"),
+    "StableUnCLIPImg2ImgPipeline": _Kind(_stable, _ENCODER, "image_normalizer"),
+    "StableDiffusionPipeline": _Kind(_adapter, (*_ENCODER, "safety_checker"), adapted=True),
+    "StableDiffusionXLPipeline": _Kind(_adapter, _ENCODER, adapted=True),
+}
+"""By class of diffusers."""

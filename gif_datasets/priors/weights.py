@@ -1,0 +1,145 @@
+"""Files on the Hub that priors are loaded from: which of a repository, at which revision, and whether they are here."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from gif_datasets import hub
+from gif_datasets.errors import ConfigError
+
+MAIN = "main"
+HALF = "fp16"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_OTHER = ("*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema.*", "*openvino*")
+"""Never fetched: other formats, and weights that diffusers does not use."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Files of one repository.
+
+    Attributes:
+        repository: ``owner/name`` on the Hub.
+        revision: A commit; a branch or a pull request where none could be established.
+        files: Patterns of paths, each of which must be met.
+        folder: The part of the repository that is loaded.
+        variant: ``"fp16"`` where the half-precision files are taken.
+    """
+
+    repository: str
+    revision: str
+    files: tuple[str, ...]
+    folder: str = ""
+    variant: str | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit."""
+        return _COMMIT.fullmatch(self.revision) is not None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Patterns of paths that are not fetched."""
+        return _OTHER if self.variant else (*_OTHER, f"*.{HALF}.*")
+
+    @property
+    def here(self) -> bool:
+        """Whether the Hub's cache holds all of it."""
+        return self._found() is not None
+
+    def resolved(self) -> Weights:
+        """The same at a commit: the Hub, or without a network its cache, says what the revision points to."""
+        if self.pinned:
+            return self
+        small = ("model_index.json", "config.json", "open_clip_config.json")
+        commit = hub.fetch_model(self.repository, self.revision, small).name
+        return dataclasses.replace(self, revision=commit)
+
+    def bring(self) -> Path:
+        """What is to be loaded, fetched where it is not here.
+
+        Raises:
+            ConfigError: If the user may not have it, or the repository does not hold it as safetensors.
+        """
+        found = self._found() or hub.fetch_model(self.repository, self.revision, self.files, self.left_out)
+        if missing := self.missing(found):
+            raise ConfigError(
+                f"{self.repository} at {self.revision} holds no {missing[0]}, here or on the Hub, and other formats"
+                f" than safetensors are not loaded; if a pull request there has it, give --prior NAME@refs/pr/N, else"
+                f" fetch what is there: hf download {self.repository} --revision {self.revision}"
+            )
+        return found / self.folder
+
+    def _found(self) -> Path | None:
+        """The snapshot in the Hub's cache, if it is complete."""
+        found = hub.find_model(self.repository, self.revision, self.files, self.left_out)
+        return None if found is None or self.missing(found) else found
+
+    def missing(self, snapshot: Path) -> list[str]:
+        """Patterns that no file of a snapshot meets."""
+        there = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
+        kept = [path for path in there if not any(fnmatch(path, pattern) for pattern in self.left_out)]
+        return [pattern for pattern in self.files if not any(fnmatch(path, pattern) for path in kept)]
+
+
+@dataclass(frozen=True)
+class ClipWeights:
+    """A CLIP by open_clip's names.
+
+    Attributes:
+        model: open_clip's name of the architecture.
+        pretrained: open_clip's name of the checkpoint.
+        width: Length of an embedding.
+        weights: open_clip's own files of it.
+        gigabytes: To fetch.
+    """
+
+    model: str
+    pretrained: str
+    width: int
+    weights: Weights
+    gigabytes: float
+
+
+def _open_clip(repository: str, revision: str) -> Weights:
+    return Weights(repository, revision, ("open_clip_config.json", "open_clip_model.safetensors"))
+
+
+CLIPS = {
+    f"{clip.model}/{clip.pretrained}": clip
+    for clip in (
+        ClipWeights(
+            "ViT-B-32",
+            "openai",
+            512,
+            _open_clip("timm/vit_base_patch32_clip_224.openai", "a6f597a30f7b82c51704746581f9a4e41421e878"),
+            0.6,
+        ),
+        ClipWeights(
+            "ViT-L-14",
+            "openai",
+            768,
+            _open_clip("timm/vit_large_patch14_clip_224.openai", "18d0535469bb561bf468d76c1d73aa35156c922b"),
+            1.7,
+        ),
+        ClipWeights(
+            "ViT-H-14",
+            "laion2b_s32b_b79k",
+            1024,
+            _open_clip("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "1c2b8495b28150b8a4922ee1c8edee224c284c0c"),
+            3.9,
+        ),
+        ClipWeights(
+            "ViT-bigG-14",
+            "laion2b_s39b_b160k",
+            1280,
+            _open_clip("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "743c27bd53dfe508a0ade0f50698f99b39d03bec"),
+            10.2,
+        ),
+    )
+}
+"""By open_clip's names of model and checkpoint."""

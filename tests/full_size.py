@@ -1,0 +1,151 @@
+"""Published configurations at full size, part by part: classes and arguments, as the repositories' files give them.
+
+Sources: diffusers' conversion scripts (convert_kakao_brain_unclip_to_diffusers.py, convert_from_ckpt.py), its training
+and test configurations, and the published config.json files as public code quotes them. The counts of parameters that
+the makers state are checked in test_full_size.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+
+Part = tuple[Any, dict[str, Any]]
+
+_RESNETS = {
+    "sample_size": 256, "layers_per_block": 3, "block_out_channels": (320, 640, 960, 1280), "in_channels": 6,
+    "out_channels": 3, "add_attention": False, "down_block_types": ("ResnetDownsampleBlock2D",) * 4,
+    "up_block_types": ("ResnetUpsampleBlock2D",) * 4,
+}  # fmt: skip
+_SIMPLE = {
+    "down_block_types": ("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * 3),
+    "up_block_types": (*("SimpleCrossAttnUpBlock2D",) * 3, "ResnetUpsampleBlock2D"),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "attention_head_dim": 64, "layers_per_block": 3,
+    "resnet_time_scale_shift": "scale_shift", "sample_size": 64,
+}  # fmt: skip
+_TEXT_L: dict[str, Any] = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "projection_dim": 768,
+}  # fmt: skip
+_TEXT_H: dict[str, Any] = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16,
+    "projection_dim": 512, "hidden_act": "gelu",
+}  # fmt: skip
+_TEXT_G: dict[str, Any] = {
+    "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
+    "projection_dim": 1280, "hidden_act": "gelu",
+}  # fmt: skip
+_VAE = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, "sample_size": 512,
+}  # fmt: skip
+_SD2 = {"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True}
+_SDXL = {
+    "block_out_channels": (320, 640, 1280), "down_block_types": ("DownBlock2D", *("CrossAttnDownBlock2D",) * 2),
+    "up_block_types": (*("CrossAttnUpBlock2D",) * 2, "UpBlock2D"), "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20), "cross_attention_dim": 2048, "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816, "use_linear_projection": True,
+    "sample_size": 128,
+}  # fmt: skip
+_UNET = diffusers.UNet2DConditionModel
+
+
+def _text(config: dict[str, Any], projects: bool = False) -> Part:
+    kind = transformers.CLIPTextModelWithProjection if projects else transformers.CLIPTextModel
+    return kind, {"config": transformers.CLIPTextConfig(**config)}
+
+
+def _sd(unet: dict[str, Any], text: dict[str, Any] = _TEXT_L) -> dict[str, Part]:
+    return {
+        "unet": (_UNET, {"sample_size": 64, "cross_attention_dim": 768, **unet}),
+        "vae": (diffusers.AutoencoderKL, _VAE),
+        "text_encoder": _text(text),
+    }
+
+
+def _stable_unclip(width: int) -> dict[str, Part]:
+    condition = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2 * width}
+    normalizer = (StableUnCLIPImageNormalizer, {"embedding_dim": width})
+    return _sd({**_SD2, **condition, "sample_size": 96}, _TEXT_H) | {"image_normalizer": normalizer}
+
+
+def _sdxl() -> dict[str, Part]:
+    return _sd(_SDXL) | {"text_encoder_2": _text(_TEXT_G, projects=True)}
+
+
+def _mae(width: int, depth: int, heads: int) -> dict[str, Part]:
+    config = transformers.ViTMAEConfig(
+        hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * width
+    )
+    return {"model": (transformers.ViTMAEForPreTraining, {"config": config})}
+
+
+PARTS: dict[str, dict[str, Part]] = {
+    "karlo": {
+        "decoder": (
+            _UNET,
+            {
+                **_SIMPLE, "block_out_channels": (320, 640, 960, 1280), "in_channels": 3, "out_channels": 6,
+                "cross_attention_dim": 1536, "class_embed_type": "identity",
+            },
+        ),
+        "text_encoder": _text(_TEXT_L, projects=True),
+        "text_proj": (
+            UnCLIPTextProjModel,
+            {
+                "clip_extra_context_tokens": 4, "clip_embeddings_dim": 768, "time_embed_dim": 1280,
+                "cross_attention_dim": 1536,
+            },
+        ),
+        "super_res_first": (diffusers.UNet2DModel, _RESNETS),
+        "super_res_last": (diffusers.UNet2DModel, _RESNETS),
+    },
+    "sd21-unclip-small": _stable_unclip(768),
+    "sd21-unclip": _stable_unclip(1024),
+    "kandinsky22": {
+        "unet": (
+            _UNET,
+            {
+                **_SIMPLE, "block_out_channels": (384, 768, 1152, 1536), "in_channels": 4, "out_channels": 8,
+                "cross_attention_dim": 768, "encoder_hid_dim": 1280, "encoder_hid_dim_type": "image_proj",
+                "addition_embed_type": "image",
+            },
+        ),
+        "movq": (
+            diffusers.VQModel,
+            {
+                "latent_channels": 4, "num_vq_embeddings": 16384, "vq_embed_dim": 4, "norm_type": "spatial",
+                "block_out_channels": (128, 256, 256, 512), "layers_per_block": 2, "norm_num_groups": 32,
+                "down_block_types": (*("DownEncoderBlock2D",) * 3, "AttnDownEncoderBlock2D"),
+                "up_block_types": ("AttnUpDecoderBlock2D", *("UpDecoderBlock2D",) * 3),
+            },
+        ),
+    },
+    "ip-adapter-sd15": _sd({}),
+    "ip-adapter-sdxl": _sdxl(),
+    "ip-adapter-sdxl-vit-h": _sdxl(),
+    "sd15": _sd({}),
+    "sdxl": _sdxl(),
+    "lcm-dreamshaper": _sd({"time_cond_proj_dim": 256}),
+    "sd-turbo": _sd(_SD2, _TEXT_H),
+    "sdxl-turbo": _sdxl(),
+    "mae-base": _mae(768, 12, 12),
+    "mae-large": _mae(1024, 24, 16),
+}  # fmt: skip
+"""Parts with weights, by the name of the published prior."""
+
+
+def build(part: Part, device: str = "meta", dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    kind, arguments = part
+    with torch.device(device):
+        model: torch.nn.Module = kind(**arguments)
+    return model.to(dtype).eval()
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,353 @@
+"""Pipelines of the published architectures' own classes and kinds of blocks, tiny, in the layout of the Hub's cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import huggingface_hub
+import open_clip
+import torch
+import transformers
+from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from safetensors.torch import save_file
+
+from gif_datasets.priors.published import Published
+from gif_datasets.priors.weights import CLIPS, Weights
+
+WIDTH, TEXT, SIDE = 16, 32, 32
+"""Of the CLIP's embeddings, of the pipelines' text encoders, of the CLIP's pictures."""
+
+
+def write_snapshot(weights: Weights, write: Callable[[Path], None], commit: str | None = None) -> Path:
+    """Put files into the Hub's cache as a download would."""
+    commit = commit or (weights.revision if weights.pinned else hashlib.sha1(weights.repository.encode()).hexdigest())
+    root = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"models--{weights.repository.replace('/', '--')}"
+    folder = root / "snapshots" / commit
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        write(folder)
+    if not weights.pinned:
+        ref = root / "refs" / weights.revision
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        ref.write_text(commit)
+    return folder
+
+
+def forget(weights: Weights) -> None:
+    root = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"models--{weights.repository.replace('/', '--')}"
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def clip_config(name: str, **smaller: Any) -> dict[str, Any]:
+    """open_clip's configuration of a published CLIP; its shape is kept but for what ``smaller`` says."""
+    config = open_clip.get_model_config(name.split("/")[0])
+    vision = config["vision_cfg"] | {"layers": 2, "width": 32, "image_size": SIDE, "patch_size": 8, "head_width": 8}
+    text = config["text_cfg"] | {"layers": 2, "width": TEXT, "heads": 2}
+    quick = {"quick_gelu": True} if name.endswith("openai") else {}
+    return config | quick | {"embed_dim": WIDTH, "vision_cfg": vision, "text_cfg": text} | smaller
+
+
+def write_clip(name: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        torch.manual_seed(0)
+        config = clip_config(name)
+        quick = config.pop("quick_gelu", False)
+        model = open_clip.CLIP(**config, quick_gelu=quick)
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / CLIP_FILE)
+        model_cfg = config | ({"quick_gelu": True} if quick else {})
+        mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+        value = {"model_cfg": model_cfg, "preprocess_cfg": {"mean": mean, "std": std}}
+        (folder / "open_clip_config.json").write_text(json.dumps(value))
+
+    return write
+
+
+CLIP_FILE = "open_clip_model.safetensors"
+
+
+def transformers_names(visual: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """open_clip's vision tower under the names of transformers' ``CLIPVisionModelWithProjection``."""
+    blocks = "vision_model.encoder.layers."
+    named = {
+        "vision_model.embeddings.class_embedding": visual["class_embedding"],
+        "vision_model.embeddings.patch_embedding.weight": visual["conv1.weight"],
+        "vision_model.embeddings.position_embedding.weight": visual["positional_embedding"],
+        "visual_projection.weight": visual["proj"].T,
+    }
+    renamed = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    renamed |= {"attn.out_proj": "self_attn.out_proj"}
+    for name, value in visual.items():
+        _, _, rest = name.partition("resblocks.")
+        number, _, part = rest.partition(".")
+        if "in_proj" in part:
+            for kind, third in zip("qkv", value.chunk(3), strict=True):
+                named[f"{blocks}{number}.self_attn.{kind}_proj.{part.rsplit('_', 1)[1]}"] = third
+        elif part:
+            inner, _, kind = part.rpartition(".")
+            named[f"{blocks}{number}.{renamed[inner]}.{kind}"] = value
+        elif name.startswith("ln_"):
+            layer = {"ln_pre": "pre_layrnorm", "ln_post": "post_layernorm"}[name.partition(".")[0]]
+            named[f"vision_model.{layer}.{name.partition('.')[2]}"] = value
+    return named
+
+
+def tokenizer(folder: Path) -> transformers.CLIPTokenizer:
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789,."
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return transformers.CLIPTokenizer.from_pretrained(folder)
+
+
+def _text_config(width: int = TEXT, projection: int = TEXT) -> transformers.CLIPTextConfig:
+    return transformers.CLIPTextConfig(
+        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2, vocab_size=80,
+        max_position_embeddings=77, projection_dim=projection, bos_token_id=76, eos_token_id=77, pad_token_id=77,
+    )  # fmt: skip
+
+
+def _vision() -> transformers.CLIPVisionModelWithProjection:
+    """A pipeline's own image encoder, which is in the repositories and is not loaded."""
+    return transformers.CLIPVisionModelWithProjection(
+        transformers.CLIPVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=SIDE,
+            patch_size=8, projection_dim=WIDTH,
+        )
+    )  # fmt: skip
+
+
+SMALL = {"block_out_channels": (32, 64), "layers_per_block": 1, "sample_size": 8, "norm_num_groups": 8}
+CROSS = {
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "attention_head_dim": 8,
+    "cross_attention_dim": TEXT,
+}
+
+
+def _unet(**more: Any) -> diffusers.UNet2DConditionModel:
+    return diffusers.UNet2DConditionModel(**{**SMALL, **CROSS, **more})
+
+
+def _vae(**more: Any) -> diffusers.AutoencoderKL:
+    return diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16), norm_num_groups=8, latent_channels=4, sample_size=16, **more,
+    )  # fmt: skip
+
+
+def karlo(scratch: Path) -> diffusers.DiffusionPipeline:
+    common = {"resnet_time_scale_shift": "scale_shift", "norm_num_groups": 8, "layers_per_block": 1}
+    resnets = {"down_block_types": ("ResnetDownsampleBlock2D",) * 2, "up_block_types": ("ResnetUpsampleBlock2D",) * 2}
+    decoder = diffusers.UNet2DConditionModel(
+        sample_size=8, in_channels=3, out_channels=6, block_out_channels=(32, 64), cross_attention_dim=TEXT,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", attention_head_dim=8, class_embed_type="identity", **common,
+    )  # fmt: skip
+    larger = [
+        diffusers.UNet2DModel(
+            sample_size=16, in_channels=6, out_channels=3, block_out_channels=(16, 32), add_attention=False,
+            **common, **resnets,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    scheduler = {"variance_type": "learned_range", "prediction_type": "epsilon", "num_train_timesteps": 1000}
+    return diffusers.UnCLIPImageVariationPipeline(
+        decoder=decoder,
+        text_encoder=transformers.CLIPTextModelWithProjection(_text_config(WIDTH, WIDTH)),
+        tokenizer=tokenizer(scratch / "tokenizer"),
+        text_proj=UnCLIPTextProjModel(
+            clip_extra_context_tokens=2, clip_embeddings_dim=WIDTH, time_embed_dim=128, cross_attention_dim=TEXT
+        ),
+        feature_extractor=transformers.CLIPImageProcessor(crop_size=SIDE, size=SIDE),
+        image_encoder=_vision(),
+        super_res_first=larger[0],
+        super_res_last=larger[1],
+        decoder_scheduler=diffusers.UnCLIPScheduler(**scheduler),
+        super_res_scheduler=diffusers.UnCLIPScheduler(variance_type="fixed_small_log", num_train_timesteps=1000),
+    )
+
+
+def stable_unclip(scratch: Path) -> diffusers.DiffusionPipeline:
+    normalizer = StableUnCLIPImageNormalizer(embedding_dim=WIDTH)
+    torch.nn.init.uniform_(normalizer.mean, -0.1, 0.1)
+    torch.nn.init.uniform_(normalizer.std, 0.2, 0.4)
+    return diffusers.StableUnCLIPImg2ImgPipeline(
+        feature_extractor=transformers.CLIPImageProcessor(crop_size=SIDE, size=SIDE),
+        image_encoder=_vision(),
+        image_normalizer=normalizer,
+        image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        tokenizer=tokenizer(scratch / "tokenizer"),
+        text_encoder=transformers.CLIPTextModel(_text_config()),
+        unet=_unet(
+            class_embed_type="projection", projection_class_embeddings_input_dim=2 * WIDTH, use_linear_projection=True
+        ),
+        scheduler=diffusers.DDIMScheduler(
+            beta_schedule="scaled_linear", prediction_type="v_prediction", set_alpha_to_one=False, steps_offset=1
+        ),
+        vae=_vae(),
+    )
+
+
+def kandinsky(scratch: Path) -> diffusers.DiffusionPipeline:
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=8, block_out_channels=(32, 64), layers_per_block=1,
+        cross_attention_dim=TEXT, encoder_hid_dim=WIDTH, encoder_hid_dim_type="image_proj", addition_embed_type="image",
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", attention_head_dim=8, resnet_time_scale_shift="scale_shift",
+        norm_num_groups=8,
+    )  # fmt: skip
+    movq = diffusers.VQModel(
+        in_channels=3, out_channels=3, latent_channels=4, num_vq_embeddings=12, vq_embed_dim=4, norm_type="spatial",
+        block_out_channels=(32, 32), norm_num_groups=8, layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+    )  # fmt: skip
+    scheduler = diffusers.DDPMScheduler(
+        beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, variance_type="learned_range",
+        thresholding=False,
+    )  # fmt: skip
+    return diffusers.KandinskyV22Pipeline(unet=unet, scheduler=scheduler, movq=movq)
+
+
+def sd15(scratch: Path, **unet: Any) -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionPipeline(
+        vae=_vae(),
+        text_encoder=transformers.CLIPTextModel(_text_config()),
+        tokenizer=tokenizer(scratch / "tokenizer"),
+        unet=_unet(**unet),
+        scheduler=diffusers.PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def sdxl(scratch: Path) -> diffusers.DiffusionPipeline:
+    unet = _unet(
+        cross_attention_dim=2 * TEXT, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + TEXT, use_linear_projection=True,
+        transformer_layers_per_block=(1, 2), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), attention_head_dim=(2, 4),
+    )  # fmt: skip
+    return diffusers.StableDiffusionXLPipeline(
+        vae=_vae(scaling_factor=0.13025, force_upcast=True),
+        text_encoder=transformers.CLIPTextModel(_text_config()),
+        text_encoder_2=transformers.CLIPTextModelWithProjection(_text_config()),
+        tokenizer=tokenizer(scratch / "tokenizer"),
+        tokenizer_2=tokenizer(scratch / "tokenizer_2"),
+        unet=unet,
+        scheduler=diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="leading"),
+    )
+
+
+def lcm(scratch: Path) -> diffusers.DiffusionPipeline:
+    parts = sd15(scratch, time_cond_proj_dim=32).components
+    scheduler = diffusers.LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    return diffusers.LatentConsistencyModelPipeline(**parts | {"scheduler": scheduler}, requires_safety_checker=False)
+
+
+def turbo(scratch: Path) -> diffusers.DiffusionPipeline:
+    pipeline = sd15(scratch, use_linear_projection=True)
+    pipeline.scheduler = diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="trailing")
+    return pipeline
+
+
+MAKERS: dict[str, Callable[[Path], Any]] = {
+    "karlo": karlo,
+    "sd21-unclip-small": stable_unclip,
+    "sd21-unclip": stable_unclip,
+    "kandinsky22": kandinsky,
+    "ip-adapter-sd15": sd15,
+    "ip-adapter-sdxl": sdxl,
+    "ip-adapter-sdxl-vit-h": sdxl,
+    "sd15": sd15,
+    "sdxl": sdxl,
+    "lcm-dreamshaper": lcm,
+    "sd-turbo": turbo,
+    "sdxl-turbo": sdxl,
+}
+"""A tiny pipeline by the name of the published prior."""
+
+
+PUBLISHED_NAMES = {
+    "text_proj": ["unclip", "UnCLIPTextProjModel"],
+    "image_normalizer": ["stable_diffusion", "StableUnCLIPImageNormalizer"],
+}
+"""Classes that the published ``model_index.json`` files name otherwise than diffusers saves them today."""
+
+
+def write_adapter(pipeline: diffusers.DiffusionPipeline) -> Callable[[Path], None]:
+    """An IP-Adapter for a pipeline, under the names and in the order of the published files."""
+
+    def write(folder: Path) -> None:
+        unet, tokens = pipeline.unet, 4
+        cross = unet.config.cross_attention_dim
+        tensors = {
+            "image_proj.proj.weight": torch.randn(tokens * cross, WIDTH),
+            "image_proj.proj.bias": torch.zeros(tokens * cross),
+            "image_proj.norm.weight": torch.ones(cross),
+            "image_proj.norm.bias": torch.zeros(cross),
+        }
+        number = 1  # each cross attention has an odd number, in diffusers' order of processors
+        for name in unet.attn_processors:
+            if "attn2" not in name:
+                continue
+            width = unet.get_submodule(name.removesuffix(".processor")).to_q.in_features
+            for kind in ("k", "v"):
+                tensors[f"ip_adapter.{number}.to_{kind}_ip.weight"] = torch.randn(width, cross) * 2
+            number += 2
+        for file in ("models/ip-adapter_sd15", "sdxl_models/ip-adapter_sdxl", "sdxl_models/ip-adapter_sdxl_vit-h"):
+            (folder / file).parent.mkdir(exist_ok=True)
+            save_file(tensors, folder / f"{file}.safetensors")
+
+    return write
+
+
+def masked(**more: Any) -> transformers.ViTMAEForPreTraining:
+    config = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "image_size": 16,
+        "patch_size": 4, "decoder_hidden_size": 16, "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2,
+        "decoder_intermediate_size": 64, "mask_ratio": 0.0, "initializer_range": 0.3,
+    }  # fmt: skip
+    return transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**config | more)).eval()
+
+
+MAKERS |= dict.fromkeys(("mae-base", "mae-large"), lambda scratch: masked())
+
+
+def publish(prior: Published, scratch: Path) -> None:
+    """Put a tiny prior of the same architecture where a download of ``prior`` would be."""
+    torch.manual_seed(1)
+    pipeline = MAKERS[prior.name](scratch)
+
+    def write(folder: Path) -> None:
+        pipeline.save_pretrained(folder, variant=prior.decoder.variant)
+        if not (folder / "model_index.json").exists():
+            return
+        index = json.loads((folder / "model_index.json").read_text())
+        published = {name: value for name, value in PUBLISHED_NAMES.items() if name in index}
+        (folder / "model_index.json").write_text(json.dumps(index | published))
+
+    write_snapshot(prior.decoder, write)
+    write_snapshot(CLIPS[prior.clip].weights, write_clip(prior.clip))
+    if prior.adapter:
+        write_snapshot(prior.adapter, write_adapter(pipeline))
+
+
+def tiny(prior: Published) -> Published:
+    """The entry with the tiny pictures' size."""
+    return dataclasses.replace(prior, image_size=16)

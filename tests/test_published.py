@@ -1,0 +1,397 @@
+"""Published priors: their architectures, tiny and without their weights, go through the loader that real ones do."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import runpy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import transformers
+from hub_server import HubServer
+from PIL import Image
+from pipelines import WIDTH, clip_config, forget, masked, publish, tiny, transformers_names, write_clip
+from safetensors.torch import load_file
+
+import gif_datasets.priors as priors
+from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, MissingExtra, PriorError
+from gif_datasets.cli import main
+from gif_datasets.priors import embedded_folder, find_prior, load_prior, mae, mae_names
+from gif_datasets.priors.parts import Parts
+from gif_datasets.priors.published import PUBLISHED, Published
+from gif_datasets.priors.weights import CLIPS, Weights
+from gif_datasets.rng import generator_for
+
+CPU = torch.device("cpu")
+UNCLIP, SD, MAE = (
+    [name for name, prior in PUBLISHED.items() if prior.family == family] for family in ("unclip", "sd", "mae")
+)
+QUICK = {"decode_steps": 2, "decode_batch": 4, "encode_batch": 4, "criteria": ("consistency",)}
+
+
+@pytest.fixture
+def published(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A published prior by name, tiny, in the Hub's cache, without a Hub to ask."""
+    prior = PUBLISHED[request.param]
+    monkeypatch.setitem(priors.PUBLISHED, prior.name, tiny(prior))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    publish(prior, tmp_path)
+    yield prior.name
+    for weights in prior.sources:
+        forget(weights)
+
+
+def generators(count: int) -> list[torch.Generator]:
+    return [generator_for(0, str(number), "decode", 1) for number in range(count)]
+
+
+@pytest.mark.parametrize("published", UNCLIP, indirect=True)
+def test_unclip_families_encode_guide_and_decode(published: str, seed_folder: Path, tmp_path: Path) -> None:
+    """By its name alone, a prior guides: the label's probability rises; pictures follow their latents and draws."""
+    expanded = ExpandedDataset(str(seed_folder), prior=published, ratio=2, steps=3, cache_dir=tmp_path / "c", **QUICK)
+    records = [expanded.provenance(12 + index) for index in range(4)]
+    assert {record.prior for record in records} == {published}
+    assert np.mean([record.consistency_after - record.consistency_before for record in records]) > 0
+    assert expanded[12][0].size == (16, 16)
+    prior, config = load_prior(find_prior(published), "unclip", CPU), ExpansionConfig(**QUICK)
+    latents = prior.encode([Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "green")])
+    assert latents.shape == (3, WIDTH)
+    assert torch.equal(latents, prior.embed_images([Image.new("RGB", (32, 32), c) for c in ("red", "blue", "green")]))
+    pictures = prior.decode(latents, generators(3), config)
+    assert pictures.shape == (3, 3, 16, 16)
+    assert 0 <= pictures.min() < pictures.max() <= 1
+    assert torch.equal(pictures, prior.decode(latents, generators(3), config))
+    others = prior.decode(-latents, generators(3), config)
+    assert (others - pictures).abs().max() > 1e-3  # the decoder is conditioned on the latent
+
+
+@pytest.mark.parametrize("published", SD, indirect=True)
+def test_stable_diffusion_redraws_guides_and_decodes(published: str, seed_folder: Path, tmp_path: Path) -> None:
+    """img2img of each class: copies differ from each other, guidance raises the label's probability."""
+    options = {"method": "gif-sd", "ratio": 2, "steps": 3, "strength": 0.5, "score_batch": 4, **QUICK}
+    options |= {"decode_steps": 4, "guidance_scale": 1 if "turbo" in published else 5}
+    expanded = ExpandedDataset(str(seed_folder), prior=published, cache_dir=tmp_path / "c", **options)
+    records = [expanded.provenance(12 + index) for index in range(4)]
+    assert np.mean([record.consistency_after - record.consistency_before for record in records]) > 0
+    assert expanded[12][0].size == (16, 16)
+    assert np.abs(np.asarray(expanded[12][0], float) - np.asarray(expanded[13][0], float)).mean() > 0.5
+
+
+@pytest.mark.parametrize("published", MAE, indirect=True)
+def test_masked_autoencoders_guide_and_decode(published: str, seed_folder: Path, tmp_path: Path) -> None:
+    """As transformers publishes them: guidance raises the label's probability."""
+    options = {"method": "gif-mae", "ratio": 2, "steps": 3, "score_batch": 4, **QUICK}
+    del options["decode_steps"]
+    expanded = ExpandedDataset(str(seed_folder), prior=published, cache_dir=tmp_path / "c", **options)
+    records = [expanded.provenance(12 + index) for index in range(4)]
+    assert np.mean([record.consistency_after - record.consistency_before for record in records]) > 0
+    assert expanded[12][0].size == (16, 16)
+
+
+def test_a_masked_autoencoder_is_that_of_transformers(tmp_path: Path) -> None:
+    """Loaded from transformers' files, latents and pictures are those of transformers; so under its older names."""
+    torch.manual_seed(0)
+    theirs = masked()
+    theirs.save_pretrained(tmp_path)
+    ours = mae.load(tmp_path)
+    pixels = torch.rand(2, 3, 16, 16)
+    normal = (pixels - ours.mean) / ours.std
+    in_order = torch.arange(16.0).expand(2, -1)
+    with torch.no_grad():
+        latent, logits = theirs.vit(normal, noise=in_order).last_hidden_state, theirs(normal, noise=in_order).logits
+        torch.testing.assert_close(ours.encode(pixels), latent, rtol=1e-3, atol=1e-3)
+        picture = theirs.unpatchify(logits) * ours.std + ours.mean
+        torch.testing.assert_close(ours.decode(ours.encode(pixels)), picture, rtol=1e-3, atol=1e-3)
+    saved = load_file(tmp_path / "model.safetensors")
+    older = {name.replace("decoder_encoder.layer.", "decoder_layers."): value for name, value in saved.items()}
+    for tensors in (saved, older):
+        assert mae_names.from_transformers(tensors).keys() == ours.state_dict().keys()
+
+
+def test_normalised_pixels_are_told_apart(tmp_path: Path) -> None:
+    """Such a model rebuilds a picture exactly from patches normalised as its loss does; as a prior it is refused."""
+    theirs = masked(norm_pix_loss=True)
+    theirs.save_pretrained(tmp_path)
+    ours = mae.load(tmp_path)
+    pixels = torch.rand(2, 3, 16, 16)
+    patches = theirs.patchify((pixels - ours.mean) / ours.std)
+    normalised = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(ours._pixels(ours._spread(normalised, pixels)), pixels)
+    with pytest.raises(PriorError, match="mae_visualize"):
+        mae.MaePrior(Parts(embedded_folder() / "clip", tmp_path, 16), CPU, ExpansionConfig())
+
+
+def test_original_names_are_ours() -> None:
+    """A published checkpoint's names and shapes, as the original code's model has them (ViT-B/16), fit as they are."""
+    names = {
+        "cls_token": (1, 1, 768), "pos_embed": (1, 197, 768), "mask_token": (1, 1, 512),
+        "decoder_pos_embed": (1, 197, 512), "patch_embed.proj.weight": (768, 3, 16, 16),
+        "patch_embed.proj.bias": (768,),
+        "norm.weight": (768,), "norm.bias": (768,), "decoder_embed.weight": (512, 768), "decoder_embed.bias": (512,),
+        "decoder_norm.weight": (512,), "decoder_norm.bias": (512,), "decoder_pred.weight": (768, 512),
+        "decoder_pred.bias": (768,),
+    }  # fmt: skip
+    for part, width, depth in (("blocks", 768, 12), ("decoder_blocks", 512, 8)):
+        for number in range(depth):
+            for name, shape in (
+                ("norm1", (width,)), ("attn.qkv", (3 * width, width)), ("attn.proj", (width, width)),
+                ("norm2", (width,)), ("mlp.fc1", (4 * width, width)), ("mlp.fc2", (width, 4 * width)),
+            ):  # fmt: skip
+                names[f"{part}.{number}.{name}.weight"] = shape
+                names[f"{part}.{number}.{name}.bias"] = shape[:1]
+    with torch.device("meta"):
+        tensors = {name: torch.empty(shape) for name, shape in names.items()}
+        found = mae_names.original_config(tensors, normalised_pixels=False)
+        model = mae.MaskedAutoencoder(mae.MaeConfig(**found))
+    assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == names
+    assert (found["image_size"], found["heads"], found["decoder_depth"]) == (224, 12, 8)
+    with pytest.raises(KeyError, match="mask_token"):  # mae_pretrain_vit_base.pth has no decoder
+        mae_names.original_config({name: value for name, value in tensors.items() if "mask" not in name}, False)
+
+
+# --- from the Hub --------------------------------------------------------------------------------------------------
+
+
+def upload(hub: HubServer, weights: Weights, folder: Path, commit: str = "") -> None:
+    """Put a folder on the Hub of these tests, at the commit that is pinned."""
+    hub.create(weights.repository)
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        hub.write(weights.repository, path.relative_to(folder).as_posix(), path.read_bytes())
+    branch = hub.repositories[weights.repository].branches["main"]
+    branch[-1] = dataclasses.replace(branch[-1], oid=commit or branch[-1].oid)
+
+
+@pytest.fixture
+def masked_on_hub(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Published]:
+    """A tiny masked autoencoder and its CLIP on the Hub, with files that nobody needs; nothing of it is here.
+
+    Each test pins another commit: the Hub's client remembers what a commit holds.
+    """
+    monkeypatch.setitem(priors.PUBLISHED, "mae-base", PUBLISHED["mae-base"].at(hub.new_oid()))
+    prior = PUBLISHED["mae-base"]
+    decoder, clip = prior.sources
+    masked().save_pretrained(tmp_path / "mae")
+    (tmp_path / "mae" / "pytorch_model.bin").write_bytes(b"a pickle")
+    (tmp_path / "mae" / "preprocessor_config.json").write_text("{}")
+    upload(hub, decoder, tmp_path / "mae", decoder.revision)
+    (tmp_path / "clip").mkdir()
+    write_clip(prior.clip)(tmp_path / "clip")
+    upload(hub, clip, tmp_path / "clip", clip.revision)
+    yield prior
+    for weights in prior.sources:
+        forget(weights)
+
+
+def test_a_prior_is_fetched_once_and_only_what_is_needed(hub: HubServer, masked_on_hub: Published) -> None:
+    """Its pinned commit is asked for; pickles stay there; a second load asks nothing, with or without a network."""
+    info = find_prior("mae-base")
+    assert not hub.log  # it is pinned: a plan asks nothing
+    assert not masked_on_hub.here
+    load_prior(info, "mae", CPU)
+    assert masked_on_hub.here
+    assert not hub.requests("GET", r"pytorch_model\.bin|preprocessor_config")
+    assert hub.requests("GET", f"resolve/{masked_on_hub.decoder.revision}/model.safetensors")
+    hub.log.clear()
+    load_prior(info, "mae", CPU)
+    assert not hub.log
+
+
+def test_a_revision_by_name_is_settled_in_the_plan(hub: HubServer, masked_on_hub: Published) -> None:
+    """NAME@BRANCH stands for the commit that it points to, and another commit is another prior."""
+    first = find_prior("mae-base@main")
+    assert first.published is not None
+    assert first.published.decoder.revision == masked_on_hub.decoder.revision
+    assert first.digest == find_prior("mae-base").digest
+    hub.write(masked_on_hub.decoder.repository, "config.json", b"{}")
+    assert find_prior("mae-base@main").digest != first.digest
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("offline", "hf download facebook/vit-mae-base --revision"),
+        ("gated", "accept its terms at https://huggingface.co/facebook/vit-mae-base, then run: hf auth login"),
+        ("absent", "the Hub gives no model facebook/vit-mae-base"),
+        ("pickles", "holds no model.safetensors"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(
+    case: str,
+    words: str,
+    hub: HubServer,
+    masked_on_hub: Published,
+    seed_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command line says in one line what is wrong and which command mends it, and exits with 2."""
+    name = masked_on_hub.decoder.repository
+    if case == "offline":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    elif case == "gated":
+        headers = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted"}
+        hub.fail("GET", f"api/models/{name}", status=403, headers=headers, times=-1)
+    elif case == "absent":
+        del hub.repositories[name]
+    else:
+        del hub.repositories[name].branches["main"][-1].files["model.safetensors"]
+    out = str(tmp_path / "out")
+    code = main(["expand", str(seed_folder), "--out", out, "--method", "mae", "--prior", "mae-base", "--ratio", "1"])
+    told = capsys.readouterr().err.strip()
+    assert words in told
+    assert (code, told.count("\n")) == (2, 0)
+
+
+# --- options -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("published", ["ip-adapter-sd15"], indirect=True)
+def test_options_of_a_pipeline(published: str) -> None:
+    """Scheduler, slicing, tiling and precision reach the pipeline; what does not fit is named."""
+    info = find_prior(published)
+    config = ExpansionConfig(scheduler="dpm++", save_memory=["vae-slicing", "vae-tiling"], dtype="bfloat16", **QUICK)
+    prior = load_prior(info, "unclip", CPU, config)
+    pipeline = prior.pipeline
+    assert type(pipeline.scheduler).__name__ == "DPMSolverMultistepScheduler"
+    assert (pipeline.vae.use_slicing, pipeline.vae.use_tiling, pipeline.unet.dtype) == (True, True, torch.bfloat16)
+    pictures = prior.decode(prior.encode([Image.new("RGB", (8, 8), "red")] * 2), generators(2), config)
+    assert pictures.dtype == torch.float32
+    with pytest.raises(ConfigError, match="noise_level is for Stable unCLIP"):
+        load_prior(info, "unclip", CPU, ExpansionConfig(noise_level=5, **QUICK))
+    for options, package in (({"save_memory": ["offload"]}, "accelerate"), ({"attention": "xformers"}, "xformers")):
+        if importlib.util.find_spec(package) is None:
+            with pytest.raises(MissingExtra, match=f"pip install {package}"):
+                load_prior(info, "unclip", CPU, ExpansionConfig(**options, **QUICK))
+
+
+@pytest.mark.parametrize("published", ["karlo"], indirect=True)
+def test_a_decoder_with_a_scheduler_of_its_own_keeps_it(published: str) -> None:
+    with pytest.raises(ConfigError, match="scheduler 'ddim' does not fit a UnCLIPImageVariationPipeline"):
+        load_prior(find_prior(published), "unclip", CPU, ExpansionConfig(scheduler="ddim", **QUICK))
+
+
+@pytest.mark.parametrize("published", ["sd21-unclip"], indirect=True)
+def test_the_noise_level_of_stable_unclip(published: str) -> None:
+    """More noise on the embedding, which the normaliser brings to its scale, changes the picture."""
+    prior = load_prior(find_prior(published), "unclip", CPU)
+    latents = prior.encode([Image.new("RGB", (8, 8), "red")])
+    clear, noisy = (
+        prior.decode(latents, generators(1), ExpansionConfig(noise_level=level, **QUICK)) for level in (0, 800)
+    )
+    assert (clear - noisy).abs().max() > 1e-3
+
+
+# --- the CLIP ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_pipeline_s_image_encoder_is_open_clip_s(name: str) -> None:
+    """transformers' vision tower, with open_clip's tensors under its names, gives equal embeddings."""
+    config = clip_config(name)
+    quick = config.pop("quick_gelu", False)
+    assert quick == (open_clip.get_pretrained_cfg(*name.split("/")).get("quick_gelu", False))
+    torch.manual_seed(0)
+    ours = open_clip.CLIP(**config, quick_gelu=quick).eval()
+    vision = config["vision_cfg"]
+    theirs = transformers.CLIPVisionModelWithProjection(
+        transformers.CLIPVisionConfig(
+            hidden_size=vision["width"], num_hidden_layers=vision["layers"], image_size=vision["image_size"],
+            num_attention_heads=vision["width"] // vision["head_width"], patch_size=vision["patch_size"],
+            intermediate_size=int(vision["width"] * vision.get("mlp_ratio", 4)), projection_dim=config["embed_dim"],
+            hidden_act="quick_gelu" if quick else "gelu",
+        )
+    ).eval()  # fmt: skip
+    theirs.load_state_dict(transformers_names(ours.visual.state_dict()))
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(pixels).image_embeds, ours.encode_image(pixels), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_the_table_of_clips_is_open_clip_s(name: str) -> None:
+    """Widths and repositories are those that open_clip itself names."""
+    clip = CLIPS[name]
+    assert clip.width == open_clip.get_model_config(clip.model)["embed_dim"]
+    assert open_clip.get_pretrained_cfg(clip.model, clip.pretrained)["hf_hub"] == f"{clip.weights.repository}/"
+
+
+# --- of the user's own ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("published", ["ip-adapter-sd15"], indirect=True)
+def test_a_diffusers_folder_with_an_adapter_and_a_published_clip(published: str, tmp_path: Path) -> None:
+    """prior.json inside a community checkpoint's folder, with an IP-Adapter beside, makes it a prior."""
+    decoder, _, adapter = (weights.bring() for weights in PUBLISHED[published].sources)
+    shutil.copytree(decoder, tmp_path / "mine")
+    shutil.copy(adapter, tmp_path / "mine" / "adapter.safetensors")
+    card = {"format": 2, "name": "mine", "clip": PUBLISHED[published].clip, "decoders": {"unclip": ".", "sd": "."}}
+    card |= {"image_size": 16, "adapter": "adapter.safetensors"}
+    (tmp_path / "mine" / "prior.json").write_text(json.dumps(card))
+    info = find_prior(str(tmp_path / "mine"))
+    for family in ("unclip", "sd"):
+        load_prior(info, family, CPU)
+    (tmp_path / "mine" / "prior.json").write_text(json.dumps(card | {"null_latent": "noise"}))
+    with pytest.raises(PriorError, match="null_latent"):
+        find_prior(str(tmp_path / "mine"))
+
+
+def test_an_entry_point_is_a_prior(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class that a package registers is found by its name, and made where it is used."""
+    package = tmp_path / "site" / "mine-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[gif_datasets.priors]\nmine = my_prior:Mine\n")
+    (tmp_path / "site" / "my_prior.py").write_text(
+        "from gif_datasets.priors.linear import LinearPrior\nclass Mine(LinearPrior):\n    key = 'mine 1'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    expanded = ExpandedDataset(str(seed_folder), prior="mine", ratio=1, cache_dir=tmp_path / "c")
+    assert expanded.provenance(12).prior == "mine"
+    assert type(expanded.imaginer._load().maker.prior).__name__ == "Mine"
+
+
+def test_an_original_checkpoint_becomes_a_prior(tmp_path: Path) -> None:
+    """recipes/priors/convert_mae.py reads what the original code saves, and the folder loads."""
+    recipe = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "priors" / "convert_mae.py"))
+    torch.manual_seed(0)
+    model = mae.MaskedAutoencoder(mae.MaeConfig(32, 16, 768, 1, 12, 512, 1, 16))
+    torch.save({"model": model.state_dict()}, tmp_path / "mae_visualize_vit_base.pth")
+    recipe["convert"](tmp_path / "mae_visualize_vit_base.pth", tmp_path / "mine", "ViT-B-32/openai")
+    assert find_prior(str(tmp_path / "mine")).families == ("mae",)
+    pixels = torch.rand(1, 3, 32, 32)
+    again = mae.load(tmp_path / "mine" / "mae")
+    with torch.no_grad():
+        torch.testing.assert_close(again.decode(again.encode(pixels)), model.eval().decode(model.encode(pixels)))
+
+
+# --- what is told --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_and_the_page_tell_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """`priors --json` has every entry, and docs/priors.md has exactly those rows."""
+    assert main(["priors", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["published"]
+    assert [prior["name"] for prior in told] == list(PUBLISHED)
+    assert {"repository", "revision", "license", "latent", "clip", "image_size", "download_gb", "here"} <= told[
+        0
+    ].keys()
+    assert main(["priors"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n{name} " in shown for name in PUBLISHED)
+    page = (Path(__file__).parents[1] / "docs" / "priors.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 11]
+    assert rows == [prior.row() for prior in PUBLISHED.values()]
+
+
+def test_what_is_not_pinned_says_why() -> None:
+    for prior in PUBLISHED.values():
+        assert prior.decoder.pinned or prior.note
+        assert all(weights.pinned for weights in prior.sources[1:])
