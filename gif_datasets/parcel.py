@@ -74,6 +74,7 @@ class Pictures:
     label: str
     record: str
     kind: str  # the builder of Hugging Face datasets that reads it
+    described: croissant.Contents
 
 
 @contextlib.contextmanager
@@ -108,9 +109,17 @@ def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
     parts["expanded"] = [part(split, [*kinds["original"], *kinds["synthetic"]])] if kinds["original"] else []
     held = part(VALIDATION, kinds["held"]) if kinds["held"] else None
     listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in shards.all_shards(manifest)}
-    suffix = card.suffix(manifest)
-    configs = hub_card.configs(parts, held)
-    return Pictures(folder, listed, configs, card.shard_columns(manifest), suffix, "cls", "json.", "webdataset")
+    return Pictures(
+        folder,
+        listed,
+        hub_card.configs(parts, held),
+        card.shard_columns(manifest),
+        card.suffix(manifest),
+        "cls",
+        "json.",
+        "webdataset",
+        croissant.of_shards(manifest),
+    )
 
 
 def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictures:
@@ -126,8 +135,17 @@ def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictu
     parts["expanded"] = [part(split, False, True)] if manifest["originals"] else []
     held = part(VALIDATION, False) if manifest["validation"] else None
     columns = expanded_columns(manifest["classes"], read_source(folder))
-    configs = hub_card.configs(parts, held)
-    return Pictures(exported, listed, configs, to_yaml(columns.features), columns.image, columns.label, "", "parquet")
+    return Pictures(
+        exported,
+        listed,
+        hub_card.configs(parts, held),
+        to_yaml(columns.features),
+        columns.image,
+        columns.label,
+        "",
+        "parquet",
+        croissant.of_parquet(listed, columns),
+    )
 
 
 def pack(
@@ -137,6 +155,7 @@ def pack(
     pictures: Pictures,
     rights: Rights,
     extra: dict[str, bytes],
+    published: str,
     edited: bool,
     show: Progress,
 ) -> Parcel:
@@ -149,13 +168,14 @@ def pack(
         pictures: The files of pictures.
         rights: Licences, for the card.
         extra: More small files.
+        published: The day it was first published.
         edited: Whether the folder's own card is published.
         show: Wraps the loops.
     """
     small = {**_companions(folder, manifest, pictures), **extra}
     small[CONFIGURATION] = configuration(manifest).encode("utf-8")
-    if pictures.kind == "webdataset":
-        small[CROISSANT] = croissant.describe(manifest, name, rights.license or hub_card.UNKNOWN)
+    licence = rights.license or hub_card.UNKNOWN
+    small[CROISSANT] = croissant.describe(manifest, name, licence, published, pictures.described)
     preview = [shards.PREVIEW] if (folder / shards.PREVIEW).is_file() else []
     told = Published(
         name=name,
