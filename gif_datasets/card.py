@@ -56,7 +56,7 @@ Classes: {classes}
 
 {how(options["method"])}
 
-{option_table(options, {"prior": f"{prior['name']} (digest {prior['digest'][:16]})"})}
+{option_table(options, {**revision(manifest), "prior": f"{prior['name']} (digest {prior['digest'][:16]})"})}
 | libraries | {", ".join(f"{name} {number}" for name, number in sorted(versions.items()))} |
 | plan | `{manifest["plan_hash"]}` |
 
@@ -70,6 +70,12 @@ Classes: {classes}
 The licence of the seed pictures is not known to the program that wrote this card; the synthetic ones derive from them
 and from the prior. Find out both before you share this set.
 """
+
+
+def revision(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """A row for :func:`option_table`: the commit of a source that was read from the Hub."""
+    found = manifest["plan"].get("source_revision")
+    return {"revision of the seeds": str(found)} if found else {}
 
 
 def how(method: str) -> str:
@@ -116,11 +122,16 @@ def shard_columns(manifest: Mapping[str, Any]) -> str:
   - name: cls
 {class_label(manifest["classes"])}  - name: json
     struct:
-{record}  - name: __key__
+{record}{_own(manifest)}  - name: __key__
     dtype: string
   - name: __url__
     dtype: string
 """
+
+
+def _own(manifest: Mapping[str, Any]) -> str:
+    own = manifest["plan"].get("own_columns")
+    return f"  - name: {shards.OWN}\n    struct:\n{yaml_lines(own['features'], '    ')}" if own else ""
 
 
 def _front_matter(manifest: dict[str, Any]) -> str:

@@ -220,6 +220,7 @@ def _how(it: Published) -> str:
     report = " [The report](report.html) shows it in pictures." if "report.html" in it.files else ""
     first = {
         "seeds": f"{_source_name(it)}: {it.manifest['plan'].get('seeds', it.manifest['originals'])} pictures",
+        **card.revision(it.manifest),
         "prior": f"{recipe['prior']['name']}, revision {recipe['prior']['digest']}",
         "licence of the prior": _prior_licence(it) or UNKNOWN,
     }

@@ -122,7 +122,7 @@ def preview(args: argparse.Namespace) -> int:
     listed = list_seeds(source, args.limit, lambda rows: _progress(rows, "reading seeds"))
     refuse_bad(listed, config.on_bad_image)
     _name_bad(listed.bad)
-    plan = make_plan(source.name, listed, recipe)
+    plan = make_plan(source, listed, recipe)
     recipe = plan.recipe
     imaginer = Imaginer(recipe, source, open_cache(args.cache_dir), plan.seeds)
     seeds = choose_seeds(plan.seeds, args.rows)
