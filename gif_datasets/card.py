@@ -238,16 +238,16 @@ def _scalar(value: Any) -> str:
     return quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
+def visible(text: str) -> str:
+    """User text in one line, without what does not show or changes the direction of what follows."""
+    return "".join(c for c in " ".join(str(text).split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+
+
 def code(text: str) -> str:
     """User text for a code span in a table."""
-    shown = "".join(c for c in str(text) if unicodedata.category(c) not in ("Cf", "Cs"))
-    return " ".join(shown.split()).replace("`", "'").replace("|", "\\|")
+    return visible(text).replace("`", "'").replace("|", "\\|")
 
 
 def plain(text: str) -> str:
-    """User text that cannot become markup: Markdown's and HTML's own characters are escaped, lines joined.
-
-    What does not show, or changes the direction of what follows, is left out; no address becomes a link.
-    """
-    shown = "".join(c for c in " ".join(str(text).split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&@:]|(?<=www)\.)", r"\\\1", shown)
+    """User text that cannot become markup: Markdown's and HTML's own characters are escaped; no address is a link."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&@:]|(?<=www)\.)", r"\\\1", visible(text))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from gif_datasets.errors import ConfigError, GifDatasetsError, HubError, UsageError
+from gif_datasets.shards import EXPORTED
 
 WANTED = ("*.json", "*.safetensors", "*.toml", "*.html", "source.parquet", "preview.png", "README.md", "data/*.tar")
 MAIN = "main"
@@ -196,6 +197,11 @@ class Client:
             raise UsageError(
                 f"no folder {name!r} here, and the Hub does not give a dataset of that name: {said}"
             ) from None
+        if (Path(found) / EXPORTED).is_file():
+            raise UsageError(
+                f"{name} holds Parquet, for datasets.load_dataset({name!r}); to expand it again name the source"
+                f" hf:{name}, and for load_expanded push it as shards"
+            )
         return Path(found)
 
     @_guarded

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic, card, croissant, hub_card, shards
+from gif_datasets import atomic, card, croissant, hub_card, report, shards
 from gif_datasets.columns import expanded_columns, read_source, to_yaml
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, ShardError
@@ -21,7 +21,6 @@ from gif_datasets.export import export_expanded
 from gif_datasets.fingerprint import digest_file
 from gif_datasets.hub import RemoteFile
 from gif_datasets.hub_card import Part, Published, Rights
-from gif_datasets.measures import measure
 from gif_datasets.plan import shard_size
 from gif_datasets.reader import ShardReader
 from gif_datasets.splits import VALIDATION
@@ -52,14 +51,20 @@ class File:
 Parcel = dict[str, File]
 
 
-def read_report(report: str | Path | None) -> dict[str, bytes]:
-    """A report under the name that it is published as; nothing without one."""
-    if report is None:
-        return {}
+def read_report(path: str | Path | None, manifest: Mapping[str, Any]) -> bytes | None:
+    """A report of the set that a manifest is of; None where none is given."""
+    if path is None:
+        return None
     try:
-        return {REPORT: Path(report).read_bytes()}
+        page = Path(path).read_bytes()
+        figures = report.figures_of(page)
     except OSError as error:
-        raise ConfigError(f"cannot read the report {report}: {error.strerror or error}") from error
+        raise ConfigError(f"cannot read the report {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"the report {path} is damaged: {error}; write it anew with `gif-datasets report`") from error
+    if figures and figures[0] != manifest["plan_hash"]:
+        raise ConfigError(f"the report {path} is of another set; write that of this one with `gif-datasets report`")
+    return page
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def pack(
     name: str,
     pictures: Pictures,
     rights: Rights,
-    extra: dict[str, bytes],
+    page: bytes | None,
     published: str,
     edited: bool,
     show: Progress,
@@ -167,12 +172,14 @@ def pack(
         name: ``owner/name``.
         pictures: The files of pictures.
         rights: Licences, for the card.
-        extra: More small files.
+        page: The report; None: one is made, without what takes a CLIP.
         published: The day it was first published.
         edited: Whether the folder's own card is published.
         show: Wraps the loops.
     """
-    small = {**_companions(folder, manifest, pictures), **extra}
+    small = _companions(folder, manifest, pictures)
+    made = report.draw(folder, None, show)
+    small[REPORT] = page or made.page.encode("utf-8")
     small[CONFIGURATION] = configuration(manifest).encode("utf-8")
     licence = rights.license or hub_card.UNKNOWN
     small[CROISSANT] = croissant.describe(manifest, name, licence, published, pictures.described)
@@ -186,7 +193,8 @@ def pack(
         label=pictures.label,
         record=pictures.record,
         form=pictures.kind,
-        measures=measure(folder, show),
+        measures=made.measures,
+        likeness=(report.figures_of(small[REPORT]) or ("", None))[1],
         rights=rights,
         files=(*small, *preview),
     )

@@ -73,6 +73,7 @@ def push_to_hub(
     source_license: str = "",
     prior_license: str = "",
     source_citation: str = "",
+    prior_citation: str = "",
     report: str | Path | None = None,
     dry_run: bool = False,
     token: str | None = None,
@@ -96,7 +97,9 @@ def push_to_hub(
         source_license: Licence of the seed pictures, if known.
         prior_license: Licence of the prior, if known; that of the priors in the package is.
         source_citation: How to cite the seed dataset, as BibTeX or text.
-        report: A report to publish with it, HTML.
+        prior_citation: How to cite the prior; what its own card says by default.
+        report: What ``gif-datasets report`` wrote, whose figures the card then tells too; a report without those that
+            take a CLIP is made and published by default.
         dry_run: Say what would be sent, and send nothing.
         token: Instead of the one that the user is logged in with, or ``HF_TOKEN``.
         progress: Wraps the loops, for progress bars.
@@ -121,11 +124,11 @@ def push_to_hub(
     folder = Path(folder)
     manifest, edited = _verified(folder, show)
     client = Client(Repository(name, revision or hub.MAIN, token), tell)
-    rights = _checked(Rights(license, source_license, prior_license, source_citation))
-    extra = read_report(report)
+    rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
+    page = read_report(report, manifest)
     with pictures_of(folder, manifest, form, show) as pictures:
         remote, published = _seen(client, dry_run)
-        parcel = pack(folder, manifest, name, pictures, rights, extra, published, edited, show)
+        parcel = pack(folder, manifest, name, pictures, rights, page, published, edited, show)
         hub.check_card(text_of(parcel[shards.CARD]))
         job = _Job(client, parcel, private, create_pr, form, dry_run, show, started)
         return _dry_run(job, remote) if dry_run else _push(job, remote)

@@ -489,6 +489,8 @@ class HuggingFaceSource:
                 f"{name}: expected one split (a datasets.Dataset), got {type(dataset).__name__}; choose one"
             )
         self.name = name
+        if {"__key__", "__url__"} <= set(dataset.features):  # of webdataset: the latter is a place on this machine
+            dataset = dataset.remove_columns("__url__")
         features = dataset.features
         pictures = [key for key, value in features.items() if isinstance(value, datasets.Image)]
         self.image_column = _column(name, "image", image_column, pictures, features)
@@ -506,9 +508,14 @@ class HuggingFaceSource:
         values = list(self.rows[self.label_column])
         names = classes or getattr(features[self.label_column], "names", None)
         self.classes, self._labels = _classes_and_labels(values, names)
+        self._synthetic = _synthetic(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def is_synthetic(self, index: int) -> bool:
+        """Whether it was imagined, if the rows are those of an expansion."""
+        return bool(self._synthetic[index]) if self._synthetic else False
 
     def origin(self, index: int) -> str:
         """``row N``."""
@@ -554,6 +561,16 @@ def source_columns(source: Source, indices: Sequence[int]) -> dict[str, bytes]:
         if isinstance(other, HuggingFaceSource) and other.features == first.features:
             tables.append((other.others([index - size for index in held]), held))
     return {columns.SOURCE: columns.source_bytes(tables, first.features, first.image_column, first.label_column)}
+
+
+def _synthetic(rows: Any) -> list[bool]:
+    """Which rows were imagined, where they have the provenance of this package: as columns, or in one."""
+    marks = ("synthetic", "seed_key", "copy", "recipe")
+    record = rows.features.get("json")
+    if isinstance(record, dict) and all(name in record for name in marks):
+        return [bool(row["synthetic"]) for row in rows["json"]]
+    named = [next((n for n in (f"gif_{name}", name) if n in rows.features), "") for name in marks]
+    return [bool(value) for value in rows[named[0]]] if all(named) else []
 
 
 def own_columns(source: Source) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def expanded(source: Path, out: Path, **options: Any) -> Path:
 def packed(folder: Path, form: str = "shards", rights: Rights | None = None, edited: bool = False) -> parcel.Parcel:
     manifest = shards.read_manifest(folder)
     with parcel.pictures_of(folder, manifest, form, silent) as pictures:
-        return parcel.pack(folder, manifest, NAME, pictures, rights or Rights(), {}, "2026-01-02", edited, silent)
+        return parcel.pack(folder, manifest, NAME, pictures, rights or Rights(), None, "2026-01-02", edited, silent)
 
 
 def card_of(files: parcel.Parcel) -> str:

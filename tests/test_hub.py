@@ -27,6 +27,8 @@ import gif_datasets
 from gif_datasets import ConfigError, HubError, ShardError, UsageError, cli, push_to_hub, shards
 from gif_datasets import hub as client
 from gif_datasets.hub import download
+from gif_datasets.measures import measure_records
+from gif_datasets.reader import ShardReader
 
 CLASSES = ("bee", "ant: `x` | <b>&amp;\n---\n# no\x07", "crab 🦀 'or\" so")
 """Not in the order of their names, and hostile to YAML, Markdown and HTML."""
@@ -266,7 +268,7 @@ def test_round_trip_of_parquet_with_own_columns(hub: HubServer, bees: datasets.D
             assert (pixels(row["picture"]) == pixels(seed["picture"])) == (not row["synthetic"])
     both = datasets.concatenate_datasets([bees, datasets.load_dataset(NAME, "synthetic", split="train")])
     assert both.num_rows == 12 + 24
-    with pytest.raises(UsageError, match="export"):
+    with pytest.raises(UsageError, match=r"holds Parquet, for datasets\.load_dataset"):
         gif_datasets.load_expanded(NAME)
 
 
@@ -922,9 +924,8 @@ def test_offline_is_told_at_once(
 
 def test_measures(made: Path) -> None:
     """They agree with the records."""
-    from gif_datasets.measures import measure
-
-    found = measure(made, lambda rows, title: rows)
+    reader = ShardReader(made)
+    found = measure_records(reader, [reader.provenance(number) for number in range(len(reader))])
     records = [r for r in truth(made, "train").values() if r["synthetic"]]
     assert found.per_class == ((4, 8), (4, 8), (4, 8))
     assert found.criteria["entropy"][1] == pytest.approx(np.mean([r["entropy_after"] for r in records]))

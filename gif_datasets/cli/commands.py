@@ -213,6 +213,7 @@ def push(args: argparse.Namespace) -> int:
         source_license=args.source_license,
         prior_license=args.prior_license,
         source_citation=_text_of(args.source_citation),
+        prior_citation=_text_of(args.prior_citation),
         report=args.report,
         dry_run=args.dry_run,
         progress=_progress,
