@@ -149,10 +149,15 @@ def test_licences_beside_an_edited_card_are_refused(form: str, seed_folder: Path
 
 def test_the_source_is_named_where_it_has_a_name() -> None:
     """On the Hub, of either kind; a path has none."""
-    assert [_hub_name(name) for name in ("hf:me/bees", "hub:me/bees", "hf:beans", "bees", "hf:../x")] == [
+    assert [
+        _hub_name(name)
+        for name in ("hf:me/bees", "hub:me/bees", "hf:beans", "bees", "hf:../x", "hf:/home/me/x", "hf:a/b/c")
+    ] == [
         "me/bees",
         "me/bees",
         "beans",
+        "",
+        "",
         "",
         "",
     ]
