@@ -8,13 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gif_datasets import card, shards
-from gif_datasets.likeness import Likeness
 from gif_datasets.measures import Measures, Nearness
 from gif_datasets.methods import is_imagined
 from gif_datasets.priors import find_prior, names
+
+if TYPE_CHECKING:
+    from gif_datasets.likeness import Likeness
 
 UNKNOWN = "unknown"
 CONFIGS = {

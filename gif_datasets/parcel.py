@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic, card, croissant, hub_card, report, shards
+from gif_datasets import atomic, card, croissant, hub_card, shards
 from gif_datasets.columns import expanded_columns, read_source, to_yaml
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, ShardError
@@ -53,6 +53,8 @@ Parcel = dict[str, File]
 
 def read_report(path: str | Path | None, manifest: Mapping[str, Any]) -> bytes | None:
     """A report of the set that a manifest is of; None where none is given."""
+    from gif_datasets import report
+
     if path is None:
         return None
     try:
@@ -177,6 +179,8 @@ def pack(
         edited: Whether the folder's own card is published.
         show: Wraps the loops.
     """
+    from gif_datasets import report  # which loads torch
+
     small = _companions(folder, manifest, pictures)
     made = report.draw(folder, None, show)
     small[REPORT] = page or made.page.encode("utf-8")

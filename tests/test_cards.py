@@ -85,6 +85,17 @@ def test_user_text_is_text(text: str) -> None:
     assert not {"\u202e", "\u0000", "\u0007"} & set(inside)
 
 
+@pytest.mark.parametrize("text", HOSTILE)
+def test_user_text_stays_in_its_cell(text: str) -> None:
+    """In a table's code span, too, and with nothing in it that does not show."""
+    table = card.option_table({"templates": [text]}, {"first": text})
+    rendered = MarkdownIt("gfm-like", {"linkify": False}).render(table)
+    assert rendered.count("<tr>") == 3
+    assert rendered.count("<td>") == 4
+    assert not {"<script", "<img", "<a ", "<b>"} & {tag for tag in ("<script", "<img", "<a ", "<b>") if tag in rendered}
+    assert not {"\u202e", "\u0000", "\u0007"} & set(rendered)
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     templates=st.lists(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import datasets
 import huggingface_hub
 import numpy as np
 import pytest
 from hub_server import HubServer
-from hub_sets import CLASSES, NAME, metadata, pixels, truth
+from hub_sets import CLASSES, NAME, expansion, metadata, pixels, truth
 
+import gif_datasets
 from gif_datasets import ConfigError, cli, push_to_hub, shards
-from gif_datasets.hub import download
 from gif_datasets.measures import measure_records
 from gif_datasets.reader import ShardReader
+from gif_datasets.report import write_report
 
 
 @pytest.fixture
@@ -117,24 +123,91 @@ def test_a_licence_that_the_hub_does_not_know(
     assert {path for method, path in hub.log if method in ("POST", "PUT")} == {"/api/validate-yaml"}
 
 
-def test_report_goes_along(hub: HubServer, made: Path, tmp_path: Path) -> None:
-    """A report is published and linked."""
-    (tmp_path / "r.html").write_text("<html>report</html>")
+def test_a_report_goes_along(hub: HubServer, made: Path, other: Path, tmp_path: Path) -> None:
+    """One is made and linked; one that was written tells its figures on the card, and must be of the same set."""
+    push_to_hub(made, NAME)
+    page, text = (hub.content(NAME, name).decode() for name in ("report.html", "README.md"))
+    assert page.count("data:image/png;base64,") > 12
+    assert "(report.html)" in text
+    assert "By the CLIP" not in text
+    written = write_report(made, tmp_path / "r.html").likeness
+    assert written is not None
     push_to_hub(made, NAME, report=tmp_path / "r.html")
-    assert hub.content(NAME, "report.html") == b"<html>report</html>"
-    assert "(report.html)" in hub.content(NAME, "README.md").decode()
+    assert hub.content(NAME, "report.html") == (tmp_path / "r.html").read_bytes()
+    text = hub.content(NAME, "README.md").decode()
+    assert f"class consistency {written.consistent:.1%}" in text
+    assert f"near-duplicates of their own seed {written.like_seed:.1%}" in text
+    with pytest.raises(ConfigError, match="is of another set"):
+        push_to_hub(other, NAME, report=tmp_path / "r.html")
+    (tmp_path / "r.html").write_bytes((tmp_path / "r.html").read_bytes().replace(b"consistent_real", b"x"))
+    with pytest.raises(ConfigError, match="is damaged"):
+        push_to_hub(made, NAME, report=tmp_path / "r.html")
+    (tmp_path / "own.html").write_text("<html>mine</html>")
+    push_to_hub(made, NAME, report=tmp_path / "own.html")
+    assert hub.content(NAME, "report.html") == b"<html>mine</html>"
 
 
-def test_croissant(hub: HubServer, made: Path) -> None:
-    """mlcroissant validates the description that is published, and reads every picture and label by it."""
+def test_the_rate_of_class_consistency(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:
+    """It is on the card where the pictures were classified when they were made."""
+    options: dict[str, Any] = {"ratio": 2, "prior": "linear", "measure_pictures": True}
+    gif_datasets.expand(str(seed_folder), tmp_path / "set", **options)
+    push_to_hub(tmp_path / "set", NAME)
+    records = [r for r in truth(tmp_path / "set", "train").values() if r["copy"]]
+    rate = sum(r["picture_class"] == r["label"] for r in records) / len(records)
+    assert f"{rate:.1%} of the 24 copies" in hub.content(NAME, "README.md").decode()
+
+
+@pytest.mark.parametrize("form", ["shards", "parquet"])
+def test_croissant(hub: HubServer, bees: datasets.Dataset, tmp_path: Path, form: str) -> None:
+    """mlcroissant validates what is published without a warning, and reads by it what there is, by split."""
     croissant = pytest.importorskip("mlcroissant", reason="needs mlcroissant, of the extra test")
-    push_to_hub(made, NAME, license="cc-by-4.0")
-    described = croissant.Dataset(str(download(NAME) / "croissant.json"))
-    assert described.metadata.issues.errors == set()
-    classes = [row["classes/name"] for row in described.records("classes")]
-    assert [name.decode() if isinstance(name, bytes) else name for name in classes] == list(CLASSES)
-    pictures = {row["samples/key"]: pixels(row["samples/image"]) for row in described.records("samples")}
-    labels = {row["sample_labels/key"]: row["sample_labels/label"] for row in described.records("sample_labels")}
-    wanted = truth(made, "train") | truth(made, "validation")
-    assert {key.decode(): value for key, value in pictures.items()} == {k: r["pixels"] for k, r in wanted.items()}
-    assert {key.decode(): value for key, value in labels.items()} == {k: r["label"] for k, r in wanted.items()}
+    shutil.rmtree(Path(os.environ["CROISSANT_CACHE"]), ignore_errors=True)  # keyed by file names alone
+    expansion(bees, validation_share=0.2).precompute(tmp_path / "set")
+    push_to_hub(tmp_path / "set", NAME, license="cc-by-4.0", form=form)
+    place = Path(huggingface_hub.snapshot_download(NAME, repo_type="dataset"))
+    described = croissant.Dataset(str(place / "croissant.json"))
+    assert (described.metadata.issues.errors, described.metadata.issues.warnings) == (set(), set())
+    wanted = truth(tmp_path / "set", "train") | truth(tmp_path / "set", "validation")
+    rows = {r["samples/key"].decode(): r for r in described.records("samples")}
+    assert {key: pixels(row["samples/image"]) for key, row in rows.items()} == {
+        k: r["pixels"] for k, r in wanted.items()
+    }
+    assert {key: row["samples/split"].decode() for key, row in rows.items()} == {k: k.split("-")[0] for k in wanted}
+    assert [row["splits/name"] for row in described.records("splits")] == ["train", "validation"]
+    assert [row["classes/name"] for row in described.records("classes")] == bees.features["kind"].names
+    if form == "parquet":
+        assert {k: r["samples/seed_key"].decode() for k, r in rows.items()} == {
+            k: r["seed_key"] for k, r in wanted.items()
+        }
+        assert {k: r["samples/label"] for k, r in rows.items()} == {k: r["label"] for k, r in wanted.items()}
+        return
+    labels = {r["sample_labels/key"].decode(): r["sample_labels/label"] for r in described.records("sample_labels")}
+    assert labels == {k: r["label"] for k, r in wanted.items()}
+    told = {r["provenance/key"].decode(): json.loads(r["provenance/record"]) for r in described.records("provenance")}
+    assert told == {k: {name: v for name, v in r.items() if name != "pixels"} for k, r in wanted.items()}
+    own = {
+        r["source_columns/key"].decode(): json.loads(r["source_columns/record"])
+        for r in described.records("source_columns")
+    }
+    assert {k: r["id"] for k, r in own.items()} == {k: 100 + r["seed_index"] for k, r in wanted.items()}
+
+
+def test_the_day_of_the_first_publication_stays(hub: HubServer, made: Path) -> None:
+    """So that a push on another day sends nothing."""
+    push_to_hub(made, NAME)
+    published = json.loads(hub.content(NAME, "croissant.json"))
+    assert published["datePublished"] == datetime.now(timezone.utc).date().isoformat()
+    older = hub.content(NAME, "croissant.json").replace(published["datePublished"].encode(), b"2024-02-29")
+    hub.write(NAME, "croissant.json", older)
+    assert set(push_to_hub(made, NAME).uploaded) == {"manifest.json"}  # whose digests are those of the older one
+    assert hub.content(NAME, "croissant.json") == older
+    assert push_to_hub(made, NAME).uploaded == ()
+
+
+def test_the_prior_is_cited(hub: HubServer, made: Path, card: str) -> None:
+    """As it was given; else what is known of it, and who made it is to be asked."""
+    assert "cite it as its authors ask" in card.split("## Citation")[1].split("The prior: `linear`")[1]
+    push_to_hub(made, NAME, prior_citation="@misc{p,\n```\n# title\u202e</code>}")
+    text = hub.content(NAME, "README.md").decode().split("## Citation")[1]
+    assert "The prior: `linear`, revision `" in text
+    assert "@misc{p,\n'''\n# title</code>}\n```" in text

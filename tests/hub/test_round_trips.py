@@ -40,6 +40,8 @@ def test_round_trip_of_shards(hub: HubServer, made: Path, tmp_path: Path) -> Non
         assert {row["json"]["synthetic"] for row in rows["train"]} == {kind}
         assert rows["train"].num_rows == (24 if kind else 12)
         assert rows["validation"].num_rows == 3
+        streamed = datasets.load_dataset(NAME, config, split="train", streaming=True)
+        assert [row["__key__"] for row in streamed] == rows["train"]["__key__"]
     back = gif_datasets.load_expanded(NAME)
     here = gif_datasets.load_expanded(made)
     assert [(pixels(image), label) for image, label in back] == [(pixels(image), label) for image, label in here]
@@ -142,14 +144,55 @@ def test_round_trip_of_parquet_with_own_columns(hub: HubServer, bees: datasets.D
         gif_datasets.load_expanded(NAME)
 
 
-def test_shards_carry_own_columns_beside_them(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
-    """With shards the source's columns are one more file, which `datasets` reads by its features."""
+@pytest.mark.parametrize("streaming", [False, True])
+def test_shards_carry_own_columns(hub: HubServer, bees: datasets.Dataset, tmp_path: Path, streaming: bool) -> None:
+    """With shards they are one typed column of every sample, copies included; pictures are in a file beside."""
     expansion(bees, validation_share=0.2).precompute(tmp_path / "set")
+    assert shards.verify(tmp_path / "set") == []
     push_to_hub(tmp_path / "set", NAME)
-    rows = datasets.load_dataset("parquet", data_files=f"hf://datasets/{NAME}/source.parquet", split="train")
-    assert rows.features["kind"] == bees.features["kind"]
-    assert {row["gif_seed_index"]: row["id"] for row in rows} == dict(enumerate(range(100, 112)))
+    seeds = {row["id"]: row for row in bees}
+    plain = {name: bees.features[name] for name in ("id", "kind", "method", "boxes")}
+    for split in ("train", "validation"):
+        rows = datasets.load_dataset(NAME, split=split, streaming=streaming)
+        assert dict(rows.features["source.json"]) == plain
+        for row in rows:
+            own, seed = row["source.json"], seeds[100 + row["json"]["seed_index"]]
+            assert own == {name: seed[name] for name in plain}
+            assert own["kind"] == row["cls"]
+    beside = datasets.load_dataset("parquet", data_files=f"hf://datasets/{NAME}/source.parquet", split="train")
+    assert {row["gif_seed_index"]: row["id"] for row in beside} == dict(enumerate(range(100, 112)))
+    assert pixels(beside[0]["mask"]) == pixels(bees[beside[0]["gif_seed_index"]]["mask"])
     assert "source.parquet" in hub.content(NAME, "README.md").decode()
+
+
+def test_the_commit_that_was_read_is_told(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
+    """Of a data set on the Hub, be it rows or an expansion, in plan, manifest and both cards; another is refused."""
+    bees.push_to_hub("me/bees", private=True)
+    source = "hf:me/bees?image=picture"
+    gif_datasets.expand(source, tmp_path / "set", ratio=1, prior="linear")
+    first = hub.head("me/bees").oid
+    assert shards.read_manifest(tmp_path / "set")["plan"]["source_revision"] == first
+    push_to_hub(tmp_path / "set", NAME)
+    for text in (hub.content(NAME, "README.md").decode(), (tmp_path / "set" / "README.md").read_text()):
+        assert f"| revision of the seeds | `{first}` |" in text
+    hub.write("me/bees", "NOTES", b"another commit")
+    with pytest.raises(gif_datasets.PlanMismatch, match=f"source_revision.*{first[:8]}"):
+        gif_datasets.expand(source, tmp_path / "set", ratio=1, prior="linear")
+    assert gif_datasets.expand(f"{source}&revision={first}", tmp_path / "set", ratio=1, prior="linear").generated == 0
+    gif_datasets.expand(f"hub:{NAME}", tmp_path / "more", ratio=1, prior="linear")
+    assert shards.read_manifest(tmp_path / "more")["plan"]["source_revision"] == hub.head(NAME).oid
+
+
+@pytest.mark.parametrize("form", ["shards", "parquet"])
+def test_rows_of_an_expansion_go_on(hub: HubServer, made: Path, tmp_path: Path, form: str) -> None:
+    """Read as rows, too, imagined pictures stay synthetic, and nothing tells where they lay on this machine."""
+    push_to_hub(made, NAME, form=form)
+    done = gif_datasets.expand(f"hf:{NAME}", tmp_path / "more", ratio=1, prior="linear")
+    assert (done.originals, done.synthetic) == (12, 24 + 36)
+    manifest = shards.read_manifest(tmp_path / "more")
+    assert manifest["classes"] == list(CLASSES)
+    assert "__url__" not in [feature["name"] for feature in manifest["plan"]["own_columns"]["features"]]
+    assert shards.verify(tmp_path / "more") == []
 
 
 def test_push_from_a_dataset(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:

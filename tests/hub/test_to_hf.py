@@ -65,6 +65,8 @@ def test_to_hf_streaming(bees: datasets.Dataset) -> None:
     assert expanded.imaginer.generated == 0
     assert [row["key"] for row in stream] == expanded.to_hf()["key"]
     assert stream.num_shards == 9
+    both = datasets.concatenate_datasets([bees.to_iterable_dataset(), stream])
+    assert [row["id"] for row in both] == [*bees["id"], *(row["id"] for row in stream)]
     loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context="fork")
     assert sorted(row["key"] for row in loader) == sorted(row["key"] for row in stream)
 
