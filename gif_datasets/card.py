@@ -131,7 +131,10 @@ def shard_columns(manifest: Mapping[str, Any]) -> str:
 
 def _own(manifest: Mapping[str, Any]) -> str:
     own = manifest["plan"].get("own_columns")
-    return f"  - name: {shards.OWN}\n    struct:\n{yaml_lines(own['features'], '    ')}" if own else ""
+    if not own:
+        return ""
+    features = json.loads(json.dumps(own["features"], sort_keys=True))  # as they come back from a plan.json
+    return f"  - name: {shards.OWN}\n    struct:\n{yaml_lines(features, '    ')}"
 
 
 def _front_matter(manifest: dict[str, Any]) -> str:
