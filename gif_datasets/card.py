@@ -56,7 +56,7 @@ Classes: {classes}
 
 {how(options["method"])}
 
-{option_table(options, {"prior": f"{prior['name']} (digest {prior['digest'][:16]})"})}
+{option_table(options, {**revision(manifest), "prior": f"{prior['name']} (digest {prior['digest'][:16]})"})}
 | libraries | {", ".join(f"{name} {number}" for name, number in sorted(versions.items()))} |
 | plan | `{manifest["plan_hash"]}` |
 
@@ -70,6 +70,12 @@ Classes: {classes}
 The licence of the seed pictures is not known to the program that wrote this card; the synthetic ones derive from them
 and from the prior. Find out both before you share this set.
 """
+
+
+def revision(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """A row for :func:`option_table`: the commit of a source that was read from the Hub."""
+    found = manifest["plan"].get("source_revision")
+    return {"revision of the seeds": str(found)} if found else {}
 
 
 def how(method: str) -> str:
@@ -116,11 +122,19 @@ def shard_columns(manifest: Mapping[str, Any]) -> str:
   - name: cls
 {class_label(manifest["classes"])}  - name: json
     struct:
-{record}  - name: __key__
+{record}{_own(manifest)}  - name: __key__
     dtype: string
   - name: __url__
     dtype: string
 """
+
+
+def _own(manifest: Mapping[str, Any]) -> str:
+    own = manifest["plan"].get("own_columns")
+    if not own:
+        return ""
+    features = json.loads(json.dumps(own["features"], sort_keys=True))  # as they come back from a plan.json
+    return f"  - name: {shards.OWN}\n    struct:\n{yaml_lines(features, '    ')}"
 
 
 def _front_matter(manifest: dict[str, Any]) -> str:
@@ -227,16 +241,16 @@ def _scalar(value: Any) -> str:
     return quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
+def visible(text: str) -> str:
+    """User text in one line, without what does not show or changes the direction of what follows."""
+    return "".join(c for c in " ".join(str(text).split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+
+
 def code(text: str) -> str:
     """User text for a code span in a table."""
-    shown = "".join(c for c in str(text) if unicodedata.category(c) not in ("Cf", "Cs"))
-    return " ".join(shown.split()).replace("`", "'").replace("|", "\\|")
+    return visible(text).replace("`", "'").replace("|", "\\|")
 
 
 def plain(text: str) -> str:
-    """User text that cannot become markup: Markdown's and HTML's own characters are escaped, lines joined.
-
-    What does not show, or changes the direction of what follows, is left out; no address becomes a link.
-    """
-    shown = "".join(c for c in " ".join(str(text).split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&@:]|(?<=www)\.)", r"\\\1", shown)
+    """User text that cannot become markup: Markdown's and HTML's own characters are escaped; no address is a link."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&@:]|(?<=www)\.)", r"\\\1", visible(text))

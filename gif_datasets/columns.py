@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +104,36 @@ def _free(name: str, taken: Mapping[str, Any]) -> str:
     return name
 
 
+def own_features(features: Any, image: str, label: str) -> Any:
+    """The columns of a source that go into every sample's :data:`~gif_datasets.shards.OWN`; none if it has no others.
+
+    Those that JSON holds as they are: pictures, sounds, dates and arrays are in :data:`SOURCE` only.
+    """
+    if set(features) == {image, label}:
+        return {}
+    return {name: feature for name, feature in features.items() if name != image and _is_plain(feature)}
+
+
+def _is_plain(feature: Any) -> bool:
+    datasets = _datasets()
+    if isinstance(feature, dict):
+        return all(map(_is_plain, feature.values()))
+    if isinstance(feature, (list, datasets.List, datasets.LargeList)):
+        return _is_plain(feature[0] if isinstance(feature, list) else feature.feature)
+    return isinstance(feature, datasets.ClassLabel) or (
+        isinstance(feature, datasets.Value)
+        and re.fullmatch(r"bool|u?int\d+|float\d+|(large_)?string", feature.dtype) is not None
+    )
+
+
+def yaml_list(features: Any) -> list[Any]:
+    """Features as what a card's ``features:`` holds."""
+    return list(_datasets().Features(features)._to_yaml_list())  # what datasets itself writes into cards
+
+
 def to_yaml(features: Any) -> str:
     """Features as the lines below a card's ``features:``."""
-    return card.yaml_lines(features._to_yaml_list(), "  ")  # what datasets itself writes into cards
+    return card.yaml_lines(yaml_list(features), "  ")
 
 
 # --- the source's own, in a folder --------------------------------------------------------------------------------

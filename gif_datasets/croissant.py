@@ -1,4 +1,4 @@
-"""A Croissant description of a folder of shards: what lies in which file, for readers of the MLCommons format.
+"""A Croissant description of what is published: what lies in which file, for readers of the MLCommons format.
 
 Source: https://docs.mlcommons.org/croissant/docs/croissant-spec.html, version 1.0. Addresses are relative to the
 description, so that it holds for a folder on a disk and for its copy on the Hub.
@@ -6,10 +6,13 @@ description, so that it holds for a folder on a disk and for its copy on the Hub
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gif_datasets import atomic, card, shards
+from gif_datasets.columns import Columns
 
 _CONTEXT = {
     "@language": "en",
@@ -50,22 +53,37 @@ _CONTEXT = {
     "transform": "cr:transform",
 }
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+_TYPES = {"bool": "sc:Boolean", "int64": "sc:Integer", "float64": "sc:Float", "string": "sc:Text"}
+_RECORDS = "*-[0-9][0-9][0-9][0-9].json"
+"""Provenance among a shard's members, and no other JSON."""
 
 
-def describe(manifest: Mapping[str, Any], name: str, licence: str) -> bytes:
-    """Describe a folder of shards.
+@dataclass(frozen=True)
+class Contents:
+    """What is in which file.
+
+    Attributes:
+        distribution: Files, and sets of files.
+        records: Record sets that are read from them.
+    """
+
+    distribution: list[dict[str, Any]]
+    records: list[dict[str, Any]]
+
+
+def describe(manifest: Mapping[str, Any], name: str, licence: str, published: str, contents: Contents) -> bytes:
+    """Describe a data set.
 
     Args:
-        manifest: Its manifest.
+        manifest: The expanded folder's manifest.
         name: What to call it.
         licence: Its licence, or ``"unknown"``.
+        published: The day it was first published, ``YYYY-MM-DD``.
+        contents: What is in which file.
 
     Returns:
-        JSON-LD: the shards with their digests, and record sets of classes, of pictures and of labels.
+        JSON-LD: all files with their digests, and record sets of splits, of classes, and of what the files hold.
     """
-    suffix = card.suffix(manifest)
-    tars = [_file(shard) for shard in shards.all_shards(manifest)]
-    within = [{"@id": tar["@id"]} for tar in tars]
     value = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -78,73 +96,122 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str) -> bytes:
         "license": licence,
         "url": f"https://huggingface.co/datasets/{name}",
         "version": "1.0.0",
+        "datePublished": published,
         "citeAs": "https://arxiv.org/abs/2211.13976",
-        "distribution": [
-            *tars,
-            _files("pictures", suffix, _MEDIA[suffix], within),
-            _files("labels", "cls", "text/plain", within),
-        ],
-        "recordSet": [
-            _classes(manifest["classes"]),
-            _members("samples", "pictures", suffix, "image", "sc:ImageObject"),
-            _members("sample_labels", "labels", "cls", "label", "sc:Integer"),
-        ],
+        "distribution": contents.distribution,
+        "recordSet": [_splits(shards.splits(manifest)), _classes(manifest["classes"]), *contents.records],
     }
     return atomic.json_bytes(value)
 
 
-def _file(shard: shards.Shard) -> dict[str, Any]:
+def of_shards(manifest: Mapping[str, Any]) -> Contents:
+    """Pictures, labels and provenance in shards; each sample's parts are told by its key.
+
+    They are not joined, and a record is one text: mlcroissant 1.1 joins no sets of files, and looks into no JSON that
+    is in an archive.
+    """
+    suffix = card.suffix(manifest)
+    tars = [_file(s.name, s.bytes, s.sha256, "application/x-tar") for s in shards.all_shards(manifest)]
+    within = [{"@id": tar["@id"]} for tar in tars]
+    sets = [
+        _files("pictures", f"*.{suffix}", _MEDIA[suffix], within),
+        _files("labels", "*.cls", "text/plain", within),
+        _files("provenance_files", _RECORDS, "application/json", within),
+    ]
+    records = [
+        _members("samples", "pictures", suffix, "image", "sc:ImageObject"),
+        _members("sample_labels", "labels", "cls", "label", "sc:Integer"),
+        _members("provenance", "provenance_files", "json", "record", "sc:Text", [name for name, _ in card.RECORD]),
+    ]
+    if own := manifest["plan"].get("own_columns"):
+        names = [feature["name"] for feature in own["features"]]
+        sets.append(_files("source_files", f"*.{shards.OWN}", "application/json", within))
+        records.append(_members("source_columns", "source_files", shards.OWN, "record", "sc:Text", names))
+    return Contents([*tars, *sets], records)
+
+
+def of_parquet(listed: Mapping[str, Mapping[str, Any]], columns: Columns) -> Contents:
+    """Pictures, labels and provenance in rows of Parquet files, given with their sizes and digests."""
+    kind = "application/x-parquet"
+    files = [_file(name, entry["bytes"], entry["sha256"], kind) for name, entry in listed.items()]
+    rows = {**_files("parquet_files", "data/*.parquet", kind, []), "description": "all of the above"}
+    told = {columns.record[field]: _TYPES[kind] for field, kind in card.RECORD if field != "label"}
+    fields = [
+        _field("samples/key", "sc:Text", _column(columns.key)),
+        _split("samples", _column(columns.key)),
+        _field("samples/image", "sc:ImageObject", {**_column(columns.image), "transform": {"jsonPath": "bytes"}}),
+        _field("samples/label", "sc:Integer", _column(columns.label)),
+        *(_field(f"samples/{name}", kind, _column(name)) for name, kind in told.items()),
+    ]
+    return Contents([*files, rows], [_record_set("samples", fields, "samples/key")])
+
+
+def _file(name: str, size: int, sha256: str, kind: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
-        "@id": shard.name,
-        "name": shard.name,
-        "contentUrl": shard.name,
-        "contentSize": f"{shard.bytes} B",
-        "encodingFormat": "application/x-tar",
-        "sha256": shard.sha256,
+        "@id": name,
+        "name": name,
+        "contentUrl": name,
+        "contentSize": f"{size} B",
+        "encodingFormat": kind,
+        "sha256": sha256,
     }
 
 
-def _files(name: str, suffix: str, media: str, within: list[dict[str, str]]) -> dict[str, Any]:
+def _files(name: str, pattern: str, media: str, within: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "@type": "cr:FileSet",
         "@id": name,
         "name": name,
-        "containedIn": within,
+        **({"containedIn": within} if within else {}),
         "encodingFormat": media,
-        "includes": f"*.{suffix}",
+        "includes": pattern,
     }
 
 
-def _classes(names: list[str]) -> dict[str, Any]:
+def _splits(names: Sequence[str]) -> dict[str, Any]:
+    rows = [{"splits/name": name} for name in names]
     return {
-        "@type": "cr:RecordSet",
-        "@id": "classes",
-        "name": "classes",
-        "dataType": "sc:Enumeration",
-        "key": {"@id": "classes/label"},
-        "field": [_field("classes/label", "sc:Integer"), _field("classes/name", "sc:Text")],
-        "data": [{"classes/label": label, "classes/name": name} for label, name in enumerate(names)],
+        **_record_set("splits", [_field("splits/name", "sc:Text")], "splits/name"),
+        "dataType": "cr:Split",
+        "data": rows,
     }
 
 
-def _members(name: str, files: str, suffix: str, part: str, kind: str) -> dict[str, Any]:
-    """One part of each sample, by the sample's key. Parts are not joined here: mlcroissant 1.1 joins no file sets."""
-    return {
-        "@type": "cr:RecordSet",
-        "@id": name,
-        "name": name,
-        "key": {"@id": f"{name}/key"},
-        "field": [
-            _field(f"{name}/key", "sc:Text", _member(files, "filename", suffix)),
-            _field(f"{name}/{part}", kind, _member(files, "content")),
-        ],
-    }
+def _classes(names: Sequence[str]) -> dict[str, Any]:
+    fields = [_field("classes/label", "sc:Integer"), _field("classes/name", "sc:Text")]
+    rows = [{"classes/label": label, "classes/name": name} for label, name in enumerate(names)]
+    return {**_record_set("classes", fields, "classes/label"), "dataType": "sc:Enumeration", "data": rows}
 
 
-def _member(files: str, part: str, suffix: str = "") -> dict[str, Any]:
-    source: dict[str, Any] = {"fileSet": {"@id": files}, "extract": {"fileProperty": part}}
-    return {**source, "transform": {"regex": f"(.+)\\.{suffix}$"}} if suffix else source
+def _members(name: str, files: str, suffix: str, part: str, kind: str, columns: Sequence[str] = ()) -> dict[str, Any]:
+    """One member of each sample, by the sample's key; ``columns`` are what it holds, if it is JSON."""
+    source = {"fileSet": {"@id": files}}
+    named = {**source, "extract": {"fileProperty": "filename"}}
+    content = _field(f"{name}/{part}", kind, {**source, "extract": {"fileProperty": "content"}})
+    if columns:
+        content["description"] = f"JSON with {', '.join(columns)}"
+    fields = [
+        _field(f"{name}/key", "sc:Text", {**named, "transform": {"regex": f"(.+)\\.{re.escape(suffix)}$"}}),
+        _split(name, named),
+        _field(f"{name}/seed_index", "sc:Integer", {**named, "transform": {"regex": r".+-(\d+)-\d+\."}}),
+        _field(f"{name}/copy", "sc:Integer", {**named, "transform": {"regex": r".+-\d+-(\d+)\."}}),
+        content,
+    ]
+    return _record_set(name, fields, f"{name}/key")
+
+
+def _split(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
+    """The split, with which each key begins."""
+    return _field(f"{name}/split", "sc:Text", {**source, "transform": {"regex": "([A-Za-z0-9_]+)-.+"}})
+
+
+def _column(name: str) -> dict[str, Any]:
+    return {"fileSet": {"@id": "parquet_files"}, "extract": {"column": name}}
+
+
+def _record_set(name: str, fields: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "key": {"@id": key}, "field": fields}
 
 
 def _field(name: str, kind: str, source: Mapping[str, Any] | None = None) -> dict[str, Any]:

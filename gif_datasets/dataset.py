@@ -109,7 +109,7 @@ class ExpandedDataset(Dataset[Any]):
         listed = list_seeds(self.source)
         refuse_bad(listed, config.on_bad_image)
         self.bad = listed.bad
-        self.plan: Plan = make_plan(self.source.name, listed, recipe)
+        self.plan: Plan = make_plan(self.source, listed, recipe)
         self.imaginer = Imaginer(self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given)
         self._known = np.arange(len(self)) < len(self.plan.seeds)  # items that need no imagining, as far as was seen
         self._dataset = dataset if not isinstance(dataset, (str, Path)) else None
@@ -449,7 +449,7 @@ def expand(
     def shown(task: Any, ids: Sequence[int]) -> Iterator[Any]:
         return iter(show(run_tasks(task, ids), task.title, len(ids)))
 
-    plan = make_plan(opened.name, listed, recipe, held, named, _real_limit(limit, opened))
+    plan = make_plan(opened, listed, recipe, held, named, _real_limit(limit, opened))
     return run(plan, opened, open_cache(cache_dir), Path(out), shown, listed.bad, part=mine, say=say)
 
 

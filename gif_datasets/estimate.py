@@ -154,7 +154,7 @@ def estimate(
     listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
     reading = time.monotonic() - started
     refuse_bad(listed, settled.on_bad_image)
-    plan = make_plan(opened.name, listed, recipe)
+    plan = make_plan(opened, listed, recipe)
     count = workers or default_workers(recipe.device)
     return _predict(plan, _probes(plan, opened, count), reading, count, price)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from gif_datasets.errors import ConfigError, GifDatasetsError, HubError, UsageError
+from gif_datasets.shards import EXPORTED
 
 WANTED = ("*.json", "*.safetensors", "*.toml", "*.html", "source.parquet", "preview.png", "README.md", "data/*.tar")
 MAIN = "main"
@@ -222,16 +223,20 @@ class Client:
     def download(self) -> Path:
         """Bring the data set into the Hub's cache; without a network, what is there."""
         name, revision = self.repository.name, self.repository.revision
-        wanted = list(WANTED)
+        wanted, refused = list(WANTED), ""
         try:
             found = self._api.snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted)
         except Exception as error:  # of several kinds and causes
             if not _is_refusal(error):
                 raise
-            said = _said(error, self.repository.token)
+            refused = _said(error, self.repository.token)
+        if refused:  # out here the client's own error is no context of ours: it may show a token
+            raise UsageError(f"no folder {name!r} here, and the Hub does not give a dataset of that name: {refused}")
+        if (Path(found) / EXPORTED).is_file():
             raise UsageError(
-                f"no folder {name!r} here, and the Hub does not give a dataset of that name: {said}"
-            ) from None
+                f"{name} holds Parquet, for datasets.load_dataset({name!r}); to expand it again name the source"
+                f" hf:{name}, and for load_expanded push it as shards"
+            )
         return Path(found)
 
     @_guarded
@@ -258,11 +263,13 @@ class Client:
         asked = {"repoType": "dataset", "content": card}
         headers = build_hf_headers(token=self.repository.token, library_name="gif_datasets")
         answer = get_session().post(f"{self._api.endpoint}/api/validate-yaml", json=asked, headers=headers)
+        refused = ""
         try:
             hf_raise_for_status(answer)
         except BadRequestError as error:
-            said = _said(error, self.repository.token)
-            raise ConfigError(f"the Hub does not take the metadata of README.md: {said}") from None
+            refused = _said(error, self.repository.token)
+        if refused:
+            raise ConfigError(f"the Hub does not take the metadata of README.md: {refused}")
 
     @_guarded
     def create(self, private: bool) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gif_datasets import card, shards
-from gif_datasets.measures import Measures
+from gif_datasets.measures import Measures, Nearness
 from gif_datasets.methods import is_imagined
 from gif_datasets.priors import find_prior, names
+
+if TYPE_CHECKING:
+    from gif_datasets.likeness import Likeness
 
 UNKNOWN = "unknown"
 CONFIGS = {
@@ -39,12 +42,14 @@ class Rights:
         source: Licence of the seed pictures.
         prior: Licence of the prior; that of the priors in the package is known.
         source_citation: How to cite the seed dataset, as BibTeX or text.
+        prior_citation: How to cite the prior, likewise; what its card says without it.
     """
 
     license: str = ""
     source: str = ""
     prior: str = ""
     source_citation: str = ""
+    prior_citation: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Published:
         record: Where provenance is: ``"json."`` or empty.
         form: ``"webdataset"`` or ``"parquet"``.
         measures: What was measured.
+        likeness: What a report tells of a CLIP's comparison; None without.
         rights: Licences.
         files: Names of the other files that are there.
     """
@@ -83,6 +89,7 @@ class Published:
     record: str
     form: str
     measures: Measures
+    likeness: Likeness | None
     rights: Rights
     files: tuple[str, ...]
 
@@ -220,6 +227,7 @@ def _how(it: Published) -> str:
     report = " [The report](report.html) shows it in pictures." if "report.html" in it.files else ""
     first = {
         "seeds": f"{_source_name(it)}: {it.manifest['plan'].get('seeds', it.manifest['originals'])} pictures",
+        **card.revision(it.manifest),
         "prior": f"{recipe['prior']['name']}, revision {recipe['prior']['digest']}",
         "licence of the prior": _prior_licence(it) or UNKNOWN,
     }
@@ -241,23 +249,35 @@ def _measures(it: Published) -> str:
     told = (
         f"{m.consistent:.1%} of the {m.scored} copies whose picture was classified were given their label."
         if m.scored
-        else "not measured: the pictures themselves were not classified."
+        else "not measured: the pictures themselves were not classified when they were made"
+        f"{'; but see below' if it.likeness else ''}."
     )
     lines += ["", f"- Class consistency: {told}"]
     lines.append(f"- Repeats: {m.repeated} of {made} copies are, byte for byte, the picture of another sample.")
-    near = m.nearness
+    return "\n".join([*lines, _nearness(m.nearness), *([_likeness(it.likeness)] if it.likeness else [])])
+
+
+def _nearness(near: Nearness | None) -> str:
     if near is None:
-        return "\n".join([*lines, "- Nearness to real pictures: not measured."])
-    lines.append(
+        return "- Nearness to real pictures: not measured."
+    return (
         f"- Nearest real neighbours, of {near.copies} copies and {near.real} real pictures brought to 16 x 16 pixels:"
         f" the median distance from a copy to the nearest real picture is {near.to_copy:.1f} of 255, that from a real"
         f" picture to the nearest other one {near.between_real:.1f}. For {near.own_seed:.1%} of the copies the nearest"
-        " is their own seed."
-    )
-    lines.append(
+        " is their own seed.\n"
         f"- Coverage: {near.covered:.1%} of the real pictures have a copy nearer than the nearest other real picture."
     )
-    return "\n".join(lines)
+
+
+def _likeness(it: Likeness) -> str:
+    return (
+        f"- By the CLIP of `{card.code(it.clip)}`, of {it.made} copies and {it.real} real pictures: class consistency"
+        f" {it.consistent:.1%} (copies nearest to the mean of their own class's real pictures; of the real pictures,"
+        f" each left out, {it.consistent_real:.1%}); coverage {it.coverage:.1%}; precision {it.precision:.1%}; recall"
+        f" {it.recall:.1%}; Fréchet distance {it.frechet:.4f} (of the halves of the real pictures"
+        f" {it.frechet_of_halves:.4f}); near-duplicates of their own seed {it.like_seed:.1%}, of another copy"
+        f" {it.alike:.1%}."
+    )
 
 
 def _columns(it: Published) -> str:
@@ -289,13 +309,16 @@ apply to them. Where a licence is unknown, find it out before you use or share t
 
 
 def _prior_licence(it: Published) -> str:
-    if it.rights.prior:
-        return it.rights.prior
+    return it.rights.prior or _prior_card(it).get("license", "")
+
+
+def _prior_card(it: Published) -> dict[str, str]:
+    """What a prior that ships in the package says of itself."""
     prior = it.manifest["plan"]["recipe"]["prior"]
     if prior["name"] not in names():
-        return ""
+        return {}
     found = find_prior(prior["name"])
-    return str(found.card.get("license", "")) if found.digest == prior["digest"] else ""
+    return {name: str(value) for name, value in found.card.items()} if found.digest == prior["digest"] else {}
 
 
 def _licences(it: Published) -> str:
@@ -330,16 +353,25 @@ def _implied(licence: str) -> str:
 
 def _citation(it: Published) -> str:
     texts = [f"The method:\n\n```bibtex\n{_PAPER}\n```"]
-    cited = "\n".join(" ".join(line.split()) for line in it.rights.source_citation.strip().splitlines())
-    if cited:
-        texts.append("The seed dataset:\n\n```bibtex\n" + cited.replace("```", "'''") + "\n```")
-    else:
-        texts.append(f"The seed dataset: {_source(it)}; cite it as its authors ask.")
+    texts.append(_cited("The seed dataset", it.rights.source_citation) or _asked(f"The seed dataset: {_source(it)}"))
     if _imagined(it):
-        prior = it.manifest["plan"]["recipe"]["prior"]
-        revision = card.code(str(prior["digest"]))[:16]
-        texts.append(f"The prior: `{card.code(prior['name'])}`, revision `{revision}`; cite it as its authors ask.")
+        prior, told = it.manifest["plan"]["recipe"]["prior"], _prior_card(it)
+        name = f"The prior: `{card.code(prior['name'])}`, revision `{card.code(str(prior['digest']))[:16]}`"
+        parts = [card.plain(told[part]) for part in ("summary", "training_data") if part in told]
+        texts.append(
+            _cited(name, it.rights.prior_citation or told.get("citation", "")) or _asked("; ".join([name, *parts]))
+        )
     return "\n\n".join(texts)
+
+
+def _cited(what: str, citation: str) -> str:
+    """What is cited, and a block of code that nothing in the citation can end; empty without a citation."""
+    lines = "\n".join(card.visible(line) for line in citation.strip().splitlines()).replace("```", "'''")
+    return f"{what}:\n\n```bibtex\n{lines}\n```" if lines else ""
+
+
+def _asked(what: str) -> str:
+    return f"{what}; cite it as its authors ask."
 
 
 def configs(parts: Mapping[str, Sequence[Part]], held: Part | None) -> dict[str, tuple[Part, ...]]:

@@ -63,6 +63,8 @@ class Likeness:
         radius_expanded: The same to the nearest seed or copy.
         like_seed: Share of copies that are near-duplicates of their own seed.
         alike: Share of copies that are near-duplicates of another copy of their seed.
+        consistent: Share of copies that are nearest to the mean of the real pictures of their own class.
+        consistent_real: The same of the real pictures, each left out of its mean; of classes with several.
         shift: Where the CLIP has a feature map.
     """
 
@@ -80,6 +82,8 @@ class Likeness:
     radius_expanded: tuple[float, float]
     like_seed: float
     alike: float
+    consistent: float
+    consistent_real: float
     shift: Shift | None
 
 
@@ -170,6 +174,7 @@ def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance])
     density, coverage = metrics.density_coverage(c.real, c.made)
     precision, recall = metrics.precision_recall(c.real, c.made)
     of, to_seeds, to_all = _radii(c, own)
+    consistent, consistent_real = _consistency(c, [r.label for r in real], [r.label for r in made])
     return Likeness(
         clip=c.clip,
         real=len(real),
@@ -185,6 +190,8 @@ def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance])
         radius_expanded=to_all,
         like_seed=float((cosine_to_seed >= SAME).double().mean()) if len(cosine_to_seed) else 0.0,
         alike=float(((among >= SAME) & siblings).any(1).double().mean()),
+        consistent=consistent,
+        consistent_real=consistent_real,
         shift=_shift(c, own) if c.real_map and c.made_map and has_seed.any() else None,
     )
 
@@ -199,6 +206,20 @@ def _radii(c: Compared, own: Tensor) -> tuple[str, tuple[float, float], tuple[fl
     seeds = metrics.nearest(c.real, c.real, itself)
     both = torch.minimum(seeds, metrics.nearest(c.real, c.made, copies))
     return "seeds, each left out with its copies", _median_and_most(seeds), _median_and_most(both)
+
+
+def _consistency(c: Compared, real: Sequence[int], made: Sequence[int]) -> tuple[float, float]:
+    """Share of copies, and of real pictures, that are nearest to their own class's mean of the real pictures."""
+    known, place, counts = torch.unique(torch.tensor(real), return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(known), c.real.shape[1]).index_add(0, place, c.real)
+    means = F.normalize(sums, dim=1)
+    copies = known[(c.made @ means.T).argmax(1)] == torch.tensor(made)
+    scores = c.real @ means.T
+    without_itself = F.normalize(sums[place] - c.real, dim=1)
+    scores[torch.arange(len(place)), place] = (without_itself * c.real).sum(1)
+    several = counts[place] > 1
+    right = (scores.argmax(1) == place)[several]
+    return float(copies.double().mean()), float(right.double().mean()) if len(right) else 0.0
 
 
 def _median_and_most(values: Tensor) -> tuple[float, float]:

@@ -6,9 +6,8 @@ Nearness is that of pictures brought to 16 x 16 pixels: it finds repeats and nea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,24 +67,8 @@ class Measures:
     nearness: Nearness | None
 
 
-def measure(folder: Path, progress: Callable[..., Any]) -> Measures:
-    """Measure the expanded split of a folder; reads every record, and at most 2 x 1,000 pictures.
-
-    Example:
-        >>> import tempfile
-        >>> from gif_datasets import expand
-        >>> with tempfile.TemporaryDirectory() as place:
-        ...     _ = expand("demo", place, ratio=1, prior="linear", limit=20)
-        ...     measures = measure(Path(place), lambda rows, title: rows)
-        >>> measures.repeated, measures.nearness.copies
-        (0, 20)
-    """
-    reader = ShardReader(folder)
-    return measure_records(reader, [reader.provenance(i) for i in progress(range(len(reader)), "measuring")])
-
-
 def measure_records(reader: ShardReader, records: Sequence[Provenance]) -> Measures:
-    """:func:`measure` for who has read the records already."""
+    """Measure the expanded split of a folder, whose records have been read; reads at most 2 x 1,000 pictures."""
     real = [index for index, record in enumerate(records) if not record.synthetic]
     made = [index for index, record in enumerate(records) if record.synthetic]
     counts = Counter((record.label, record.synthetic) for record in records)

@@ -21,7 +21,6 @@ from gif_datasets.export import export_expanded
 from gif_datasets.fingerprint import digest_file
 from gif_datasets.hub import RemoteFile
 from gif_datasets.hub_card import Part, Published, Rights
-from gif_datasets.measures import measure
 from gif_datasets.plan import shard_size
 from gif_datasets.reader import ShardReader
 from gif_datasets.splits import VALIDATION
@@ -52,14 +51,22 @@ class File:
 Parcel = dict[str, File]
 
 
-def read_report(report: str | Path | None) -> dict[str, bytes]:
-    """A report under the name that it is published as; nothing without one."""
-    if report is None:
-        return {}
+def read_report(path: str | Path | None, manifest: Mapping[str, Any]) -> bytes | None:
+    """A report of the set that a manifest is of; None where none is given."""
+    from gif_datasets import report
+
+    if path is None:
+        return None
     try:
-        return {REPORT: Path(report).read_bytes()}
+        page = Path(path).read_bytes()
+        figures = report.figures_of(page)
     except OSError as error:
-        raise ConfigError(f"cannot read the report {report}: {error.strerror or error}") from error
+        raise ConfigError(f"cannot read the report {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"the report {path} is damaged: {error}; write it anew with `gif-datasets report`") from error
+    if figures and figures[0] != manifest["plan_hash"]:
+        raise ConfigError(f"the report {path} is of another set; write that of this one with `gif-datasets report`")
+    return page
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ class Pictures:
     label: str
     record: str
     kind: str  # the builder of Hugging Face datasets that reads it
+    described: croissant.Contents
 
 
 @contextlib.contextmanager
@@ -108,9 +116,17 @@ def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
     parts["expanded"] = [part(split, [*kinds["original"], *kinds["synthetic"]])] if kinds["original"] else []
     held = part(VALIDATION, kinds["held"]) if kinds["held"] else None
     listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in shards.all_shards(manifest)}
-    suffix = card.suffix(manifest)
-    configs = hub_card.configs(parts, held)
-    return Pictures(folder, listed, configs, card.shard_columns(manifest), suffix, "cls", "json.", "webdataset")
+    return Pictures(
+        folder,
+        listed,
+        hub_card.configs(parts, held),
+        card.shard_columns(manifest),
+        card.suffix(manifest),
+        "cls",
+        "json.",
+        "webdataset",
+        croissant.of_shards(manifest),
+    )
 
 
 def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictures:
@@ -126,8 +142,17 @@ def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictu
     parts["expanded"] = [part(split, False, True)] if manifest["originals"] else []
     held = part(VALIDATION, False) if manifest["validation"] else None
     columns = expanded_columns(manifest["classes"], read_source(folder))
-    configs = hub_card.configs(parts, held)
-    return Pictures(exported, listed, configs, to_yaml(columns.features), columns.image, columns.label, "", "parquet")
+    return Pictures(
+        exported,
+        listed,
+        hub_card.configs(parts, held),
+        to_yaml(columns.features),
+        columns.image,
+        columns.label,
+        "",
+        "parquet",
+        croissant.of_parquet(listed, columns),
+    )
 
 
 def pack(
@@ -136,7 +161,8 @@ def pack(
     name: str,
     pictures: Pictures,
     rights: Rights,
-    extra: dict[str, bytes],
+    page: bytes | None,
+    published: str,
     edited: bool,
     show: Progress,
 ) -> Parcel:
@@ -148,14 +174,19 @@ def pack(
         name: ``owner/name``.
         pictures: The files of pictures.
         rights: Licences, for the card.
-        extra: More small files.
+        page: The report; None: one is made, without what takes a CLIP.
+        published: The day it was first published.
         edited: Whether the folder's own card is published.
         show: Wraps the loops.
     """
-    small = {**_companions(folder, manifest, pictures), **extra}
+    from gif_datasets import report  # which loads torch
+
+    small = _companions(folder, manifest, pictures)
+    made = report.draw(folder, None, show)
+    small[REPORT] = page or made.page.encode("utf-8")
     small[CONFIGURATION] = configuration(manifest).encode("utf-8")
-    if pictures.kind == "webdataset":
-        small[CROISSANT] = croissant.describe(manifest, name, rights.license or hub_card.UNKNOWN)
+    licence = rights.license or hub_card.UNKNOWN
+    small[CROISSANT] = croissant.describe(manifest, name, licence, published, pictures.described)
     preview = [shards.PREVIEW] if (folder / shards.PREVIEW).is_file() else []
     told = Published(
         name=name,
@@ -166,7 +197,8 @@ def pack(
         label=pictures.label,
         record=pictures.record,
         form=pictures.kind,
-        measures=measure(folder, show),
+        measures=made.measures,
+        likeness=(report.figures_of(small[REPORT]) or ("", None))[1],
         rights=rights,
         files=(*small, *preview),
     )

@@ -7,6 +7,7 @@ A plan fixes every sample, its shard and its bytes; a task makes one shard of it
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from gif_datasets import atomic, recognition, shards
 from gif_datasets.cache import Cache
+from gif_datasets.columns import yaml_list
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.fingerprint import digest
 from gif_datasets.folder import claim, draw_preview, finish, finished, own_files, sidecar, write_sidecar
@@ -23,12 +25,20 @@ from gif_datasets.imagine import Imaginer
 from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.recognition import Recognition
 from gif_datasets.shards import Shard
-from gif_datasets.sources import SeedList, Source, source_columns
+from gif_datasets.sources import SeedList, Source, own_columns, own_members, revision_of, source_columns
 from gif_datasets.splits import VALIDATION, hold_out
 from gif_datasets.types import Row, Seed
 
 PLAN_FORMAT = 3
 SELECTION_SEEDS = 8  # whose copies are drawn in one task, where copies are chosen among those of all seeds
+
+
+@dataclass(frozen=True)
+class OwnColumns:
+    """Columns of the seed dataset that go into every sample: features as a card has them, digest of all values."""
+
+    features: tuple[dict[str, Any], ...]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class Plan:
         validation_name: Name of the dataset that they are from, when it is another one.
         limit: How many seeds were asked for, where that was said.
         chosen: The copies, where they are chosen among those of all seeds and have been; see :func:`select`.
+        revision: The commit of the seed dataset, where it was read from the Hub.
+        own: What the seed dataset has of its own, where it has more than pictures and labels.
     """
 
     source_name: str
@@ -52,6 +64,8 @@ class Plan:
     validation_name: str = ""
     limit: int | None = None
     chosen: tuple[Row, ...] = ()
+    revision: str = ""
+    own: OwnColumns | None = None
 
     @cached_property
     def copies(self) -> Sequence[Row]:
@@ -102,6 +116,9 @@ class Plan:
             "originals": config.originals,
             "shards": [len(rows) for rows in self.shard_rows],
             "recipe": self.recipe.to_json(),
+            # not in the plans of other sources, whose folders are as they were without it
+            **({"source_revision": self.revision} if self.revision else {}),
+            **({"own_columns": dataclasses.asdict(self.own)} if self.own else {}),
         }
 
     @property
@@ -215,7 +232,8 @@ class ShardTask:
         keys = [shards.sample_key(shards.split_of(name), seed.index, copy) for seed, copy in rows]
         samples = list(zip(keys, made, strict=True))
         path = self.folder / name
-        shard = shards.write_shard(path, samples, config.image_format)
+        own = own_members(self.imaginer.source, [seed.index for seed, _ in rows]) if self.plan.own else None
+        shard = shards.write_shard(path, samples, config.image_format, own)
         if not shards.intact(self.folder, shard):
             raise ShardError(f"{path} does not hold what was written; is the disk failing?")
         write_sidecar(self.folder, self.plan.hash, shard_id, shard)
@@ -385,7 +403,7 @@ def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), secon
 
 
 def make_plan(
-    source_name: str,
+    source: Source,
     listed: SeedList,
     recipe: Recipe,
     validation: Sequence[Seed] = (),
@@ -395,7 +413,7 @@ def make_plan(
     """Fix the plan of an expansion.
 
     Args:
-        source_name: Name of the seed dataset.
+        source: The seed dataset.
         listed: Its seeds.
         recipe: How samples are made.
         validation: Seeds to hold out that are not among ``listed``; without them, ``validation_share`` of ``listed``.
@@ -413,11 +431,29 @@ def make_plan(
         )
     if config.validation_share and any(seed.synthetic for seed in listed.seeds):
         raise ConfigError(
-            f"validation_share must be 0 for {source_name}, which holds imagined copies beside their seeds;"
+            f"validation_share must be 0 for {source.name}, which holds imagined copies beside their seeds;"
             " hold out when the seeds are first expanded, or give a validation set"
         )
     seeds, held = hold_out(listed.seeds, config.validation_share, config.rng_seed)
-    return Plan(source_name, with_population(recipe, seeds), seeds, tuple(validation) or held, validation_name, limit)
+    held = tuple(validation) or held
+    return Plan(
+        source.name,
+        with_population(recipe, seeds),
+        seeds,
+        held,
+        validation_name,
+        limit,
+        revision=revision_of(source),
+        own=_own_columns(source, (*seeds, *held)),
+    )
+
+
+def _own_columns(source: Source, seeds: Sequence[Seed]) -> OwnColumns | None:
+    members = own_members(source, [seed.index for seed in seeds])
+    if members is None:
+        return None
+    digests = {index: hashlib.sha256(content).hexdigest() for index, content in members.items()}
+    return OwnColumns(tuple(yaml_list(own_columns(source))), shards.own_digest(digests))
 
 
 def _seeds_digest(seeds: Sequence[Seed]) -> str:

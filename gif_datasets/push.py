@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from gif_datasets import hub, shards
 from gif_datasets.errors import ConfigError, HubError, ShardError, UsageError
 from gif_datasets.hub import Client, Remote, Repository
 from gif_datasets.hub_card import Rights
-from gif_datasets.parcel import FORMS, Parcel, pack, pictures_of, read_report, text_of
+from gif_datasets.parcel import CROISSANT, FORMS, Parcel, pack, pictures_of, read_report, text_of
 from gif_datasets.types import Progress, silent
 
 _MARKS = (shards.MANIFEST, shards.EXPORTED)
@@ -72,6 +73,7 @@ def push_to_hub(
     source_license: str = "",
     prior_license: str = "",
     source_citation: str = "",
+    prior_citation: str = "",
     report: str | Path | None = None,
     dry_run: bool = False,
     token: str | None = None,
@@ -95,7 +97,9 @@ def push_to_hub(
         source_license: Licence of the seed pictures, if known.
         prior_license: Licence of the prior, if known; that of the priors in the package is.
         source_citation: How to cite the seed dataset, as BibTeX or text.
-        report: A report to publish with it, HTML.
+        prior_citation: How to cite the prior; what its own card says by default.
+        report: What ``gif-datasets report`` wrote, whose figures the card then tells too; a report without those that
+            take a CLIP is made and published by default.
         dry_run: Say what would be sent, and send nothing.
         token: Instead of the one that the user is logged in with, or ``HF_TOKEN``.
         progress: Wraps the loops, for progress bars.
@@ -120,13 +124,14 @@ def push_to_hub(
     folder = Path(folder)
     manifest, edited = _verified(folder, show)
     client = Client(Repository(name, revision or hub.MAIN, token), tell)
-    rights = _checked(Rights(license, source_license, prior_license, source_citation))
-    extra = read_report(report)
+    rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
+    page = read_report(report, manifest)
     with pictures_of(folder, manifest, form, show) as pictures:
-        parcel = pack(folder, manifest, name, pictures, rights, extra, edited, show)
+        remote, published = _seen(client, dry_run)
+        parcel = pack(folder, manifest, name, pictures, rights, page, published, edited, show)
         hub.check_card(text_of(parcel[shards.CARD]))
         job = _Job(client, parcel, private, create_pr, form, dry_run, show, started)
-        return _dry_run(job) if dry_run else _push(job)
+        return _dry_run(job, remote) if dry_run else _push(job, remote)
 
 
 def _unsaid(text: str) -> None:
@@ -192,9 +197,23 @@ class _Difference:
         return bool(self.changed or self.stale)
 
 
-def _push(job: _Job) -> PushSummary:
+def _seen(client: Client, dry_run: bool) -> tuple[Remote | None, str]:
+    """What is there, and the day that it was first published; a dry run does without."""
+    today = datetime.now(timezone.utc).date().isoformat()
+    try:
+        remote = client.look()
+        told = client.read(remote.commit, CROISSANT) if remote and CROISSANT in remote.files else b""
+        day = re.search(rb'"datePublished": "(\d{4}-\d\d-\d\d)"', told)  # else each day's push would differ
+        return remote, day[1].decode("ascii") if day else today
+    except HubError as error:
+        if not dry_run:
+            raise
+        client.say(f"not compared with what is there: {error}")
+        return None, today
+
+
+def _push(job: _Job, remote: Remote | None) -> PushSummary:
     client = job.client
-    remote = client.look()
     found = _compared(job, remote)
     if remote is not None and job.create_pr and not found:
         return _summary(job, remote, found)
@@ -239,9 +258,8 @@ def _present(client: Client) -> Remote:
     return found
 
 
-def _dry_run(job: _Job) -> PushSummary:
+def _dry_run(job: _Job, remote: Remote | None) -> PushSummary:
     try:
-        remote = job.client.look()
         found = _compared(job, remote)
     except HubError as error:
         job.client.say(f"not compared with what is there: {error}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,9 @@ class Report:
         return asdict(self)
 
 
+_FIGURES = '<meta name="gif-datasets" content="'
+
+
 def write_report(
     folder: str | Path, out: str | Path, prior: str = "embedded", progress: Progress | None = None
 ) -> Report:
@@ -62,20 +67,48 @@ def write_report(
         UsageError: If the folder is no finished expansion.
         ConfigError: If the prior is unknown, or has no CLIP.
     """
-    reader, show = ShardReader(Path(folder)), progress or silent
+    found = draw(Path(folder), prior, progress or silent)
+    atomic.write_bytes(Path(out), found.page.encode("utf-8"))
+    return replace(found, page=str(out))
+
+
+def draw(folder: Path, prior: str | None, show: Progress) -> Report:
+    """What :func:`write_report` writes, as the ``page`` itself; without a prior nothing is compared by a CLIP."""
+    reader = ShardReader(folder)
     records = [reader.provenance(index) for index in show(range(len(reader)), "measuring")]
     found = measure_records(reader, records)
     real, made = (
         likeness.spread([i for i, record in enumerate(records) if record.synthetic == kind]) for kind in (False, True)
     )
     like, plane = None, ""
-    if min(len(real), len(made)) >= likeness.FEWEST:
+    if prior is not None and min(len(real), len(made)) >= likeness.FEWEST:
         compared = likeness.embed(reader, real, made, prior, show)
         like = likeness.compare(compared, [records[i] for i in real], [records[i] for i in made])
         labels = [[records[i].label for i in part] for part in (real, made)]
         plane = _plane(compared, labels[0], labels[1], reader.classes)
-    atomic.write_bytes(Path(out), _page(reader, records, found, like, plane).encode("utf-8"))
-    return Report(str(out), found, like)
+    return Report(_page(reader, records, found, like, plane), found, like)
+
+
+def figures_of(page: bytes) -> tuple[str, Likeness | None] | None:
+    """The plan's hash and the likeness that a page of ours tells, for programs; None of another page.
+
+    Raises:
+        ValueError: If it is damaged, or another version's.
+    """
+    found = re.search(_FIGURES.encode("ascii") + rb'([^"]*)">', page)
+    if found is None:
+        return None
+    try:
+        value = json.loads(html.unescape(found[1].decode("utf-8")))
+        like = value["likeness"]
+        return str(value["plan_hash"]), None if like is None else Likeness(**like)
+    except (TypeError, KeyError) as error:
+        raise ValueError("its figures are not those of this version") from error
+
+
+def _figures(reader: ShardReader, like: Likeness | None) -> str:
+    value = {"plan_hash": reader.manifest["plan_hash"], "likeness": asdict(like) if like else None}
+    return f'{_FIGURES}{html.escape(json.dumps(value, sort_keys=True), quote=True)}">'
 
 
 # --- the page -----------------------------------------------------------------------------------------------------
@@ -120,6 +153,7 @@ def _page(
     style = (files("gif_datasets") / "assets" / "report.css").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+{_figures(reader, like)}
 <title>{html.escape(title)}</title><style>{style}</style></head>
 <body><main><h1>{html.escape(title)}</h1>
 {body}
@@ -205,6 +239,10 @@ def _compared(it: Likeness) -> str:
         (f"covering radius of {it.radius_of}", f"by seeds: {seeds}; by seeds and copies: {both}"),
         ("near-duplicates of their own seed", f"{it.like_seed:.1%} of copies (cosine from {SAME})"),
         ("near-duplicates of another copy", f"{it.alike:.1%} of copies"),
+        (
+            "nearest to the mean of their own class",
+            f"{it.consistent:.1%} of copies; {it.consistent_real:.1%} of real pictures, each left out",
+        ),
     ]
     if it.shift:
         shift = f"{it.shift.token:.3f} by place, {it.shift.channel:.3f} by channel"

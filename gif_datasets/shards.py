@@ -30,6 +30,8 @@ CARD = "README.md"
 PREVIEW = "preview.png"
 EXPORTED = "export.json"
 """Written last into an export; marks it as one."""
+OWN = "source.json"
+"""Suffix of the member with the source's own columns, where it has some."""
 _SYNTHETIC = b'"synthetic": true'  # in a record; a quotation mark within a text of it has a backslash before it
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 
@@ -95,13 +97,16 @@ def sample_key(split: str, seed_index: int, copy: int) -> str:
     return f"{split}-{seed_index:07d}-{copy:04d}"
 
 
-def write_shard(path: Path, samples: Iterable[tuple[str, Sample]], image_format: str) -> Shard:
+def write_shard(
+    path: Path, samples: Iterable[tuple[str, Sample]], image_format: str, own: Mapping[int, bytes] | None = None
+) -> Shard:
     """Write one tar atomically. Its bytes depend on the samples alone: no clock, no owner, fixed order.
 
     Args:
         path: The final name.
         samples: Keys and samples, in order.
         image_format: Suffix of the image members.
+        own: What :data:`OWN` holds, by index of the seed; None where the source has no columns of its own.
     """
     import webdataset
 
@@ -116,6 +121,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Sample]], image_format:
                 "cls": str(sample.provenance.label).encode("ascii"),
                 image_format: sample.image,
                 "json": record_bytes(sample.provenance),
+                **({OWN: own[sample.provenance.seed_index]} if own is not None else {}),
             }
         )
         count += 1
@@ -309,7 +315,7 @@ def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
         for entry in _index(path):
             file = file or stack.enter_context(path.open("rb"))
             pictures = [suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members]
-            if len(pictures) != 1 or set(entry.members) != {"cls", "json", *pictures}:
+            if len(pictures) != 1 or entry.members.keys() - {OWN} != {"cls", "json", *pictures}:
                 raise ShardError(f"{entry.key} in {path.name} has members {', '.join(sorted(entry.members))}")
             offset, size = entry.members["cls"]
             file.seek(offset)
@@ -334,7 +340,7 @@ def _index(path: Path) -> Iterator[_Entry]:
     members: dict[str, tuple[int, int]] = {}
     for member in ustar.members(path):
         name, _, suffix = member.name.partition(".")
-        if not _KEY.fullmatch(name) or suffix not in ("cls", "json", *IMAGE_SUFFIXES):
+        if not _KEY.fullmatch(name) or suffix not in ("cls", "json", OWN, *IMAGE_SUFFIXES):
             raise ShardError(f"foreign member {member.name!r} in {path.name}")
         if name != key:
             if key is not None:
@@ -413,6 +419,7 @@ class _Found:
     keys: set[str] = field(default_factory=set)
     seeds: dict[int, list[Any]] = field(default_factory=dict)  # index: key, label, index, origin
     copies: dict[int, set[int]] = field(default_factory=dict)
+    own: dict[int, str] = field(default_factory=dict)  # index: digest of the source's own columns
     failed: int = 0
     synthetic: Counter[bool] = field(default_factory=Counter)  # synthetic samples, by whether they are copies
 
@@ -450,13 +457,14 @@ def _verify_sample(
     key: str, parts: Mapping[str, bytes], manifest: Mapping[str, Any], split: str, found: _Found
 ) -> list[str]:
     picture = manifest["plan"]["recipe"]["options"].get("image_format")
-    if list(parts) != sorted({"cls", "json", str(picture)}):
+    owns = {OWN} if "own_columns" in manifest["plan"] else set()
+    if list(parts) != sorted({"cls", "json", str(picture), *owns}):
         return [f"has members {', '.join(parts)}"]
     try:
         record = Provenance.from_json(json.loads(parts["json"]))
     except (ValueError, TypeError, RecursionError) as error:
         return [f"damaged record: {error}"]
-    problems = []
+    problems = _verify_own(parts.get(OWN), record, found)
     if record_bytes(record) != parts["json"]:
         problems.append("record is not written as records are")
     if hashlib.sha256(parts[str(picture)]).hexdigest() != record.image_sha256:
@@ -483,6 +491,15 @@ def _verify_sample(
     return problems
 
 
+def _verify_own(content: bytes | None, record: Provenance, found: _Found) -> list[str]:
+    """Whether the source's own columns are the same in all copies of a seed."""
+    if content is None:
+        return []
+    own = hashlib.sha256(content).hexdigest()
+    same = found.own.setdefault(record.seed_index, own) == own
+    return [] if same else [f"has other values in {OWN} than other copies of its seed"]
+
+
 def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> list[str]:
     """Whether the samples are those of the plan, none missing; asked when each is whole."""
     plan, problems = manifest["plan"], []
@@ -500,6 +517,8 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
                 problems.append(f"split {split}: seed {number}: copy {odd[0]} is missing, or one too many")
         if seeds_digest(part.seeds[number] for number in sorted(part.seeds)) != seeds:
             problems.append(f"split {split}: the seeds in the shards are not those of the plan")
+    if "own_columns" in plan and own_digest({**main.own, **held.own}) != plan["own_columns"].get("digest"):
+        problems.append("the source's own columns in the shards are not those of the plan")
     both = {seed[0] for seed in main.seeds.values()} & {seed[0] for seed in held.seeds.values()}
     problems += [f"the picture {key} is in both splits" for key in sorted(both)]
     counts = {"samples": len(main.keys), "validation": len(held.keys), "failed_checks": main.failed + held.failed}
@@ -534,6 +553,11 @@ def _verify_indices(folder: Path, manifest: Mapping[str, Any], shards: Sequence[
 def seeds_digest(seeds: Iterable[Sequence[Any]]) -> str:
     """Digest of seeds, each given as its key, label, index and origin, in order of index."""
     return digest([list(seed) for seed in seeds])
+
+
+def own_digest(digests: Mapping[int, str]) -> str:
+    """Digest of the source's own columns, given as the sha256 of each seed's :data:`OWN` by its index."""
+    return digest([list(pair) for pair in sorted(digests.items())])
 
 
 def record_bytes(record: Provenance) -> bytes:

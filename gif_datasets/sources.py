@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import os
 import re
 import sys
@@ -51,6 +52,11 @@ class Source(Protocol):
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One picture as 8-bit RGB, and its class index; raises BadImage."""
         ...
+
+
+def revision_of(source: Source) -> str:
+    """The commit of a source that was read from the Hub; empty for any other."""
+    return str(getattr(source, "revision", ""))
 
 
 @dataclass(frozen=True)
@@ -199,6 +205,8 @@ def _pictures(folder: Path) -> Iterable[Path]:
 class ShardSource:
     """The samples of an expanded folder, seeds and copies alike."""
 
+    revision = ""
+
     def __init__(self, folder: Path, name: str = "") -> None:
         from gif_datasets.reader import ShardReader
 
@@ -233,6 +241,7 @@ class JoinedSource:
                 f" its classes: {', '.join(source.classes[:20])}"
             )
         self.name = source.name
+        self.revision = revision_of(source)
         self.classes = source.classes
         self._source = source
         self._validation = validation
@@ -306,13 +315,16 @@ def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
     if unknown:
         raise SourceError(f"hf:{name} takes no {unknown[0]!r}; it takes config, split, image, label, revision, classes")
     try:
-        dataset = datasets.load_dataset(
-            name, options.get("config"), split=options.get("split", "train"), revision=options.get("revision")
-        )
+        # what load_dataset does; the builder knows which commit it reads, from the Hub or from the cache
+        builder = datasets.load_dataset_builder(name, options.get("config"), revision=options.get("revision"))
+        builder.download_and_prepare()
+        dataset = builder.as_dataset(split=options.get("split", "train"))
     except Exception as error:  # network, parsing and schema errors of many kinds
         raise SourceError(f"hf:{name}: {_one_line(error)}") from error
     called = Path(name).name if Path(name).exists() else f"hf:{name}"  # a local path is nobody's name on the Hub
-    return HuggingFaceSource(dataset, options.get("image"), options.get("label"), _class_names(options), called)
+    source = HuggingFaceSource(dataset, options.get("image"), options.get("label"), _class_names(options), called)
+    source.revision = str(builder.hash or "") if builder.repo_id and not Path(name).exists() else ""
+    return source
 
 
 def _open_hub(name: str, options: dict[str, str]) -> Source:
@@ -321,7 +333,10 @@ def _open_hub(name: str, options: dict[str, str]) -> Source:
         raise SourceError(f"hub:{name} takes no {unknown[0]!r}; it takes revision")
     from gif_datasets.hub import download
 
-    return ShardSource(download(name, options.get("revision")), f"hub:{name}")
+    folder = download(name, options.get("revision"))
+    source = ShardSource(folder, f"hub:{name}")
+    source.revision = folder.name  # in the Hub's cache a snapshot is named by its commit
+    return source
 
 
 _SCHEMES: dict[str, Callable[[str, dict[str, str]], Source]] = {
@@ -457,6 +472,8 @@ def below(dataset: Any, attribute: str, fits: Callable[[Any], bool]) -> Any:
 class HuggingFaceSource:
     """A ``datasets.Dataset`` with an image column and a label column."""
 
+    revision = ""
+
     def __init__(
         self,
         dataset: Any,
@@ -472,6 +489,8 @@ class HuggingFaceSource:
                 f"{name}: expected one split (a datasets.Dataset), got {type(dataset).__name__}; choose one"
             )
         self.name = name
+        if {"__key__", "__url__"} <= set(dataset.features):  # of webdataset: the latter is a place on this machine
+            dataset = dataset.remove_columns("__url__")
         features = dataset.features
         pictures = [key for key, value in features.items() if isinstance(value, datasets.Image)]
         self.image_column = _column(name, "image", image_column, pictures, features)
@@ -489,9 +508,14 @@ class HuggingFaceSource:
         values = list(self.rows[self.label_column])
         names = classes or getattr(features[self.label_column], "names", None)
         self.classes, self._labels = _classes_and_labels(values, names)
+        self._synthetic = _synthetic(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def is_synthetic(self, index: int) -> bool:
+        """Whether it was imagined, if the rows are those of an expansion."""
+        return bool(self._synthetic[index]) if self._synthetic else False
 
     def origin(self, index: int) -> str:
         """``row N``."""
@@ -509,6 +533,11 @@ class HuggingFaceSource:
     def features(self) -> Any:
         """``datasets.Features`` of the dataset as it was given."""
         return self._features
+
+    def own(self, indices: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+        """Some of its columns, of some rows."""
+        found: list[dict[str, Any]] = self.rows.select(indices).select_columns(list(names)).to_list()
+        return found
 
     def others(self, indices: Sequence[int]) -> Any:
         """Its columns besides the picture, of some rows."""
@@ -532,6 +561,43 @@ def source_columns(source: Source, indices: Sequence[int]) -> dict[str, bytes]:
         if isinstance(other, HuggingFaceSource) and other.features == first.features:
             tables.append((other.others([index - size for index in held]), held))
     return {columns.SOURCE: columns.source_bytes(tables, first.features, first.image_column, first.label_column)}
+
+
+def _synthetic(rows: Any) -> list[bool]:
+    """Which rows were imagined, where they have the provenance of this package: as columns, or in one."""
+    marks = ("synthetic", "seed_key", "copy", "recipe")
+    record = rows.features.get("json")
+    if isinstance(record, dict) and all(name in record for name in marks):
+        return [bool(row["synthetic"]) for row in rows["json"]]
+    named = [next((n for n in (f"gif_{name}", name) if n in rows.features), "") for name in marks]
+    return [bool(value) for value in rows[named[0]]] if all(named) else []
+
+
+def own_columns(source: Source) -> dict[str, Any]:
+    """Features of a Hugging Face source's own columns that go into every sample; none where it has no others."""
+    first = source._source if isinstance(source, JoinedSource) else source
+    if not isinstance(first, HuggingFaceSource):
+        return {}
+    return dict(columns.own_features(first.features, first.image_column, first.label_column))
+
+
+def own_members(source: Source, indices: Sequence[int]) -> dict[int, bytes] | None:
+    """The source's own columns of some samples as JSON, by index; None where it has none.
+
+    A validation source whose columns are others has null for each.
+    """
+    names = list(own_columns(source))
+    if not names:
+        return None
+    parts = (source._source, source._validation) if isinstance(source, JoinedSource) else (source,)
+    rows: dict[int, Any] = {index: dict.fromkeys(names) for index in indices}
+    start = 0
+    for part in parts:
+        if isinstance(part, HuggingFaceSource) and part.features == getattr(parts[0], "features", None):
+            wanted = [index for index in rows if start <= index < start + len(part)]
+            rows |= zip(wanted, part.own([index - start for index in wanted], names), strict=True)
+        start += len(part)
+    return {index: json.dumps(row, ensure_ascii=True).encode("ascii") for index, row in rows.items()}
 
 
 def _classes_and_labels(values: list[Any], names: Sequence[str] | None) -> tuple[tuple[str, ...], list[int]]:

@@ -22,6 +22,7 @@ os.environ.update(HF_ENDPOINT=_HUB.url, HF_HOME=_HF_HOME.name, HF_HUB_DISABLE_XE
 os.environ.update(
     HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="1", HF_XET_CLIENT_RETRY_BASE_DELAY="10ms", HF_XET_CLIENT_READ_TIMEOUT="1s"
 )
+os.environ["CROISSANT_CACHE"] = str(Path(_HF_HOME.name) / "croissant")
 for _name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN"):
     os.environ.pop(_name, None)
 

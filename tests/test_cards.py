@@ -48,7 +48,7 @@ def expanded(source: Path, out: Path, **options: Any) -> Path:
 def packed(folder: Path, form: str = "shards", rights: Rights | None = None, edited: bool = False) -> parcel.Parcel:
     manifest = shards.read_manifest(folder)
     with parcel.pictures_of(folder, manifest, form, silent) as pictures:
-        return parcel.pack(folder, manifest, NAME, pictures, rights or Rights(), {}, edited, silent)
+        return parcel.pack(folder, manifest, NAME, pictures, rights or Rights(), None, "2026-01-02", edited, silent)
 
 
 def card_of(files: parcel.Parcel) -> str:
@@ -83,6 +83,17 @@ def test_user_text_is_text(text: str) -> None:
     inside = rendered.removeprefix("<p>").removesuffix("</p>")
     assert "<" not in inside
     assert not {"\u202e", "\u0000", "\u0007"} & set(inside)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_user_text_stays_in_its_cell(text: str) -> None:
+    """In a table's code span, too, and with nothing in it that does not show."""
+    table = card.option_table({"templates": [text]}, {"first": text})
+    rendered = MarkdownIt("gfm-like", {"linkify": False}).render(table)
+    assert rendered.count("<tr>") == 3
+    assert rendered.count("<td>") == 4
+    assert not {"<script", "<img", "<a ", "<b>"} & {tag for tag in ("<script", "<img", "<a ", "<b>") if tag in rendered}
+    assert not {"\u202e", "\u0000", "\u0007"} & set(rendered)
 
 
 @settings(max_examples=50, deadline=None)
@@ -149,10 +160,15 @@ def test_licences_beside_an_edited_card_are_refused(form: str, seed_folder: Path
 
 def test_the_source_is_named_where_it_has_a_name() -> None:
     """On the Hub, of either kind; a path has none."""
-    assert [_hub_name(name) for name in ("hf:me/bees", "hub:me/bees", "hf:beans", "bees", "hf:../x")] == [
+    assert [
+        _hub_name(name)
+        for name in ("hf:me/bees", "hub:me/bees", "hf:beans", "bees", "hf:../x", "hf:/home/me/x", "hf:a/b/c")
+    ] == [
         "me/bees",
         "me/bees",
         "beans",
+        "",
+        "",
         "",
         "",
     ]

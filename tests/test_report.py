@@ -75,6 +75,18 @@ def test_copies_that_are_their_seeds(real: torch.Tensor) -> None:
     assert found.shift is None
 
 
+def test_class_consistency(real: torch.Tensor) -> None:
+    """Copies have their seed's class, unless they look like another's; a class of one real picture does not count."""
+    axes = torch.eye(6)[[0, 0, 0, 1, 1, 1, 2]]
+    seeds = unit(axes + 0.1 * real[:7])
+    labels = [0, 0, 0, 1, 1, 1, 2]
+    records = [dataclasses.replace(record(i, 0), label=label) for i, label in enumerate(labels)]
+    for shift, share in ((0, 1.0), (3, 1 / 7)):
+        made = torch.cat([seeds[:6].roll(shift, 0), seeds[6:]])
+        found = likeness.compare(Compared("x", seeds, made, torch.empty(0, 1), None, None), records, records)
+        assert (found.consistent, found.consistent_real) == (pytest.approx(share), 1)
+
+
 def test_held_out_pictures_are_covered_better_by_copies(real: torch.Tensor) -> None:
     """The covering radius is that of held-out pictures where there are some: copies near them make it smaller."""
     held = unit(torch.randn(10, 6, generator=torch.Generator().manual_seed(1)))

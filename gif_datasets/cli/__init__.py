@@ -192,7 +192,9 @@ def _add_push(commands: _Commands) -> None:
     add("--source-license", default="", metavar="TEXT", help="licence of the seed pictures, if known")
     add("--prior-license", default="", metavar="TEXT", help="licence of the prior, if known")
     add("--source-citation", type=Path, metavar="FILE.bib", help="how to cite the seed dataset")
-    add("--report", type=Path, metavar="FILE.html", help="a report to publish with it")
+    add("--prior-citation", type=Path, metavar="FILE.bib", help="how to cite the prior (default: as its card says)")
+    by = "what `report` wrote, whose figures go onto the card (default: one without those that take a CLIP)"
+    add("--report", type=Path, metavar="FILE.html", help=by)
     add("--dry-run", action="store_true", help="list what would be sent, and send nothing")
     add("--json", action="store_true", help="print the result as JSON")
 

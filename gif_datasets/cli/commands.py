@@ -123,7 +123,7 @@ def preview(args: argparse.Namespace) -> int:
     listed = list_seeds(source, args.limit, lambda rows: _progress(rows, "reading seeds"))
     refuse_bad(listed, config.on_bad_image)
     _name_bad(listed.bad)
-    plan = make_plan(source.name, listed, recipe)
+    plan = make_plan(source, listed, recipe)
     recipe = plan.recipe
     imaginer = Imaginer(recipe, source, open_cache(args.cache_dir), plan.seeds)
     found = imaginer.recognition()
@@ -223,6 +223,7 @@ def push(args: argparse.Namespace) -> int:
         source_license=args.source_license,
         prior_license=args.prior_license,
         source_citation=_text_of(args.source_citation),
+        prior_citation=_text_of(args.prior_citation),
         report=args.report,
         dry_run=args.dry_run,
         progress=_progress,
