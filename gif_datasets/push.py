@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets import hub, shards
+from gif_datasets.checking import verify
 from gif_datasets.errors import ConfigError, HubError, ShardError, UsageError
 from gif_datasets.hub import Client, Remote, Repository
 from gif_datasets.hub_card import Rights
@@ -158,7 +159,7 @@ def _checked(rights: Rights) -> Rights:
 
 def _verified(folder: Path, show: Progress) -> tuple[dict[str, Any], bool]:
     """The manifest of a folder that is whole, and whether somebody edited its card."""
-    problems = shards.verify(folder, show)
+    problems = verify(folder, show)
     manifest = shards.read_manifest(folder)
     edited = (folder / shards.CARD).is_file() and any(line.startswith(f"{shards.CARD} ") for line in problems)
     if edited:

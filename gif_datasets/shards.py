@@ -1,4 +1,4 @@
-"""WebDataset shards: byte-reproducible tars, their index files, and checking them.
+"""WebDataset shards: byte-reproducible tars, and their index files.
 
 The only module that imports webdataset. The folder's layout is that of ``docs/format.md``.
 """
@@ -10,17 +10,16 @@ import hashlib
 import io
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gif_datasets import atomic, index, ustar
-from gif_datasets.config import AGNOSTIC, MAX_RATIO
+from gif_datasets.config import MAX_RATIO
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.fingerprint import digest, digest_file
-from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
+from gif_datasets.index import IMAGE_SUFFIXES, Index
 from gif_datasets.splits import VALIDATION
 from gif_datasets.types import Provenance, Sample
 
@@ -295,9 +294,11 @@ def all_shards(manifest: Mapping[str, Any]) -> list[Shard]:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """A sample in a tar: its key, and offset and size of each member, by suffix."""
+
     key: str
-    members: dict[str, tuple[int, int]]  # suffix: (offset, size)
+    members: dict[str, tuple[int, int]]
 
 
 def build_index(folder: Path, listed: Sequence[Shard]) -> Index:
@@ -312,7 +313,7 @@ def build_index(folder: Path, listed: Sequence[Shard]) -> Index:
 def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
     with contextlib.ExitStack() as stack:
         file = None
-        for entry in _index(path):
+        for entry in entries(path):
             file = file or stack.enter_context(path.open("rb"))
             pictures = [suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members]
             if len(pictures) != 1 or entry.members.keys() - {OWN} != {"cls", "json", *pictures}:
@@ -334,7 +335,7 @@ def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
             yield (*picture, *record, label, seed, copy, made, IMAGE_SUFFIXES.index(pictures[0]))
 
 
-def _index(path: Path) -> Iterator[_Entry]:
+def entries(path: Path) -> Iterator[Entry]:
     """Group a tar's members by key, refusing anything but plain files under plain names."""
     key: str | None = None
     members: dict[str, tuple[int, int]] = {}
@@ -344,210 +345,13 @@ def _index(path: Path) -> Iterator[_Entry]:
             raise ShardError(f"foreign member {member.name!r} in {path.name}")
         if name != key:
             if key is not None:
-                yield _Entry(key, members)
+                yield Entry(key, members)
             key, members = name, {}
         if suffix in members:
             raise ShardError(f"doubled member {member.name!r} in {path.name}")
         members[suffix] = (member.offset, member.size)
     if key is not None:
-        yield _Entry(key, members)
-
-
-# --- checking -----------------------------------------------------------------------------------------------------
-
-
-def verify(folder: Path, progress: Callable[..., Iterable[Shard]] | None = None) -> list[str]:
-    """Check every byte of an expanded folder's shards, indices and card, and every record against the plan.
-
-    Args:
-        folder: The expanded folder.
-        progress: Wraps the loop over the shards, for a progress bar.
-
-    Returns:
-        One line for each thing that is wrong; empty when all is well.
-
-    Raises:
-        ShardError: If there is no whole manifest to check against.
-    """
-    manifest = read_manifest(folder)
-    if digest(manifest["plan"]) != manifest["plan_hash"]:
-        raise ShardError(f"{folder / MANIFEST} is damaged: its plan differs from the plan's digest")
-    shards = all_shards(manifest)
-    problems = _verify_listing(folder, manifest, {shard.name for shard in shards})
-    problems += _verify_files(folder, manifest["files"])
-    found = {split: _Found() for split in splits(manifest)}
-    for shard in progress(shards, "checking shards") if progress else shards:
-        split = split_of(shard.name)
-        if split not in found:
-            problems.append(f"{shard.name}: the folder has no split {split!r}")
-        else:
-            problems += _verify_shard(folder, shard, manifest, split, found[split])
-    if not problems:  # a damaged shard's samples are missing for a reason that is named already
-        problems += _verify_plan(manifest, found)
-        problems += _verify_indices(folder, manifest, shards)
-    return problems
-
-
-def _verify_listing(folder: Path, manifest: Mapping[str, Any], tars: set[str]) -> list[str]:
-    """Files that do not belong here; hidden ones are nobody's data."""
-    shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    top = {MANIFEST, PREVIEW, "data", *manifest["files"]}
-    inner = [path for path in (folder / "data").glob("*") if not path.name.startswith(".")]
-    foreign = [path.name for path in shown if path.name not in top]
-    foreign += [f"data/{path.name}" for path in inner if f"data/{path.name}" not in tars]
-    return [f"foreign file {name}" for name in sorted(foreign)]
-
-
-def _verify_files(folder: Path, files: Mapping[str, Any]) -> list[str]:
-    problems = []
-    for name, entry in sorted(files.items()):
-        path = folder / name
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not isinstance(entry, dict):
-            problems.append(f"damaged file entry {name!r}")
-        elif not path.is_file():
-            problems.append(f"missing file {name}; expand again to have it written")
-        elif digest_file(path) != entry.get("sha256"):
-            way = "edited, or damaged; remove it and expand again" if name == CARD else "expand again"
-            problems.append(f"{name} differs from what was written ({way} to have it anew)")
-    return problems
-
-
-@dataclass
-class _Found:
-    """What the shards of one split hold, gathered while they are checked."""
-
-    keys: set[str] = field(default_factory=set)
-    seeds: dict[int, list[Any]] = field(default_factory=dict)  # index: key, label, index, origin
-    copies: dict[int, set[int]] = field(default_factory=dict)
-    own: dict[int, str] = field(default_factory=dict)  # index: digest of the source's own columns
-    failed: int = 0
-    synthetic: Counter[bool] = field(default_factory=Counter)  # synthetic samples, by whether they are copies
-
-
-def _verify_shard(folder: Path, shard: Shard, manifest: Mapping[str, Any], split: str, found: _Found) -> list[str]:
-    path = folder / shard.name
-    if not path.is_file():
-        return [f"missing shard {shard.name}"]
-    problems = []
-    if path.stat().st_size != shard.bytes:
-        problems.append(f"{shard.name}: {path.stat().st_size} bytes, should be {shard.bytes}")
-    elif digest_file(path) != shard.sha256:
-        problems.append(f"{shard.name}: content differs from its digest")
-    try:
-        entries = list(_index(path))
-    except ShardError as error:
-        return [*problems, str(error)]
-    if len(entries) != shard.samples:
-        problems.append(f"{shard.name}: {len(entries)} samples, should be {shard.samples}")
-    failed = found.failed
-    with path.open("rb") as file:
-        for entry in entries:
-            parts = {}
-            for suffix, (offset, size) in entry.members.items():
-                file.seek(offset)
-                parts[suffix] = file.read(size)
-            texts = _verify_sample(entry.key, parts, manifest, split, found)
-            problems += [f"{shard.name}: {entry.key}: {text}" for text in texts]
-    if found.failed - failed != shard.failed:
-        problems.append(f"{shard.name}: {found.failed - failed} samples failed their check, should be {shard.failed}")
-    return problems
-
-
-def _verify_sample(
-    key: str, parts: Mapping[str, bytes], manifest: Mapping[str, Any], split: str, found: _Found
-) -> list[str]:
-    picture = manifest["plan"]["recipe"]["options"].get("image_format")
-    owns = {OWN} if "own_columns" in manifest["plan"] else set()
-    if list(parts) != sorted({"cls", "json", str(picture), *owns}):
-        return [f"has members {', '.join(parts)}"]
-    try:
-        record = Provenance.from_json(json.loads(parts["json"]))
-    except (ValueError, TypeError, RecursionError) as error:
-        return [f"damaged record: {error}"]
-    problems = _verify_own(parts.get(OWN), record, found)
-    if record_bytes(record) != parts["json"]:
-        problems.append("record is not written as records are")
-    if hashlib.sha256(parts[str(picture)]).hexdigest() != record.image_sha256:
-        problems.append("picture differs from its digest")
-    if parts["cls"] != str(record.label).encode("ascii") or not 0 <= record.label < len(manifest["classes"]):
-        problems.append(f"label {parts['cls'][:20]!r} is wrong")
-    elif manifest["classes"][record.label] != record.class_name:
-        problems.append(f"class name {record.class_name!r} is wrong")
-    if key in found.keys:
-        problems.append("key used twice")
-    elif key != sample_key(split, record.seed_index, record.copy):
-        problems.append(f"its record is that of {sample_key(split, record.seed_index, record.copy)}")
-    if record.copy in found.copies.setdefault(record.seed_index, set()):
-        problems.append(f"copy {record.copy} of seed {record.seed_index} is there twice")
-    if record.copy > 0 and not record.synthetic:
-        problems.append(f"copy {record.copy} says synthetic false")
-    seed = [record.seed_key, record.label, record.seed_index, record.seed_origin]
-    if found.seeds.setdefault(record.seed_index, seed) != seed:
-        problems.append(f"names another seed {record.seed_index} than its other copies")
-    found.keys.add(key)
-    found.failed += not record.passed
-    found.synthetic[record.copy > 0] += record.synthetic
-    found.copies[record.seed_index].add(record.copy)
-    return problems
-
-
-def _verify_own(content: bytes | None, record: Provenance, found: _Found) -> list[str]:
-    """Whether the source's own columns are the same in all copies of a seed."""
-    if content is None:
-        return []
-    own = hashlib.sha256(content).hexdigest()
-    same = found.own.setdefault(record.seed_index, own) == own
-    return [] if same else [f"has other values in {OWN} than other copies of its seed"]
-
-
-def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> list[str]:
-    """Whether the samples are those of the plan, none missing; asked when each is whole."""
-    plan, problems = manifest["plan"], []
-    main, held = found[manifest["split"]], found.get(VALIDATION, _Found())
-    options = plan["recipe"]["options"]
-    agnostic = options.get("selection") == AGNOSTIC  # then seeds have more copies than others, and some none
-    wanted = {0 if plan.get("originals") else 1, *range(1, options["ratio"] + 1)}
-    for split, part, copies, seeds in (
-        (manifest["split"], main, wanted, plan.get("seeds_digest")),
-        (VALIDATION, held, {0}, plan.get("validation_digest")),
-    ):
-        for number, copies_there in sorted(part.copies.items()):
-            odd = sorted(copies_there ^ copies)
-            if odd and (split == VALIDATION or not agnostic):
-                problems.append(f"split {split}: seed {number}: copy {odd[0]} is missing, or one too many")
-        if seeds_digest(part.seeds[number] for number in sorted(part.seeds)) != seeds:
-            problems.append(f"split {split}: the seeds in the shards are not those of the plan")
-    if "own_columns" in plan and own_digest({**main.own, **held.own}) != plan["own_columns"].get("digest"):
-        problems.append("the source's own columns in the shards are not those of the plan")
-    both = {seed[0] for seed in main.seeds.values()} & {seed[0] for seed in held.seeds.values()}
-    problems += [f"the picture {key} is in both splits" for key in sorted(both)]
-    counts = {"samples": len(main.keys), "validation": len(held.keys), "failed_checks": main.failed + held.failed}
-    counts["synthetic"] = main.synthetic.total()
-    counts["originals"] = counts["samples"] - counts["synthetic"]
-    if agnostic and main.synthetic[True] != plan.get("seeds", 0) * options["ratio"]:
-        problems.append(f"{main.synthetic[True]} copies, but the plan asks for {options['ratio']} a seed")
-    wanted_seeds = (plan.get("synthetic_seeds", 0) if plan.get("originals") else 0, plan.get("synthetic_validation", 0))
-    if (main.synthetic[False], held.synthetic[False]) != wanted_seeds:
-        problems.append("seeds are called synthetic that are real in the plan, or the reverse")
-    problems += [
-        f"{count} {name}, but the manifest says {manifest[name]}"
-        for name, count in counts.items()
-        if manifest[name] != count
-    ]
-    return problems
-
-
-def _verify_indices(folder: Path, manifest: Mapping[str, Any], shards: Sequence[Shard]) -> list[str]:
-    """Whether the indices say what the shards hold; a digest that fits does not show it."""
-    try:
-        wanted = {**index_files(manifest), INDEX: index.to_bytes(build_index(folder, shards))}
-    except ShardError as error:
-        return [str(error)]
-    return [
-        f"{name} does not describe these shards (expand again to have it anew)"
-        for name, content in wanted.items()
-        if not (folder / name).is_file() or (folder / name).read_bytes() != content
-    ]
+        yield Entry(key, members)
 
 
 def seeds_digest(seeds: Iterable[Sequence[Any]]) -> str:

@@ -21,8 +21,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gif_datasets import ExpandedDataset, claims, shards
+from gif_datasets import ExpandedDataset, claims
 from gif_datasets.cache import Cache
+from gif_datasets.checking import verify
 from gif_datasets.claims import Claims
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.priors.linear import LinearPrior
@@ -157,7 +158,7 @@ def test_one_output_folder(processes: int, dataset: Callable[..., ExpandedDatase
     assert set(stored(tmp_path).values()) == {1}
     dataset().precompute(tmp_path / "alone")
     assert contents(tmp_path / "out") == contents(tmp_path / "alone")
-    assert shards.verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == []
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -19,7 +19,8 @@ from helpers import OPTIONS, contents
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import BadImage, ConfigError, ExpandedDataset, PlanMismatch, SourceError, atomic, folder, shards
+from gif_datasets import BadImage, ConfigError, ExpandedDataset, PlanMismatch, SourceError, atomic, folder
+from gif_datasets.checking import verify
 from gif_datasets.merge import merge_parts
 from gif_datasets.types import Provenance
 
@@ -59,7 +60,7 @@ def test_what_was_imagined_stays_synthetic(wrap: Callable[[Path], Any], seed_fol
     assert [record.synthetic for record in records] == loaded.facts.synthetic.tolist()
     assert all(record.synthetic == (record.copy > 0 or record.image_sha256 not in real) for record in records)
     assert (summary.originals, summary.synthetic) == (12, 96)
-    assert shards.verify(tmp_path / "second") == []
+    assert verify(tmp_path / "second") == []
     for path in (tmp_path / "second" / "data").iterdir():
         with tarfile.open(path) as tar:
             kinds = {json.loads(tar.extractfile(m).read())["synthetic"] for m in tar if m.name.endswith(".json")}  # type: ignore[union-attr]
@@ -94,7 +95,7 @@ def test_a_file_system_without_hard_links(seed_folder: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(os, "link", refuse)
     gif_datasets.expand(str(seed_folder), tmp_path / "out", cache_dir=tmp_path / "cache", **OPTIONS)
-    assert shards.verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == []
     assert not atomic.create_json(tmp_path / "out" / "plan.json", {})
     assert (
         gif_datasets.expand(str(seed_folder), tmp_path / "out", cache_dir=tmp_path / "cache", **OPTIONS).generated == 0
@@ -119,7 +120,7 @@ def test_a_shard_whose_temporary_file_is_swept_is_written_again(
     monkeypatch.setattr(os, "fsync", sweep_once)
     gif_datasets.expand(str(seed_folder), tmp_path / "out", cache_dir=tmp_path / "cache", **OPTIONS)
     assert len(swept) == len(list((tmp_path / "out" / "data").iterdir()))
-    assert shards.verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == []
 
 
 def test_every_sample_is_there_once(seed_folder: Path, tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_kill_9_and_resume(finished: int, seed_folder: Path, tmp_path: Path, und
     assert job.wait() == -signal.SIGKILL
     assert not (folder / "manifest.json").exists()
     subprocess.run(command, check=True)
-    assert shards.verify(folder) == []
+    assert verify(folder) == []
     left = {name: content for name, content in contents(folder).items() if ".tmp-" not in name}
     assert left == undisturbed
 
@@ -268,7 +269,7 @@ def test_two_plans_at_once_on_a_fresh_folder(seed_folder: Path, tmp_path: Path) 
         ]
         jobs.append(subprocess.Popen([sys.executable, "-m", "gif_datasets", *args], stderr=subprocess.DEVNULL))
     assert sorted(job.wait(timeout=240) for job in jobs) == [0, 2]
-    assert shards.verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == []
 
 
 def test_foreign_folder_is_refused(seed_folder: Path, tmp_path: Path) -> None:
@@ -286,7 +287,7 @@ def test_bad_pictures_skip_or_stop(seed_folder: Path, tmp_path: Path) -> None:
     summary = gif_datasets.expand(str(seed_folder), tmp_path / "skip", **OPTIONS)
     assert (summary.originals, summary.synthetic) == (11, 22)
     assert summary.bad[0].startswith("bee/1.png")
-    assert shards.verify(tmp_path / "skip") == []
+    assert verify(tmp_path / "skip") == []
     with pytest.raises(BadImage, match=r"bee/1\.png"):
         gif_datasets.expand(str(seed_folder), tmp_path / "stop", on_bad_image="stop", **OPTIONS)
     assert not (tmp_path / "stop").exists()
@@ -330,7 +331,7 @@ def test_equal_pictures_are_both_expanded(tmp_path: Path, picture: Callable[[int
         (tmp_path / "s" / name).mkdir(parents=True)
         picture(1).save(tmp_path / "s" / name / "x.png")
     gif_datasets.expand(str(tmp_path / "s"), tmp_path / "out", **OPTIONS)
-    assert shards.verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == []
     loaded = gif_datasets.load_expanded(tmp_path / "out")
     assert sorted(loaded[i][1] for i in range(len(loaded))) == [0, 0, 0, 1, 1, 1]
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import gif_datasets
 from gif_datasets import ConfigError, ShardError, UsageError, atomic, index, reader, shards
+from gif_datasets.checking import verify
 from gif_datasets.index import INDEX
 from gif_datasets.reader import ShardReader
 
@@ -94,7 +95,7 @@ def test_verify_checks_the_index(expanded: Path) -> None:
     content = bytearray((expanded / INDEX).read_bytes())
     content[-1] ^= 1
     (expanded / INDEX).write_bytes(content)
-    assert any(INDEX in problem for problem in shards.verify(expanded))
+    assert any(INDEX in problem for problem in verify(expanded))
 
 
 def test_verify_compares_the_index_with_the_shards(expanded: Path) -> None:
@@ -104,10 +105,10 @@ def test_verify_compares_the_index_with_the_shards(expanded: Path) -> None:
     files[INDEX] = index.to_bytes(dataclasses.replace(found, label=found.label[::-1]))
     atomic.write_bytes(expanded / INDEX, files[INDEX])
     forge_manifest(expanded, **shards.sealed(manifest, files))
-    assert shards.verify(expanded) == [f"{INDEX} does not describe these shards (expand again to have it anew)"]
+    assert verify(expanded) == [f"{INDEX} does not describe these shards (expand again to have it anew)"]
     del files[INDEX]
     forge_manifest(expanded, **shards.sealed(manifest, files))
-    assert any(INDEX in problem for problem in shards.verify(expanded))
+    assert any(INDEX in problem for problem in verify(expanded))
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from gif_datasets import (
     recipe,
     shards,
 )
+from gif_datasets.checking import verify
 from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.fingerprint import digest
 from gif_datasets.methods import METHODS, PRESETS
@@ -174,7 +175,7 @@ def test_a_check_that_fails_in_every_draw_is_told(seed_folder: Path, tmp_path: P
     assert 0 < len(failed) < 24
     assert all(record.attempts == 2 and record.synthetic for record in failed)
     assert summary.failed == shards.read_manifest(tmp_path / "out")["failed_checks"] == len(failed)
-    assert shards.verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == []
 
 
 def test_selection_needs_more_draws_than_the_plain_method(seed_folder: Path) -> None:
@@ -524,7 +525,7 @@ def test_sample_agnostic_selection_takes_the_best_of_all_seeds(seed_folder: Path
     folder = tmp_path / "out"
     summary = gif_datasets.expand(str(seed_folder), folder, workers=2, selection="sample-agnostic", **options)
     assert (summary.originals, summary.synthetic) == (12, 24)
-    assert shards.verify(folder) == []
+    assert verify(folder) == []
     records = [record for i in range(36) if (record := load_expanded(folder).provenance(i)).synthetic]
     assert {(record.seed_key, record.copy) for record in records} == set(best)
     assert gif_datasets.expand(str(seed_folder), folder, selection="sample-agnostic", **options).generated == 0

@@ -11,7 +11,8 @@ import pytest
 from helpers import OPTIONS, contents, hugging_face
 
 import gif_datasets
-from gif_datasets import ConfigError, PlanMismatch, ShardError, UsageError, atomic, cli, shards
+from gif_datasets import ConfigError, PlanMismatch, ShardError, UsageError, atomic, cli
+from gif_datasets.checking import verify
 from gif_datasets.folder import STATE
 
 
@@ -49,7 +50,7 @@ def test_parts_of_their_own_are_merged(whole: dict[str, bytes], seed_folder: Pat
     assert sum(map(len, made)) == len(set().union(*made)) == sum(name.startswith("data/") for name in whole)
     assert gif_datasets.merge_parts(folders, tmp_path / "out") == 9
     assert contents(tmp_path / "out") == whole
-    assert shards.verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == []
     assert gif_datasets.merge_parts(folders, tmp_path / "out") == 9
     assert contents(tmp_path / "out") == whole
 

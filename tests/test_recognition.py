@@ -14,7 +14,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 import gif_datasets
-from gif_datasets import ConfigError, ExpansionConfig, heads, recognition, shards
+from gif_datasets import ConfigError, ExpansionConfig, heads, recognition
+from gif_datasets.checking import verify
 from gif_datasets.cli import main
 from gif_datasets.config import parse_setting
 from gif_datasets.fingerprint import digest
@@ -167,13 +168,13 @@ def test_a_weak_classifier_is_told_before_the_work_and_written_down(
     told = json.loads((out / "classifier.json").read_text())
     assert (told["seeds"], set(told["classes"]), told["weak"]) == (12, set(CLASSES), True)
     assert json.loads(made.out)["recognised"] == json.loads(shown.out)["recognised"] == told["accuracy"]
-    assert not shards.verify(out)
+    assert not verify(out)
     before = contents(out)
     assert main(["expand", *common, "--out", str(out), "--workers", "1"]) == 0
     assert capsys.readouterr().err == shown.err
     assert contents(out) == before
     (out / "classifier.json").write_text("{}")
-    assert any("classifier.json" in line for line in shards.verify(out))
+    assert any("classifier.json" in line for line in verify(out))
     assert main(["expand", *common, "--out", str(out), "--workers", "1"]) == 0
     assert contents(out) == before
 

@@ -15,7 +15,8 @@ from torch.utils.data import ConcatDataset, Subset
 from torchvision.transforms import v2
 
 import gif_datasets
-from gif_datasets import MissingExtra, SourceError, shards
+from gif_datasets import MissingExtra, SourceError
+from gif_datasets.checking import verify
 from gif_datasets.sources import list_seeds, open_source, wrap_source
 
 
@@ -221,7 +222,7 @@ def test_odd_names(tmp_path: Path, picture: Callable[[int], Image.Image]) -> Non
         (tmp_path / "s" / name).mkdir(parents=True)
         picture(number).save(tmp_path / "s" / name / os.fsdecode(b"x\xe9.png"))
     gif_datasets.expand(str(tmp_path / "s"), tmp_path / "out", ratio=1, prior="linear")
-    assert shards.verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == []
     wanted = sorted([*names[:4], "caf\\xe9"])
     assert sorted(gif_datasets.load_expanded(tmp_path / "out").classes) == wanted
     rows = datasets.load_dataset(str(tmp_path / "out"), split="train")

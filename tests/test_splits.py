@@ -19,7 +19,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import gif_datasets
-from gif_datasets import BadImage, ConfigError, ExpandedDataset, PlanMismatch, SourceError, UsageError, shards
+from gif_datasets import BadImage, ConfigError, ExpandedDataset, PlanMismatch, SourceError, UsageError
+from gif_datasets.checking import verify
 from gif_datasets.cli import main
 from gif_datasets.splits import hold_out, without
 from gif_datasets.types import Seed
@@ -80,7 +81,7 @@ def test_without_names_what_it_leaves_out() -> None:
 def test_a_share_is_held_out(pictures: Path, tmp_path: Path) -> None:
     """Own shards and indices, pictures untouched, nothing of theirs among the expanded, all of it verified."""
     summary = gif_datasets.expand(str(pictures), tmp_path / "out", validation_share=0.4, **OPTIONS)
-    assert shards.verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == []
     train, held = (gif_datasets.load_expanded(tmp_path / "out", split=split) for split in ("train", "validation"))
     assert (len(train), len(held)) == (summary.originals + summary.synthetic, summary.validation)
     assert summary.originals + summary.validation == 12
@@ -147,7 +148,7 @@ def other(tmp_path: Path, picture: Callable[[int], Image.Image]) -> Path:
 def test_a_validation_set_of_its_own(pictures: Path, other: Path, tmp_path: Path) -> None:
     """It is written as it is, by class name; the seed that it shows too is left out and named, as is what is broken."""
     summary = gif_datasets.expand(str(pictures), tmp_path / "out", validation=str(other), **OPTIONS)
-    assert shards.verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == []
     assert (summary.originals, summary.validation) == (11, 2)
     assert summary.bad == (
         "bee/broken.png: not a picture",

@@ -17,7 +17,8 @@ from helpers import forge_manifest
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import ShardError, UsageError, atomic, shards
+from gif_datasets import ShardError, UsageError, atomic
+from gif_datasets.checking import verify
 from gif_datasets.reader import ShardReader
 
 
@@ -123,7 +124,7 @@ def test_load_expanded(expanded: Path) -> None:
 
 def test_a_whole_folder_verifies(expanded: Path) -> None:
     """Nothing is wrong with what was just written."""
-    assert shards.verify(expanded) == []
+    assert verify(expanded) == []
 
 
 def _flip(path: Path, at: int) -> None:
@@ -154,7 +155,7 @@ def _double_member(path: Path) -> None:
 def test_verify_finds_damage(expanded: Path, damage: Callable[[Path], None], words: str) -> None:
     """Each kind of damage is found and named."""
     damage(expanded)
-    problems = shards.verify(expanded)
+    problems = verify(expanded)
     assert problems
     assert words in "\n".join(problems)
 
@@ -166,13 +167,13 @@ def test_verify_looks_into_records_too(expanded: Path) -> None:
     shutil.copyfile(expanded / first["name"], expanded / second["name"])
     second.update({name: first[name] for name in ("samples", "bytes", "sha256", "md5")})
     forge_manifest(expanded, shards=manifest["shards"])
-    assert "is there twice" in "\n".join(shards.verify(expanded))
+    assert "is there twice" in "\n".join(verify(expanded))
 
 
 def test_a_folder_that_is_no_expansion(tmp_path: Path) -> None:
     """No manifest is wrong usage, not damage."""
     with pytest.raises(UsageError, match=r"no manifest\.json"):
-        shards.verify(tmp_path)
+        verify(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99, "shards": []}', '{"format": 1, "shards": "x"}'])
@@ -180,7 +181,7 @@ def test_hostile_manifest(expanded: Path, text: str) -> None:
     """A damaged or newer manifest is one clear error."""
     (expanded / "manifest.json").write_text(text)
     with pytest.raises(ShardError):
-        shards.verify(expanded)
+        verify(expanded)
 
 
 def test_hostile_tar_members(expanded: Path, tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def test_manifest_cannot_name_files_elsewhere(expanded: Path) -> None:
     manifest["shards"][0]["name"] = "data/../../secret.tar"
     forge_manifest(expanded, shards=manifest["shards"])
     with pytest.raises(ShardError, match="outside data"):
-        shards.verify(expanded)
+        verify(expanded)
 
 
 @pytest.mark.parametrize("kind", ["png", "webp", "jpg"])
@@ -215,7 +216,7 @@ def test_image_formats(seed_folder: Path, tmp_path: Path, kind: str) -> None:
     """Each format is stored under its suffix and read back."""
     folder = tmp_path / kind
     gif_datasets.expand(str(seed_folder), folder, ratio=1, prior="linear", image_format=kind)
-    assert shards.verify(folder) == []
+    assert verify(folder) == []
     image, _ = gif_datasets.load_expanded(folder)[0]
     assert isinstance(image, Image.Image)
     rows = datasets.load_dataset(str(folder), split="train")

@@ -22,6 +22,7 @@ from PIL import Image
 
 import gif_datasets
 from gif_datasets import GifDatasetsError, ShardError, atomic, index, shards, ustar
+from gif_datasets.checking import verify
 from gif_datasets.index import INDEX
 from gif_datasets.plan import summarise
 from gif_datasets.reader import ShardReader
@@ -51,7 +52,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 def problems(folder: Path) -> str:
     """What verify says, also where it stops at once."""
     try:
-        return "\n".join(shards.verify(folder))
+        return "\n".join(verify(folder))
     except GifDatasetsError as error:
         return str(error)
 
@@ -64,7 +65,7 @@ def test_a_whole_folder_has_no_problems(folder: Path) -> None:
     """As written, as a copy, and with hidden files of others."""
     (folder / ".gitattributes").write_text("*.tar filter=lfs")
     (folder / "data" / ".tmp-x").write_text("")
-    assert shards.verify(folder) == []
+    assert verify(folder) == []
 
 
 def _flips(path: Path) -> Iterator[int]:
@@ -85,7 +86,7 @@ def test_every_bit_of_the_manifest(folder: Path) -> None:
     for at in _flips(folder / "manifest.json"):
         with pytest.raises(ShardError):
             pytest.fail(f"bit in byte {at}: {shards.read_manifest(folder)['format']}")
-    assert shards.verify(folder) == []
+    assert verify(folder) == []
 
 
 def test_every_bit_of_the_indices_and_the_card(folder: Path) -> None:
@@ -95,7 +96,7 @@ def test_every_bit_of_the_indices_and_the_card(folder: Path) -> None:
     for name in INDICES:
         for at in _flips(folder / name):
             assert name in "".join(shards._verify_files(folder, {name: files[name]})), at
-    assert shards.verify(folder) == []
+    assert verify(folder) == []
 
 
 def test_every_structural_bit_of_a_tar(folder: Path) -> None:
@@ -135,7 +136,7 @@ def test_bits_anywhere_in_the_shards(folder: Path) -> None:
         path.write_bytes(bytes(content))
         assert path.name in problems(folder), at
         path.write_bytes(before)
-    assert shards.verify(folder) == []
+    assert verify(folder) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 511, 512, 1024, 3000, -512, -1])
@@ -165,7 +166,7 @@ def test_foreign_files(folder: Path, name: str) -> None:
         (folder / name).mkdir()
     else:
         (folder / name).write_bytes(b"x")
-    assert shards.verify(folder) == [f"foreign file {name.rstrip('/')}"]
+    assert verify(folder) == [f"foreign file {name.rstrip('/')}"]
 
 
 # --- forged: every digest is made to fit ---------------------------------------------------------------------------
@@ -215,7 +216,7 @@ def test_forging_itself_is_sound(folder: Path) -> None:
         before = path.read_bytes()
         assert packed(samples_of(path)) == before
         forge(folder, path, before)
-    assert shards.verify(folder) == []
+    assert verify(folder) == []
 
 
 def _first(found: dict[str, Parts]) -> str:
@@ -437,7 +438,7 @@ def test_running_again_mends_indices_and_keeps_an_edited_card(seed_folder: Path,
     (folder / "_info.json").write_text("{}")
     run()
     assert (folder / "README.md").read_text() == "my own words"
-    assert shards.verify(folder) == [
+    assert verify(folder) == [
         "README.md differs from what was written (edited, or damaged; remove it and expand again to have it anew)"
     ]
     (folder / "manifest.json").write_bytes(before["manifest.json"].replace(b"linear", b"lineal", 1))
@@ -477,7 +478,7 @@ def test_manifests_of_any_types(folder: Path, value: object) -> None:
         atomic.write_json(folder / "manifest.json", {**manifest, "digest": ""})
         if path != ("digest",):
             forge_manifest(folder, **manifest)
-        for read in (shards.verify, gif_datasets.load_expanded, summarise):
+        for read in (verify, gif_datasets.load_expanded, summarise):
             with contextlib.suppress(GifDatasetsError):
                 read(folder)
 
@@ -487,7 +488,7 @@ def test_manifests_that_are_none(folder: Path, text: bytes) -> None:
     """Whatever the bytes, one clear error."""
     atomic.write_bytes(folder / "manifest.json", text)
     with pytest.raises(ShardError):
-        shards.verify(folder)
+        verify(folder)
 
 
 def test_record_types_are_checked() -> None:

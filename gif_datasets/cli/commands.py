@@ -89,12 +89,12 @@ def plan(args: argparse.Namespace) -> int:
 def merge(args: argparse.Namespace) -> int:
     """``gif-datasets merge``."""
     _check_out(args.out)
-    from gif_datasets import shards
+    from gif_datasets import checking
     from gif_datasets.merge import merge_parts
     from gif_datasets.plan import summarise
 
     merge_parts(args.parts, args.out, _progress)
-    if problems := shards.verify(args.out, _progress):
+    if problems := checking.verify(args.out, _progress):
         raise ShardError("; ".join(problems[:3]))
     value = dataclasses.asdict(summarise(args.out))
     _print(args, value, _merge_text)
@@ -179,9 +179,9 @@ def info(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """``gif-datasets verify``."""
-    from gif_datasets import shards
+    from gif_datasets import checking
 
-    problems = shards.verify(_existing(args.dir), _progress)
+    problems = checking.verify(_existing(args.dir), _progress)
     value = {"folder": str(args.dir), "ok": not problems, "problems": problems}
     _print(args, value, lambda v: f"{v['folder']}: every shard and record is whole" if v["ok"] else "\n".join(problems))
     return 1 if problems else 0

@@ -25,8 +25,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import ExpandedDataset, load_expanded, shards
+from gif_datasets import ExpandedDataset, load_expanded
 from gif_datasets.atomic import TEMPORARY
+from gif_datasets.checking import verify
 
 RATIO = 4
 SAMPLES_PER_SHARD = 10
@@ -47,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def wrong(folder: Path, expanded: ExpandedDataset, undisturbed: dict[str, bytes]) -> list[str]:
     """What is wrong with a finished folder and its cache."""
-    found, problems = contents(folder), shards.verify(folder)
+    found, problems = contents(folder), verify(folder)
     problems += [
         f"{name} differs" for name in sorted({*found, *undisturbed}) if found.get(name) != undisturbed.get(name)
     ]

@@ -16,6 +16,7 @@ from hub_sets import CLASSES, COUNTS, NAME, expansion, metadata, pixels, truth
 
 import gif_datasets
 from gif_datasets import UsageError, push_to_hub, shards
+from gif_datasets.checking import verify
 from gif_datasets.hub import download
 
 
@@ -52,7 +53,7 @@ def test_what_comes_back_is_whole_and_goes_on(hub: HubServer, made: Path, tmp_pa
     """The downloaded folder passes `verify`, describes itself, and is a source for another expansion."""
     push_to_hub(made, NAME)
     place = download(NAME)
-    assert shards.verify(place) == []
+    assert verify(place) == []
     assert shards.read_manifest(place)["plan_hash"] == shards.read_manifest(made)["plan_hash"]
     more = gif_datasets.expand(f"hub:{NAME}", tmp_path / "more", ratio=1, prior="linear", limit=6)
     assert (more.originals, more.synthetic) == (2, 4 + 6)  # every third of the 36 is real
@@ -120,7 +121,7 @@ def test_a_revision_comes_back(hub: HubServer, made: Path, other: Path, tmp_path
 def test_round_trip_of_parquet_with_own_columns(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
     """A Hugging Face source's columns go along with every row, and its rows and the loaded ones can be put together."""
     expansion(bees, ratio=2).precompute(tmp_path / "set")
-    assert shards.verify(tmp_path / "set") == []
+    assert verify(tmp_path / "set") == []
     wanted = truth(tmp_path / "set", "train")
     summary = push_to_hub(tmp_path / "set", NAME, form="parquet")
     assert summary.form == "parquet"
@@ -148,7 +149,7 @@ def test_round_trip_of_parquet_with_own_columns(hub: HubServer, bees: datasets.D
 def test_shards_carry_own_columns(hub: HubServer, bees: datasets.Dataset, tmp_path: Path, streaming: bool) -> None:
     """With shards they are one typed column of every sample, copies included; pictures are in a file beside."""
     expansion(bees, validation_share=0.2).precompute(tmp_path / "set")
-    assert shards.verify(tmp_path / "set") == []
+    assert verify(tmp_path / "set") == []
     push_to_hub(tmp_path / "set", NAME)
     seeds = {row["id"]: row for row in bees}
     plain = {name: bees.features[name] for name in ("id", "kind", "method", "boxes")}
@@ -192,7 +193,7 @@ def test_rows_of_an_expansion_go_on(hub: HubServer, made: Path, tmp_path: Path, 
     manifest = shards.read_manifest(tmp_path / "more")
     assert manifest["classes"] == list(CLASSES)
     assert "__url__" not in [feature["name"] for feature in manifest["plan"]["own_columns"]["features"]]
-    assert shards.verify(tmp_path / "more") == []
+    assert verify(tmp_path / "more") == []
 
 
 def test_push_from_a_dataset(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:

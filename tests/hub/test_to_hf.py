@@ -13,7 +13,8 @@ from hub_sets import NAME, expansion, metadata, pixels
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import ShardError, push_to_hub, shards
+from gif_datasets import ShardError, push_to_hub
+from gif_datasets.checking import verify
 
 
 def test_to_hf_keeps_columns_and_joins_its_source(bees: datasets.Dataset) -> None:
@@ -120,11 +121,11 @@ def test_damaged_own_columns(bees: datasets.Dataset, tmp_path: Path) -> None:
     expansion(bees).precompute(tmp_path / "set")
     path = tmp_path / "set" / "source.parquet"
     path.write_bytes(path.read_bytes()[:-40])
-    assert any("source.parquet" in line for line in shards.verify(tmp_path / "set"))
+    assert any("source.parquet" in line for line in verify(tmp_path / "set"))
     with pytest.raises(ShardError, match="damaged"):
         read_source(tmp_path / "set")
     expansion(bees).precompute(tmp_path / "set")
-    assert shards.verify(tmp_path / "set") == []
+    assert verify(tmp_path / "set") == []
 
 
 def test_from_hub_to_hub(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
