@@ -93,7 +93,7 @@ class Contest:
         held: The test set.
         size: Side of all pictures.
         device: Where networks train.
-        how: Arguments of :func:`gif_datasets.expand` that change no picture.
+        how: Further arguments of :func:`gif_datasets.expand`: workers, cache, device, and the limit of the seeds.
         share: Share of a batch that is imagined.
         expansion: Number that all runs expand with; None: each with its own.
         show: Wraps the loops.
