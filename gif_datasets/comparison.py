@@ -22,9 +22,9 @@ from gif_datasets.contest import ORIGINAL, Arm, Contest, Place
 from gif_datasets.errors import ConfigError
 from gif_datasets.held_out import HeldOut, hold_out_source, is_part_of, refuse_seen
 from gif_datasets.methods import METHODS
+from gif_datasets.networks import AUGMENTS, SMALL, Training, check_network
 from gif_datasets.recipe import Recipe, make_recipe, resolve_device
 from gif_datasets.sources import SeedList, list_seeds, refuse_bad, wrap_source
-from gif_datasets.training import AUGMENTS, SMALL, Training, check_network
 from gif_datasets.types import Progress, silent
 
 EPOCHS = 40

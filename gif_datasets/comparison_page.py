@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets import atomic, charts
+from gif_datasets.networks import SMALL, Training
 from gif_datasets.statistics import Difference, Spread, paired_difference
-from gif_datasets.training import SMALL, Training
 
 MOST_CLASSES, MOST_COLUMNS = 20, 6
 """Classes and arms up to which the text says how each class did; the page and the JSON always do."""

@@ -25,9 +25,9 @@ from gif_datasets.fingerprint import digest
 from gif_datasets.folder import claim
 from gif_datasets.held_out import HeldOut
 from gif_datasets.loaded import load_expanded
+from gif_datasets.networks import Pictures, Training, predict, train
 from gif_datasets.recipe import Recipe
 from gif_datasets.sources import SeedList
-from gif_datasets.training import Pictures, Training, predict, train
 from gif_datasets.types import Progress, Seed
 
 RESULT_FORMAT = 1

@@ -26,10 +26,10 @@ from gif_datasets import ConfigError, PlanMismatch, SourceError
 from gif_datasets.cli import main
 from gif_datasets.duplicates import NEAR, both_ways, near_duplicates, perceptual_hash
 from gif_datasets.held_out import is_part_of
+from gif_datasets.networks import Pictures, Training, check_network, network, train
 from gif_datasets.priors import find_prior
 from gif_datasets.sources import open_source
 from gif_datasets.statistics import Spread, paired_difference, student_t
-from gif_datasets.training import Pictures, Training, check_network, network, train
 
 CLASSES = {"ant": (200, 60, 40), "bee": (60, 180, 60), "crab": (50, 70, 210)}
 QUICK = {"steps": [20], "batch_size": 8, "image_size": 8, "prior": "linear", "ratios": [2]}
@@ -149,7 +149,7 @@ def tinted(made: list[int]) -> Pictures:
 
 def test_the_share_is_kept() -> None:
     """Of a batch so many pictures are imagined, however many there are."""
-    from gif_datasets.training import _Draws
+    from gif_datasets.networks import _Draws
 
     data = tinted(list(range(4)))
     generator = torch.Generator().manual_seed(0)

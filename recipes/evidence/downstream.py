@@ -33,8 +33,8 @@ from PIL import Image
 from torch import nn
 
 import gif_datasets
+from gif_datasets.networks import Pictures, Training, predict, train
 from gif_datasets.statistics import paired_difference
-from gif_datasets.training import Pictures, Training, predict, train
 
 sys.path.append(str(Path(__file__).parents[1] / "priors"))
 import cifar10
