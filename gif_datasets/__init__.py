@@ -23,6 +23,7 @@ from gif_datasets.errors import (
 )
 
 if TYPE_CHECKING:
+    from gif_datasets.comparison import compare
     from gif_datasets.config import ExpansionConfig
     from gif_datasets.dataset import ExpandedDataset, expand
     from gif_datasets.export import export_expanded
@@ -38,6 +39,7 @@ _LAZY = {
     "DataLoader": "gif_datasets.loader",
     "ExpandedDataset": "gif_datasets.dataset",
     "ExpansionConfig": "gif_datasets.config",
+    "compare": "gif_datasets.comparison",
     "expand": "gif_datasets.dataset",
     "export_expanded": "gif_datasets.export",
     "load_expanded": "gif_datasets.loaded",
@@ -63,6 +65,7 @@ __all__ = [
     "SourceError",
     "UsageError",
     "__version__",
+    "compare",
     "expand",
     "export_expanded",
     "load_expanded",

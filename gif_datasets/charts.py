@@ -131,6 +131,44 @@ def scatter(series: Sequence[Points], classes: Sequence[str]) -> str:
     return _svg(size + (170 if names else 0), size, shapes)
 
 
+def grid(rows: Sequence[Sequence[str]]) -> str:
+    """A table of any number of columns; the first row is its head. Wide ones scroll.
+
+    Example:
+        >>> grid([["a", "b"], ["1", "<2"]])
+        '<div class=wide><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>&lt;2</td></tr></table></div>'
+    """
+    lines = (
+        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+        for tag, row in zip(["th", *["td"] * len(rows)], rows, strict=False)
+    )
+    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+
+
+def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """A line a row: its values as rings, their mean as a disc, all on one scale."""
+    values = [value for _, found in rows for value in found]
+    low, high = min(values), max(values)
+    margin = max(0.05 * (high - low), 0.5)
+    low, high = low - margin, high + margin
+    label, width, line, top = 230, 640, 22, 20
+    shapes = [f'<text x="0" y="12">{html.escape(title)}</text>']
+    for number, (name, found) in enumerate(rows):
+        y = top + line * number + line / 2
+        short = name if len(name) <= 38 else name[:37] + "…"
+        shapes.append(f'<text x="0" y="{y + 4:.1f}">{html.escape(short)}</text>')
+        shapes.append(f'<rect class="a" x="{label}" y="{y:.1f}" width="{width - label - 50}" height="1"/>')
+        places = [label + (width - label - 50) * (value - low) / (high - low) for value in found]
+        shapes += [f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x in places]
+        mean = sum(found) / len(found)
+        shapes.append(f'<circle class="b" cx="{sum(places) / len(places):.1f}" cy="{y:.1f}" r="5"/>')
+        shapes.append(f'<text x="{width}" y="{y + 4:.1f}" text-anchor="end">{mean:.1f}</text>')
+    bottom = top + line * len(rows) + 14
+    shapes.append(f'<text x="{label}" y="{bottom}">{low:.1f}</text>')
+    shapes.append(f'<text x="{width - 50}" y="{bottom}" text-anchor="end">{high:.1f}</text>')
+    return _svg(width, bottom + 6, shapes)
+
+
 def _colour(number: int, count: int) -> str:
     """Hues around the circle; two lightnesses, so that neighbours differ where there are many."""
     return f"hsl({360 * number / max(count, 1):.0f} 65% {45 + 12 * (number % 2)}%)"

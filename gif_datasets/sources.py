@@ -231,13 +231,19 @@ class ShardSource:
 
 
 class JoinedSource:
-    """A source followed by its validation source; the latter's classes are found in the former's by name."""
+    """A source followed by its validation source; the latter's classes are found in the former's by name.
 
-    def __init__(self, source: Source, validation: Source) -> None:
+    Args:
+        source: The one.
+        validation: The other.
+        role: What to call the other in an error.
+    """
+
+    def __init__(self, source: Source, validation: Source, role: str = "validation set") -> None:
         unknown = [name for name in validation.classes if name not in source.classes]
         if unknown:
             raise SourceError(
-                f"the validation set {validation.name} has a class {unknown[0]!r} that {source.name} has not;"
+                f"the {role} {validation.name} has a class {unknown[0]!r} that {source.name} has not;"
                 f" its classes: {', '.join(source.classes[:20])}"
             )
         self.name = source.name

@@ -6,15 +6,16 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias, TypeVar
 
 from gif_datasets import __version__
 from gif_datasets.cli import tune
 from gif_datasets.errors import GifDatasetsError, MissingExtra, UsageError
 from gif_datasets.memory import keep_freed_memory
 
+_Item = TypeVar("_Item")
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 _SOURCE = """SOURCE is one of
   FOLDER                                  one sub-folder of pictures per class
@@ -37,6 +38,18 @@ _CACHE = """environment:
   GIF_DATASETS_CACHE_LIMIT=50GB    about how much it may hold; what was not used for longest goes first
 
 Try: gif-datasets cache prune --max-size 10GB --older-than 30d"""
+
+
+_COMPARE = f"""{_SOURCE}
+
+Every arm trains from scratch, for the same number of steps, on pictures prepared and augmented in the same way, and is
+tested once, after its last step. Run again = resume; methods, runs and settings may be added later.
+
+Try: gif-datasets compare my-pictures --test my-test-pictures --methods gif-unclip,unclip,randaugment
+     gif-datasets compare demo --test ... --methods gif-unclip,randaugment --ratios 5,10,20         Figure 4
+     gif-datasets compare demo --test ... --methods gif-unclip --architectures small,resnet50       Table 2
+     gif-datasets compare demo --test ... --methods gif-unclip --only-synthetic                     Table 15
+     gif-datasets compare demo --test ... --methods gif-unclip --augment randaugment --epochs 40,80 Table 13"""
 
 
 _PUSH = """shards (default) are the folder as it is: checked byte for byte, read by load_dataset, webdataset, timm and
@@ -142,6 +155,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
+    _add_compare(commands)
+
     export = _command(commands, "export", "an expanded folder in another form; run again = resume")
     export.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
     export.add_argument(
@@ -172,6 +187,52 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_cache(commands)
     return parser
+
+
+def _add_compare(commands: _Commands) -> None:
+    text = "train on the seeds and on each expansion of them, and test: does it help?"
+    compare = _command(commands, "compare", text, _COMPARE, home="compare")
+    add = compare.add_argument
+    _add_options(compare)
+    add("--test", required=True, metavar="SOURCE", help="pictures to test on; none of them may be among the seeds")
+    add("--methods", required=True, type=_list(str), metavar="A,B", help="to expand by; see `gif-datasets methods`")
+    add("--runs", type=int, default=3, metavar="N", help="runs of every arm, each with its own number (default: 3)")
+    add("--ratios", type=_list(int), metavar="K,K", help="new samples per seed sample, an arm each (default: 5)")
+    many = "small, names of timm's, or torchvision:NAME (default: small, a ResNet of four blocks)"
+    add("--architectures", type=_list(str), default=["small"], metavar="A,B", help=many)
+    length = compare.add_mutually_exclusive_group()
+    passes = "length of training, in passes over the largest expansion (default: 40; the paper's is 100)"
+    length.add_argument("--epochs", type=_list(int), metavar="N,N", help=passes)
+    length.add_argument("--steps", type=_list(int), metavar="N,N", help="length of training, in update steps")
+    online = "online augmentation of all arms: none, light (mirroring and shifts) or randaugment (default: light)"
+    add("--augment", type=_list(str), default=["light"], metavar="A,B", help=online)
+    add("--synthetic-share", type=float, metavar="S", help="share of a batch that is imagined (default: as it comes)")
+    add("--only-synthetic", action="store_true", help="train on each expansion's imagined pictures alone, too")
+    once = "expand once for all runs: quicker, but the deviation leaves out how expansions differ"
+    add("--same-expansion", action="store_true", help=once)
+    side = "side that pictures are resized to (default: the median of the seeds' shorter sides, at most 224)"
+    add("--image-size", type=int, metavar="N", help=side)
+    add("--train-batch", type=int, default=64, metavar="N", help="pictures an update step (default: 64)")
+    add("--learning-rate", type=float, default=0.1, metavar="R", help="the highest (default: 0.1)")
+    both = "test pictures that the seeds show too: refuse the test set (default), drop them from it, or allow them"
+    add("--shared", choices=("refuse", "drop", "allow"), default="refuse", help=both)
+    add("--allow-seen", action="store_true", help="take a test set that the prior's card names as training data")
+    where = "results, expansions, compare.html and compare.json (default: comparison)"
+    add("--out", type=Path, default=Path("comparison"), metavar="DIR", help=where)
+    add("--workers", type=int, metavar="N", help="worker processes that expand (default: as `expand`)")
+    add("--json", action="store_true", help="print the result as JSON")
+
+
+def _list(kind: Callable[[str], _Item]) -> Callable[[str], list[_Item]]:
+    """A reader of values with commas between them."""
+
+    def read(text: str) -> list[_Item]:
+        try:
+            return [kind(part.strip()) for part in text.split(",") if part.strip()]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"invalid value in {text!r}") from error
+
+    return read
 
 
 def _add_push(commands: _Commands) -> None:
@@ -228,26 +289,34 @@ def _add_cache(commands: _Commands) -> None:
     action("clear", "remove all entries")
 
 
-def _command(commands: _Commands, name: str, text: str, epilog: str = "") -> argparse.ArgumentParser:
+def _command(
+    commands: _Commands, name: str, text: str, epilog: str = "", home: str = "commands"
+) -> argparse.ArgumentParser:
     command = commands.add_parser(
         name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command.set_defaults(run=lambda args: _run(name, args))
+    command.set_defaults(run=lambda args: _run(name, args, home))
     return command
 
 
-def _run(name: str, args: argparse.Namespace) -> int:
-    from gif_datasets.cli import commands
+def _run(name: str, args: argparse.Namespace, home: str = "commands") -> int:
+    from importlib import import_module
 
-    code: int = getattr(commands, name)(args)
+    code: int = getattr(import_module(f"gif_datasets.cli.{home}"), name)(args)
     return code
 
 
 def _add_generation(command: argparse.ArgumentParser) -> None:
+    _add_options(command)
     add = command.add_argument
-    add("source", metavar="SOURCE", help="the seed dataset; see below")
     add("--method", help="how to expand (default: gif-unclip); see `gif-datasets methods`")
     add("--ratio", type=int, metavar="K", help="new samples per seed sample (default: 5)")
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    """The seeds, and options that hold for any method."""
+    add = command.add_argument
+    add("source", metavar="SOURCE", help="the seed dataset; see below")
     add("--prior", metavar="NAME|PATH", help="generative prior (default: embedded); see `gif-datasets priors`")
     add("--rng-seed", type=int, metavar="N", help="the same number gives the same samples (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")

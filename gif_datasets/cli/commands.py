@@ -7,11 +7,12 @@ import dataclasses
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gif_datasets.config import ExpansionConfig, own_defaults, parse_setting
+from gif_datasets.cli.shared import check_out, config_of, name_bad, name_larger_priors, print_result, progress, warn
+from gif_datasets.config import ExpansionConfig, own_defaults
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.methods import (
     CLASSIFIER,
@@ -38,11 +39,11 @@ MOST_LISTED = 2  # values of a list, where methods are listed
 
 def expand(args: argparse.Namespace) -> int:
     """``gif-datasets expand``."""
-    config = _config(args)
+    config = config_of(args)
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {args.workers}")
-    _check_out(args.out)
-    _name_larger_priors(config)
+    check_out(args.out)
+    name_larger_priors(config)
     from gif_datasets import dataset
     from gif_datasets.engines.local import default_workers
     from gif_datasets.recipe import resolve_device
@@ -60,17 +61,17 @@ def expand(args: argparse.Namespace) -> int:
         device=device,
         part=_part(args.shard_index, args.num_shards),
         config=config,
-        progress=_progress,
-        say=_warn,
+        progress=progress,
+        say=warn,
     )
-    _name_bad(summary.bad)
-    _print(args, {**dataclasses.asdict(summary), "preview": str(args.out / "preview.png")}, _expand_text)
+    name_bad(summary.bad)
+    print_result(args, {**dataclasses.asdict(summary), "preview": str(args.out / "preview.png")}, _expand_text)
     return 0
 
 
 def plan(args: argparse.Namespace) -> int:
     """``gif-datasets plan``."""
-    config = _config(args)
+    config = config_of(args)
     from gif_datasets.estimate import estimate
 
     found = estimate(
@@ -80,36 +81,36 @@ def plan(args: argparse.Namespace) -> int:
         device=args.device,
         price=args.price,
         config=config,
-        progress=_progress,
+        progress=progress,
     )
-    _print(args, found.to_json(), _plan_text)
+    print_result(args, found.to_json(), _plan_text)
     return 0
 
 
 def merge(args: argparse.Namespace) -> int:
     """``gif-datasets merge``."""
-    _check_out(args.out)
+    check_out(args.out)
     from gif_datasets import checking
     from gif_datasets.merge import merge_parts
     from gif_datasets.plan import summarise
 
-    merge_parts(args.parts, args.out, _progress)
-    if problems := checking.verify(args.out, _progress):
+    merge_parts(args.parts, args.out, progress)
+    if problems := checking.verify(args.out, progress):
         raise ShardError("; ".join(problems[:3]))
     value = dataclasses.asdict(summarise(args.out))
-    _print(args, value, _merge_text)
+    print_result(args, value, _merge_text)
     return 0
 
 
 def preview(args: argparse.Namespace) -> int:
     """``gif-datasets preview``."""
-    config = _config(args)
+    config = config_of(args)
     if args.rows < 1:
         raise ConfigError(f"--rows must be at least 1, got {args.rows}")
     if args.out.is_dir():
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
-    _check_out(args.out.parent)
-    _name_larger_priors(config)
+    check_out(args.out.parent)
+    name_larger_priors(config)
     from gif_datasets import decode
     from gif_datasets.cache import open_cache
     from gif_datasets.imagine import Imaginer
@@ -120,15 +121,15 @@ def preview(args: argparse.Namespace) -> int:
 
     source = open_source(args.source)
     recipe = make_recipe(config, source.classes, args.device)
-    listed = list_seeds(source, args.limit, lambda rows: _progress(rows, "reading seeds"))
+    listed = list_seeds(source, args.limit, lambda rows: progress(rows, "reading seeds"))
     refuse_bad(listed, config.on_bad_image)
-    _name_bad(listed.bad)
+    name_bad(listed.bad)
     plan = make_plan(source, listed, recipe)
     recipe = plan.recipe
     imaginer = Imaginer(recipe, source, open_cache(args.cache_dir), plan.seeds)
     found = imaginer.recognition()
     if found and (warning := found.warning(recipe.config, recipe.prior.families)):
-        _warn(warning)
+        warn(warning)
     seeds = choose_seeds(plan.seeds, args.rows)
     copies = range(1, min(config.ratio, MOST_COPIES) + 1)
     wanted = [(seed, copy) for seed in seeds for copy in copies]
@@ -149,7 +150,7 @@ def preview(args: argparse.Namespace) -> int:
         "generated": imaginer.generated,
         "recognised": round(found.accuracy, 4) if found else None,
     }
-    _print(args, value, lambda v: f"{v['rows']} seeds and {v['rows'] * v['copies']} copies: {v['picture']}")
+    print_result(args, value, lambda v: f"{v['rows']} seeds and {v['rows'] * v['copies']} copies: {v['picture']}")
     return 0
 
 
@@ -173,7 +174,7 @@ def info(args: argparse.Namespace) -> int:
         "expansion_counts": {str(copies): seeds for copies, seeds in reader.expansion_counts().items()},
         "plan_hash": manifest["plan_hash"],
     }
-    _print(args, value, _info_text)
+    print_result(args, value, _info_text)
     return 0
 
 
@@ -181,19 +182,21 @@ def verify(args: argparse.Namespace) -> int:
     """``gif-datasets verify``."""
     from gif_datasets import checking
 
-    problems = checking.verify(_existing(args.dir), _progress)
+    problems = checking.verify(_existing(args.dir), progress)
     value = {"folder": str(args.dir), "ok": not problems, "problems": problems}
-    _print(args, value, lambda v: f"{v['folder']}: every shard and record is whole" if v["ok"] else "\n".join(problems))
+    print_result(
+        args, value, lambda v: f"{v['folder']}: every shard and record is whole" if v["ok"] else "\n".join(problems)
+    )
     return 1 if problems else 0
 
 
 def export(args: argparse.Namespace) -> int:
     """``gif-datasets export``."""
-    _check_out(args.out)
+    check_out(args.out)
     from gif_datasets.export import export_expanded
 
-    summary = export_expanded(_existing(args.dir), args.out, args.to, progress=_progress)
-    _print(args, dataclasses.asdict(summary), _export_text)
+    summary = export_expanded(_existing(args.dir), args.out, args.to, progress=progress)
+    print_result(args, dataclasses.asdict(summary), _export_text)
     return 0
 
 
@@ -203,8 +206,8 @@ def report(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
     from gif_datasets.report import write_report
 
-    found = write_report(_existing(args.dir), args.out, args.prior, _progress)
-    _print(args, found.to_json(), lambda v: v["page"])
+    found = write_report(_existing(args.dir), args.out, args.prior, progress)
+    print_result(args, found.to_json(), lambda v: v["page"])
     return 0
 
 
@@ -226,10 +229,10 @@ def push(args: argparse.Namespace) -> int:
         prior_citation=_text_of(args.prior_citation),
         report=args.report,
         dry_run=args.dry_run,
-        progress=_progress,
+        progress=progress,
         say=lambda text: print(f"gif-datasets: {text}", file=sys.stderr),
     )
-    _print(args, dataclasses.asdict(summary), _push_text)
+    print_result(args, dataclasses.asdict(summary), _push_text)
     return 0
 
 
@@ -262,7 +265,7 @@ def methods(args: argparse.Namespace) -> int:
     ]
     selective = {"name": SELECT + "METHOD", "summary": SELECT_SUMMARY, "defaults": dict(SELECTIVE)}
     value = {"methods": [*entries, selective], "presets": presets, "options": options}
-    _print(args, value, _methods_text)
+    print_result(args, value, _methods_text)
     return 0
 
 
@@ -274,14 +277,14 @@ def priors(args: argparse.Namespace) -> int:
     found = [find_prior(name) for name in names()]
     value = [{"name": i.name, "families": list(i.families), "digest": i.digest, "card": i.card} for i in found]
     published = [prior.to_json() for prior in PUBLISHED.values()]
-    _print(args, {"priors": value, "published": published}, _priors_text)
+    print_result(args, {"priors": value, "published": published}, _priors_text)
     return 0
 
 
 def cache_stats(args: argparse.Namespace) -> int:
     """``gif-datasets cache stats``."""
     store = _cache(args)
-    _print(args, {"folder": str(store.folder), **store.stats()}, _cache_text)
+    print_result(args, {"folder": str(store.folder), **store.stats()}, _cache_text)
     return 0
 
 
@@ -289,7 +292,7 @@ def cache_clear(args: argparse.Namespace) -> int:
     """``gif-datasets cache clear``."""
     store = _cache(args)
     value = {"folder": str(store.folder), "removed": store.clear()}
-    _print(args, value, lambda v: f"{v['folder']}: removed {v['removed']} samples")
+    print_result(args, value, lambda v: f"{v['folder']}: removed {v['removed']} samples")
     return 0
 
 
@@ -309,7 +312,7 @@ def cache_prune(args: argparse.Namespace) -> int:
         "removed_bytes": sum(entry.bytes for entry in removed),
         **store.stats(),
     }
-    _print(args, value, _prune_text)
+    print_result(args, value, _prune_text)
     return 0
 
 
@@ -319,21 +322,11 @@ def cache_verify(args: argparse.Namespace) -> int:
     audit = store.verify(args.remove)
     ok = args.remove or not audit.damaged
     value = {"folder": str(store.folder), "ok": ok, "removed": args.remove, **dataclasses.asdict(audit)}
-    _print(args, value, _audit_text)
+    print_result(args, value, _audit_text)
     return 0 if ok else 1
 
 
 # --- shared -------------------------------------------------------------------------------------------------------
-
-
-def _config(args: argparse.Namespace) -> ExpansionConfig:
-    if args.limit is not None and args.limit < 1:
-        raise ConfigError(f"--limit must be at least 1, got {args.limit}")
-    values = dict(parse_setting(text) for text in args.set)
-    flags = {"method": args.method, "ratio": args.ratio, "prior": args.prior, "rng_seed": args.rng_seed}
-    flags["decode_batch"] = args.batch_size
-    values.update({name: value for name, value in flags.items() if value is not None})
-    return ExpansionConfig.build(values, args.config)
 
 
 def _cache(args: argparse.Namespace) -> Cache:
@@ -355,52 +348,6 @@ def _text_of(path: Path | None) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
-
-
-def _check_out(folder: Path) -> None:
-    """Find out now, not after the work, that the output cannot be written."""
-    import os
-
-    probe = folder
-    while not probe.exists() and probe != probe.parent:
-        probe = probe.parent
-    if not probe.is_dir():
-        raise ConfigError(f"cannot write to {folder}: {probe} is a file")
-    if not os.access(probe, os.W_OK | os.X_OK):
-        raise ConfigError(f"cannot write to {folder}: no permission in {probe}")
-
-
-def _name_larger_priors(config: ExpansionConfig) -> None:
-    if config.prior == "embedded":
-        print(
-            "gif-datasets: using the embedded prior (32 x 32 pixels, trained on CIFAR-10), fit for trying things out;"
-            " for real work give a larger one, such as Kandinsky 2.2 by --prior kandinsky22 (docs/priors.md)",
-            file=sys.stderr,
-        )
-
-
-def _warn(text: str) -> None:
-    print(f"gif-datasets: warning: {text}", file=sys.stderr)
-
-
-def _name_bad(bad: tuple[str, ...]) -> None:
-    for message in bad[:20]:
-        print(f"gif-datasets: skipped {message}", file=sys.stderr)
-    if len(bad) > 20:
-        print(f"gif-datasets: skipped {len(bad) - 20} more unreadable pictures", file=sys.stderr)
-
-
-def _progress(rows: Any, title: str, total: int | None = None) -> Any:
-    """A progress bar on stderr; none when it is no terminal."""
-    if not sys.stderr.isatty():
-        return rows
-    from tqdm import tqdm
-
-    return tqdm(rows, desc=title, total=total, file=sys.stderr, leave=False)
-
-
-def _print(args: argparse.Namespace, value: Any, text: Callable[[Any], str]) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False) if args.json else text(value))
 
 
 def _size(count: float) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from gif_datasets.cli.shared import check_out, name_bad, print_result, progress
 from gif_datasets.errors import ConfigError
 
 SUMMARY = "fine-tune a prior on a small dataset; run again = resume"
@@ -53,7 +54,6 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """``gif-datasets tune``."""
-    from gif_datasets.cli.commands import _check_out, _name_bad, _print, _progress
     from gif_datasets.tune import TuneConfig, tune
 
     if args.limit is not None and args.limit < 1:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.prompt:
         given["prompts"] = tuple(args.prompt) if len(args.prompt) > 1 or "{}" in args.prompt[0] else args.prompt[0]
     config = TuneConfig(**given, mirror=args.mirror)
-    _check_out(args.out)
+    check_out(args.out)
     summary = tune(
         args.source,
         args.out,
@@ -71,10 +71,10 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         source_license=args.source_license,
         config=config,
-        progress=_progress,
+        progress=progress,
     )
-    _name_bad(summary.bad)
-    _print(args, dataclasses.asdict(summary), _text)
+    name_bad(summary.bad)
+    print_result(args, dataclasses.asdict(summary), _text)
     return 0
 
 

@@ -13,10 +13,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.errors import ConfigError, PriorError
@@ -62,6 +65,21 @@ class PriorInfo:
     def has_clip(self) -> bool:
         """Whether its weights have a CLIP among them."""
         return self.folder is not None or self.published is not None
+
+    @cached_property
+    def training_sources(self) -> tuple[str, ...]:
+        """Sources that it was trained on, as its ``README.md`` lists them under ``training_sources`` in its head.
+
+        They are there, as on a model's card on the Hub, because what a card says changes no digest.
+        """
+        if self.folder is None:
+            return ()
+        try:
+            head = (self.folder / "README.md").read_text(encoding="utf-8").split("---\n")[1]
+            listed = yaml.safe_load(head)["training_sources"]
+        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):  # a card without such a head
+            return ()
+        return tuple(map(str, listed)) if isinstance(listed, list) else ()
 
 
 def embedded_folder() -> Path:

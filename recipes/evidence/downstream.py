@@ -2,11 +2,12 @@
 
     python recipes/evidence/downstream.py recipes/evidence/question-20.toml --cifar10 A/package --out runs/question-20
 
-The seeds are the reserved pictures that no embedded prior has seen. Every arm is trained for the same number of update
-steps, with the same light augmentation (mirroring, shifts of up to four pixels), and tested once, after the last step,
-on CIFAR-10's 10,000 test images. Run ``r`` expands with ``rng_seed=r`` and initialises and shuffles with ``r`` in every
-arm, so arms are compared in pairs of runs. Expansions and results are kept in ``--out``: run again = resume. Processes
-that are each given a ``--run`` may share it.
+What `gif-datasets compare` does, by its code, with arms that differ in any option, and with a judge. The seeds are the
+reserved pictures that no embedded prior has seen. Every arm is trained for the same number of update steps, with the
+same light augmentation (mirroring, shifts of up to four pixels), and tested once, after the last step, on CIFAR-10's
+10,000 test images. Run ``r`` expands with ``rng_seed=r`` and initialises and shuffles with ``r`` in every arm, so arms
+are compared in pairs of runs. Expansions and results are kept in ``--out``: run again = resume. Processes that are each
+given a ``--run`` may share it.
 
 The TOML file names the arms: options of ``gif-datasets expand``, or nothing for the seeds alone. ``pictures =
 "synthetic"`` trains an arm without the seeds; ``[common]`` holds options of all arms; ``pairs`` and ``baseline`` say
@@ -26,15 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import tomllib
 import torch
 from PIL import Image
-from scipy import stats
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 import gif_datasets
+from gif_datasets.networks import Pictures, Training, predict, train
+from gif_datasets.statistics import paired_difference
 
 sys.path.append(str(Path(__file__).parents[1] / "priors"))
 import cifar10
@@ -52,61 +52,11 @@ class Result:
 Results = dict[tuple[str, int], Result]
 """By arm and run."""
 
-BATCH_SIZE = 64
-PEAK_RATE = 0.1
-SHIFT = 4
 
-
-def network() -> nn.Module:
-    """A ResNet of four basic blocks for 32 x 32 pictures, 0.7M parameters (timm's, with a stem that keeps the size)."""
-    model = timm.models.resnet.ResNet(
-        timm.models.resnet.BasicBlock, (1, 1, 1, 1), channels=(24, 48, 96, 192), num_classes=len(cifar10.CLASSES)
-    )
-    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
-    model.maxpool = nn.Identity()
-    return model.to(memory_format=torch.channels_last)
-
-
-def augmented(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror half of the pictures and shift each, zeros coming in."""
-    n, _, height, width = x.shape
-    x = torch.where(torch.rand(n, 1, 1, 1, generator=generator) < 0.5, x, x.flip(3))
-    x = F.pad(x, (SHIFT,) * 4)
-    offsets = torch.randint(0, 2 * SHIFT + 1, (2, n, 1), generator=generator)
-    rows, columns = offsets[0] + torch.arange(height), offsets[1] + torch.arange(width)
-    return x[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def train(images: Tensor, labels: Tensor, steps: int, run: int) -> nn.Module:
-    """Train from scratch; ``images`` is ``(N, 3, 32, 32)`` uint8."""
-    torch.manual_seed(run)
-    generator = torch.Generator().manual_seed(run)
-    model = network().train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.1)
-    for _ in range(steps):
-        index = torch.randint(len(images), (BATCH_SIZE,), generator=generator)
-        x = augmented(images[index].float() / 127.5 - 1, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(x.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits.float(), labels[index])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
-
-
-@torch.no_grad()
 def accuracy(model: nn.Module, data: cifar10.Cifar10) -> float:
     """Percent of the test images named right."""
-    right = 0
-    for start in range(0, len(data.test_images), 500):
-        x = torch.from_numpy(data.test_images[start : start + 500]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(x.contiguous(memory_format=torch.channels_last)).argmax(1)
-        right += int((predicted == torch.from_numpy(data.test_labels[start : start + 500])).sum())
-    return 100 * right / len(data.test_images)
+    predicted = predict(model, torch.from_numpy(data.test_images).permute(0, 3, 1, 2))
+    return 100 * int((predicted == torch.from_numpy(data.test_labels)).sum()) / len(predicted)
 
 
 def write_seeds(data: cifar10.Cifar10, per_class: int, folder: Path) -> None:
@@ -119,16 +69,7 @@ def write_seeds(data: cifar10.Cifar10, per_class: int, folder: Path) -> None:
                 Image.fromarray(data.train_images[index]).save(path)
 
 
-@dataclass(frozen=True)
-class Arm:
-    """Pictures ``(N, 3, 32, 32)`` uint8 to train on, their labels, and which of them are imagined."""
-
-    images: Tensor
-    labels: Tensor
-    made: Tensor
-
-
-def load_arm(seeds: Path, options: dict[str, Any], run: int, folder: Path, workers: int) -> Arm:
+def load_arm(seeds: Path, options: dict[str, Any], run: int, folder: Path, workers: int) -> Pictures:
     """Expand the seeds."""
     kept = options.pop("pictures", "all")
     gif_datasets.expand(seeds, folder, workers=workers, cache_dir=folder.parent / "cache", rng_seed=run, **options)
@@ -137,28 +78,21 @@ def load_arm(seeds: Path, options: dict[str, Any], run: int, folder: Path, worke
     chosen = [i for i, record in enumerate(records) if kept == "all" or record.synthetic]
     images = torch.from_numpy(np.stack([np.asarray(loaded[i][0]) for i in chosen])).permute(0, 3, 1, 2)
     made = torch.tensor([records[i].synthetic for i in chosen])
-    return Arm(images, torch.tensor([records[i].label for i in chosen]), made)
+    return Pictures(images, torch.tensor([records[i].label for i in chosen]), made)
 
 
-def labels_right(arm: Arm, network: nn.Module) -> float:
+def labels_right(arm: Pictures, network: nn.Module) -> float:
     """Percent of the imagined pictures whose class is their label, by the judge."""
     images, labels = arm.images[arm.made], arm.labels[arm.made]
     verdicts = torch.cat([judge.verdicts(network, part.float() / 255) for part in images.split(500)])
     return 100 * float((verdicts == labels).float().mean())
 
 
-def load_seeds(data: cifar10.Cifar10, per_class: int) -> Arm:
+def load_seeds(data: cifar10.Cifar10, per_class: int) -> Pictures:
     """The seeds alone."""
     index = data.reserved[:, :per_class].ravel()
     images = torch.from_numpy(data.train_images[index]).permute(0, 3, 1, 2)
-    return Arm(images, torch.from_numpy(data.train_labels[index]), torch.zeros(len(images), dtype=torch.bool))
-
-
-def interval(first: list[float], second: list[float]) -> tuple[float, float]:
-    """Mean difference of paired runs, and the half-width of its 95% interval (Student's t)."""
-    difference = np.subtract(first, second)
-    half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / len(difference) ** 0.5
-    return float(difference.mean()), float(half)
+    return Pictures(images, torch.from_numpy(data.train_labels[index]), torch.zeros(len(images), dtype=torch.bool))
 
 
 def table(results: Results, arms: list[str], pairs: list[list[str]]) -> str:
@@ -175,11 +109,10 @@ def table(results: Results, arms: list[str], pairs: list[list[str]]) -> str:
     for first, second in pairs:
         common = sorted({*runs.get(first, {})} & {*runs.get(second, {})})
         one, other = ([runs[name][run].accuracy for run in common] for name in (first, second))
-        if len(common) > 1:
-            mean, half = interval(one, other)
-            rows.append(f"| {first} - {second} | {mean:+.1f} ± {half:.1f} |")
-        elif common:
-            rows.append(f"| {first} - {second} | {one[0] - other[0]:+.1f} (one run) |")
+        if common:
+            found = paired_difference(one, other)
+            sure = "(one run)" if found.half is None else f"± {found.half:.1f}"
+            rows.append(f"| {first} - {second} | {found.mean:+.1f} {sure} |")
     return "\n".join(rows)
 
 
@@ -213,7 +146,7 @@ def main() -> None:
             folder = args.out / f"{_plain(name)}-{run}"
             arm = load_arm(seeds, options, run, folder, args.workers) if own else load_seeds(data, config["per_class"])
             right = labels_right(arm, network) if network is not None and arm.made.any() else None
-            result = Result(accuracy(train(arm.images, arm.labels, config["steps"], run), data), right)
+            result = Result(accuracy(train(arm, Training(config["steps"]), len(cifar10.CLASSES), run), data), right)
             told = "" if right is None else f"labels {right:.1f}% right, "
             print(f"run {run}, {name}: {result.accuracy:.2f}%  ({told}{len(arm.labels)} pictures)", flush=True)
             path.parent.mkdir(exist_ok=True)

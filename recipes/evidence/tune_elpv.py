@@ -30,6 +30,7 @@ from torch import Tensor
 
 from gif_datasets.fingerprint import digest_file
 from gif_datasets.metrics import frechet_distance
+from gif_datasets.networks import Pictures, Training, train
 from gif_datasets.priors import embedded_folder
 from gif_datasets.tune import tune
 from gif_datasets.zeroshot import Clip
@@ -133,11 +134,11 @@ def run_arm(
     own = {**config.get("common", {}), **(options or {"method": "randaugment", "ratio": 1})}
     arm = downstream.load_arm(out / "seeds", own, run, path.parents[1] / path.stem, workers)
     if not options:  # the seeds alone
-        arm = downstream.Arm(arm.images[~arm.made], arm.labels[~arm.made], arm.made[~arm.made])
+        arm = Pictures(arm.images[~arm.made], arm.labels[~arm.made], arm.made[~arm.made])
     shown = arm.images[arm.made] if options else arm.images
     clip, real = likeness
     found = frechet_distance(real, embeddings(clip, shown[:: max(1, len(shown) // len(real))]))
-    accuracy = downstream.accuracy(downstream.train(arm.images, arm.labels, config["steps"], run), cells)
+    accuracy = downstream.accuracy(train(arm, Training(config["steps"]), len(CLASSES), run), cells)
     path.parent.mkdir(exist_ok=True)
     distance.write_text(f"{found}\n")
     path.write_text(json.dumps(asdict(downstream.Result(accuracy, None))) + "\n")

@@ -39,7 +39,16 @@ The rule that chose them is in `recipes/priors/cifar10.py`. No prior in this pac
 """
 
 
-PRIOR_CARD = """# embedded: the priors that ship in the package
+PRIOR_CARD = """---
+license: apache-2.0
+datasets:
+- uoft-cs/cifar10
+training_sources:
+- torchvision:CIFAR10?train=true
+- hf:uoft-cs/cifar10?split=train
+- hf:cifar10?split=train
+---
+# embedded: the priors that ship in the package
 
 For trying things out, for tests, and for evidence on CIFAR-10-like pictures. Not for real work.
 

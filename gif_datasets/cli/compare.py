@@ -1,0 +1,58 @@
+"""``gif-datasets compare``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from gif_datasets.cli.shared import check_out, name_bad, name_larger_priors, print_result, progress, values_of
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import ConfigError
+from gif_datasets.methods import METHODS
+
+
+def compare(args: argparse.Namespace) -> int:
+    """``gif-datasets compare``."""
+    values = values_of(args)
+    if args.workers is not None and args.workers < 1:
+        raise ConfigError(f"--workers must be at least 1, got {args.workers}")
+    check_out(args.out)
+    for method in [name for name in args.methods if name in METHODS and METHODS[name].imagines][:1]:
+        name_larger_priors(ExpansionConfig.build({**values, "method": method}, args.config))
+    from gif_datasets import comparison
+    from gif_datasets.engines.local import default_workers
+    from gif_datasets.recipe import resolve_device
+
+    device = resolve_device(args.device)
+    found = comparison.compare(
+        args.source,
+        args.test,
+        args.methods,
+        out=args.out,
+        runs=args.runs,
+        ratios=args.ratios,
+        architectures=args.architectures,
+        epochs=args.epochs,
+        steps=args.steps,
+        augments=args.augment,
+        synthetic_share=args.synthetic_share,
+        only_synthetic=args.only_synthetic,
+        same_expansion=args.same_expansion,
+        image_size=args.image_size,
+        batch_size=args.train_batch,
+        learning_rate=args.learning_rate,
+        shared=args.shared,
+        allow_seen=args.allow_seen,
+        limit=args.limit,
+        workers=args.workers or default_workers(device),
+        cache_dir=args.cache_dir,
+        device=device,
+        config_file=args.config,
+        progress=progress,
+        **values,
+    )
+    name_bad(found.bad)
+    for note in found.notes:
+        print(f"gif-datasets: {note}", file=sys.stderr)
+    print_result(args, found.to_json(), lambda _: found.text())
+    return 0
