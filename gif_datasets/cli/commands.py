@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gif_datasets.cli import texts
 from gif_datasets.cli.shared import check_out, config_of, name_bad, name_larger_priors, print_result, progress, warn
 from gif_datasets.config import ExpansionConfig, own_defaults
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.methods import (
-    CLASSIFIER,
-    DIFFUSION,
-    GUIDANCE,
-    IMG2IMG,
     METHODS,
     NEUTRAL,
-    PERTURBATION,
     PRESETS,
-    REDRAWS,
     SELECT,
     SELECT_SUMMARY,
-    SELECTION,
     SELECTIVE,
 )
 
 if TYPE_CHECKING:
     from gif_datasets.cache import Cache
 
-
-MOST_LISTED = 2  # values of a list, where methods are listed
+_SHOWN_IN = {"paper": "gif-unclip", "official": "gif-sd"}
 
 
 def expand(args: argparse.Namespace) -> int:
@@ -65,7 +55,7 @@ def expand(args: argparse.Namespace) -> int:
         say=warn,
     )
     name_bad(summary.bad)
-    print_result(args, {**dataclasses.asdict(summary), "preview": str(args.out / "preview.png")}, _expand_text)
+    print_result(args, {**dataclasses.asdict(summary), "preview": str(args.out / "preview.png")}, texts.expand_text)
     return 0
 
 
@@ -83,7 +73,7 @@ def plan(args: argparse.Namespace) -> int:
         config=config,
         progress=progress,
     )
-    print_result(args, found.to_json(), _plan_text)
+    print_result(args, found.to_json(), texts.plan_text)
     return 0
 
 
@@ -98,7 +88,7 @@ def merge(args: argparse.Namespace) -> int:
     if problems := checking.verify(args.out, progress):
         raise ShardError("; ".join(problems[:3]))
     value = dataclasses.asdict(summarise(args.out))
-    print_result(args, value, _merge_text)
+    print_result(args, value, texts.merge_text)
     return 0
 
 
@@ -174,7 +164,7 @@ def info(args: argparse.Namespace) -> int:
         "expansion_counts": {str(copies): seeds for copies, seeds in reader.expansion_counts().items()},
         "plan_hash": manifest["plan_hash"],
     }
-    print_result(args, value, _info_text)
+    print_result(args, value, texts.info_text)
     return 0
 
 
@@ -196,7 +186,7 @@ def export(args: argparse.Namespace) -> int:
     from gif_datasets.export import export_expanded
 
     summary = export_expanded(_existing(args.dir), args.out, args.to, progress=progress)
-    print_result(args, dataclasses.asdict(summary), _export_text)
+    print_result(args, dataclasses.asdict(summary), texts.export_text)
     return 0
 
 
@@ -232,7 +222,7 @@ def push(args: argparse.Namespace) -> int:
         progress=progress,
         say=lambda text: print(f"gif-datasets: {text}", file=sys.stderr),
     )
-    print_result(args, dataclasses.asdict(summary), _push_text)
+    print_result(args, dataclasses.asdict(summary), texts.push_text)
     return 0
 
 
@@ -265,7 +255,7 @@ def methods(args: argparse.Namespace) -> int:
     ]
     selective = {"name": SELECT + "METHOD", "summary": SELECT_SUMMARY, "defaults": dict(SELECTIVE)}
     value = {"methods": [*entries, selective], "presets": presets, "options": options}
-    print_result(args, value, _methods_text)
+    print_result(args, value, texts.methods_text)
     return 0
 
 
@@ -277,14 +267,14 @@ def priors(args: argparse.Namespace) -> int:
     found = [find_prior(name) for name in names()]
     value = [{"name": i.name, "families": list(i.families), "digest": i.digest, "card": i.card} for i in found]
     published = [prior.to_json() for prior in PUBLISHED.values()]
-    print_result(args, {"priors": value, "published": published}, _priors_text)
+    print_result(args, {"priors": value, "published": published}, texts.priors_text)
     return 0
 
 
 def cache_stats(args: argparse.Namespace) -> int:
     """``gif-datasets cache stats``."""
     store = _cache(args)
-    print_result(args, {"folder": str(store.folder), **store.stats()}, _cache_text)
+    print_result(args, {"folder": str(store.folder), **store.stats()}, texts.cache_text)
     return 0
 
 
@@ -312,7 +302,7 @@ def cache_prune(args: argparse.Namespace) -> int:
         "removed_bytes": sum(entry.bytes for entry in removed),
         **store.stats(),
     }
-    print_result(args, value, _prune_text)
+    print_result(args, value, texts.prune_text)
     return 0
 
 
@@ -322,7 +312,7 @@ def cache_verify(args: argparse.Namespace) -> int:
     audit = store.verify(args.remove)
     ok = args.remove or not audit.damaged
     value = {"folder": str(store.folder), "ok": ok, "removed": args.remove, **dataclasses.asdict(audit)}
-    print_result(args, value, _audit_text)
+    print_result(args, value, texts.audit_text)
     return 0 if ok else 1
 
 
@@ -350,220 +340,8 @@ def _text_of(path: Path | None) -> str:
         raise ConfigError(f"cannot read {path}: {error}") from error
 
 
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def _part(index: int | None, count: int | None) -> tuple[int, int]:
     """What --shard-index and --num-shards say."""
     if (index is None) != (count is None):
         raise ConfigError("--shard-index and --num-shards go together")
     return (0, 1) if index is None or count is None else (index, count)
-
-
-def _merge_text(value: dict[str, Any]) -> str:
-    return (
-        f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes, every shard"
-        f" and record whole\nshards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})"
-    )
-
-
-def _plan_text(value: dict[str, Any]) -> str:
-    share = value["stages"][value["bottleneck"]] / value["seconds"]
-    stages = "\n".join(f"  {name:<26} {_duration(seconds)}" for name, seconds in value["stages"].items())
-    held = f", {value['validation']} held out" if value["validation"] else ""
-    device = f", {_size(value['device_memory'])} on the accelerator" if value["device_memory"] else ""
-    samples = f"{value['originals']} seeds + {value['synthetic']} imagined samples{held}"
-    disk = f"{value['shards']} shards, {_size(value['bytes'])}, and about as much again in the cache"
-    where = f"with {value['workers']} workers on {value['device']}; {_size(value['memory'])} of memory{device}"
-    lines = [
-        f"{samples}: {disk}",
-        f"{_duration(value['seconds'])} {where}",
-        stages,
-        f"most of it, {share:.0%}: {value['bottleneck']}",
-    ]
-    for row in value["machines"]:
-        price = "" if row["price"] is None else f", {row['price']:.3g}"
-        lines.append(f"{row['machines']:>3} machines like this: {_duration(3600 * row['hours'])}{price}")
-    return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _expand_text(value: dict[str, Any]) -> str:
-    if value["missing"]:
-        return (
-            f"{value['shards']} shards of this part in {value['folder']}/data ({_size(value['bytes'])}) in"
-            f" {value['seconds']} s; {value['missing']} are for other parts: run those with the same --out,"
-            " or in folders of their own and then `gif-datasets merge`"
-        )
-    fresh = f"{value['generated']} made now" if value["generated"] else "nothing to do, all were there"
-    held = f", {value['validation']} seeds held out" if value["validation"] else ""
-    failed = (
-        f"check:   {value['failed']} samples failed it in every draw; the best was kept\n" if value["failed"] else ""
-    )
-    return (
-        f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
-        f"{held} ({fresh}) in {value['seconds']} s\n"
-        f"{failed}shards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})\n"
-        f"preview: {value['preview']}"
-    )
-
-
-def _export_text(value: dict[str, Any]) -> str:
-    fresh = f"{value['written']} written now" if value["written"] else "nothing to do, all were there"
-    samples = ", ".join(f"{count} samples of split {split}" for split, count in value["samples"].items())
-    return f"{samples} in {value['files']} files, {_size(value['bytes'])} ({fresh}): {value['folder']}"
-
-
-def _push_text(value: dict[str, Any]) -> str:
-    count, size = len(value["uploaded"]), _size(value["uploaded_bytes"])
-    if value["dry_run"]:
-        lines = [f"would send {path}" for path in value["uploaded"]] + [f"would remove {p}" for p in value["deleted"]]
-        return "\n".join([*lines, f"{count} of {value['files']} files, {size}, to {value['url']}; nothing was sent"])
-    fresh = f"{count} sent now, {size}" if count or value["deleted"] else "nothing to do, all were there"
-    gone = f", {len(value['deleted'])} of an earlier push removed" if value["deleted"] else ""
-    seen = "private" if value["private"] else "public"
-    load = f"datasets.load_dataset({json.dumps(value['repository'])})"
-    return f"{value['files']} files ({fresh}{gone}), {seen}, compared with what the Hub lists: {value['url']}\n{load}"
-
-
-def _cache_text(value: dict[str, Any]) -> str:
-    bound = f" of at most {_size(value['limit'])}" if value["limit"] is not None else ""
-    used = f"; last used {value['oldest_use']} to {value['newest_use']}" if value["oldest_use"] else ""
-    return f"{value['folder']}: {value['entries']} samples, {_size(value['bytes'])}{bound}{used}"
-
-
-def _prune_text(value: dict[str, Any]) -> str:
-    return f"removed {value['removed']} entries, {_size(value['removed_bytes'])}\n{_cache_text(value)}"
-
-
-def _audit_text(value: dict[str, Any]) -> str:
-    lines = [f"{value['folder']}: {value['entries']} whole entries, {_size(value['bytes'])}"]
-    lines += [f"  {count} samples by {maker}" for maker, count in value["made_by"].items()]
-    gone = ", removed" if value["removed"] else ""
-    for kind, fate in (("damaged", gone), ("outdated", gone), ("temporary", gone), ("foreign", "")):
-        lines += [f"{kind}{fate}: {name}" for name in value[kind]]
-    if not value["ok"]:
-        lines.append("damaged entries are made again when asked for; `gif-datasets cache verify --remove` drops them")
-    return "\n".join(lines)
-
-
-def _info_text(value: dict[str, Any]) -> str:
-    options = "\n".join(f"  {name:<19} {json.dumps(option)}" for name, option in sorted(value["options"].items()))
-    names = ", ".join(value["classes"][:12]) + (", ..." if len(value["classes"]) > 12 else "")
-    return (
-        f"{value['source']}, split {value['split']}: {value['originals']} originals + {value['synthetic']} synthetic"
-        f" = {value['samples']} samples\n"
-        + (f"split validation: {value['validation']} originals, held out\n" if value["validation"] else "")
-        + f"classes ({len(value['classes'])}): {names}\n"
-        f"copies a seed: {_counts_text(value['expansion_counts'])}\n"
-        + (f"failed their check: {value['failed_checks']}\n" if value["failed_checks"] else "")
-        + f"shards: {value['shards']}, {_size(value['bytes'])}\n"
-        f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
-        f"plan: {value['plan_hash']}\n"
-        f"options:\n{options}"
-    )
-
-
-def _counts_text(counts: dict[str, int]) -> str:
-    told = ", ".join(f"{copies} ({seeds} seeds)" for copies, seeds in list(counts.items())[:12])
-    return told + (", ..." if len(counts) > 12 else "")
-
-
-_SHOWN_IN = {"paper": "gif-unclip", "official": "gif-sd"}
-"""A method for which a preset's options are listed."""
-_ONLY = {
-    PERTURBATION: "methods with a prior",
-    GUIDANCE: "gif- methods",
-    CLASSIFIER: "where something is scored",
-    REDRAWS: "where pictures are checked",
-    SELECTION: "select: methods",
-    DIFFUSION: "unclip and sd",
-    IMG2IMG: "sd",
-    "randaugment": "randaugment",
-    "mask": "cutout and gridmask",
-}
-"""Where an option matters, by its part."""
-
-
-def _methods_text(value: dict[str, Any]) -> str:
-    lines = ["methods:"]
-    for method in value["methods"]:
-        lines += _entry(method["name"], method["summary"], method["defaults"])
-    lines += ["", "presets (--set preset=NAME); single options given besides win:"]
-    for preset in value["presets"]:
-        lines += _entry(preset["name"], f"{preset['summary']} Of {preset['method']}:", preset["options"])
-    lines += ["", "options (--set NAME=VALUE, or a line of --config FILE.toml):"]
-    for option in value["options"]:
-        choices = f" [{'|'.join(option['choices'])}]" if option["choices"] and option["name"] != "method" else ""
-        default = "by method" if option["by_method"] else json.dumps(option["default"])
-        only = f"; {_ONLY[option['of']]}" if option["of"] in _ONLY else ""
-        lines += [f"  {option['name']}{choices}, default {default}{only}", *_wrapped(option["help"], 6)]
-    return "\n".join(lines)
-
-
-def _entry(name: str, summary: str, settings: dict[str, Any]) -> list[str]:
-    """A name, what it is, and what it sets, in two columns."""
-    first, *rest = _wrapped(summary, 17)
-    values = ", ".join(f"{option}={_brief(value)}" for option, value in settings.items())
-    return [f"  {name:<14} {first.strip()}", *rest, *(_wrapped(f"sets {values}", 17) if values else [])]
-
-
-def _brief(value: Any) -> str:
-    """A value as JSON; of a long list only its beginning."""
-    if isinstance(value, (list, tuple)) and len(value) > MOST_LISTED:
-        return f"{json.dumps(value[:MOST_LISTED])[:-1]}, ... {len(value)} in all]"
-    return json.dumps(value)
-
-
-def _wrapped(text: str, indent: int) -> list[str]:
-    margin = " " * indent
-    return textwrap.wrap(text, 110, initial_indent=margin, subsequent_indent=margin)
-
-
-_PUBLISHED = ("name", "families", "latent", "clip", "pixels", "GB", "memory", "here", "repository", "licence")
-"""Columns of the table of published priors."""
-
-
-def _cell(prior: dict[str, Any], column: str) -> str:
-    pin = prior["revision"][:8] if prior["pinned"] else f"{prior['revision']}, not pinned"
-    told = {
-        "families": ", ".join(prior["families"]),
-        "clip": prior["clip"]["open_clip"],
-        "pixels": str(prior["image_size"]),
-        "GB": str(prior["download_gb"]),
-        "memory": f"{prior['memory_gb']} GB",
-        "here": "yes" if prior["here"] else "no",
-        "repository": f"{prior['repository']} ({pin})",
-        "licence": prior["license"],
-    }
-    return told[column] if column in told else str(prior[column])
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells, aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _priors_text(value: dict[str, Any]) -> str:
-    lines = []
-    for prior in value["priors"]:
-        card = prior["card"]
-        lines.append(f"{prior['name']:<10} {', '.join(prior['families'])}; {card.get('license', 'licence unknown')}")
-        lines.append(f"{'':<10} {card.get('summary', '')}")
-    lines += ["", "published, fetched from the Hub when first used; NAME@REVISION takes another revision:", ""]
-    lines += _columns([_PUBLISHED, *([_cell(prior, name) for name in _PUBLISHED] for prior in value["published"])])
-    lines += ["", *(f"{prior['name']}: {prior['note']}" for prior in value["published"] if prior["note"])]
-    lines += ["", "or the path of a prior's folder, or an entry point of your own (docs/priors.md)"]
-    return "\n".join(lines)

@@ -1,0 +1,242 @@
+"""Results of commands as text for people."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from gif_datasets.methods import (
+    CLASSIFIER,
+    DIFFUSION,
+    GUIDANCE,
+    IMG2IMG,
+    PERTURBATION,
+    REDRAWS,
+    SELECTION,
+)
+
+MOST_LISTED = 2  # values of a list, where methods are listed
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def merge_text(value: dict[str, Any]) -> str:
+    """What a merge made."""
+    return (
+        f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes, every shard"
+        f" and record whole\nshards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})"
+    )
+
+
+def plan_text(value: dict[str, Any]) -> str:
+    """What a plan foresees, and what it costs."""
+    share = value["stages"][value["bottleneck"]] / value["seconds"]
+    stages = "\n".join(f"  {name:<26} {_duration(seconds)}" for name, seconds in value["stages"].items())
+    held = f", {value['validation']} held out" if value["validation"] else ""
+    device = f", {_size(value['device_memory'])} on the accelerator" if value["device_memory"] else ""
+    samples = f"{value['originals']} seeds + {value['synthetic']} imagined samples{held}"
+    disk = f"{value['shards']} shards, {_size(value['bytes'])}, and about as much again in the cache"
+    where = f"with {value['workers']} workers on {value['device']}; {_size(value['memory'])} of memory{device}"
+    lines = [
+        f"{samples}: {disk}",
+        f"{_duration(value['seconds'])} {where}",
+        stages,
+        f"most of it, {share:.0%}: {value['bottleneck']}",
+    ]
+    for row in value["machines"]:
+        price = "" if row["price"] is None else f", {row['price']:.3g}"
+        lines.append(f"{row['machines']:>3} machines like this: {_duration(3600 * row['hours'])}{price}")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def expand_text(value: dict[str, Any]) -> str:
+    """What an expansion made, or what its other parts have yet to make."""
+    if value["missing"]:
+        return (
+            f"{value['shards']} shards of this part in {value['folder']}/data ({_size(value['bytes'])}) in"
+            f" {value['seconds']} s; {value['missing']} are for other parts: run those with the same --out,"
+            " or in folders of their own and then `gif-datasets merge`"
+        )
+    fresh = f"{value['generated']} made now" if value["generated"] else "nothing to do, all were there"
+    held = f", {value['validation']} seeds held out" if value["validation"] else ""
+    failed = (
+        f"check:   {value['failed']} samples failed it in every draw; the best was kept\n" if value["failed"] else ""
+    )
+    return (
+        f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
+        f"{held} ({fresh}) in {value['seconds']} s\n"
+        f"{failed}shards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})\n"
+        f"preview: {value['preview']}"
+    )
+
+
+def export_text(value: dict[str, Any]) -> str:
+    """What an export wrote."""
+    fresh = f"{value['written']} written now" if value["written"] else "nothing to do, all were there"
+    samples = ", ".join(f"{count} samples of split {split}" for split, count in value["samples"].items())
+    return f"{samples} in {value['files']} files, {_size(value['bytes'])} ({fresh}): {value['folder']}"
+
+
+def push_text(value: dict[str, Any]) -> str:
+    """What a push sent, or would send."""
+    count, size = len(value["uploaded"]), _size(value["uploaded_bytes"])
+    if value["dry_run"]:
+        lines = [f"would send {path}" for path in value["uploaded"]] + [f"would remove {p}" for p in value["deleted"]]
+        return "\n".join([*lines, f"{count} of {value['files']} files, {size}, to {value['url']}; nothing was sent"])
+    fresh = f"{count} sent now, {size}" if count or value["deleted"] else "nothing to do, all were there"
+    gone = f", {len(value['deleted'])} of an earlier push removed" if value["deleted"] else ""
+    seen = "private" if value["private"] else "public"
+    load = f"datasets.load_dataset({json.dumps(value['repository'])})"
+    return f"{value['files']} files ({fresh}{gone}), {seen}, compared with what the Hub lists: {value['url']}\n{load}"
+
+
+def cache_text(value: dict[str, Any]) -> str:
+    """How full the cache is."""
+    bound = f" of at most {_size(value['limit'])}" if value["limit"] is not None else ""
+    used = f"; last used {value['oldest_use']} to {value['newest_use']}" if value["oldest_use"] else ""
+    return f"{value['folder']}: {value['entries']} samples, {_size(value['bytes'])}{bound}{used}"
+
+
+def prune_text(value: dict[str, Any]) -> str:
+    """What was removed from the cache."""
+    return f"removed {value['removed']} entries, {_size(value['removed_bytes'])}\n{cache_text(value)}"
+
+
+def audit_text(value: dict[str, Any]) -> str:
+    """What is whole in the cache, and what is not."""
+    lines = [f"{value['folder']}: {value['entries']} whole entries, {_size(value['bytes'])}"]
+    lines += [f"  {count} samples by {maker}" for maker, count in value["made_by"].items()]
+    gone = ", removed" if value["removed"] else ""
+    for kind, fate in (("damaged", gone), ("outdated", gone), ("temporary", gone), ("foreign", "")):
+        lines += [f"{kind}{fate}: {name}" for name in value[kind]]
+    if not value["ok"]:
+        lines.append("damaged entries are made again when asked for; `gif-datasets cache verify --remove` drops them")
+    return "\n".join(lines)
+
+
+def info_text(value: dict[str, Any]) -> str:
+    """What an expanded folder is."""
+    options = "\n".join(f"  {name:<19} {json.dumps(option)}" for name, option in sorted(value["options"].items()))
+    names = ", ".join(value["classes"][:12]) + (", ..." if len(value["classes"]) > 12 else "")
+    return (
+        f"{value['source']}, split {value['split']}: {value['originals']} originals + {value['synthetic']} synthetic"
+        f" = {value['samples']} samples\n"
+        + (f"split validation: {value['validation']} originals, held out\n" if value["validation"] else "")
+        + f"classes ({len(value['classes'])}): {names}\n"
+        f"copies a seed: {_counts_text(value['expansion_counts'])}\n"
+        + (f"failed their check: {value['failed_checks']}\n" if value["failed_checks"] else "")
+        + f"shards: {value['shards']}, {_size(value['bytes'])}\n"
+        f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
+        f"plan: {value['plan_hash']}\n"
+        f"options:\n{options}"
+    )
+
+
+def _counts_text(counts: dict[str, int]) -> str:
+    told = ", ".join(f"{copies} ({seeds} seeds)" for copies, seeds in list(counts.items())[:12])
+    return told + (", ..." if len(counts) > 12 else "")
+
+
+"""A method for which a preset's options are listed."""
+_ONLY = {
+    PERTURBATION: "methods with a prior",
+    GUIDANCE: "gif- methods",
+    CLASSIFIER: "where something is scored",
+    REDRAWS: "where pictures are checked",
+    SELECTION: "select: methods",
+    DIFFUSION: "unclip and sd",
+    IMG2IMG: "sd",
+    "randaugment": "randaugment",
+    "mask": "cutout and gridmask",
+}
+"""Where an option matters, by its part."""
+
+
+def methods_text(value: dict[str, Any]) -> str:
+    """All methods, presets and options."""
+    lines = ["methods:"]
+    for method in value["methods"]:
+        lines += _entry(method["name"], method["summary"], method["defaults"])
+    lines += ["", "presets (--set preset=NAME); single options given besides win:"]
+    for preset in value["presets"]:
+        lines += _entry(preset["name"], f"{preset['summary']} Of {preset['method']}:", preset["options"])
+    lines += ["", "options (--set NAME=VALUE, or a line of --config FILE.toml):"]
+    for option in value["options"]:
+        choices = f" [{'|'.join(option['choices'])}]" if option["choices"] and option["name"] != "method" else ""
+        default = "by method" if option["by_method"] else json.dumps(option["default"])
+        only = f"; {_ONLY[option['of']]}" if option["of"] in _ONLY else ""
+        lines += [f"  {option['name']}{choices}, default {default}{only}", *_wrapped(option["help"], 6)]
+    return "\n".join(lines)
+
+
+def _entry(name: str, summary: str, settings: dict[str, Any]) -> list[str]:
+    """A name, what it is, and what it sets, in two columns."""
+    first, *rest = _wrapped(summary, 17)
+    values = ", ".join(f"{option}={_brief(value)}" for option, value in settings.items())
+    return [f"  {name:<14} {first.strip()}", *rest, *(_wrapped(f"sets {values}", 17) if values else [])]
+
+
+def _brief(value: Any) -> str:
+    """A value as JSON; of a long list only its beginning."""
+    if isinstance(value, (list, tuple)) and len(value) > MOST_LISTED:
+        return f"{json.dumps(value[:MOST_LISTED])[:-1]}, ... {len(value)} in all]"
+    return json.dumps(value)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    margin = " " * indent
+    return textwrap.wrap(text, 110, initial_indent=margin, subsequent_indent=margin)
+
+
+_PUBLISHED = ("name", "families", "latent", "clip", "pixels", "GB", "memory", "here", "repository", "licence")
+"""Columns of the table of published priors."""
+
+
+def _cell(prior: dict[str, Any], column: str) -> str:
+    pin = prior["revision"][:8] if prior["pinned"] else f"{prior['revision']}, not pinned"
+    told = {
+        "families": ", ".join(prior["families"]),
+        "clip": prior["clip"]["open_clip"],
+        "pixels": str(prior["image_size"]),
+        "GB": str(prior["download_gb"]),
+        "memory": f"{prior['memory_gb']} GB",
+        "here": "yes" if prior["here"] else "no",
+        "repository": f"{prior['repository']} ({pin})",
+        "licence": prior["license"],
+    }
+    return told[column] if column in told else str(prior[column])
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells, aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def priors_text(value: dict[str, Any]) -> str:
+    """Known priors, one under another; published ones as a table."""
+    lines = []
+    for prior in value["priors"]:
+        card = prior["card"]
+        lines.append(f"{prior['name']:<10} {', '.join(prior['families'])}; {card.get('license', 'licence unknown')}")
+        lines.append(f"{'':<10} {card.get('summary', '')}")
+    lines += ["", "published, fetched from the Hub when first used; NAME@REVISION takes another revision:", ""]
+    lines += _columns([_PUBLISHED, *([_cell(prior, name) for name in _PUBLISHED] for prior in value["published"])])
+    lines += ["", *(f"{prior['name']}: {prior['note']}" for prior in value["published"] if prior["note"])]
+    lines += ["", "or the path of a prior's folder, or an entry point of your own (docs/priors.md)"]
+    return "\n".join(lines)
