@@ -55,13 +55,13 @@ def picture(content: bytes, name: str) -> Image.Image:
 
 
 def decode_batch(
-    contents: Sequence[bytes], names: Sequence[str], allocate: Callable[[tuple[int, ...]], Any]
+    contents: Sequence[bytes], name: Callable[[int], str], allocate: Callable[[tuple[int, ...]], Any]
 ) -> tuple[Any, list[Pixels]]:
     """Decode pictures into one buffer if all have the size of the first.
 
     Args:
         contents: The files' bytes.
-        names: What to call them in errors.
+        name: What to call the one at a place, in an error.
         allocate: Makes the buffer, a CPU tensor or an array of ``(N, H, W, 3)`` uint8, from its shape.
 
     Returns:
@@ -71,14 +71,14 @@ def decode_batch(
         BadImage: If one cannot be read.
     """
     pictures: list[Pixels] = []
-    first = decode(contents[0], names[0])
+    first = decode(contents[0], name(0))
     buffer = allocate((len(contents), *first.shape))
     rows: list[Pixels] = list(np.asarray(buffer))
-    for content, name, row in zip(contents[1:], names[1:], rows[1:], strict=True):
+    for place, (content, row) in enumerate(zip(contents[1:], rows[1:], strict=True), 1):
         if plain_size(content) == row.shape[:2] and _decode_plain(content, row):
             pictures.append(row)
         else:
-            pictures.append(decode(content, name))
+            pictures.append(decode(content, name(place)))
     rows[0][:] = first
     for row, picture in zip(rows[1:], pictures, strict=True):
         if picture.shape != row.shape:

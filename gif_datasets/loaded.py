@@ -14,6 +14,7 @@ from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from gif_datasets import decode
+from gif_datasets.buffers import Buffers
 from gif_datasets.errors import ConfigError
 from gif_datasets.order import Facts
 from gif_datasets.reader import ShardReader
@@ -167,9 +168,11 @@ class LoadedRows(Sequence[tuple[Any, int]]):
         if self._pictures is None:
             reader = self._dataset._reader
             contents = [reader.image_bytes(i) for i in self._indices]
-            names = [reader.key(i) for i in self._indices]
-            self._batch, self._pictures = decode.decode_batch(contents, names, _buffer)
+            self._batch, self._pictures = decode.decode_batch(contents, self._name, _buffer)
         return self._pictures
+
+    def _name(self, place: int) -> str:
+        return self._dataset._reader.key(self._indices[place])
 
 
 def different_sizes(sizes: Any) -> str:
@@ -178,10 +181,13 @@ def different_sizes(sizes: Any) -> str:
     return f"a batch needs pictures of one size, got {found}; pass a transform that resizes them, or a collate_fn"
 
 
+_buffers = Buffers()
+
+
 def _buffer(shape: tuple[int, ...]) -> torch.Tensor:
     """Memory for a batch: in a worker process, memory that the training process sees too, so that nothing is copied."""
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
+        return _buffers.take(shape)
     # as torch's default_collate allocates its batches
     storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
