@@ -1,4 +1,4 @@
-"""Memory of batches, used again: threads that decode into fresh memory spend a twentieth of their time on page faults."""
+"""Memory of batches, used again: threads that decode into fresh memory spend a twentieth of their time on faults."""
 
 from __future__ import annotations
 
