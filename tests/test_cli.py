@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import gif_datasets
+
 
 def run(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gif_datasets", *map(str, args)]
@@ -26,7 +28,7 @@ def result(*args: object) -> Any:
 
 @pytest.fixture
 def expanded(seed_folder: Path, tmp_path: Path) -> Path:
-    result("expand", seed_folder, "--out", tmp_path / "out", "--prior", "linear", "--ratio", 2)
+    gif_datasets.expand(seed_folder, tmp_path / "out", prior="linear", ratio=2)
     return tmp_path / "out"
 
 

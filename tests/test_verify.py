@@ -21,7 +21,7 @@ from helpers import forge_manifest, hugging_face
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import GifDatasetsError, ShardError, atomic, index, shards, ustar
+from gif_datasets import GifDatasetsError, ShardError, atomic, checking, index, shards, ustar
 from gif_datasets.checking import verify
 from gif_datasets.index import INDEX
 from gif_datasets.plan import summarise
@@ -95,7 +95,7 @@ def test_every_bit_of_the_indices_and_the_card(folder: Path) -> None:
     assert sorted(files) == sorted(INDICES)
     for name in INDICES:
         for at in _flips(folder / name):
-            assert name in "".join(shards._verify_files(folder, {name: files[name]})), at
+            assert name in "".join(checking._verify_files(folder, {name: files[name]})), at
     assert verify(folder) == []
 
 
