@@ -187,6 +187,7 @@ def tune(
     if not (folder / "prior.json").exists():
         _run(task, folder)
         shutil.rmtree(folder / STATE, ignore_errors=True)
+        atomic.sweep((folder / LOG).parent)
     card = find_prior(str(folder)).card
     return TuneSummary(
         str(folder),
