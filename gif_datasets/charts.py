@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,19 @@ class Points:
     places: NDArray[np.floating]
     labels: Sequence[int]
     filled: bool
+
+
+def page(title: str, body: str, head: str = "") -> str:
+    """A page that stands alone: ``title``, then ``body``, in the style of all pages; ``head`` goes into its head."""
+    style = (files("gif_datasets") / "assets" / "report.css").read_text(encoding="utf-8")
+    extra = f"{head}\n" if head else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+{extra}<title>{html.escape(title)}</title><style>{style}</style></head>
+<body><main><h1>{html.escape(title)}</h1>
+{body}
+</main></body></html>
+"""
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:

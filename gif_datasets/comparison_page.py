@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -230,22 +229,16 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def _page(found: Comparison) -> str:
     title = f"Does it help? {found.source}, tested on {found.test}"
-    style = (files("gif_datasets") / "assets" / "report.css").read_text(encoding="utf-8")
     networks = ", ".join(dict.fromkeys(row.training.architecture for row in found.rows))
     network = f" Network: {networks}{' (four-block ResNet, 0.7M parameters)' if networks == SMALL else ''}."
     plot = charts.dots(
         "percent right of all test pictures", list(zip(found.labels(), (r.accuracies for r in found.rows), strict=True))
     )
     told = "".join(f"<li>{html.escape(text)}</li>" for text in (*found.notes, *found.left_out, *found.bad))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{style}</style></head>
-<body><main><h1>{html.escape(title)}</h1>
-<p>{html.escape(found.heading() + network)}</p>
+    body = f"""<p>{html.escape(found.heading() + network)}</p>
 {plot}<p>A ring is a run, a disc the mean of an arm's runs.</p>
 {charts.grid(found.table())}
 <p>The interval is Student's, of the differences between runs of the same number.</p>
 <h2>Classes</h2>{charts.grid(found.class_table())}
-{f"<h2>Notes</h2><ul>{told}</ul>" if told else ""}
-</main></body></html>
-"""
+{f"<h2>Notes</h2><ul>{told}</ul>" if told else ""}"""
+    return charts.page(title, body)

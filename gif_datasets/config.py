@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import sys
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.errors import ConfigError
+from gif_datasets.errors import ConfigError, did_you_mean
 from gif_datasets.methods import (
     AUGMENT,
     CLASSIFIER,
@@ -462,8 +461,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def closest(name: str, known: Any) -> str:
     """Return ``"; did you mean 'x'?"`` or the whole choice, for an error message."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+    return did_you_mean(name, known) or f"; known: {', '.join(sorted(known))}"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

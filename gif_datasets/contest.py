@@ -160,7 +160,7 @@ class Contest:
         name = (
             f"{task.arm.name} {t.architecture} {t.steps} {t.augment} run {task.number} {digest(self._key(task))[:12]}"
         )
-        return self.folder / "results" / f"{_plain(name)}.json"
+        return self.folder / "results" / f"{file_name(name)}.json"
 
     def _read(self, task: Task) -> Result | None:
         try:
@@ -218,7 +218,7 @@ class Contest:
             return self._seeds
         config = recipe.config
         name = f"{config.method} {config.ratio}x {config.rng_seed} {digest(recipe.to_json())[:12]}"
-        folder = self.folder / "expansions" / _plain(name)
+        folder = self.folder / "expansions" / file_name(name)
         expand(self.given, folder, config=config, progress=self.show, **self.how)
         loaded = load_expanded(folder)
         made = np.flatnonzero(loaded.facts.synthetic).tolist()
@@ -246,6 +246,6 @@ def _pixels(image: Image, size: int) -> torch.Tensor:
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
 
 
-def _plain(name: str) -> str:
+def file_name(name: str) -> str:
     """A name as a file's."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

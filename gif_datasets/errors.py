@@ -16,6 +16,8 @@ GifDatasetsError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class GifDatasetsError(Exception):
     """Base of all errors raised on purpose."""
@@ -67,3 +69,11 @@ class MissingExtra(GifDatasetsError, ImportError):
     def __init__(self, package: str, extra: str = "") -> None:
         what = f"'gif_datasets[{extra}]'" if extra else package
         super().__init__(f"{package} is not installed; run: pip install {what}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` where one of the known names is near, for an error message; else nothing."""
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gif_datasets.errors import ConfigError
+from gif_datasets.errors import ConfigError, did_you_mean
 from gif_datasets.types import Progress, silent
 
 SMALL = "small"
@@ -115,7 +114,7 @@ def _from_torchvision(name: str, classes: int) -> Any:
 
     known = models.list_models(module=models)
     if name not in known:
-        raise ConfigError(f"torchvision has no architecture {name!r}{_nearest(name, known)}")
+        raise ConfigError(f"torchvision has no architecture {name!r}{did_you_mean(name, known)}")
     return models.get_model(name, weights=None, num_classes=classes)
 
 
@@ -124,14 +123,11 @@ def _from_timm(name: str, classes: int, size: int) -> Any:
 
     if not timm.is_model(name):
         known = [*timm.list_models(), SMALL]
-        raise ConfigError(f"timm has no architecture {name!r}{_nearest(name, known)} (torchvision's: torchvision:NAME)")
+        raise ConfigError(
+            f"timm has no architecture {name!r}{did_you_mean(name, known)} (torchvision's: torchvision:NAME)"
+        )
     fixed = {"img_size": size} if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False) else {}
     return timm.create_model(name, pretrained=False, num_classes=classes, **fixed)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def train(

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -150,15 +149,7 @@ def _page(
         f"<h2>How it was made</h2>{settings}",
     ]
     body = "\n".join(part for part in parts if part)
-    style = (files("gif_datasets") / "assets" / "report.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-{_figures(reader, like)}
-<title>{html.escape(title)}</title><style>{style}</style></head>
-<body><main><h1>{html.escape(title)}</h1>
-{body}
-</main></body></html>
-"""
+    return charts.page(title, body, _figures(reader, like))
 
 
 def _sheets(reader: ShardReader, records: Sequence[Provenance], scored: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.errors import ConfigError
+from gif_datasets.errors import ConfigError, did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,9 +64,8 @@ def prompts_of(domain: str) -> tuple[str, ...]:
 
 def _domain(option: str, name: str) -> Domain:
     if name not in DOMAINS:
-        near = difflib.get_close_matches(name, list(DOMAINS), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DOMAINS)}"
-        raise ConfigError(f"{option} must be a list of texts, or a domain, got {name!r}; {hint}")
+        hint = did_you_mean(name, DOMAINS) or f"; known: {', '.join(DOMAINS)}"
+        raise ConfigError(f"{option} must be a list of texts, or a domain, got {name!r}{hint}")
     return DOMAINS[name]
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gif_datasets.cli import texts
-from gif_datasets.cli.shared import check_out, config_of, name_bad, name_larger_priors, print_result, progress, warn
+from gif_datasets.cli.shared import (
+    check_count,
+    check_out,
+    config_of,
+    name_bad,
+    name_larger_priors,
+    print_result,
+    progress,
+    warn,
+)
 from gif_datasets.config import ExpansionConfig, own_defaults
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.methods import (
@@ -30,8 +39,7 @@ _SHOWN_IN = {"paper": "gif-unclip", "official": "gif-sd"}
 def expand(args: argparse.Namespace) -> int:
     """``gif-datasets expand``."""
     config = config_of(args)
-    if args.workers is not None and args.workers < 1:
-        raise ConfigError(f"--workers must be at least 1, got {args.workers}")
+    check_count("workers", args.workers)
     check_out(args.out)
     name_larger_priors(config)
     from gif_datasets import dataset

@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gif_datasets.cli.shared import check_out, name_bad, name_larger_priors, print_result, progress, values_of
+from gif_datasets.cli.shared import (
+    check_count,
+    check_out,
+    name_bad,
+    name_larger_priors,
+    print_result,
+    progress,
+    values_of,
+)
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.errors import ConfigError
 from gif_datasets.methods import METHODS
 
 
 def compare(args: argparse.Namespace) -> int:
     """``gif-datasets compare``."""
     values = values_of(args)
-    if args.workers is not None and args.workers < 1:
-        raise ConfigError(f"--workers must be at least 1, got {args.workers}")
+    check_count("workers", args.workers)
     check_out(args.out)
     for method in [name for name in args.methods if name in METHODS and METHODS[name].imagines][:1]:
         name_larger_priors(ExpansionConfig.build({**values, "method": method}, args.config))

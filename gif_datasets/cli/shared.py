@@ -21,10 +21,15 @@ def config_of(args: argparse.Namespace) -> ExpansionConfig:
 
 def values_of(args: argparse.Namespace) -> dict[str, Any]:
     """Options that the command line gives to all methods."""
-    if args.limit is not None and args.limit < 1:
-        raise ConfigError(f"--limit must be at least 1, got {args.limit}")
+    check_count("limit", args.limit)
     values = dict(parse_setting(text) for text in args.set)
     return {**values, **_given(prior=args.prior, rng_seed=args.rng_seed, decode_batch=args.batch_size)}
+
+
+def check_count(flag: str, value: int | None) -> None:
+    """Raise ConfigError if a number is given that is below 1."""
+    if value is not None and value < 1:
+        raise ConfigError(f"--{flag} must be at least 1, got {value}")
 
 
 def _given(**flags: Any) -> dict[str, Any]:

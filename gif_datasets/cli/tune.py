@@ -7,8 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.cli.shared import check_out, name_bad, print_result, progress
-from gif_datasets.errors import ConfigError
+from gif_datasets.cli.shared import check_count, check_out, name_bad, print_result, progress
 
 SUMMARY = "fine-tune a prior on a small dataset; run again = resume"
 EPILOG = """While it runs, DIR/tuning holds the curve of the losses (loss.svg, log.jsonl) and a sheet of held-out seeds
@@ -56,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """``gif-datasets tune``."""
     from gif_datasets.tune import TuneConfig, tune
 
-    if args.limit is not None and args.limit < 1:
-        raise ConfigError(f"--limit must be at least 1, got {args.limit}")
+    check_count("limit", args.limit)
     names = ["prior", *(name.replace("-", "_") for name, *_ in _FLAGS)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.prompt:

@@ -65,17 +65,24 @@ MEAN_IMAGE = "mean image"
 """What an unconditional step is given, where it is not zeros: the latent of a picture of CLIP's mean colour."""
 
 
+def _sampling(prior: UnclipPrior, generators: Generators, config: ExpansionConfig) -> dict[str, Any]:
+    """What all pipelines but Karlo's are told of a picture and of the way to it."""
+    return {
+        "height": prior.image_size,
+        "width": prior.image_size,
+        "num_inference_steps": config.decode_steps,
+        "guidance_scale": config.guidance_scale,
+        "generator": generators,
+        "output_type": "pt",
+    }
+
+
 def _kandinsky(prior: UnclipPrior, latents: Tensor, generators: Generators, config: ExpansionConfig) -> Tensor:
     null = torch.zeros_like(latents) if prior.null is None else prior.null.to(latents).expand_as(latents)
     pixels: Tensor = prior.pipeline(
         image_embeds=latents,
         negative_image_embeds=null,
-        height=prior.image_size,
-        width=prior.image_size,
-        num_inference_steps=config.decode_steps,
-        guidance_scale=config.guidance_scale,
-        generator=generators,
-        output_type="pt",
+        **_sampling(prior, generators, config),
     ).images
     return pixels.float() / 2 + 0.5
 
@@ -107,12 +114,7 @@ def _diffused(
     """Pictures of a Stable Diffusion pipeline that the latent alone conditions: the prompts are empty."""
     pixels: Tensor = prior.pipeline(
         prompt=[""] * count,
-        height=prior.image_size,
-        width=prior.image_size,
-        num_inference_steps=config.decode_steps,
-        guidance_scale=config.guidance_scale,
-        generator=generators,
-        output_type="pt",
+        **_sampling(prior, generators, config),
         **condition,
     ).images
     return pixels

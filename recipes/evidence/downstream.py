@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from PIL import Image
 from torch import nn
 
 import gif_datasets
+from gif_datasets.contest import file_name
 from gif_datasets.networks import Pictures, Training, predict, train
 from gif_datasets.statistics import paired_difference
 
@@ -143,7 +143,7 @@ def main() -> None:
             if path.exists():
                 continue
             options = {**config.get("common", {}), **own}
-            folder = args.out / f"{_plain(name)}-{run}"
+            folder = args.out / f"{file_name(name)}-{run}"
             arm = load_arm(seeds, options, run, folder, args.workers) if own else load_seeds(data, config["per_class"])
             right = labels_right(arm, network) if network is not None and arm.made.any() else None
             result = Result(accuracy(train(arm, Training(config["steps"]), len(cifar10.CLASSES), run), data), right)
@@ -160,12 +160,7 @@ def main() -> None:
 
 
 def result_path(folder: Path, name: str, run: int) -> Path:
-    return folder / "results" / f"{_plain(name)}-{run}.json"
-
-
-def _plain(name: str) -> str:
-    """An arm's name as a folder's."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+    return folder / "results" / f"{file_name(name)}-{run}.json"
 
 
 if __name__ == "__main__":
