@@ -18,8 +18,9 @@ from typing import Any
 from gif_datasets import hub, shards
 from gif_datasets.checking import verify
 from gif_datasets.errors import ConfigError, HubError, ShardError, UsageError
-from gif_datasets.hub import Client, Remote, Repository
+from gif_datasets.hub import Client, Remote
 from gif_datasets.hub_card import Rights
+from gif_datasets.hub_faults import MAIN, Repository
 from gif_datasets.parcel import CROISSANT, FORMS, Parcel, pack, pictures_of, read_report, text_of
 from gif_datasets.types import Progress, silent
 
@@ -124,7 +125,7 @@ def push_to_hub(
     show, tell = progress or silent, say or _unsaid
     folder = Path(folder)
     manifest, edited = _verified(folder, show)
-    client = Client(Repository(name, revision or hub.MAIN, token), tell)
+    client = Client(Repository(name, revision or MAIN, token), tell)
     rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
     page = read_report(report, manifest)
     with pictures_of(folder, manifest, form, show) as pictures:
@@ -142,9 +143,9 @@ def _unsaid(text: str) -> None:
 def _check(form: str, revision: str | None, create_pr: bool) -> None:
     if form not in FORMS:
         raise ConfigError(f"unknown form {form!r}; known: {', '.join(FORMS)}")
-    if create_pr and revision not in (None, hub.MAIN):
+    if create_pr and revision not in (None, MAIN):
         raise ConfigError(
-            f"a new pull request is opened against {hub.MAIN}, got revision {revision!r}; leave one of them out"
+            f"a new pull request is opened against {MAIN}, got revision {revision!r}; leave one of them out"
         )
     if revision is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}", revision):
         raise ConfigError(f"a revision is the name of a branch, got {revision!r}")

@@ -17,7 +17,7 @@ from hub_server import WRITER, HubServer
 from hub_sets import NAME, metadata, published, truth
 
 import gif_datasets
-from gif_datasets import HubError, UsageError, cli, push_to_hub, shards
+from gif_datasets import HubError, UsageError, cli, hub_faults, push_to_hub, shards
 from gif_datasets import hub as client
 from gif_datasets.hub import download
 
@@ -49,7 +49,7 @@ PASSING = ("409", "429", "500", "cut", "slow")
 
 def hurry(patch: pytest.MonkeyPatch) -> None:
     """Let the client wait for answers less long, and no longer in a second attempt."""
-    patch.setattr(client, "ANSWER_WITHIN", 0.3)
+    patch.setattr(hub_faults, "ANSWER_WITHIN", 0.3)
     patch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     patch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
     patch.setattr(huggingface_hub.file_download, "_ETAG_RETRY_TIMEOUT", 0.3)
@@ -160,7 +160,7 @@ def test_lasting_faults_are_told(
     prepare(way, made, other)
     if how == "slow":
         hurry(monkeypatch)
-        monkeypatch.setattr(client, "ATTEMPTS", 1)
+        monkeypatch.setattr(hub_faults, "ATTEMPTS", 1)
     before = hub.head(NAME) if hub.repositories else None
     fault, said = FAULTS[how]
     hub.fail(*where, times=9999, **fault)
@@ -196,10 +196,10 @@ def test_each_batch_has_its_own_attempts(
     monkeypatch.setattr(huggingface_hub.lfs, "sha_fileobj", lambda file: hashed.append(file.name) or digest(file))
     monkeypatch.setattr(client, "BATCH_FILES", 1)
     entries = shards.read_manifest(made)["shards"]
-    assert len(entries) > client.ATTEMPTS
+    assert len(entries) > hub_faults.ATTEMPTS
     for entry in entries:
         hub.fail("PUT", f"/lfs/{entry['sha256']}", cut_after=100, times=12)  # twice what huggingface_hub tries itself
-    hub.fail(*COMMIT, status=500, times=client.ATTEMPTS - 1)
+    hub.fail(*COMMIT, status=500, times=hub_faults.ATTEMPTS - 1)
     push_to_hub(made, NAME)
     assert hub.faults == []
     assert published(hub, made)
@@ -349,7 +349,7 @@ def test_tokens_are_not_told(
 ) -> None:
     """Whatever the Hub says back, no token and no signed address is told, logged, raised, printed or published."""
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(client, "ATTEMPTS", 2)
+    monkeypatch.setattr(hub_faults, "ATTEMPTS", 2)
     told: list[str] = []
     push = ["push", str(made), NAME]
     expand = ["expand", f"hub:{NAME}", "--out", str(made.parent / "never"), "--prior", "linear"]
