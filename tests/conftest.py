@@ -13,6 +13,8 @@ import pytest
 from hub_server import HubServer
 from PIL import Image
 
+# tests run on every core, each in its own process: threads of theirs would only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # huggingface_hub and datasets read these once, when they are imported: they speak to the Hub of hub_server.py, by LFS
 # unless a test says otherwise, with nobody's token and a cache of their own
 _HUB = HubServer()
