@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ import torch.utils.data as tud
 from gif_datasets.ahead import ahead
 from gif_datasets.errors import ConfigError
 from gif_datasets.order import Facts, Ints, Mix, facts_of, make_order, next_position, parse_mix, rank_positions
+from gif_datasets.spans import Spans
 
 Make: TypeAlias = Callable[[list[int], list[int]], None]
 """Makes the missing samples of a batch; the second are those of batches after it."""
@@ -32,10 +33,27 @@ class Place:
     Attributes:
         epoch: Its number.
         position: Samples that all ranks together have had of it; batches, of a sampler that was given.
+        left: What is to come of a stream that several read, each its own part; else all from the position on.
     """
 
     epoch: int
     position: int
+    left: Spans = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types; parts are named where there are some."""
+        parts = {"left": [list(span) for span in self.left]} if self.left else {}
+        return {"epoch": self.epoch, "position": self.position, **parts}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Place:
+        """From a loader's state; raises ConfigError, KeyError, TypeError or ValueError where it is none."""
+        left = tuple((int(first), int(last)) for first, last in state.get("left", ()))
+        place = cls(int(state["epoch"]), int(state["position"]), left)
+        bounds = [0, *(bound for span in left for bound in span), *([state["order"]["samples"]] if left else [])]
+        if place.epoch < 0 or place.position < 0 or bounds != sorted(bounds):
+            raise ConfigError(f"a state cannot be at {place}")
+        return place
 
 
 @dataclass(frozen=True)

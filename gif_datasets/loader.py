@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -34,6 +33,10 @@ from gif_datasets.errors import ConfigError, EngineError
 from gif_datasets.fingerprint import digest
 from gif_datasets.loaded import LoadedDataset, LoadedRows, different_sizes
 from gif_datasets.order import Mix
+from gif_datasets.spans import Readers
+from gif_datasets.streamed import StreamBatches, StreamedDataset
+
+Batches: TypeAlias = EpochBatches | Skipping | StreamBatches
 
 STATE_FORMAT = 1
 MOST_THREADS = 8
@@ -170,14 +173,17 @@ class DataLoader(tud.DataLoader[Any]):
             in_order=in_order,
         )
         self.threads = _cpus() if threads is None else threads
-        self._batches: EpochBatches | Skipping | None = None
+        self._batches: Batches | None = None
         if epochs is not None:
             self._batches = EpochBatches(epochs, self.batch_size, self.drop_last, lazily(dataset))
+        elif isinstance(dataset, StreamedDataset):
+            readers = Readers(dataset.world_size, num_workers, self.batch_size or 1, self.drop_last)
+            self._batches = StreamBatches(dataset, super()._index_sampler, readers)
         elif not isinstance(dataset, tud.IterableDataset):
             self._batches = Skipping(super()._index_sampler, lazily(dataset), self._auto_collation)
         self._next_epoch = 0
         self._resumed: Place | None = None
-        self._place = Place(0, 0)
+        self._place, self._steps = Place(0, 0), 0
         self._latest: object = None  # told apart from earlier ones, without keeping its workers alive
 
     @property
@@ -190,13 +196,18 @@ class DataLoader(tud.DataLoader[Any]):
             return super().__iter__()
         place = self._begin()
         self._batches.begin(place)
-        self._place, self._next_epoch = place, place.epoch + 1
+        self._place, self._steps, self._next_epoch = place, 0, place.epoch + 1
         threaded = not self.num_workers and self.threads and self._auto_collation and _is_loaded(self.dataset)
         if threaded:
             torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # torch draws its workers' seed here
-        rows = self._threaded(iter(self._batches)) if threaded else super().__iter__()
+        if isinstance(self._batches, StreamBatches):
+            self._iterator = None  # workers that persist would not learn where to start
+            with self._batches.telling():
+                rows: Iterator[Any] = super().__iter__()
+        else:
+            rows = self._threaded(iter(self._batches)) if threaded else super().__iter__()
         self._latest = object()
-        return _Iteration(self, self._latest, rows, place, self._batches.after)
+        return _Iteration(self, self._latest, rows, place)
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next one; a loaded state of the same epoch still resumes within it."""
@@ -215,8 +226,8 @@ class DataLoader(tud.DataLoader[Any]):
         batches = self._resumable()
         if self.num_workers and not self.in_order:
             raise ConfigError("with in_order=False there is no place in the order to save")
-        place = self._resumed or self._place
-        return {"format": STATE_FORMAT, **asdict(place), "order": self._order_of(batches)}
+        place = self._resumed or batches.after(self._place, self._steps)
+        return {"format": STATE_FORMAT, **place.to_json(), "order": self._order_of(batches)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state with the next ``iter(loader)``; batch size, workers and ranks may be others.
@@ -228,7 +239,7 @@ class DataLoader(tud.DataLoader[Any]):
         try:
             if state["format"] != STATE_FORMAT:
                 raise ConfigError(f"the state is of format {state['format']}, not {STATE_FORMAT}")
-            place, found = Place(int(state["epoch"]), int(state["position"])), dict(state["order"])
+            place, found = Place.from_json(state), dict(state["order"])
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
@@ -239,13 +250,11 @@ class DataLoader(tud.DataLoader[Any]):
                 raise ConfigError(
                     f"the state is of another order: {name} was {found.get(name)!r}, and is {order.get(name)!r} here"
                 )
-        if place.epoch < 0 or place.position < 0:
-            raise ConfigError(f"a state cannot be at epoch {place.epoch}, position {place.position}")
         if isinstance(self.sampler, tud.DistributedSampler):
             self.sampler.set_epoch(place.epoch)
         self._resumed = place
 
-    def _order_of(self, batches: EpochBatches | Skipping) -> dict[str, Any]:
+    def _order_of(self, batches: Batches) -> dict[str, Any]:
         """What must be equal to resume."""
         return {**batches.description, "dataset": _fingerprint(self.dataset)}
 
@@ -255,12 +264,13 @@ class DataLoader(tud.DataLoader[Any]):
         if isinstance(self.sampler, tud.DistributedSampler):  # torch's rule: its epoch is the one that was set
             epoch = self.sampler.epoch
             return resumed if resumed is not None and resumed.epoch == epoch else Place(epoch, 0)
-        if isinstance(self.sampler, EpochSampler) and self.sampler.asked is not None:
-            self._next_epoch, self.sampler.asked = self.sampler.asked, None
+        asker = self.dataset if isinstance(self.dataset, StreamedDataset) else self.sampler
+        if isinstance(asker, EpochSampler | StreamedDataset) and asker.asked is not None:
+            self._next_epoch, asker.asked = asker.asked, None
             resumed = resumed if resumed is not None and resumed.epoch == self._next_epoch else None
         return resumed or Place(self._next_epoch, 0)
 
-    def _resumable(self) -> EpochBatches | Skipping:
+    def _resumable(self) -> Batches:
         if self._batches is None:
             raise ConfigError(f"{type(self.dataset).__name__} is an iterable dataset, which keeps its own place")
         return self._batches
@@ -282,11 +292,8 @@ class DataLoader(tud.DataLoader[Any]):
 class _Iteration:
     """One pass over a loader, which tells it how far it is."""
 
-    def __init__(
-        self, loader: DataLoader, name: object, rows: Iterator[Any], place: Place, after: Callable[[Place, int], Place]
-    ) -> None:
-        self._loader, self._name, self._rows, self._steps = loader, name, rows, 0
-        self._place, self._after = place, after
+    def __init__(self, loader: DataLoader, name: object, rows: Iterator[Any], place: Place) -> None:
+        self._loader, self._name, self._rows, self._place, self._steps = loader, name, rows, place, 0
 
     def __iter__(self) -> _Iteration:
         return self
@@ -298,7 +305,7 @@ class _Iteration:
         try:
             batch = next(self._rows)
         except StopIteration:
-            self._tell(Place(self._place.epoch + 1, 0))
+            self._tell(Place(self._place.epoch + 1, 0), 0)
             raise
         except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
             if self._loader.num_workers and _is_of_a_dead_worker(error):
@@ -307,12 +314,12 @@ class _Iteration:
                 ) from error
             raise
         self._steps += 1
-        self._tell(self._after(self._place, self._steps))
+        self._tell(self._place, self._steps)
         return batch
 
-    def _tell(self, place: Place) -> None:
+    def _tell(self, place: Place, steps: int) -> None:
         if self._loader._latest is self._name:
-            self._loader._place = place
+            self._loader._place, self._loader._steps = place, steps
 
 
 def _is_of_a_dead_worker(error: Exception) -> bool:

@@ -821,8 +821,7 @@ def test_what_torch_says_of_dead_workers(error: Exception, expected: type[Except
         raise error
 
     loader = DataLoader(Numbers(10), num_workers=workers)
-    place = Place(0, 0)
-    rows = _Iteration(loader, loader._latest, batches(), place, lambda place, steps: Place(0, steps))
+    rows = _Iteration(loader, loader._latest, batches(), Place(0, 0))
     assert next(rows) == 1
     with pytest.raises(expected if workers else type(error)):
         next(rows)
