@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import timm.data
 import torch
 import torchvision
 import webdataset
+import wids
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -83,7 +82,6 @@ def test_webdataset(made: Path, truth: dict[str, Any], split: str) -> None:
 @pytest.mark.parametrize("split", COUNTS)
 def test_wids(made: Path, truth: dict[str, Any], split: str) -> None:
     """`wids.ShardListDataset` opens the index and gives every sample by number."""
-    wids = pytest.importorskip("wids", reason="needs wids, which is its own package since webdataset 1.0")
     data = wids.ShardListDataset(str(made / "shards" / f"wids-{split}.json"), cache_dir=str(made / "wids"))
     assert len(data) == COUNTS[split]
     rows = [data[index] for index in reversed(range(len(data)))]
@@ -185,21 +183,6 @@ def test_timm_loader_for_training(made: Path) -> None:
         device=torch.device("cpu"),
     )  # fmt: skip
     assert sum(len(labels) for _, labels in loader) >= COUNTS["train"]
-
-
-def test_litdata_reads_the_parquet_export(made: Path, truth: dict[str, Any], tmp_path: Path) -> None:
-    """litdata's `StreamingDataset` takes the Parquet files of one split from a folder of their own."""
-    litdata = pytest.importorskip("litdata", reason="needs litdata, which is in no extra")
-    pytest.importorskip("polars", reason="litdata reads Parquet by polars, which it does not bring")
-    from litdata.streaming.item_loader import ParquetLoader
-
-    for file in (made / "parquet" / "data").glob("train-*.parquet"):
-        shutil.copy(file, tmp_path)
-    litdata.index_parquet_dataset(str(tmp_path))
-    data = litdata.StreamingDataset(str(tmp_path), item_loader=ParquetLoader())
-    rows = [data[index] for index in range(len(data))]
-    found = [(digest(Image.open(io.BytesIO(row["image"]["bytes"]))), row["label"]) for row in rows]
-    assert sorted(found) == pairs(truth, "train")
 
 
 def test_torch_loader(made: Path, truth: dict[str, Any]) -> None:
