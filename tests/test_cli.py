@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 import gif_datasets
+from gif_datasets.cli.shared import name_larger_priors
+from gif_datasets.config import ExpansionConfig
 
 
 def run(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
@@ -212,3 +214,12 @@ def test_embedded_prior_names_the_larger_ones(seed_folder: Path, tmp_path: Path)
     done = run("expand", seed_folder, "--out", tmp_path / "out", "--ratio", 1, "--limit", 3, "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert "Kandinsky 2.2" in done.stderr
+
+
+@pytest.mark.parametrize(("method", "named"), [("gif-unclip", True), ("randaugment", False), ("select:cutout", False)])
+def test_larger_priors_are_of_no_use_to_augmentations(
+    method: str, named: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are named only where a prior makes the pictures."""
+    name_larger_priors(ExpansionConfig.build({"method": method}, None))
+    assert ("--prior" in capsys.readouterr().err) == named

@@ -11,6 +11,7 @@ from typing import Any
 
 from gif_datasets.config import ExpansionConfig, parse_setting
 from gif_datasets.errors import ConfigError
+from gif_datasets.methods import METHODS
 
 
 def config_of(args: argparse.Namespace) -> ExpansionConfig:
@@ -50,8 +51,8 @@ def check_out(folder: Path) -> None:
 
 
 def name_larger_priors(config: ExpansionConfig) -> None:
-    """Say that the embedded prior is small."""
-    if config.prior == "embedded":
+    """Say that the embedded prior is small, where it makes the pictures."""
+    if config.prior == "embedded" and METHODS[config.method].imagines:
         print(
             "gif-datasets: using the embedded prior (32 x 32 pixels, trained on CIFAR-10), fit for trying things out;"
             " for real work give a larger one, such as Kandinsky 2.2 by --prior kandinsky22 (docs/priors.md)",
