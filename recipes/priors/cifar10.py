@@ -33,14 +33,19 @@ class Cifar10:
     test_labels: np.ndarray
 
     @cached_property
-    def reserved(self) -> np.ndarray:
-        """Training indices of the reserved seeds, ``(10, 100)``, in rank order within each class."""
+    def ranked(self) -> np.ndarray:
+        """Training indices of each class in rank order, ``(10, 5000)``."""
         digests = np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in self.train_images])
         rows = []
         for label in range(len(CLASSES)):
             members = np.flatnonzero(self.train_labels == label)
-            rows.append(members[np.argsort(digests[members], kind="stable")][:RESERVED_PER_CLASS])
+            rows.append(members[np.argsort(digests[members], kind="stable")])
         return np.stack(rows)
+
+    @property
+    def reserved(self) -> np.ndarray:
+        """Training indices of the reserved seeds, ``(10, 100)``, in rank order within each class."""
+        return self.ranked[:, :RESERVED_PER_CLASS]
 
     @cached_property
     def prior_indices(self) -> np.ndarray:

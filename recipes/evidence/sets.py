@@ -1,0 +1,156 @@
+"""The labelled sets that the evidence is taken on: seeds and test pictures, as tensors and as a folder per class.
+
+``cifar10`` is CIFAR10-S, from the npm package that ``recipes/priors/cifar10.py`` reads: the first 100 seeds of a class
+no prior in this package has seen; further ones are next in the same order, and the priors were trained on them.
+``elpv`` is 2,624 solar cells in electroluminescence (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), of which those that experts
+called surely sound or surely defective are used; CC BY-NC-SA 4.0, fetched and never shipped: ``pip download --no-deps
+-d A elpv-dataset==1.0.0.post1``, and unzip the wheel. ``fashion-mnist`` is Debian's package ``dataset-fashion-mnist``
+(MIT): ``apt-get download dataset-fashion-mnist``, and ``dpkg-deb -x``. Pictures of another size are made 32 x 32, that
+of the embedded prior. Wherever some are chosen, they are chosen by the digest of their pixels.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+sys.path.append(str(Path(__file__).parents[1] / "priors"))
+import cifar10
+
+SIDE = 32
+CELLS = {"defective solar cell": 1.0, "sound solar cell": 0.0}
+"""ELPV's classes in the order of a folder's, and the probability of a defect that experts gave."""
+CLOTHES = (
+    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures ``(N, 32, 32, 3)`` uint8, their labels ``(N,)`` int64, and what each is called."""
+
+    pictures: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> Tensor:
+        """As networks take them, ``(N, 3, 32, 32)``."""
+        return torch.from_numpy(self.pictures).permute(0, 3, 1, 2)
+
+    def take(self, places: np.ndarray) -> Labelled:
+        """Some of them."""
+        return Labelled(self.pictures[places], self.labels[places], tuple(self.names[i] for i in places))
+
+
+@dataclass(frozen=True)
+class Set:
+    """A task: its classes by label, seeds, test pictures; and a larger related set to pick from, if there is one."""
+
+    classes: tuple[str, ...]
+    seeds: Labelled
+    test: Labelled
+    pool: Labelled = field(default_factory=lambda: Labelled(np.empty((0, SIDE, SIDE, 3), np.uint8), np.empty(0, int)))
+
+    def write_seeds(self, folder: Path) -> None:
+        """The seeds as a folder per class."""
+        for picture, label, name in zip(self.seeds.pictures, self.seeds.labels, self.seeds.names, strict=True):
+            path = folder / self.classes[label] / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                Image.fromarray(picture).save(path)
+
+
+def read_cifar10(place: Path, per_class: int, test_per_class: int | None) -> Set:
+    """The pool is what priors may see: real pictures of the same classes, their labels set aside."""
+    data = cifar10.load(place)
+    train = Labelled(data.train_images, data.train_labels, tuple(f"{i:05d}.png" for i in range(len(data.train_labels))))
+    test = Labelled(data.test_images, data.test_labels)
+    seeds = data.ranked[:, :per_class].ravel()
+    pool = train.take(np.setdiff1d(data.prior_indices, seeds))
+    return Set(
+        cifar10.CLASSES, train.take(seeds), test if test_per_class is None else _head(test, test_per_class), pool
+    )
+
+
+def read_elpv(place: Path, per_class: int, test_per_class: int | None) -> Set:
+    """Seeds are the first of each class, test pictures the next."""
+    rows = [line.split() for line in (place / "data" / "labels.csv").read_text().splitlines()]
+    seeds, test = [], []
+    for label, wanted in enumerate(CELLS.values()):
+        paths = [place / "data" / path for path, probability, _ in rows if float(probability) == wanted]
+        cells = [(_small(Image.open(path)), label, path.name) for path in sorted(paths, key=_file_digest)]
+        seeds += cells[:per_class]
+        test += cells[per_class:][:test_per_class]
+    return Set(tuple(CELLS), _stacked(seeds), _stacked(test))
+
+
+def read_fashion_mnist(place: Path, per_class: int, test_per_class: int | None) -> Set:
+    """Both splits as they are; names count the pictures of the split."""
+    train, test = (
+        Labelled(_idx(place / f"{split}-images-idx3-ubyte.gz", 16), _idx(place / f"{split}-labels-idx1-ubyte.gz", 8))
+        for split in ("train", "t10k")
+    )
+    return Set(
+        CLOTHES,
+        _clothes(train, per_class),
+        _clothes(test, len(test.labels) if test_per_class is None else test_per_class),
+    )
+
+
+READERS: dict[str, Callable[[Path, int, int | None], Set]] = {
+    "cifar10": read_cifar10,
+    "elpv": read_elpv,
+    "fashion-mnist": read_fashion_mnist,
+}
+"""By name: reads the set at a place, so many seeds a class, and so many test pictures a class or all."""
+
+
+def _digest(picture: np.ndarray) -> str:
+    return hashlib.sha256(picture.tobytes()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _head(found: Labelled, per_class: int) -> Labelled:
+    """The first of each class by digest, class by class."""
+    places = []
+    for label in np.unique(found.labels):
+        members = np.flatnonzero(found.labels == label)
+        places += sorted(members, key=lambda place: _digest(found.pictures[place]))[:per_class]
+    names = found.names or ("",) * len(found.labels)
+    return Labelled(found.pictures, found.labels, names).take(np.array(places))
+
+
+def _small(image: Image.Image) -> np.ndarray:
+    """A picture at the prior's size."""
+    return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+
+
+def _stacked(rows: list[tuple[np.ndarray, int, str]]) -> Labelled:
+    pictures, labels, names = zip(*rows, strict=True)
+    return Labelled(np.stack(pictures), np.array(labels, dtype=np.int64), names)
+
+
+def _idx(path: Path, header: int) -> np.ndarray:
+    """The values of an IDX file."""
+    values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
+    return values.reshape(-1, 28, 28) if header == 16 else values.astype(np.int64)
+
+
+def _clothes(found: Labelled, per_class: int) -> Labelled:
+    numbered = Labelled(found.pictures, found.labels, tuple(f"{i:05d}.png" for i in range(len(found.labels))))
+    chosen = _head(numbered, per_class)
+    small = np.stack([_small(Image.fromarray(picture)) for picture in chosen.pictures])
+    return Labelled(small, chosen.labels, chosen.names)
