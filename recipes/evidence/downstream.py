@@ -39,7 +39,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomllib
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +48,11 @@ from gif_datasets.contest import file_name
 from gif_datasets.metrics import frechet_distance
 from gif_datasets.networks import SMALL, Pictures, Training, predict, train
 from gif_datasets.tune import tune
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "priors")]
 import judge

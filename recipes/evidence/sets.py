@@ -2,11 +2,11 @@
 
 ``cifar10`` is CIFAR10-S, from the npm package that ``recipes/priors/cifar10.py`` reads: the first 100 seeds of a class
 no prior in this package has seen; further ones are next in the same order, and the priors were trained on them.
-``elpv`` is 2,624 solar cells in electroluminescence (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), of which those that experts
-called surely sound or surely defective are used; CC BY-NC-SA 4.0, fetched and never shipped: ``pip download --no-deps
--d A elpv-dataset==1.0.0.post1``, and unzip the wheel. ``fashion-mnist`` is Debian's package ``dataset-fashion-mnist``
-(MIT): ``apt-get download dataset-fashion-mnist``, and ``dpkg-deb -x``. Pictures of another size are made 32 x 32, that
-of the embedded prior. Wherever some are chosen, they are chosen by the digest of their pixels.
+``elpv`` is 2,624 solar cells in electroluminescence (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), of which those
+that experts called surely sound or surely defective are used; CC BY-NC-SA 4.0, fetched and never shipped: ``pip
+download --no-deps -d A elpv-dataset==1.0.0.post1``, and unzip the wheel. ``fashion-mnist`` is Debian's package
+``dataset-fashion-mnist`` (MIT): ``apt-get download dataset-fashion-mnist``, and ``dpkg-deb -x``. Pictures of another
+size are made 32 x 32, that of the embedded prior. Wherever some are chosen, they are chosen by their digests.
 """
 
 from __future__ import annotations

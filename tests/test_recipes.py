@@ -1,0 +1,283 @@
+"""The recipes: every arm can be run, the one program runs them, the paper's datasets are what its tables say."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cifar10
+import downstream
+import numpy as np
+import page
+import paper_sets
+import pytest
+import sets
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from gif_datasets import networks
+from gif_datasets.networks import AUGMENTS, Pictures, Taught, Training, check_network, train
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+FILES = sorted([*(RECIPES / "paper").glob("*.toml"), *(RECIPES / "evidence").glob("*.toml")])
+
+# --- the files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_arm_can_be_run(path: Path) -> None:
+    """Options are options, trainings can be trained, and the differences are those of arms that are there."""
+    config = downstream.tomllib.loads(path.read_text())
+    arms = downstream.read_arms(config)
+    assert config.get("source", "cifar10") in sets.READERS
+    assert all(arm.expansion or not arm.options for arm in arms)  # which checks the options
+    for arm in arms:
+        assert arm.lesson.augment in AUGMENTS
+        assert arm.lesson.teacher in ("text", "seeds", "both", "linear")
+        assert arm.lesson.pictures == "all" or arm.options
+        assert arm.expansion.get("prior") in (None, "tuned")
+        assert arm.expansion.get("prior") is None or "tune" in config
+    for name in {arm.lesson.architecture for arm in arms}:
+        check_network(name, 10, 32)
+    assert all(name in config["arms"] for pair in page.pairs_of(config) for name in pair)
+
+
+def test_arms_of_one_name_are_the_same() -> None:
+    """So that recipes of one set and number of seeds can share results; so are the priors that they tune."""
+    known: dict[Any, Any] = {}
+    for path in FILES:
+        config = downstream.tomllib.loads(path.read_text())
+        task = tuple(config.get(name, usual) for name, usual in downstream.SET.items())
+        for arm in downstream.read_arms(config):
+            assert known.setdefault((task, arm.name), arm.identity) == arm.identity, (path.stem, arm.name)
+        if "tune" in config:
+            assert known.setdefault(task, config["tune"]) == config["tune"]
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "paper").glob("*.toml")), ids=lambda path: path.stem)
+def test_pages(path: Path) -> None:
+    """Each says what it asks, the paper's numbers, and both commands; hours and cost are asked of `plan`."""
+    config = downstream.tomllib.loads(path.read_text())
+    shown = [page.Shown(arm.name, arm.paper) for arm in downstream.read_arms(config)]
+    text = page.render(path, config, shown, {})
+    for words in ("## The paper's numbers", "## The full run", f"recipes/paper/{path.name} --", "Not run yet."):
+        assert words in text
+    for name in (line.split()[2] for line in config["full"].splitlines() if line.startswith("python ")):
+        assert name in paper_sets.SETS
+
+
+# --- the program --------------------------------------------------------------------------------------------------
+
+TINY = """
+per_class = 2
+runs = 2
+steps = 20
+pairs = [["unclip 2x", "original"]]
+[common]
+prior = "linear"
+[arms.original]
+paper = "1.0"
+[arms."unclip 2x"]
+method = "unclip"
+ratio = 2
+[arms."unclip 2x, taught"]
+method = "unclip"
+ratio = 2
+runs = 1
+train = { soft_labels = 0.5, weigh = true, pictures = "synthetic" }
+[arms.agnostic]
+method = "select:cutout"
+ratio = 2
+selection = "sample-agnostic"
+redraws = 1
+[arms.picked]
+runs = 1
+pick = { ratio = 1, pool = 30, threshold = 0.0 }
+[arms.clip]
+runs = 1
+train = { untrained = true, teacher = "linear" }
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe on 20 seeds and 40 test pictures of the demo."""
+    demo = sorted((Path(networks.__file__).parent / "assets" / "demo").glob("*/*.png"))
+    rows = [(np.asarray(Image.open(path)), cifar10.CLASSES.index(path.parent.name), path.name) for path in demo]
+    everything = sets._stacked(rows)
+    place = np.arange(200) % 20
+    task = sets.Set(
+        cifar10.CLASSES,
+        *(everything.take(np.flatnonzero(part)) for part in (place < 2, (place > 1) & (place < 6), place > 5)),
+    )
+    monkeypatch.setitem(sets.READERS, "cifar10", lambda *_: task)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return tmp_path / "tiny.toml"
+
+
+def test_the_program(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Makes what is missing, shares expansions, tells what there is, and refuses results of other options."""
+    out = tiny.parent / "out"
+    command = [str(tiny), "--cifar10", ".", "--out", str(out), "--workers", "1", "--page", str(tiny.parent / "page.md")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the linear prior's classifier, which is weak
+        downstream.main([*command, "--run", "0"])
+        downstream.main([*command, "--arm", "original"])
+    results = {path.stem: json.loads(path.read_text()) for path in (out / "results").iterdir()}
+    assert set(results) == {
+        "original-0", "original-1", "unclip-2x-0", "unclip-2x-taught-0", "agnostic-0", "picked-0", "clip-0",
+    }  # fmt: skip
+    assert not (out / "unclip-2x-taught-0").exists()  # it took the expansion of the arm before it
+    assert sum(results["agnostic-0"]["copies"]) == 40
+    text = (tiny.parent / "page.md").read_text()
+    assert text == (out / "tiny.md").read_text()
+    assert "| unclip 2x - original |" in text
+    assert "(one run)" in text
+    assert "| 1.0 |" in text
+    assert f"| clip | {results['clip-0']['accuracy']:.1f} | 1 |" in text
+    tiny.write_text(TINY.replace("soft_labels = 0.5", "soft_labels = 0.25"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match=r"unclip-2x-taught-0\.json is of other options than 'unclip 2x, taught'"):
+        downstream.main(command)
+
+
+# --- teachers and weights -----------------------------------------------------------------------------------------
+
+
+def noisy(count: int = 24) -> Pictures:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return Pictures(images, torch.arange(count) % 3, torch.arange(count) % 2 == 0)
+
+
+def test_taught_loss_is_hintons() -> None:
+    """(1 - w) CE(labels) + w T^2 CE(teacher, student / T), weighed by picture: as plain formulas have it, and gradients."""
+    data, index = noisy(), torch.tensor([3, 5, 5, 20])
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, 3, generator=generator, requires_grad=True)
+    wanted, weights = torch.rand(24, 3, generator=generator).softmax(1), torch.rand(24, generator=generator)
+    for taught, kept in ((Taught(wanted, 0.3, 4.0), weights), (Taught(wanted, 1.0), None), (None, weights)):
+        found = networks._loss(logits, Pictures(data.images, data.labels, data.made, taught, kept), index)
+        hard = -F.log_softmax(logits, 1)[torch.arange(4), data.labels[index]]
+        temperature, weight = (taught.temperature, taught.weight) if taught else (1.0, 0.0)
+        soft = -(wanted[index] * (logits / temperature).log_softmax(1)).sum(1) * temperature**2
+        each = (1 - weight) * hard + weight * soft
+        given = torch.ones(4) if kept is None else kept[index]
+        expected = (given * each).sum() / given.sum()
+        assert float(found) == pytest.approx(float(expected), rel=1e-5)
+        one, other = (torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (found, expected))
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_labels_alone_train_as_ever() -> None:
+    """Without a teacher or weights the loss is torch's own, bit for bit; certain teachers and equal weights change
+    rounding alone; others change the network."""
+    data, index = noisy(), torch.arange(24)
+    logits = torch.randn(24, 3, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(networks._loss(logits, data, index), F.cross_entropy(logits, data.labels))
+    certain = Taught(F.one_hot(data.labels, 3).float(), 0.5)
+    same = Pictures(data.images, data.labels, data.made, certain, torch.full((24,), 0.7))
+    assert torch.allclose(networks._loss(logits, same, index), F.cross_entropy(logits, data.labels))
+    training = Training(4, batch_size=8)
+    flat = Pictures(data.images, data.labels, data.made, Taught(torch.full((24, 3), 1 / 3), 1.0))
+    plain, taught = (train(part, training, 3, 0).state_dict()["fc.weight"] for part in (data, flat))
+    assert not torch.equal(plain, taught)
+
+
+# --- the paper's datasets -----------------------------------------------------------------------------------------
+
+
+def test_the_papers_sizes() -> None:
+    """Tables 6 and 7; what the nine make together at the ratios of Tables 1 and 3."""
+    nine = {name: one for name, one in paper_sets.SETS.items() if name != "cifar100"}
+    assert len(nine) == 9
+    assert {name: (one.classes, one.train, one.ratio) for name, one in nine.items()} == {
+        "caltech101": (102, 3060, 20), "cifar100-s": (100, 10_000, 5), "cars": (196, 8144, 20),
+        "flowers": (102, 6552, 20), "pets": (37, 3842, 30), "dtd": (47, 3760, 20), "breastmnist": (2, 78, 5),
+        "pathmnist": (9, 10_004, 5), "organsmnist": (11, 13_940, 5),
+    }  # fmt: skip
+    assert sum(one.train * one.ratio for one in nine.values()) == 595_580 + 120_110
+
+
+def items(counts: dict[str, int]) -> list[paper_sets.Item]:
+    return [
+        paper_sets.Item(name, f"{i}.png", f"{name} {i}".encode())
+        for name, count in counts.items()
+        for i in range(count)
+    ]
+
+
+def test_shares_of_classes_are_exact() -> None:
+    """So many in all, each class as nearly its share as can be, by content and not by order."""
+    everything = items({"a": 10, "b": 7, "c": 4})
+    chosen, rest = paper_sets.of_each_class(everything, 11)
+    assert [sum(item.class_name == name for item in chosen) for name in "abc"] == [5, 4, 2]
+    assert sorted(item.name + item.class_name for item in chosen + rest) == sorted(
+        i.name + i.class_name for i in everything
+    )
+    assert paper_sets.of_each_class(everything[::-1], 11)[0] == chosen
+    chosen, rest = paper_sets.so_many_of_each_class(everything, 3)
+    assert (len(chosen), len(rest)) == (9, 12)
+
+
+def test_medmnist_and_cifar_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From files as their publishers lay them out to a folder per class; another count is refused, nothing written."""
+    rng = np.random.default_rng(0)
+    sizes = {"train": 5, "val": 78, "test": 156}
+    arrays = {f"{split}_images": rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for split, n in sizes.items()}
+    arrays |= {f"{split}_labels": (np.arange(n) % 2)[:, None].astype(np.uint8) for split, n in sizes.items()}
+    np.savez(tmp_path / "breastmnist.npz", **arrays)
+    paper_sets.make("breastmnist", tmp_path / "sets", tmp_path)
+    found = sorted((tmp_path / "sets" / "breastmnist" / "train").glob("*/*.png"))
+    assert len(found) == 78
+    assert {path.parent.name for path in found} == {"malignant", "normal, benign"}
+    assert np.array_equal(np.asarray(Image.open(found[0])), arrays["val_images"][int(found[0].stem)])
+
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    for split in ("train", "test"):
+        rows = rng.integers(0, 256, (200, 3072), dtype=np.uint8)
+        (folder / split).write_bytes(pickle.dumps({"data": rows, "fine_labels": [i % 100 for i in range(200)]}))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {i}" for i in range(100)]}))
+    monkeypatch.setattr("torchvision.datasets.CIFAR100._check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    with pytest.raises(SystemExit, match="CIFAR100-Subset has 200 seeds, not 10,000, 200 test pictures, not 10,000"):
+        paper_sets.make("cifar100-s", tmp_path / "sets", tmp_path)
+    assert not (tmp_path / "sets" / "cifar100-s").exists()
+
+
+def test_folders_of_torchvision(tmp_path: Path) -> None:
+    """Caltech's backgrounds are a class, and Pets without annotations count: as they lie below the root."""
+    for name in ("BACKGROUND_Google", "crab"):
+        folder = tmp_path / "caltech101" / "101_ObjectCategories" / name
+        folder.mkdir(parents=True)
+        for i in range(33):
+            (folder / f"image_{i:04d}.jpg").write_bytes(f"{name}{i}".encode())
+    train_items, test_items = paper_sets.caltech101(tmp_path)
+    assert (len(train_items), len(test_items)) == (60, 6)
+    assert {item.class_name for item in test_items} == {"BACKGROUND_Google", "crab"}
+    pets = tmp_path / "oxford-iiit-pet" / "images"
+    pets.mkdir(parents=True)
+    for i in range(7):
+        (pets / f"great_pyrenees_{i}.jpg").write_bytes(bytes([i]))
+    assert {item.class_name for item in paper_sets.of_each_class(items({"x": 2}), 1)[0]} == {"x"}
+
+
+@pytest.mark.parametrize("name", ["flowers", "organsmnist", "cars"])
+def test_a_host_that_gives_nothing_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line: who did not give it, why, and where own files go; nothing is written."""
+    refused = OSError("Network is unreachable")
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise refused
+
+    for place in ("urllib.request.urlopen", "datasets.load_dataset"):
+        monkeypatch.setattr(place, unreachable)
+    hosts = {"flowers": "torchvision's Flowers102", "organsmnist": "zenodo.org", "cars": "Hugging Face's tanganke"}
+    with pytest.raises(SystemExit, match=f"{hosts[name]}.*did not give it .*unreachable.*below --root"):
+        paper_sets.make(name, tmp_path / "sets", tmp_path)
+    assert not (tmp_path / "sets").exists()
