@@ -155,7 +155,7 @@ def noisy(count: int = 24) -> Pictures:
 
 
 def test_taught_loss_is_hintons() -> None:
-    """(1 - w) CE(labels) + w T^2 CE(teacher, student / T), weighed by picture: as plain formulas have it, and gradients."""
+    """(1 - w) CE(labels) + w T^2 CE(teacher, student / T), weighed by picture; value and gradient as plain formulas."""
     data, index = noisy(), torch.tensor([3, 5, 5, 20])
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(4, 3, generator=generator, requires_grad=True)
@@ -201,6 +201,11 @@ def test_the_papers_sizes() -> None:
         "pathmnist": (9, 10_004, 5), "organsmnist": (11, 13_940, 5),
     }  # fmt: skip
     assert sum(one.train * one.ratio for one in nine.values()) == 595_580 + 120_110
+
+
+def test_the_page_has_the_datasets() -> None:
+    """As the program tells them."""
+    assert paper_sets.table() in (RECIPES / "paper" / "README.md").read_text()
 
 
 def items(counts: dict[str, int]) -> list[paper_sets.Item]:

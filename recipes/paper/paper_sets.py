@@ -3,7 +3,7 @@
     python recipes/paper/paper_sets.py                              the table
     python recipes/paper/paper_sets.py flowers --out sets           sets/flowers/train and sets/flowers/test
 
-Each is fetched from where it is still served, its files are checked by their publisher's digests, and its pictures are
+Each is fetched from where it is still served, downloads are checked by their publishers' digests, and pictures are
 counted before anything is written: another count is an error. Where the paper does not say which pictures its training
 set holds, or only that they are some of the whole, they are chosen here in each class by the digest of their files or
 pixels, so that anybody gets the same; the test set is then the rest. Files of an older download are found below
