@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from gif_datasets import networks
+from gif_datasets import cli, networks
+from gif_datasets.config import ExpansionConfig, parse_setting
+from gif_datasets.methods import METHODS
 from gif_datasets.networks import AUGMENTS, Pictures, Taught, Training, check_network, train
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -70,12 +73,26 @@ def test_pages(path: Path) -> None:
         assert name in paper_sets.SETS
 
 
+@pytest.mark.parametrize("path", sorted((RECIPES / "paper").glob("*.toml")), ids=lambda path: path.stem)
+def test_full_runs_are_commands(path: Path) -> None:
+    """All that is asked of `gif-datasets` parses, and its options are options."""
+    lines = downstream.tomllib.loads(path.read_text())["full"].replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.strip().startswith("gif-datasets ")]
+    assert commands or "as in" in path.read_text()
+    for command in commands:
+        args = cli._parser().parse_args(command)
+        for name, value in map(parse_setting, getattr(args, "set", None) or []):
+            assert name in ExpansionConfig.__dataclass_fields__ or name == "domain", (name, value)
+        for method in getattr(args, "methods", "").split(","):
+            assert method in ("", *METHODS)
+
+
 # --- the program --------------------------------------------------------------------------------------------------
 
 TINY = """
 per_class = 2
 runs = 2
-steps = 20
+steps = 4
 pairs = [["unclip 2x", "original"]]
 [common]
 prior = "linear"
@@ -168,7 +185,7 @@ def test_taught_loss_is_hintons() -> None:
         each = (1 - weight) * hard + weight * soft
         given = torch.ones(4) if kept is None else kept[index]
         expected = (given * each).sum() / given.sum()
-        assert float(found) == pytest.approx(float(expected), rel=1e-5)
+        assert found.detach().item() == pytest.approx(expected.detach().item(), rel=1e-5)
         one, other = (torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (found, expected))
         assert torch.allclose(one, other, atol=1e-6)
 
