@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.methods import Method
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,12 +71,21 @@ def cutmix(image: Image, partner: Image, config: ExpansionConfig, generator: tor
     return Augmented(_image(pixels), share)
 
 
-AUGMENTATIONS: dict[str, Callable[[Image, Image, ExpansionConfig, torch.Generator], Augmented]] = {
+Augmentation: TypeAlias = "Callable[[Image, Image, ExpansionConfig, torch.Generator], Augmented]"
+AUGMENTATIONS: dict[str, Augmentation] = {
     "randaugment": randaugment,
     "cutout": cutout,
     "gridmask": gridmask,
     "cutmix": cutmix,
 }
+
+
+def augmentation_of(method: Method) -> Augmentation:
+    """What makes a method's pictures: one of these, or what another package registers."""
+    if method.registered is None:
+        return AUGMENTATIONS[method.base]
+    found: Augmentation = method.registered.load()
+    return found
 
 
 def _span(size: int, share: float, generator: torch.Generator) -> slice:

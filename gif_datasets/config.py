@@ -65,7 +65,7 @@ class ExpansionConfig:
         ('gif-unclip', 0.3, 10)
     """
 
-    method: str = _option(DEFAULT_METHOD, "how to expand; see `gif-datasets methods`", choices=tuple(METHODS))
+    method: str = _option(DEFAULT_METHOD, "how to expand; see `gif-datasets methods`", choices=METHODS)
     ratio: int = _option(5, "new samples per seed sample, K", low=1, high=MAX_RATIO)
     prior: str = _option("embedded", "name of a prior, or a prior's folder; see `gif-datasets priors`")
     rng_seed: int = _option(0, "the run's number; the same number gives the same samples", low=0, high=2**63 - 1)

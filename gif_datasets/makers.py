@@ -221,7 +221,7 @@ class AugmentMaker:
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
         """Augment; the partner of a mix is drawn from all seeds, whatever their order."""
         config = self.recipe.config
-        apply = augment.AUGMENTATIONS[METHODS[config.method].base]
+        apply = augment.augmentation_of(METHODS[config.method])
         made = []
         for seed, copy in rows:
             generator = generator_for(config.rng_seed, seed.key, _stream("augment", attempt), copy)

@@ -6,10 +6,18 @@ nothing there: it is told, and set to its neutral value, so that it changes no d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from gif_datasets.errors import ConfigError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+ENTRY_POINTS = "gif_datasets.methods"
+"""Group of entry points: a name, and an augmentation as those of ``gif_datasets.augment``, with a ``key``."""
 SELECT = "select:"
 AUGMENT = "augment"
 """Family of the methods that need no prior."""
@@ -34,6 +42,7 @@ class Method:
         summary: What it is, in a line.
         parts: Parts whose options it has.
         defaults: Values of all options whose default depends on the method; neutral ones where it has no such part.
+        registered: Of a method that another package registers: where its augmentation is.
     """
 
     name: str
@@ -41,6 +50,7 @@ class Method:
     summary: str
     parts: frozenset[str]
     defaults: Mapping[str, Any]
+    registered: EntryPoint | None = field(default=None, compare=False)
 
     @property
     def base(self) -> str:
@@ -61,6 +71,19 @@ class Method:
     def selects(self) -> bool:
         """Whether it is selective expansion by another method."""
         return SELECTION in self.parts
+
+    @property
+    def key(self) -> str:
+        """Of a registered method, the text that changes whenever its results do; empty for those that ship."""
+        if self.registered is None:
+            return ""
+        key = getattr(self.registered.load(), "key", None)
+        if not isinstance(key, str) or not key:
+            raise ConfigError(
+                f"method {self.name!r} needs a 'key', a text that changes whenever its results do;"
+                f" {self.registered.value} has none"
+            )
+        return key
 
     @property
     def how(self) -> str:
@@ -119,7 +142,8 @@ def _selective(method: Method) -> Method:
     """Selective expansion by ``method``."""
     summary = SELECT_SUMMARY.replace("METHOD", method.name)
     defaults = {**method.defaults, **SELECTIVE}
-    return Method(SELECT + method.name, method.family, summary, method.parts | {SELECTION}, defaults)
+    parts = method.parts | {SELECTION}
+    return Method(SELECT + method.name, method.family, summary, parts, defaults, method.registered)
 
 
 _BASE = (
@@ -172,7 +196,37 @@ _BASE = (
     _method("gridmask", AUGMENT, "a lattice of grey squares per copy, no prior", {}, "mask"),
     _method("cutmix", AUGMENT, "a box of another seed in each copy, at most half of its area, no prior", {}),
 )
-METHODS = {method.name: method for method in (*_BASE, *map(_selective, _BASE))}
+
+
+class _Methods(Mapping[str, Method]):
+    """Methods by name; packages are asked for theirs only when another name is looked up, since that takes time."""
+
+    def __init__(self, shipped: Mapping[str, Method]) -> None:
+        self._shipped = shipped
+
+    def __getitem__(self, name: str) -> Method:
+        return self._shipped[name] if name in self._shipped else registered_methods()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._shipped, *registered_methods()]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+@functools.cache
+def registered_methods() -> dict[str, Method]:
+    """Augmentations that installed packages register, by name, found but not loaded."""
+    from importlib.metadata import entry_points
+
+    found = [
+        Method(point.name, AUGMENT, f"{point.value}, of another package, no prior", frozenset(), NEUTRAL, point)
+        for point in entry_points(group=ENTRY_POINTS)
+    ]
+    return {method.name: method for method in (*found, *map(_selective, found))}
+
+
+METHODS = _Methods({method.name: method for method in (*_BASE, *map(_selective, _BASE))})
 
 
 def is_imagined(name: str) -> bool:

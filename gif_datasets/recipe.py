@@ -15,6 +15,7 @@ from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.fingerprint import digest, digest_text
 from gif_datasets.memory import memory_of
+from gif_datasets.methods import METHODS
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
 from gif_datasets.types import Seed
 from gif_datasets.wording import IS
@@ -38,6 +39,7 @@ class Recipe:
         prior: The prior, found but not loaded.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         population: Digest of the seeds that every sample depends on; empty where each depends on its own seed alone.
+        method_key: Key of a method that another package registers; empty for those that ship.
     """
 
     config: ExpansionConfig
@@ -45,6 +47,7 @@ class Recipe:
     prior: PriorInfo
     device: str
     population: str = ""
+    method_key: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON types; what :attr:`digest` hashes."""
@@ -57,6 +60,7 @@ class Recipe:
             "device": self.device,
             "population": self.population,
             "versions": {name: version_of(name) for name in _LIBRARIES},
+            **({"method_key": self.method_key} if self.method_key else {}),
         }
 
     @cached_property
@@ -111,7 +115,8 @@ def make_recipe(
         own_prior: What is known of a prior of the user's own; None: the one that ``config.prior`` names.
 
     Raises:
-        ConfigError: If the prior is unknown, does not fit the method, or there are too few classes to guide.
+        ConfigError: If the prior is unknown, does not fit the method, or there are too few classes to guide; or if a
+            registered method has no key.
     """
     prior = own_prior or find_prior(config.prior)
     check_fit(prior, config.method)
@@ -126,7 +131,8 @@ def make_recipe(
         if (named := entry.partition(IS)[0]) not in classes:
             raise ConfigError(f"synonyms are given for class {named!r}, which is not here{closest(named, classes)}")
     settled = resolve_device(device)
-    return Recipe(_fitting(config, prior, memory_of(settled)), tuple(classes), prior, settled)
+    fitting = _fitting(config, prior, memory_of(settled))
+    return Recipe(fitting, tuple(classes), prior, settled, method_key=METHODS[config.method].key)
 
 
 def _fitting(config: ExpansionConfig, prior: PriorInfo, memory: int) -> ExpansionConfig:

@@ -15,6 +15,7 @@ import sys
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,9 @@ from gif_datasets.errors import BadImage, MissingExtra, SourceError
 from gif_datasets.fingerprint import digest, digest_pixels
 from gif_datasets.order import evenly, facts_of
 from gif_datasets.types import PLAN_FILE, Seed
+
+ENTRY_POINTS = "gif_datasets.sources"
+"""Group of entry points: a scheme, and what makes a dataset of the name and the options after it."""
 
 
 class Source(Protocol):
@@ -131,7 +135,7 @@ def open_source(spec: str) -> Source:
         spec: A folder with one sub-folder per class; ``torchvision:NAME?split=..&root=..``;
             ``hf:NAME?config=..&split=..&image=..&label=..`` (both also take ``classes=a,b,c``, for datasets that do
             not name their classes); a folder of expanded shards, or ``hub:OWNER/NAME?revision=..`` of one on the Hub;
-            ``demo``.
+            ``demo``; or ``SCHEME:NAME?option=..`` of a scheme that an installed package registers.
 
     Raises:
         SourceError: If it cannot be opened, with the reason and what would work.
@@ -139,11 +143,14 @@ def open_source(spec: str) -> Source:
     if spec == "demo":
         return FolderSource(Path(str(files("gif_datasets"))) / "assets" / "demo", "demo")
     scheme, colon, rest = spec.partition(":")
+    name, _, query = rest.partition("?")
+    options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     if colon and scheme in _SCHEMES:
-        name, _, query = rest.partition("?")
-        return _SCHEMES[scheme](name, dict(urllib.parse.parse_qsl(query, keep_blank_values=True)))
+        return _SCHEMES[scheme](name, options)
     folder = Path(spec)
     if not folder.is_dir():
+        if colon and (registered := entry_points(group=ENTRY_POINTS, name=scheme)):
+            return _open_registered(next(iter(registered)), spec, name, options)
         raise SourceError(
             f"no such folder: {spec!r}; a source is a folder with one sub-folder per class, demo, torchvision:NAME or"
             " hf:NAME"
@@ -343,6 +350,16 @@ def _open_hub(name: str, options: dict[str, str]) -> Source:
     source = ShardSource(folder, f"hub:{name}")
     source.revision = folder.name  # in the Hub's cache a snapshot is named by its commit
     return source
+
+
+def _open_registered(point: EntryPoint, spec: str, name: str, options: dict[str, str]) -> Source:
+    try:
+        dataset = point.load()(name, **options)
+    except SourceError:
+        raise
+    except Exception as error:  # another package's, of any kind
+        raise SourceError(f"{spec}: {_one_line(error)}") from error
+    return wrap_source(dataset, name=spec)
 
 
 _SCHEMES: dict[str, Callable[[str, dict[str, str]], Source]] = {
