@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import importlib
 import pkgutil
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 
 import gif_datasets
-from gif_datasets.cli import main
+from gif_datasets.cli import build_parser, main
+from gif_datasets.config import parse_setting
 from gif_datasets.methods import registered_methods
 
 if sys.version_info >= (3, 11):
@@ -63,13 +65,43 @@ def test_loading_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(len(labels) for _, labels in names["again"]) == 60
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FROM_CODE = "<!-- from code:"
+"""Marks a page of which Sphinx makes a part, and whose anchors it therefore checks alone."""
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as code hosts and MyST name them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
 def test_every_local_link_leads_somewhere() -> None:
-    """Relative links of README and docs point to files that are there."""
-    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())]
-    assert links
-    for page, link in links:
-        assert (page.parent / link).exists(), f"{page.name} links to {link}"
+    """Relative links of README and docs point to files that are there, and to headings that they have."""
+    links = [
+        (page, *link) for page in PAGES for link in re.findall(r"\]\((?!\w+:)([^)#]*)#?([^)]*)\)", page.read_text())
+    ]
+    assert sum(bool(anchor) for _, _, anchor in links) > 20
+    for page, path, anchor in links:
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name} links to {path}"
+        if anchor and FROM_CODE not in target.read_text():
+            assert anchor in anchors(target), f"{page.name} links to {path}#{anchor}"
+
+
+def test_every_command_in_the_pages_is_one() -> None:
+    """Commands that README and docs show parse, and the options that they set are there."""
+    options = {spec.name for spec in dataclasses.fields(gif_datasets.ExpansionConfig)} | {"preset", "domain"}
+    blocks = [
+        block for page in PAGES for block in re.findall(r"```(?:bash|text)\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+    lines = re.findall(r"gif-datasets [a-z].*", "\n".join(blocks).replace("\\\n", " "))
+    assert len(lines) > 40
+    for line in lines:
+        words = shlex.split(re.sub(r"\$\w+", "0", line).removesuffix("&"), comments=True)
+        args = build_parser().parse_args(words[1:])
+        assert {parse_setting(setting)[0] for setting in getattr(args, "set", [])} <= options, line
 
 
 def fenced(page: str, language: str) -> list[str]:
@@ -77,13 +109,13 @@ def fenced(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
 
 
-def run_commands(block: str) -> None:
-    """Run the lines of a block of commands, each of which must succeed."""
+def run_commands(block: str, *more: str) -> None:
+    """Run the lines of a block of commands, with more flags, each of which must succeed."""
     for line in block.replace("\\\n", " ").splitlines():
         program, *words = shlex.split(line, comments=True)
         assert program == "gif-datasets"
         here = ["--workers", "1"] if words[0] == "expand" else []  # in this process, which has everything loaded
-        assert main([*words, *here]) == 0, line
+        assert main([*words, *here, *more]) == 0, line
 
 
 @pytest.fixture
@@ -103,6 +135,46 @@ def extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list
     registered_methods.cache_clear()
     yield blocks
     registered_methods.cache_clear()
+
+
+def few_pictures(folder: Path, classes: int, each: int) -> None:
+    """Take away all but some pictures of some classes."""
+    for number, group in enumerate(sorted(folder.iterdir())):
+        for path in sorted(group.iterdir())[each if number < classes else 0 :]:
+            path.unlink()
+        if number >= classes:
+            group.rmdir()
+
+
+def test_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/tutorial.md leads from a folder to a trained model; run on nine pictures, and for three steps."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    assert "STEPS = 600\n" in text
+    (first, *rest) = re.findall(r"```(bash|python)\n(.*?)```", text.replace("STEPS = 600", "STEPS = 3"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(first[1], names)
+    few_pictures(tmp_path / "my-pictures", classes=3, each=3)
+    for language, block in rest:
+        run_commands(block) if language == "bash" else exec(compile(block, "docs/tutorial.md", "exec"), names)
+    told = capsys.readouterr().out
+    assert re.search(r"originals: \d+% of 3 held-out pictures\nall: \d+% of 3 held-out", told)
+    assert re.search(r"it is (airplane|automobile|bird), taken for", told)
+    assert {"look.png", "expanded", "report.html", "model.pt"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("page", ["own-data.md", "choosing.md", "domains.md"])
+def test_how_to_pages(page: str, seed_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples of the how-to pages run; commands with the prior that has no weights."""
+    monkeypatch.chdir(seed_folder.parent)
+    for name in ("my-pictures", "my-scans"):
+        seed_folder.parent.joinpath(name).symlink_to(seed_folder)
+    commands, programs = fenced(page, "bash"), fenced(page, "python")
+    assert commands or programs
+    for block in commands:
+        run_commands(block, "--prior", "linear")
+    for block in programs:
+        exec(compile(block, page, "exec"), {})
 
 
 def test_extending_page(

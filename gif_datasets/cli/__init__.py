@@ -65,7 +65,7 @@ Try: gif-datasets push DIR me/name --dry-run"""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed while running, 2 wrong usage or bad input."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     keep_freed_memory()
     warnings.formatwarning = _warning
     try:
@@ -104,7 +104,8 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their flags; the documentation is made of it."""
     parser = _Parser(
         prog="gif-datasets",
         description="Expand a small labelled image dataset with guided imagination.",

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gif_datasets.cli import texts
 from gif_datasets.cli.shared import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gif_datasets.cache import Cache
 
 _SHOWN_IN = {"paper": "gif-unclip", "official": "gif-sd"}
+"""A method for which a preset's options are listed."""
 
 
 def expand(args: argparse.Namespace) -> int:
@@ -236,6 +237,12 @@ def push(args: argparse.Namespace) -> int:
 
 def methods(args: argparse.Namespace) -> int:
     """``gif-datasets methods``."""
+    print_result(args, methods_value(), texts.methods_text)
+    return 0
+
+
+def methods_value() -> dict[str, Any]:
+    """Methods, presets and options as JSON types; the documentation is made of it."""
     entries = [
         {"name": method.name, "family": method.family, "summary": method.summary, "defaults": own_defaults(method)}
         for method in METHODS.values()
@@ -262,9 +269,7 @@ def methods(args: argparse.Namespace) -> int:
         for name, preset in PRESETS.items()
     ]
     selective = {"name": SELECT + "METHOD", "summary": SELECT_SUMMARY, "defaults": dict(SELECTIVE)}
-    value = {"methods": [*entries, selective], "presets": presets, "options": options}
-    print_result(args, value, texts.methods_text)
-    return 0
+    return {"methods": [*entries, selective], "presets": presets, "options": options}
 
 
 def priors(args: argparse.Namespace) -> int:

@@ -152,8 +152,7 @@ def _counts_text(counts: dict[str, int]) -> str:
     return told + (", ..." if len(counts) > 12 else "")
 
 
-"""A method for which a preset's options are listed."""
-_ONLY = {
+WHERE = {
     PERTURBATION: "methods with a prior",
     GUIDANCE: "gif- methods",
     CLASSIFIER: "where something is scored",
@@ -179,7 +178,7 @@ def methods_text(value: dict[str, Any]) -> str:
     for option in value["options"]:
         choices = f" [{'|'.join(option['choices'])}]" if option["choices"] and option["name"] != "method" else ""
         default = "by method" if option["by_method"] else json.dumps(option["default"])
-        only = f"; {_ONLY[option['of']]}" if option["of"] in _ONLY else ""
+        only = f"; {WHERE[option['of']]}" if option["of"] in WHERE else ""
         lines += [f"  {option['name']}{choices}, default {default}{only}", *_wrapped(option["help"], 6)]
     return "\n".join(lines)
 

@@ -1,0 +1,31 @@
+"""How Sphinx builds these pages; a warning, such as a link that leads nowhere, is an error.
+
+pip install ".[docs]" && sphinx-build -W --keep-going -b html docs build/docs
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from gif_datasets import __version__  # noqa: E402 - of this clone
+
+project = "gif_datasets"
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "from_code"]
+exclude_patterns = ["changelog.d"]
+default_role = "code"  # docstrings write `name` as these pages do
+
+myst_heading_anchors = 4
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 90
+napoleon_custom_sections = ["Source"]
+
+suppress_warnings = ["toc.empty_glob"]
+
+html_theme = "furo"
+html_title = f"gif_datasets {release}"
+html_copy_source = html_show_sourcelink = html_show_copyright = False
