@@ -16,6 +16,7 @@ project = "gif_datasets"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "from_code"]
 exclude_patterns = ["changelog.d"]
+add_module_names = False
 default_role = "code"  # docstrings write `name` as these pages do
 
 myst_heading_anchors = 4
@@ -23,8 +24,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 90
 napoleon_custom_sections = ["Source"]
-
-suppress_warnings = ["toc.empty_glob"]
 
 html_theme = "furo"
 html_title = f"gif_datasets {release}"

@@ -56,7 +56,7 @@ def options() -> str:
     """A table of options for each part that a method may have."""
     found = methods_value()["options"]
     parts = dict.fromkeys(option["of"] for option in found)
-    return "\n\n".join(f"### Of {WHERE.get(part, 'every method')}\n\n{_options(found, part)}" for part in parts)
+    return "\n\n".join(f"### {WHERE.get(part, 'every method')}\n\n{_options(found, part)}" for part in parts)
 
 
 def _options(found: list[dict[str, Any]], part: str) -> str:
