@@ -142,7 +142,8 @@ class DataLoader(tud.DataLoader[Any]):
         if not own and (policy.chosen or seed is not None or world_size != 1):
             raise ConfigError(
                 "mix, weights, balance, epoch_length, seed, rank and world_size make an order of their own;"
-                " give them without sampler and batch_sampler, and with a map-style dataset"
+                " give them without sampler and batch_sampler, and with a map-style dataset (seed, rank and world_size"
+                " of a stream are stream_expanded's)"
             )
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank must be 0 to {world_size - 1} with world_size {world_size}, got {rank}")

@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from gif_datasets import atomic, shards
 from gif_datasets.ahead import ahead
 from gif_datasets.epochs import Place
-from gif_datasets.errors import ConfigError, ShardError
+from gif_datasets.errors import ConfigError, ShardError, UsageError
 from gif_datasets.loaded import LoadedDataset
 from gif_datasets.order import Ints, permute, stream_key, subkey
 from gif_datasets.shards import Shard
@@ -109,14 +109,7 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         self.rank, self.world_size, self.epoch = rank, world_size, 0
         self.asked: int | None = None
         self._told: Pass | None = None
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                content = self._fetch(shards.MANIFEST)
-            except OSError:
-                content = b""
-            if content:
-                atomic.write_bytes(Path(folder) / shards.MANIFEST, content)
-            self.manifest = shards.read_manifest(Path(folder))
+        self.manifest = self._read_manifest()
         shards.check_split(self.manifest, split)
         self.classes = tuple(self.manifest["classes"])
         self._shards = shards.manifest_shards(self.manifest, split)
@@ -199,6 +192,17 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         part = {**self.manifest, "shards": [shards.shard_json(shard) for shard in wanted.shards]}
         atomic.write_json(Path(folder.name) / shards.MANIFEST, shards.sealed(part, {}))
         return folder, wanted.places
+
+    def _read_manifest(self) -> dict[str, Any]:
+        try:
+            content = self._fetch(shards.MANIFEST)
+        except OSError as error:
+            raise UsageError(f"no {shards.MANIFEST} at {self.url}: not an expanded folder, or not finished") from error
+        except (ImportError, ValueError) as error:  # fsspec has no such store, or its package is not installed
+            raise UsageError(f"cannot open {self.url}: {error}") from error
+        with tempfile.TemporaryDirectory() as folder:
+            atomic.write_bytes(Path(folder) / shards.MANIFEST, content)
+            return shards.read_manifest(Path(folder))
 
     def _fetch(self, name: str) -> bytes:
         from fsspec.core import url_to_fs

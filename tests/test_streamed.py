@@ -197,7 +197,9 @@ def test_damage_is_found(stored: tuple[str, Path]) -> None:
 
 def test_what_is_no_expansion() -> None:
     """No manifest is wrong usage; so are arguments that do not fit."""
-    with pytest.raises(UsageError, match=r"manifest\.json"):
+    with pytest.raises(UsageError, match=r"manifest\.json at memory://bucket/nothing"):
         stream_expanded("memory://bucket/nothing")
+    with pytest.raises(UsageError, match="cannot open nowhere://bucket/set"):
+        stream_expanded("nowhere://bucket/set")
     with pytest.raises(ConfigError, match="rank"):
         stream_expanded("memory://bucket/set", rank=2, world_size=2)
