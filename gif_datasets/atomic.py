@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from gif_datasets.remote import AnyPath, RemotePath
+
 TEMPORARY = ".tmp-"
 STALE_AFTER = 3600.0  # seconds; somebody may still be writing to a younger temporary file
 
@@ -48,8 +50,11 @@ def _beside(path: Path) -> Path:
     return path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}"
 
 
-def write_bytes(path: Path, content: bytes, synced: bool = True) -> None:
+def write_bytes(path: AnyPath, content: bytes, synced: bool = True) -> None:
     """Write a file atomically; again, if somebody takes its temporary file for a forgotten one, or the folder."""
+    if isinstance(path, RemotePath):
+        path.write_bytes(content)
+        return
     try:
         _write_bytes(path, content, synced)
     except FileNotFoundError:
@@ -66,13 +71,15 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: AnyPath, value: Any) -> None:
     """Write readable JSON atomically."""
     write_bytes(path, json_bytes(value))
 
 
-def create_json(path: Path, value: Any) -> bool:
+def create_json(path: AnyPath, value: Any) -> bool:
     """Write readable JSON unless the file exists; says whether it was written. Of two processes at once, one writes."""
+    if isinstance(path, RemotePath):
+        return path.create(json_bytes(value))
     ready = _beside(path)
     write_json(ready, value)
     try:
@@ -116,8 +123,10 @@ def stale_before() -> float:
     return time.time() - STALE_AFTER
 
 
-def sweep(folder: Path) -> None:
-    """Remove forgotten temporary files."""
+def sweep(folder: AnyPath) -> None:
+    """Remove forgotten temporary files; in a store there are none."""
+    if isinstance(folder, RemotePath):
+        return
     oldest = stale_before()
     for path in folder.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):

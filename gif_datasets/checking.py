@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,18 @@ from gif_datasets import index, shards
 from gif_datasets.config import AGNOSTIC
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest, digest_file
-from gif_datasets.index import INDEX
+from gif_datasets.index import INDEX, Index
+from gif_datasets.remote import AnyPath, at_hand
 from gif_datasets.shards import Shard
 from gif_datasets.splits import VALIDATION
 from gif_datasets.types import Provenance
 
 
-def verify(folder: Path, progress: Callable[..., Iterable[Shard]] | None = None) -> list[str]:
+def verify(folder: AnyPath, progress: Callable[..., Iterable[Shard]] | None = None) -> list[str]:
     """Check every byte of an expanded folder's shards, indices and card, and every record against the plan.
 
     Args:
-        folder: The expanded folder.
+        folder: The expanded folder; one in a store is fetched shard by shard.
         progress: Wraps the loop over the shards, for a progress bar.
 
     Returns:
@@ -41,19 +42,27 @@ def verify(folder: Path, progress: Callable[..., Iterable[Shard]] | None = None)
     problems = _verify_listing(folder, manifest, {shard.name for shard in listed})
     problems += _verify_files(folder, manifest["files"])
     found = {split: _Found() for split in shards.splits(manifest)}
+    parts, odd = list[Index](), list[str]()
     for shard in progress(listed, "checking shards") if progress else listed:
         split = shards.split_of(shard.name)
         if split not in found:
             problems.append(f"{shard.name}: the folder has no split {split!r}")
-        else:
-            problems += _verify_shard(folder, shard, manifest, split, found[split])
+            continue
+        try:
+            with at_hand(folder / shard.name) as path:
+                problems += _verify_shard(path, shard, manifest, split, found[split])
+                parts.append(shards.index_of(path))
+        except FileNotFoundError:
+            problems.append(f"missing shard {shard.name}")
+        except ShardError as error:  # of the index; what is wrong with the shard itself is in the list
+            odd.append(str(error))
     if not problems:  # a damaged shard's samples are missing for a reason that is named already
         problems += _verify_plan(manifest, found)
-        problems += _verify_indices(folder, manifest, listed)
+        problems += odd[:1] or _verify_indices(folder, manifest, index.joined(parts))
     return problems
 
 
-def _verify_listing(folder: Path, manifest: Mapping[str, Any], tars: set[str]) -> list[str]:
+def _verify_listing(folder: AnyPath, manifest: Mapping[str, Any], tars: set[str]) -> list[str]:
     """Files that do not belong here; hidden ones are nobody's data."""
     shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
     top = {shards.MANIFEST, shards.PREVIEW, "data", *manifest["files"]}
@@ -63,7 +72,7 @@ def _verify_listing(folder: Path, manifest: Mapping[str, Any], tars: set[str]) -
     return [f"foreign file {name}" for name in sorted(foreign)]
 
 
-def _verify_files(folder: Path, files: Mapping[str, Any]) -> list[str]:
+def _verify_files(folder: AnyPath, files: Mapping[str, Any]) -> list[str]:
     problems = []
     for name, entry in sorted(files.items()):
         path = folder / name
@@ -89,8 +98,7 @@ class _Found:
     synthetic: Counter[bool] = field(default_factory=Counter)  # synthetic samples, by whether they are copies
 
 
-def _verify_shard(folder: Path, shard: Shard, manifest: Mapping[str, Any], split: str, found: _Found) -> list[str]:
-    path = folder / shard.name
+def _verify_shard(path: Path, shard: Shard, manifest: Mapping[str, Any], split: str, found: _Found) -> list[str]:
     if not path.is_file():
         return [f"missing shard {shard.name}"]
     problems = []
@@ -202,12 +210,9 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
     return problems
 
 
-def _verify_indices(folder: Path, manifest: Mapping[str, Any], listed: Sequence[Shard]) -> list[str]:
+def _verify_indices(folder: AnyPath, manifest: Mapping[str, Any], whole: Index) -> list[str]:
     """Whether the indices say what the shards hold; a digest that fits does not show it."""
-    try:
-        wanted = {**shards.index_files(manifest), INDEX: index.to_bytes(shards.build_index(folder, listed))}
-    except ShardError as error:
-        return [str(error)]
+    wanted = {**shards.index_files(manifest), INDEX: index.to_bytes(whole)}
     return [
         f"{name} does not describe these shards (expand again to have it anew)"
         for name, content in wanted.items()

@@ -16,14 +16,15 @@ from torch.utils.data import Dataset, get_worker_info
 from gif_datasets import decode, images
 from gif_datasets.cache import open_cache
 from gif_datasets.config import ExpansionConfig, closest
-from gif_datasets.engines.local import run_local
+from gif_datasets.engines.local import run_local, visible_gpus
 from gif_datasets.errors import CacheError, ConfigError, EngineError, HubError, MissingExtra, PriorError, SourceError
 from gif_datasets.imagine import Imaginer
 from gif_datasets.order import Facts
 from gif_datasets.plan import Engine, Part, Plan, Summary, make_plan, run, select, silently
 from gif_datasets.priors import own_prior
 from gif_datasets.push import PushSummary, push_to_hub
-from gif_datasets.recipe import make_recipe
+from gif_datasets.recipe import make_recipe, resolve_device
+from gif_datasets.remote import place
 from gif_datasets.sources import (
     HuggingFaceSource,
     JoinedSource,
@@ -147,8 +148,7 @@ class ExpandedDataset(Dataset[Any]):
         else:
             parents = np.repeat(np.arange(count), self.config.ratio)
         seeds = np.concatenate([np.arange(count), parents])
-        labels = np.array([seed.label for seed in self.plan.seeds], dtype=np.int64)
-        made = np.array([seed.synthetic for seed in self.plan.seeds], dtype=bool)
+        labels, made = self.plan.seeds.labels, self.plan.seeds.synthetic
         return Facts(labels[seeds], made[seeds] | (np.arange(len(self)) >= count), seeds)
 
     @cached_property
@@ -261,7 +261,7 @@ class ExpandedDataset(Dataset[Any]):
         def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
             return run_local(task, ids, workers)
 
-        return run(self.plan, self.source, self.imaginer.cache, Path(folder), engine, self.bad, self.imaginer)
+        return run(self.plan, self.source, self.imaginer.cache, place(folder), engine, self.bad, self.imaginer)
 
     def to_hf(self, streaming: bool = False) -> Any:
         """The expansion as a Hugging Face dataset, seeds first, in the order of the items.
@@ -387,6 +387,7 @@ def expand(
     workers: int | None = None,
     engine: str = "local",
     ray_address: str | None = None,
+    gpus_per_worker: float = 1.0,
     limit: int | None = None,
     cache_dir: str | Path | None = None,
     device: str = "auto",
@@ -400,7 +401,7 @@ def expand(
 
     Args:
         source: A source's text, or a dataset object.
-        out: Output folder. Run again = resume.
+        out: Output folder, or a URL of one in a store that fsspec opens (``s3://bucket/set``). Run again = resume.
         validation: Another source, such as the dataset's own validation split: written as it is, as the split
             ``validation``; a seed that shows the same picture as one of it is left out. Its classes are found in
             ``source`` by name.
@@ -408,6 +409,7 @@ def expand(
             the calling script needs the usual ``if __name__ == "__main__":``.
         engine: ``"local"`` or ``"ray"``; the bytes are the same.
         ray_address: Of a running Ray cluster; None: that of ``RAY_ADDRESS``, or one that is started here for this.
+        gpus_per_worker: With Ray on GPUs: the share of one, or the number of them, that each worker holds.
         limit: Use this many seeds, spread evenly; of ``validation`` too.
         cache_dir: Where imagined samples are kept.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
@@ -428,7 +430,7 @@ def expand(
     if config is not None and options:
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
     settled, mine = config or ExpansionConfig.build(options), Part(*part)
-    run_tasks = _engine(engine, workers, device, ray_address)
+    run_tasks = _engine(engine, workers, device, ray_address, gpus_per_worker)
     opened = wrap_source(source)
     recipe = make_recipe(settled, opened.classes, device)
     show = progress or silent
@@ -450,7 +452,7 @@ def expand(
         return iter(show(run_tasks(task, ids), task.title, len(ids)))
 
     plan = make_plan(opened, listed, recipe, held, named, _real_limit(limit, opened))
-    return run(plan, opened, open_cache(cache_dir), Path(out), shown, listed.bad, part=mine, say=say)
+    return run(plan, opened, open_cache(cache_dir), place(out), shown, listed.bad, part=mine, say=say)
 
 
 def _real_limit(limit: int | None, source: Source) -> int | None:
@@ -461,7 +463,7 @@ def _real_limit(limit: int | None, source: Source) -> int | None:
 ENGINES = ("local", "ray")
 
 
-def _engine(name: str, workers: int | None, device: str, ray_address: str | None) -> Engine:
+def _engine(name: str, workers: int | None, device: str, ray_address: str | None, gpus_per_worker: float) -> Engine:
     """What runs tasks."""
     if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}{closest(name, ENGINES)}")
@@ -469,12 +471,14 @@ def _engine(name: str, workers: int | None, device: str, ray_address: str | None
         raise ConfigError(f"workers must be at least 1, got {workers}")
     if ray_address and name != "ray":
         raise ConfigError(f"a Ray address goes with engine 'ray', got engine {name!r}")
+    if gpus_per_worker <= 0 or (gpus_per_worker > 1 and gpus_per_worker % 1):
+        raise ConfigError(f"GPUs a worker must be a share of one or a whole number, got {gpus_per_worker}")
+    settled = resolve_device(device)
     if name == "local":
-        return lambda task, ids: run_local(task, ids, workers or 1)
+        return lambda task, ids: run_local(task, ids, workers or 1, visible_gpus(settled))
     from gif_datasets.engines.ray import run_ray
-    from gif_datasets.recipe import resolve_device
 
-    gpus = 1.0 if resolve_device(device).startswith("cuda") else 0.0
+    gpus = gpus_per_worker if settled.startswith("cuda") else 0.0
     return lambda task, ids: run_ray(task, ids, workers, address=ray_address, gpus=gpus)
 
 

@@ -7,6 +7,7 @@ once as the run will use, so that what they take from each other is measured too
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import multiprocessing
 import statistics
 import sys
@@ -19,15 +20,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gif_datasets.cache import Cache
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import default_workers
 from gif_datasets.errors import ConfigError
 from gif_datasets.imagine import Imaginer
 from gif_datasets.memory import keep_freed_memory
+from gif_datasets.methods import METHODS
 from gif_datasets.order import evenly
 from gif_datasets.plan import Plan, make_plan
 from gif_datasets.recipe import MOST_FITTED, make_recipe
+from gif_datasets.seeds import SeedTable
 from gif_datasets.shards import record_bytes
 from gif_datasets.sources import Source, list_seeds, refuse_bad, wrap_source
 from gif_datasets.types import Progress, Row, Sample, Seed, silent
@@ -88,7 +93,8 @@ class Estimate:
         device: Kind of device.
         workers: Processes on one machine.
         seconds: Of one machine, empty cache.
-        stages: Seconds of each part of it: reading, preparing, starting, originals, copies.
+        stages: Seconds of each part of it: reading, preparing, starting, originals, copies, and what workers that are
+            done wait for the others.
         bottleneck: The longest of them.
         memory: Of all workers together, bytes.
         device_memory: Of one worker on an accelerator, bytes.
@@ -163,34 +169,36 @@ def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, 
     probe = Probe(**{f.name: statistics.median(getattr(p, f.name) for p in probes) for f in dataclasses.fields(Probe)})
     config, seeds = plan.recipe.config, len(plan.seeds)
     originals = seeds if config.originals else 0
-    copies, drawn = seeds * config.ratio, seeds * config.draws
     fitted = min(seeds, MOST_FITTED) if config.fits_classifier else 0
-    single = workers == 1
+    alone_in_process = workers == 1
+    told_apart = METHODS[config.method].guided or config.check != "none"  # by a prior that the first process loads too
     stages = {
         "reading seeds": reading,
-        "preparing the classifier": probe.fit * fitted + (probe.start if fitted and not single else 0.0),
+        "preparing the classifier": probe.fit * fitted
+        + (probe.start if (fitted or told_apart) and not alone_in_process else 0.0),
         "starting workers": probe.start,
-        "seed samples": probe.original * (originals + len(plan.validation)) / workers,
-        "copies": probe.copy * drawn / workers,
     }
-    alone = sum(stages[name] for name in ("reading seeds", "preparing the classifier", "starting workers"))
-    shared = sum(stages.values()) - alone
+    alone = sum(stages.values())
+    spent = _shard_seconds(plan, probe)
+    stages["seed samples"] = probe.original * (originals + len(plan.validation)) / workers
+    stages["copies"] = sum(spent) / workers - stages["seed samples"]
+    stages["waiting for the last shards"] = max(0.0, _makespan(spent, workers) - sum(spent) / workers)
     machines = []
     number = 1
     while number <= MOST_MACHINES:
-        hours = (alone + shared / number) / 3600
+        hours = (alone + _makespan(spent, workers * number)) / 3600
         machines.append(Machines(number, hours, None if price is None else hours * price * number))
         number *= 2
     return Estimate(
         source=plan.source_name,
         originals=originals,
-        synthetic=copies,
+        synthetic=seeds * config.ratio,
         validation=len(plan.validation),
-        shards=len(plan.shard_rows),
+        shards=len(plan.shard_names),
         bytes=_bytes(plan, probe),
         device=plan.recipe.device,
         workers=workers,
-        seconds=alone + shared,
+        seconds=sum(stages.values()),
         stages=stages,
         bottleneck=max(stages, key=lambda name: stages[name]),
         memory=round(probe.memory * workers),
@@ -200,9 +208,32 @@ def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, 
     )
 
 
+def _shard_seconds(plan: Plan, probe: Probe) -> list[float]:
+    """What each shard takes one worker; blocks that are not full take as long."""
+    config, spent = plan.recipe.config, list[float]()
+    drawn = probe.copy * config.draws / config.ratio
+    for section in plan.sections:
+        for count in section.sizes:
+            blocks = -(-count // config.decode_batch)
+            spent.append(drawn * blocks * config.decode_batch if section.imagined else probe.original * count)
+    return spent
+
+
+def _makespan(spent: Sequence[float], workers: int) -> float:
+    """Seconds until all shards are done; each worker takes the next one when it is free."""
+    free = [0.0] * workers
+    for seconds in spent:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
 def _bytes(plan: Plan, probe: Probe) -> int:
     """Of all shards; a tar is filled up to whole records."""
-    sizes = [sum(probe.copy_bytes if copy else probe.original_bytes for _, copy in rows) for rows in plan.shard_rows]
+    sizes = [
+        count * (probe.copy_bytes if section.imagined else probe.original_bytes)
+        for section in plan.sections
+        for count in section.sizes
+    ]
     return sum(-(-(round(size) + 2 * BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE for size in sizes)
 
 
@@ -258,7 +289,7 @@ def _timed_originals(imaginer: Imaginer, seeds: Sequence[Seed]) -> tuple[list[Sa
     return made, (time.perf_counter() - started) / len(seeds)
 
 
-def _timed_copies(plan: Plan, imaginer: Imaginer, seeds: Sequence[Seed]) -> tuple[list[Sample], float]:
+def _timed_copies(plan: Plan, imaginer: Imaginer, seeds: SeedTable) -> tuple[list[Sample], float]:
     """Copies of whole blocks of seeds, and the seconds that they took; the first block only warms up."""
     config = plan.recipe.config
     block = max(config.encode_batch, -(-config.decode_batch // config.ratio))
@@ -280,10 +311,10 @@ def _timed_copies(plan: Plan, imaginer: Imaginer, seeds: Sequence[Seed]) -> tupl
     return made, spent
 
 
-def _spread(seeds: Sequence[Seed], count: int) -> list[Seed]:
+def _spread(seeds: SeedTable, count: int) -> SeedTable:
     """So many seeds from all over the source; each once."""
-    chosen = [seeds[i] for i in evenly(len(seeds), count)]
-    return chosen[::2] + chosen[1::2]
+    places = np.asarray(evenly(len(seeds), count), np.int64)
+    return seeds.take(np.concatenate([places[::2], places[1::2]]))
 
 
 def _mean_size(samples: Sequence[Sample]) -> float:

@@ -79,7 +79,9 @@ class _Job:
     @cached_property
     def source(self) -> SourceColumns | None:
         """The source's own columns, if it had any."""
-        return read_source(next(iter(self.readers.values())).folder)
+        folder = next(iter(self.readers.values())).folder
+        assert isinstance(folder, Path)  # what is exported is on this machine
+        return read_source(folder)
 
     @cached_property
     def columns(self) -> Columns:

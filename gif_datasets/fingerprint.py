@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gif_datasets.remote import AnyPath
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -49,6 +51,21 @@ def digest(value: Any) -> str:
     return digest_text(canonical_json(value))
 
 
+def digest_rows(rows: Iterable[Any]) -> str:
+    """:func:`digest` of a list that need never be there as a whole.
+
+    Example:
+        >>> digest_rows(iter([[1, "a"], [2, "b"]])) == digest([[1, "a"], [2, "b"]])
+        True
+    """
+    hasher, before = hashlib.sha256(b"["), ""
+    for row in rows:
+        hasher.update((before + canonical_json(row)).encode("ascii"))
+        before = ","
+    hasher.update(b"]")
+    return hasher.hexdigest()
+
+
 def digest_text(text: str) -> str:
     """SHA-256 of an ASCII text, in hex; of parts that cannot run into each other, this is quicker than their JSON."""
     return hashlib.sha256(text.encode("ascii")).hexdigest()
@@ -65,7 +82,7 @@ def digest_pixels(pixels: np.ndarray) -> str:
     return hasher.hexdigest()
 
 
-def digest_file(path: Path) -> str:
+def digest_file(path: AnyPath) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _stream(file)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,17 @@ from PIL import Image
 from gif_datasets import atomic, card, images, index, preview, shards
 from gif_datasets.columns import SOURCE
 from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
-from gif_datasets.index import INDEX
+from gif_datasets.index import INDEX, Index
 from gif_datasets.reader import ShardReader
 from gif_datasets.recognition import FILE
+from gif_datasets.remote import AnyPath, RemotePath, read_all, sizes
 from gif_datasets.shards import Shard
-from gif_datasets.types import PLAN_FILE, Seed
+from gif_datasets.types import PLAN_FILE, Sample, Seed
 
 STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
 
 
-def claim(folder: Path, wanted: dict[str, Any], what: str = "expansion") -> None:
+def claim(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion") -> None:
     """Make the folder this plan's by writing it there, or refuse it.
 
     Raises:
@@ -35,7 +37,8 @@ def claim(folder: Path, wanted: dict[str, Any], what: str = "expansion") -> None
         foreign = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         if foreign and not path.exists():  # in this order: another process writes the plan before anything else
             raise PlanMismatch(f"{folder} is not empty and holds no {what}; choose another --out")
-        if path.exists() or not atomic.create_json(path, wanted):
+        created = not path.exists() and atomic.create_json(path, wanted)
+        if not created or isinstance(path, RemotePath):  # not every store can refuse the second of two at once
             found = json.loads(path.read_text(encoding="utf-8"))
             if found != json.loads(json.dumps(wanted)):
                 raise PlanMismatch(
@@ -73,43 +76,89 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def sidecar(folder: Path, name: str) -> Path:
+def sidecar(folder: AnyPath, name: str) -> AnyPath:
     """Where it is written down that a shard is done."""
     return folder / STATE / (Path(name).stem + ".json")
 
 
-def write_sidecar(folder: Path, plan_hash: str, shard_id: int, shard: Shard) -> None:
+def write_sidecar(folder: AnyPath, plan_hash: str, shard_id: int, shard: Shard) -> None:
     """Write down that a shard of a plan is done."""
     state = {"plan_hash": plan_hash, "id": shard_id, "shard": shards.shard_json(shard)}
     atomic.write_json(sidecar(folder, shard.name), state)
 
 
-def read_sidecar(path: Path, plan_hash: str) -> tuple[int, Shard] | None:
-    """Number and entry of a shard that is done; None where there is none of this plan."""
+def put_shard(
+    folder: AnyPath,
+    name: str,
+    samples: Iterable[tuple[str, Sample]],
+    image_format: str,
+    own: Mapping[int, bytes] | None,
+) -> Shard:
+    """Write a shard and check it; into a store it goes from a temporary folder, its part of the index beside it."""
+    if isinstance(folder, RemotePath):
+        with tempfile.TemporaryDirectory(prefix="gif_datasets-") as here:
+            shard = put_shard(Path(here), name, samples, image_format, own)
+            part = index.to_bytes(shards.build_index(Path(here), [shard]))
+            atomic.write_bytes(folder / name, (Path(here) / name).read_bytes())
+            atomic.write_bytes(_index_part(folder, shard), part)
+    else:
+        shard = shards.write_shard(folder / name, samples, image_format, own)
+    if not shards.intact(folder, shard):
+        raise ShardError(f"{folder / name} does not hold what was written; is the disk failing?")
+    return shard
+
+
+def _index_part(folder: AnyPath, shard: Shard) -> AnyPath:
+    return folder / STATE / (Path(shard.name).stem + "." + INDEX)
+
+
+def index_of(folder: AnyPath, made: Sequence[Shard]) -> Index:
+    """The index of a folder: from its shards or, of a store, from the parts that were put beside them."""
+    if isinstance(folder, Path):
+        return shards.build_index(folder, made)
+    by_name = {_index_part(folder, shard).name: shard for shard in made}
+    parts = dict.fromkeys(by_name, index.joined([]))
+    for name, content in read_all(folder / STATE, list(by_name)):
+        parts[name] = index.from_bytes(content, folder / STATE / name)
+    for name, shard in by_name.items():
+        if len(parts[name]) != shard.samples:
+            parts[name] = shards.build_index(folder, [shard])
+    return index.joined(list(parts.values()))
+
+
+def read_sidecar(content: bytes, plan_hash: str) -> tuple[int, Shard] | None:
+    """Number and entry of a shard that is done; None where a sidecar is of another plan, or damaged."""
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = json.loads(content)
         number, shard = state["id"], Shard.from_json(state["shard"])
-    except (OSError, ValueError, KeyError, TypeError, ShardError):
+    except (ValueError, KeyError, TypeError, ShardError):
         return None
     return (number, shard) if state.get("plan_hash") == plan_hash and isinstance(number, int) else None
 
 
-def finished(folder: Path, plan_hash: str, names: Mapping[int, str]) -> dict[int, Shard]:
+def finished(folder: AnyPath, plan_hash: str, names: Mapping[int, str]) -> dict[int, Shard]:
     """Those shards of a plan, named by number, that are there and intact."""
-    done = {}
-    for shard_id, name in names.items():
-        found = read_sidecar(sidecar(folder, name), plan_hash)
-        if found is not None and found[0] == shard_id and found[1].name == name and shards.intact(folder, found[1]):
-            done[shard_id] = found[1]
+    wanted = {sidecar(folder, name).name: (shard_id, name) for shard_id, name in names.items()}
+    done, there = {}, sizes(folder / "data") if isinstance(folder, RemotePath) else None
+    for file, content in read_all(folder / STATE, list(wanted)):
+        found = read_sidecar(content, plan_hash)
+        if found is None or (found[0], found[1].name) != wanted[file]:
+            continue
+        number, shard = found
+        # of a store, one listing tells what asking for each of its objects would
+        if there.get(Path(shard.name).name) == shard.bytes if there is not None else shards.intact(folder, shard):
+            done[number] = shard
     return done
 
 
-def own_files(folder: Path) -> dict[str, bytes]:
+def own_files(folder: AnyPath) -> dict[str, bytes]:
     """What the part that has the first shard wrote: the source's own columns, how well its classes are told apart."""
-    return {name: (folder / name).read_bytes() for name in (SOURCE, FILE) if (folder / name).exists()}
+    return dict(read_all(folder, (SOURCE, FILE)))
 
 
-def finish(folder: Path, plan: dict[str, Any], plan_hash: str, made: Sequence[Shard], own: Mapping[str, bytes]) -> None:
+def finish(
+    folder: AnyPath, plan: dict[str, Any], plan_hash: str, made: Sequence[Shard], own: Mapping[str, bytes]
+) -> None:
     """Write card and indices; the manifest last, so that a folder with a manifest is whole.
 
     Args:
@@ -136,7 +185,7 @@ def finish(folder: Path, plan: dict[str, Any], plan_hash: str, made: Sequence[Sh
     }
     files = {
         **shards.index_files(manifest),
-        INDEX: index.to_bytes(shards.build_index(folder, made)),
+        INDEX: index.to_bytes(index_of(folder, made)),
         shards.CARD: card.render(manifest).encode("utf-8"),
         PLAN_FILE: atomic.json_bytes(plan),
         **own,
@@ -146,7 +195,7 @@ def finish(folder: Path, plan: dict[str, Any], plan_hash: str, made: Sequence[Sh
         atomic.sweep(place)
 
 
-def draw_preview(folder: Path, picture_of: Callable[[int], Image.Image] | None = None) -> None:
+def draw_preview(folder: AnyPath, picture_of: Callable[[int], Image.Image] | None = None) -> None:
     """Draw the preview of a finished folder.
 
     Args:
@@ -156,7 +205,7 @@ def draw_preview(folder: Path, picture_of: Callable[[int], Image.Image] | None =
     reader = ShardReader(folder)
     numbers, first = np.unique(reader.index.seed, return_index=True)
     labels = reader.index.label[first]
-    seeds = [Seed(seed, "", label, "") for seed, label in zip(numbers.tolist(), labels.tolist(), strict=True)]
+    seeds = (Seed(seed, "", label, "") for seed, label in zip(numbers.tolist(), labels.tolist(), strict=True))
 
     def stored(numbers: Sequence[int]) -> tuple[Image.Image, ...]:
         return tuple(images.read_rgb(reader.image_bytes(number), reader.key(number)) for number in numbers)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gif_datasets.errors import ShardError
+from gif_datasets.remote import AnyPath
 from gif_datasets.ustar import BLOCK
 
 INDEX = "index.safetensors"
@@ -78,6 +79,12 @@ def from_entries(entries: Iterable[tuple[int, ...]]) -> Index:
     return Index(**columns)
 
 
+def joined(parts: Sequence[Index]) -> Index:
+    """The index of several shards, in their order."""
+    empty = from_entries(())
+    return Index(**{name: np.concatenate([getattr(part, name) for part in (empty, *parts)]) for name in _DTYPES})
+
+
 def to_bytes(index: Index) -> bytes:
     """The file's content; the same entries give the same bytes."""
     from safetensors.numpy import save
@@ -97,6 +104,15 @@ def map_file(path: Path) -> Index:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise ShardError(f"cannot read {path}: {error}") from error
+    return from_bytes(content, path)
+
+
+def from_bytes(content: bytes | mmap.mmap, path: AnyPath) -> Index:
+    """The index that is an index file's content, without copying it.
+
+    Raises:
+        ShardError: If it is anything but such a file's; names ``path``.
+    """
     try:
         first = 8 + int.from_bytes(content[:8], "little")
         if not 8 < first <= min(len(content), LONGEST_HEADER):
@@ -112,7 +128,7 @@ def map_file(path: Path) -> Index:
     return Index(**columns)
 
 
-def _column(content: mmap.mmap, first: int, entry: Any, kind: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _column(content: bytes | mmap.mmap, first: int, entry: Any, kind: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     (count,), (start, stop) = entry["shape"], entry["data_offsets"]
     if (
         entry["dtype"] != kind

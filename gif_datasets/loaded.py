@@ -18,6 +18,7 @@ from gif_datasets.buffers import Buffers
 from gif_datasets.errors import ConfigError
 from gif_datasets.order import Facts
 from gif_datasets.reader import ShardReader
+from gif_datasets.remote import AnyPath, place
 from gif_datasets.types import Provenance
 
 _REPOSITORY = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -35,7 +36,9 @@ def load_expanded(
     Args:
         folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote; or ``user/name`` of a dataset
             on the Hugging Face Hub, when there is no such folder, or ``hub:user/name``: it is downloaded once, into the
-            Hub's own cache, and opened from there when there is no network.
+            Hub's own cache, and opened from there when there is no network; or a URL that fsspec opens, such as
+            ``s3://bucket/set``: every picture is then a request of its own, so that
+            :func:`gif_datasets.stream_expanded` is far quicker for going through all of them.
         transform: Applied to every picture, an RGB ``PIL.Image``.
         split: ``"validation"`` for what was held out; the expanded split by default.
         revision: Branch, tag or commit of a dataset on the Hub.
@@ -55,8 +58,8 @@ def load_expanded(
         >>> len(loaded), image.size, loaded.classes[label] == loaded.classes[loaded.targets[0]]
         (40, (32, 32), True)
     """
-    path = Path(folder)
-    if _REPOSITORY.fullmatch(str(folder)) and (str(folder).startswith("hub:") or not path.exists()):
+    path = place(folder)
+    if isinstance(path, Path) and _is_published(str(folder), path):
         from gif_datasets.hub import download
 
         path = download(str(folder), revision)
@@ -65,10 +68,16 @@ def load_expanded(
     return LoadedDataset(path, transform, split)
 
 
+def _is_published(name: str, path: Path) -> bool:
+    return _REPOSITORY.fullmatch(name) is not None and (name.startswith("hub:") or not path.exists())
+
+
 class LoadedDataset(Dataset[tuple[Any, int]]):
     """The samples of an expanded folder; see :func:`load_expanded`. Pickles to workers without its contents."""
 
-    def __init__(self, folder: Path, transform: Callable[[Any], Any] | None = None, split: str | None = None) -> None:
+    def __init__(
+        self, folder: AnyPath, transform: Callable[[Any], Any] | None = None, split: str | None = None
+    ) -> None:
         self._reader = ShardReader(folder, split)
         self.transform = transform
 

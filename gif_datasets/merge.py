@@ -94,7 +94,7 @@ def _sidecars(folders: Sequence[Path], plan_hash: str) -> dict[int, tuple[Shard,
     found: dict[int, tuple[Shard, list[Path]]] = {}
     for folder in folders:
         for path in sorted((folder / STATE).glob("*.json")):
-            read = read_sidecar(path, plan_hash)
+            read = read_sidecar(path.read_bytes(), plan_hash)
             if read is not None and sidecar(folder, read[1].name) == path:
                 found.setdefault(read[0], (read[1], []))[1].append(folder)
     return found

@@ -8,22 +8,38 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gif_datasets import atomic, recognition, shards
 from gif_datasets.cache import Cache
 from gif_datasets.columns import yaml_list
-from gif_datasets.errors import ConfigError, ShardError
+from gif_datasets.errors import ConfigError
 from gif_datasets.fingerprint import digest
-from gif_datasets.folder import claim, draw_preview, finish, finished, own_files, sidecar, write_sidecar
+from gif_datasets.folder import (
+    STATE,
+    claim,
+    draw_preview,
+    finish,
+    finished,
+    own_files,
+    put_shard,
+    sidecar,
+    write_sidecar,
+)
 from gif_datasets.imagine import Imaginer
 from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.recognition import Recognition
+from gif_datasets.remote import AnyPath
+from gif_datasets.seeds import Rows, SeedTable
 from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source, own_columns, own_members, revision_of, source_columns
 from gif_datasets.splits import VALIDATION, hold_out
@@ -39,6 +55,22 @@ class OwnColumns:
 
     features: tuple[dict[str, Any], ...]
     digest: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that follow each other in shards of ``size`` of one split; imagined, or seeds."""
+
+    rows: Sequence[Row]
+    size: int
+    split: str
+    imagined: bool = False
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of every shard."""
+        full, rest = divmod(len(self.rows), self.size)
+        return [self.size] * full + [rest] * (rest > 0)
 
 
 @dataclass(frozen=True)
@@ -59,8 +91,8 @@ class Plan:
 
     source_name: str
     recipe: Recipe
-    seeds: tuple[Seed, ...]
-    validation: tuple[Seed, ...] = ()
+    seeds: SeedTable
+    validation: SeedTable = field(default_factory=lambda: SeedTable.of(()))
     validation_name: str = ""
     limit: int | None = None
     chosen: tuple[Row, ...] = ()
@@ -68,33 +100,46 @@ class Plan:
     own: OwnColumns | None = None
 
     @cached_property
-    def copies(self) -> Sequence[Row]:
-        """All (seed, copy) rows that are imagined, in source order."""
-        copies = range(1, self.recipe.config.ratio + 1)
-        return self.chosen or tuple((seed, copy) for seed in self.seeds for copy in copies)
-
-    @cached_property
-    def shard_rows(self) -> tuple[tuple[tuple[Seed, int], ...], ...]:
-        """(seed, copy) rows of every shard: originals (copy 0), then copies, then what is held out (copy 0).
+    def sections(self) -> tuple[Section, ...]:
+        """Originals (copy 0), then copies, then what is held out (copy 0).
 
         Within each, classes are mixed by key order; real and synthetic seeds are in shards of their own.
         """
         config = self.recipe.config
-        own, held = (_by_kind(seeds) for seeds in (self.seeds if config.originals else (), self.validation))
-        made = _mixed(self.copies)
+        own, held = (
+            _by_kind(seeds) for seeds in (self.seeds if config.originals else SeedTable.of(()), self.validation)
+        )
+        made = _mixed_rows(self.chosen) if self.chosen else Rows(self.seeds, _mixed(self.seeds), config.ratio)
         size, held_size = (
             config.samples_per_shard or shard_size(samples, config.decode_batch)
             for samples in (sum(map(len, own)) + len(made), sum(map(len, held)))
         )
-        sized = [*((rows, size) for rows in (*own, made)), *((rows, held_size) for rows in held)]
-        return tuple(tuple(rows[i : i + n]) for rows, n in sized for i in range(0, len(rows), n))
+        return (
+            *(Section(rows, size, config.split) for rows in own),
+            Section(made, size, config.split, imagined=True),
+            *(Section(rows, held_size, VALIDATION) for rows in held),
+        )
+
+    def rows_of(self, shard_id: int) -> Sequence[Row]:
+        """(seed, copy) rows of a shard."""
+        for section in self.sections:
+            if shard_id < len(section.sizes):
+                return section.rows[shard_id * section.size : (shard_id + 1) * section.size]
+            shard_id -= len(section.sizes)
+        raise IndexError(f"no shard {shard_id} beyond the last")
 
     @cached_property
     def shard_names(self) -> tuple[str, ...]:
         """Path of every shard below the output folder."""
-        held = set(self.validation)
-        kinds = [VALIDATION if rows[0][0] in held else self.recipe.config.split for rows in self.shard_rows]
-        return tuple(shards.shard_name(kind, kinds[:i].count(kind), kinds.count(kind)) for i, kind in enumerate(kinds))
+        counts = Counter[str]()
+        for section in self.sections:
+            counts[section.split] += len(section.sizes)
+        numbers = {split: itertools.count() for split in counts}
+        return tuple(
+            shards.shard_name(section.split, next(numbers[section.split]), counts[section.split])
+            for section in self.sections
+            for _ in section.sizes
+        )
 
     @cached_property
     def json(self) -> dict[str, Any]:
@@ -105,16 +150,16 @@ class Plan:
             "source": self.source_name,
             "seeds": len(self.seeds),
             "limit": self.limit,
-            "synthetic_seeds": sum(seed.synthetic for seed in self.seeds),
+            "synthetic_seeds": int(self.seeds.synthetic.sum()),
             "seeds_digest": _seeds_digest(self.seeds),
             "split": config.split,
             "validation_share": config.validation_share,
             "validation": self.validation_name,
             "validation_seeds": len(self.validation),
-            "synthetic_validation": sum(seed.synthetic for seed in self.validation),
+            "synthetic_validation": int(self.validation.synthetic.sum()),
             "validation_digest": _seeds_digest(self.validation),
             "originals": config.originals,
-            "shards": [len(rows) for rows in self.shard_rows],
+            "shards": [count for section in self.sections for count in section.sizes],
             "recipe": self.recipe.to_json(),
             # not in the plans of other sources, whose folders are as they were without it
             **({"source_revision": self.revision} if self.revision else {}),
@@ -131,16 +176,20 @@ class Plan:
         return self.shard_names[shard_id]
 
 
-def _mixed(rows: Iterable[Row]) -> list[Row]:
-    """Rows in key order, which mixes the classes."""
+def _mixed(seeds: SeedTable) -> NDArray[np.int64]:
+    """Places of seeds in key order, which mixes the classes."""
+    return np.lexsort((seeds.indices, seeds.keys))
+
+
+def _mixed_rows(rows: Iterable[Row]) -> list[Row]:
+    """Rows in key order."""
     return sorted(rows, key=lambda row: (row[0].key, row[0].index, row[1]))
 
 
-def _by_kind(seeds: Iterable[Seed]) -> tuple[list[Row], list[Row]]:
+def _by_kind(seeds: SeedTable) -> list[Rows]:
     """Rows of the real and of the synthetic ones."""
-    listed = list(seeds)
-    real, made = (_mixed((seed, 0) for seed in listed if seed.synthetic == kind) for kind in (False, True))
-    return real, made
+    order = _mixed(seeds)
+    return [Rows(seeds, order[seeds.synthetic[order] == kind], 0) for kind in (False, True)]
 
 
 def shard_size(samples: int, block: int) -> int:
@@ -219,23 +268,20 @@ class ShardTask:
 
     plan: Plan
     imaginer: Imaginer
-    folder: Path
+    folder: AnyPath
     title: str = "making shards"
 
     def __call__(self, shard_id: int) -> tuple[Shard, int]:
         """Make one shard and its sidecar; returns it with the number of pictures decoded for it."""
         before = self.imaginer.generated
-        rows, config = self.plan.shard_rows[shard_id], self.plan.recipe.config
+        rows, config = self.plan.rows_of(shard_id), self.plan.recipe.config
         copies = [(seed, copy) for seed, copy in rows if copy]
         made = self.imaginer.imagine(copies) if copies else self.imaginer.originals([seed for seed, _ in rows])
         name = self.plan.shard_name(shard_id)
         keys = [shards.sample_key(shards.split_of(name), seed.index, copy) for seed, copy in rows]
         samples = list(zip(keys, made, strict=True))
-        path = self.folder / name
         own = own_members(self.imaginer.source, [seed.index for seed, _ in rows]) if self.plan.own else None
-        shard = shards.write_shard(path, samples, config.image_format, own)
-        if not shards.intact(self.folder, shard):
-            raise ShardError(f"{path} does not hold what was written; is the disk failing?")
+        shard = put_shard(self.folder, name, samples, config.image_format, own)
         write_sidecar(self.folder, self.plan.hash, shard_id, shard)
         return shard, self.imaginer.generated - before
 
@@ -291,7 +337,7 @@ def run(
     plan: Plan,
     source: Source,
     cache: Cache,
-    folder: Path,
+    folder: AnyPath,
     engine: Engine,
     bad: Sequence[str] = (),
     imaginer: Imaginer | None = None,
@@ -330,7 +376,8 @@ def run(
         generated += count
     seconds = time.monotonic() - started
     if part != WHOLE:
-        if any(not sidecar(folder, name).exists() for name in names.values()):
+        noted = {path.name for path in (folder / STATE).glob("*.json")}
+        if any(sidecar(folder, name).name not in noted for name in names.values()):
             return _partly(folder, plan, done, generated, tuple(bad), seconds)
         done |= finished(folder, plan.hash, {shard_id: names[shard_id] for shard_id in names if shard_id not in done})
         if len(done) < len(names):
@@ -343,10 +390,10 @@ def run(
 
 
 def _own_files(
-    plan: Plan, source: Source, imaginer: Imaginer, folder: Path, say: Callable[[str], None]
+    plan: Plan, source: Source, imaginer: Imaginer, folder: AnyPath, say: Callable[[str], None]
 ) -> dict[str, bytes]:
     """The source's own columns, and how well the classifier tells the seeds apart, known already or found out now."""
-    own = source_columns(source, [seed.index for seed in (*plan.seeds, *plan.validation)])
+    own = source_columns(source, [*plan.seeds.indices.tolist(), *plan.validation.indices.tolist()])
     content = shards.listed_file(folder, recognition.FILE)
     if content is None and shards.may_hold(folder, recognition.FILE):
         found = imaginer.recognition()
@@ -360,28 +407,29 @@ def _own_files(
 
 
 def _partly(
-    folder: Path, plan: Plan, done: dict[int, Shard], generated: int, bad: tuple[str, ...], seconds: float
+    folder: AnyPath, plan: Plan, done: dict[int, Shard], generated: int, bad: tuple[str, ...], seconds: float
 ) -> Summary:
     """Summarise a folder that wants other parts."""
-    rows = [row for shard_id in done for row in plan.shard_rows[shard_id]]
-    held = set(plan.validation)
+    first_held = len(plan.shard_names) - sum(len(section.sizes) for section in plan.sections[-2:])
+    own = [shard_id for shard_id in done if shard_id < first_held]
+    made = [copy > 0 or seed.synthetic for shard_id in own for seed, copy in plan.rows_of(shard_id)]
     return Summary(
         folder=str(folder),
-        originals=sum(not (copy or seed.synthetic or seed in held) for seed, copy in rows),
-        synthetic=sum((copy > 0 or seed.synthetic) and seed not in held for seed, copy in rows),
-        validation=sum(seed in held for seed, _ in rows),
+        originals=len(made) - sum(made),
+        synthetic=sum(made),
+        validation=sum(shard.samples for shard_id, shard in done.items() if shard_id >= first_held),
         classes=len(plan.recipe.classes),
         shards=len(done),
         bytes=sum(shard.bytes for shard in done.values()),
         generated=generated,
         bad=bad,
         seconds=round(seconds, 1),
-        missing=len(plan.shard_rows) - len(done),
+        missing=len(plan.shard_names) - len(done),
         failed=sum(shard.failed for shard in done.values()),
     )
 
 
-def summarise(folder: Path, generated: int = 0, bad: tuple[str, ...] = (), seconds: float = 0.0) -> Summary:
+def summarise(folder: AnyPath, generated: int = 0, bad: tuple[str, ...] = (), seconds: float = 0.0) -> Summary:
     """Summarise a finished folder from its manifest."""
     manifest = shards.read_manifest(folder)
     sizes = [shard.bytes for shard in shards.all_shards(manifest)]
@@ -429,13 +477,14 @@ def make_plan(
             f"a validation set of its own ({validation_name}) leaves nothing for validation_share, got"
             f" {config.validation_share}, or for split={VALIDATION!r}; take them away"
         )
-    if config.validation_share and any(seed.synthetic for seed in listed.seeds):
+    seeds, held = SeedTable.of(listed.seeds), SeedTable.of(validation)
+    if config.validation_share and seeds.synthetic.any():
         raise ConfigError(
             f"validation_share must be 0 for {source.name}, which holds imagined copies beside their seeds;"
             " hold out when the seeds are first expanded, or give a validation set"
         )
-    seeds, held = hold_out(listed.seeds, config.validation_share, config.rng_seed)
-    held = tuple(validation) or held
+    if config.validation_share:
+        seeds, held = map(SeedTable.of, hold_out(seeds, config.validation_share, config.rng_seed))
     return Plan(
         source.name,
         with_population(recipe, seeds),
@@ -444,12 +493,12 @@ def make_plan(
         validation_name,
         limit,
         revision=revision_of(source),
-        own=_own_columns(source, (*seeds, *held)),
+        own=_own_columns(source, [*seeds.indices.tolist(), *held.indices.tolist()]),
     )
 
 
-def _own_columns(source: Source, seeds: Sequence[Seed]) -> OwnColumns | None:
-    members = own_members(source, [seed.index for seed in seeds])
+def _own_columns(source: Source, indices: Sequence[int]) -> OwnColumns | None:
+    members = own_members(source, indices)
     if members is None:
         return None
     digests = {index: hashlib.sha256(content).hexdigest() for index, content in members.items()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from gif_datasets import atomic
+from gif_datasets.remote import AnyPath
 from gif_datasets.types import Seed
 
 ROWS = 10
@@ -30,20 +30,22 @@ class Row:
     copies: tuple[Image.Image, ...]
 
 
-def choose_seeds(seeds: Sequence[Seed], rows: int) -> list[Seed]:
+def choose_seeds(seeds: Iterable[Seed], rows: int) -> list[Seed]:
     """Up to ``rows`` seeds, classes in turn, each class from its first."""
     by_class: dict[int, list[Seed]] = {}
     for seed in seeds:
-        by_class.setdefault(seed.label, []).append(seed)
+        members = by_class.setdefault(seed.label, [])
+        if len(members) < rows:
+            members.append(seed)
     chosen: list[Seed] = []
     turn = 0
-    while len(chosen) < min(rows, len(seeds)):
+    while len(chosen) < min(rows, sum(map(len, by_class.values()))):
         chosen += [members[turn] for _, members in sorted(by_class.items()) if turn < len(members)]
         turn += 1
     return chosen[:rows]
 
 
-def save_preview(rows: Sequence[Row], title: str, path: Path) -> None:
+def save_preview(rows: Sequence[Row], title: str, path: AnyPath) -> None:
     """Draw the rows and save them atomically as PNG."""
     copies = max(len(row.copies) for row in rows)
     width = LABEL_WIDTH + (1 + copies) * (CELL + GAP) + 2 * GAP

@@ -22,6 +22,7 @@ from gif_datasets import atomic, index, shards, ustar
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest_file
 from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
+from gif_datasets.remote import AnyPath, RemotePath, sizes
 from gif_datasets.shards import Shard
 from gif_datasets.types import Provenance
 from gif_datasets.ustar import BLOCK
@@ -33,7 +34,7 @@ class ShardReader:
     """The samples of a finished expanded folder. Safe to use from several threads, and after a fork.
 
     Args:
-        folder: A finished expanded folder.
+        folder: A finished expanded folder, here or in a store.
         split: Which split; the expanded one if none is named.
 
     Raises:
@@ -41,15 +42,16 @@ class ShardReader:
         ShardError: If the manifest, the index or a shard is missing or damaged.
     """
 
-    def __init__(self, folder: Path, split: str | None = None) -> None:
+    def __init__(self, folder: AnyPath, split: str | None = None) -> None:
         self.folder = folder
         self.manifest = shards.read_manifest(folder)
         shards.check_split(self.manifest, split)
         self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
         self.split: str = split or self.manifest["split"]
         self._shards = shards.manifest_shards(self.manifest, split)
+        there = sizes(folder / "data")
         for shard in self._shards:
-            _check_size(folder, shard)
+            _check_size(folder, shard, there.get(Path(shard.name).name))
         whole, self._mapped = _open_index(folder, self.manifest)
         self._part = _part(self.manifest, self.split)
         self.index = whole.part(*self._part)
@@ -67,6 +69,7 @@ class ShardReader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._mapped:  # digest and entries were checked where this reader was made
+            assert isinstance(self.folder, Path)
             self.index = index.map_file(self.folder / INDEX).part(*self._part)
         self._start()
 
@@ -159,16 +162,20 @@ class ShardReader:
 class _File:
     """An open file; closed when the last thread that reads it lets go of it."""
 
-    __slots__ = ("_number",)
+    __slots__ = ("_number", "_remote")
 
-    def __init__(self, path: Path) -> None:
-        self._number = -1
+    def __init__(self, path: AnyPath) -> None:
+        self._number, self._remote = -1, path if isinstance(path, RemotePath) else None
+        if isinstance(path, RemotePath):
+            return
         try:
             self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise ShardError(f"cannot read shard {path.name}: {error.strerror}") from error
 
     def read(self, size: int, offset: int) -> bytes:
+        if self._remote is not None:
+            return self._remote.read_range(offset, offset + size)
         return os.pread(self._number, size, offset)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound, because at exit modules are gone
@@ -176,13 +183,17 @@ class _File:
             close(self._number)
 
 
-def _open_index(folder: Path, manifest: dict[str, Any]) -> tuple[Index, bool]:
+def _open_index(folder: AnyPath, manifest: dict[str, Any]) -> tuple[Index, bool]:
     """The index of all splits, and whether it is mapped from its file; built from the tars when that is missing."""
     listed, path = shards.all_shards(manifest), folder / INDEX
     entry = manifest["files"].get(INDEX)
     wanted = entry.get("sha256") if isinstance(entry, dict) else None
     mapped = False
-    if wanted and path.is_file() and digest_file(path) == wanted:
+    if isinstance(path, RemotePath):
+        content = path.read_bytes() if path.is_file() else b""
+        known = hashlib.sha256(content).hexdigest() == wanted
+        found = index.from_bytes(content, path) if known else shards.build_index(folder, listed)
+    elif wanted and path.is_file() and digest_file(path) == wanted:
         found, mapped = index.map_file(path), True
     else:
         found = shards.build_index(folder, listed)
@@ -209,11 +220,9 @@ def _part(manifest: dict[str, Any], split: str) -> tuple[int, int]:
     return start, start + sum(shard.samples for shard in listed[first:last])
 
 
-def _check_size(folder: Path, shard: Shard) -> None:
-    try:
-        size = (folder / shard.name).stat().st_size
-    except OSError as error:
-        raise ShardError(f"missing shard {shard.name}; run: gif-datasets verify {folder}") from error
+def _check_size(folder: AnyPath, shard: Shard, size: int | None) -> None:
+    if size is None:
+        raise ShardError(f"missing shard {shard.name}; run: gif-datasets verify {folder}")
     if size != shard.bytes:
         why = ""
         try:

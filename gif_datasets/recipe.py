@@ -10,13 +10,16 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from gif_datasets.cache import CACHE_FORMAT
 from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.errors import ConfigError, SourceError
-from gif_datasets.fingerprint import digest, digest_text
+from gif_datasets.fingerprint import digest, digest_rows, digest_text
 from gif_datasets.memory import memory_of
 from gif_datasets.methods import METHODS
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
+from gif_datasets.seeds import SeedTable
 from gif_datasets.types import Seed
 from gif_datasets.wording import IS
 
@@ -80,9 +83,10 @@ class Recipe:
         return digest_text(f"{CACHE_FORMAT} {self.digest} {seed.key} {seed.label} {copy}")
 
 
-def ordered(seeds: Iterable[Seed]) -> list[Seed]:
-    """Seeds in an order that does not depend on the source's."""
-    return sorted(seeds, key=lambda seed: (seed.key, seed.label, seed.index))
+def ordered(seeds: Iterable[Seed]) -> SeedTable:
+    """Seeds in an order that does not depend on the source's: by key, label and index."""
+    table = SeedTable.of(seeds)
+    return table.take(np.lexsort((table.indices, table.labels, table.keys)))
 
 
 def fitted_seeds(seeds: Iterable[Seed], classes: int) -> list[Seed]:
@@ -99,8 +103,8 @@ def with_population(recipe: Recipe, seeds: Sequence[Seed]) -> Recipe:
     """Name in the recipe the seeds that all of its samples depend on, if there are any."""
     if not recipe.config.uses_all_seeds:
         return recipe
-    used = seeds if recipe.config.mixes else fitted_seeds(seeds, len(recipe.classes))
-    return dataclasses.replace(recipe, population=digest(sorted([seed.key, seed.label] for seed in used)))
+    used = ordered(seeds) if recipe.config.mixes else fitted_seeds(seeds, len(recipe.classes))
+    return dataclasses.replace(recipe, population=digest_rows([seed.key, seed.label] for seed in used))
 
 
 def make_recipe(

@@ -18,8 +18,9 @@ from typing import Any
 from gif_datasets import atomic, index, ustar
 from gif_datasets.config import MAX_RATIO
 from gif_datasets.errors import ShardError, UsageError
-from gif_datasets.fingerprint import digest, digest_file
+from gif_datasets.fingerprint import digest, digest_file, digest_rows
 from gif_datasets.index import IMAGE_SUFFIXES, Index
+from gif_datasets.remote import AnyPath, RemotePath, at_hand, size_of
 from gif_datasets.splits import VALIDATION
 from gif_datasets.types import Provenance, Sample
 
@@ -132,10 +133,14 @@ def write_shard(
     return Shard(f"data/{path.name}", count, failed, len(content), sha256, md5)
 
 
-def intact(folder: Path, shard: Shard) -> bool:
-    """Whether the shard's file is there, byte for byte."""
+def intact(folder: AnyPath, shard: Shard) -> bool:
+    """Whether the shard's file is there, byte for byte; in a store, which checks what it takes, by its size."""
     path = folder / shard.name
-    return path.is_file() and path.stat().st_size == shard.bytes and digest_file(path) == shard.sha256
+    try:
+        same = size_of(path) == shard.bytes
+    except OSError:
+        return False
+    return same and (isinstance(path, RemotePath) or digest_file(path) == shard.sha256)
 
 
 def index_files(manifest: Mapping[str, Any]) -> dict[str, bytes]:
@@ -184,7 +189,7 @@ def sealed(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str,
     return {**content, "digest": digest(content)}
 
 
-def write_files(folder: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> None:
+def write_files(folder: AnyPath, manifest: dict[str, Any], files: Mapping[str, bytes]) -> None:
     """Write what is missing or differs of ``files``, and the manifest last. A card that somebody edited is kept."""
     try:
         before: dict[str, Any] = read_manifest(folder)
@@ -202,7 +207,7 @@ def write_files(folder: Path, manifest: dict[str, Any], files: Mapping[str, byte
         atomic.write_json(folder / MANIFEST, manifest)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: AnyPath) -> dict[str, Any]:
     """Read and check ``manifest.json``.
 
     Raises:
@@ -243,7 +248,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def listed_file(folder: Path, name: str) -> bytes | None:
+def listed_file(folder: AnyPath, name: str) -> bytes | None:
     """A file of the folder as its manifest lists it; None where there is no such file, or it is another."""
     try:
         entry, content = read_manifest(folder)["files"].get(name), (folder / name).read_bytes()
@@ -252,7 +257,7 @@ def listed_file(folder: Path, name: str) -> bytes | None:
     return content if entry and file_entries({name: content}) == {name: entry} else None
 
 
-def may_hold(folder: Path, name: str) -> bool:
+def may_hold(folder: AnyPath, name: str) -> bool:
     """Whether a folder is not finished yet, or its manifest lists a file of this name."""
     try:
         return name in read_manifest(folder)["files"]
@@ -301,13 +306,26 @@ class Entry:
     members: dict[str, tuple[int, int]]
 
 
-def build_index(folder: Path, listed: Sequence[Shard]) -> Index:
+def build_index(folder: AnyPath, listed: Sequence[Shard]) -> Index:
     """Build the index of a folder from its shards, in their order.
 
     Raises:
         ShardError: If a shard is missing or damaged, or holds something else than its samples.
     """
-    return index.from_entries(row for shard in listed for row in _rows(folder / shard.name, split_of(shard.name)))
+    return index.joined([_fetched_index(folder / shard.name) for shard in listed])
+
+
+def _fetched_index(place: AnyPath) -> Index:
+    try:
+        with at_hand(place) as path:
+            return index_of(path)
+    except FileNotFoundError as error:
+        raise ShardError(f"missing shard {place.name}") from error
+
+
+def index_of(path: Path) -> Index:
+    """The index of one shard, by its file; raises ShardError as :func:`build_index` does."""
+    return index.from_entries(_rows(path, split_of(path.name)))
 
 
 def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
@@ -356,12 +374,12 @@ def entries(path: Path) -> Iterator[Entry]:
 
 def seeds_digest(seeds: Iterable[Sequence[Any]]) -> str:
     """Digest of seeds, each given as its key, label, index and origin, in order of index."""
-    return digest([list(seed) for seed in seeds])
+    return digest_rows(list(seed) for seed in seeds)
 
 
 def own_digest(digests: Mapping[int, str]) -> str:
     """Digest of the source's own columns, given as the sha256 of each seed's :data:`OWN` by its index."""
-    return digest([list(pair) for pair in sorted(digests.items())])
+    return digest_rows(list(pair) for pair in sorted(digests.items()))
 
 
 def record_bytes(record: Provenance) -> bytes:

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
@@ -26,8 +26,9 @@ from PIL import Image
 from gif_datasets import columns, images
 from gif_datasets.config import closest
 from gif_datasets.errors import BadImage, MissingExtra, SourceError
-from gif_datasets.fingerprint import digest, digest_pixels
+from gif_datasets.fingerprint import digest_pixels, digest_rows
 from gif_datasets.order import evenly, facts_of
+from gif_datasets.seeds import Packed, SeedTable
 from gif_datasets.types import PLAN_FILE, Seed
 
 ENTRY_POINTS = "gif_datasets.sources"
@@ -67,13 +68,13 @@ def revision_of(source: Source) -> str:
 class SeedList:
     """The readable samples of a source, and a message for each of the others."""
 
-    seeds: tuple[Seed, ...]
+    seeds: Sequence[Seed]
     bad: tuple[str, ...]
 
     @property
     def digest(self) -> str:
         """Digest of every seed's key and label, in order."""
-        return digest([[seed.key, seed.label] for seed in self.seeds])
+        return digest_rows([seed.key, seed.label] for seed in self.seeds)
 
 
 def refuse_bad(listed: SeedList, on_bad_image: str) -> None:
@@ -96,11 +97,20 @@ def list_seeds(
         SourceError: If nothing can be read, or labels and class names disagree.
     """
     count = len(source)
-    is_synthetic = getattr(source, "is_synthetic", _real)
     indices = range(count) if limit is None else evenly(count, limit)
-    seeds: list[Seed] = []
     bad: list[str] = []
-    for index in progress(indices):
+    seeds = SeedTable.of(_readable(source, progress(indices), bad))
+    if not seeds:
+        raise SourceError(f"no readable picture in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
+    if digest_pixels(np.asarray(source.sample(seeds[0].index)[0])) != seeds[0].key:
+        raise SourceError(f"{source.name} gives other pixels each time; take its random transforms away")
+    return SeedList(seeds, tuple(bad))
+
+
+def _readable(source: Source, indices: Iterable[int], bad: list[str]) -> Iterator[Seed]:
+    """Seeds of the pictures that can be read; a message for each other one goes into ``bad``."""
+    is_synthetic = getattr(source, "is_synthetic", _real)
+    for index in indices:
         origin = source.origin(index)
         try:
             image, label = source.sample(index)
@@ -112,12 +122,7 @@ def list_seeds(
             continue
         if label >= len(source.classes):
             raise SourceError(f"{origin} has label {label}, but {source.name} names {len(source.classes)} classes")
-        seeds.append(Seed(index, digest_pixels(np.asarray(image)), label, origin, is_synthetic(index)))
-    if not seeds:
-        raise SourceError(f"no readable picture in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
-    if digest_pixels(np.asarray(source.sample(seeds[0].index)[0])) != seeds[0].key:
-        raise SourceError(f"{source.name} gives other pixels each time; take its random transforms away")
-    return SeedList(tuple(seeds), tuple(bad))
+        yield Seed(index, digest_pixels(np.asarray(image)), label, origin, is_synthetic(index))
 
 
 def _real(index: int) -> bool:
@@ -168,27 +173,35 @@ class FolderSource:
         self.folder = folder
         try:
             groups = sorted(path for path in folder.iterdir() if _is_class(path))
-            members = [sorted(_pictures(group)) for group in groups]
+            counts: list[int] = []
+            self._names = Packed.of(self._list(groups, counts))
         except OSError as error:
             raise SourceError(f"cannot list {folder}: {error.strerror}") from error
         self.classes = tuple(_printable(group.name) for group in groups)
-        self._paths = [path for paths in members for path in paths]
-        self._labels = [label for label, paths in enumerate(members) for _ in paths]
+        self._labels = np.repeat(np.arange(len(counts)), counts)
         if not groups:
             raise SourceError(f"{folder} has no sub-folders; a source has one sub-folder of pictures per class")
-        if not self._paths:
+        if not self._names:
             raise SourceError(f"no pictures in the sub-folders of {folder} (looked for .png, .jpg, .webp and others)")
 
+    def _list(self, groups: Iterable[Path], counts: list[int]) -> Iterator[bytes]:
+        """Names of the pictures below the folder, class by class, of which only one is there as paths at a time."""
+        for group in groups:
+            paths = sorted(_pictures(group))
+            counts.append(len(paths))
+            yield from (os.fsencode(path.relative_to(self.folder).as_posix()) for path in paths)
+
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._names)
 
     def origin(self, index: int) -> str:
         """Path below the folder."""
-        return _printable(self._paths[index].relative_to(self.folder).as_posix())
+        return _printable(os.fsdecode(self._names[index]))
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One picture as 8-bit RGB, and its class index."""
-        return images.read_rgb(self._paths[index], self.origin(index)), self._labels[index]
+        path = self.folder / os.fsdecode(self._names[index])
+        return images.read_rgb(path, self.origin(index)), int(self._labels[index])
 
 
 def _is_class(path: Path) -> bool:

@@ -19,6 +19,7 @@ from gif_datasets.epochs import Place
 from gif_datasets.errors import ConfigError, ShardError, UsageError
 from gif_datasets.loaded import LoadedDataset
 from gif_datasets.order import Ints, permute, stream_key, subkey
+from gif_datasets.remote import place
 from gif_datasets.shards import Shard
 from gif_datasets.spans import Readers, Spans, cut, length
 
@@ -109,7 +110,7 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         self.rank, self.world_size, self.epoch = rank, world_size, 0
         self.asked: int | None = None
         self._told: Pass | None = None
-        self.manifest = self._read_manifest()
+        self.manifest = shards.read_manifest(place(url))
         shards.check_split(self.manifest, split)
         self.classes = tuple(self.manifest["classes"])
         self._shards = shards.manifest_shards(self.manifest, split)
@@ -184,7 +185,7 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         folder = tempfile.TemporaryDirectory(prefix="gif_datasets-")
         for shard in wanted.shards:
             try:
-                atomic.write_bytes(Path(folder.name) / shard.name, self._fetch(shard.name))
+                atomic.write_bytes(Path(folder.name) / shard.name, (place(self.url) / shard.name).read_bytes())
             except OSError as error:
                 raise ShardError(f"cannot fetch {shard.name}: {type(error).__name__}") from error
             if not shards.intact(Path(folder.name), shard):
@@ -193,23 +194,6 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         atomic.write_json(Path(folder.name) / shards.MANIFEST, shards.sealed(part, {}))
         return folder, wanted.places
 
-    def _read_manifest(self) -> dict[str, Any]:
-        try:
-            content = self._fetch(shards.MANIFEST)
-        except OSError as error:
-            raise UsageError(f"no {shards.MANIFEST} at {self.url}: not an expanded folder, or not finished") from error
-        except (ImportError, ValueError) as error:  # fsspec has no such store, or its package is not installed
-            raise UsageError(f"cannot open {self.url}: {error}") from error
-        with tempfile.TemporaryDirectory() as folder:
-            atomic.write_bytes(Path(folder) / shards.MANIFEST, content)
-            return shards.read_manifest(Path(folder))
-
-    def _fetch(self, name: str) -> bytes:
-        from fsspec.core import url_to_fs
-
-        store, root = url_to_fs(self.url)
-        content: bytes = store.cat_file(f"{root.rstrip('/')}/{name}")
-        return content
 
 
 def _fetch_of(group: list[Shard], places: Ints) -> Fetch:

@@ -46,6 +46,29 @@ def hub() -> Iterator[HubServer]:
     _HUB.reset()
 
 
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    """An S3 server with a bucket named so; the environment says where it is, as it would of any other."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    made = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    made.start()
+    host, port = made.get_host_and_port()
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+        yield variables["AWS_ENDPOINT_URL"]
+    made.stop()
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIF_DATASETS_CACHE", str(tmp_path / "cache"))

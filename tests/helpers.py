@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import datasets
+import fsspec
 
 from gif_datasets import atomic
 from gif_datasets.fingerprint import digest
@@ -40,3 +41,10 @@ OPTIONS = {"ratio": 2, "prior": "linear", "samples_per_shard": 4}
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of a folder, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def stored(url: str) -> dict[str, bytes]:
+    """All objects below a URL but the parts of the index, by relative name."""
+    store, root = fsspec.url_to_fs(url, skip_instance_cache=True)
+    found = {name.removeprefix(f"{root}/"): store.cat_file(name) for name in store.find(root)}
+    return {name: content for name, content in found.items() if not name.endswith(".index.safetensors")}

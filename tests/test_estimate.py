@@ -40,13 +40,16 @@ def test_samples_shards_and_bytes_are_those_of_the_run(
 
 
 def test_more_machines_share_what_can_be_shared(seed_folder: Path) -> None:
-    """Reading and starting take as long on each; the price is of all of them together."""
-    found = estimate(str(seed_folder), workers=1, price=3.0, config=ExpansionConfig(prior="linear"))
+    """Reading and starting take as long on each; the price is of all of them together; no shard is shared."""
+    config = ExpansionConfig(prior="linear", samples_per_shard=20, originals=False)
+    found = estimate(str(seed_folder), workers=1, price=3.0, config=config)
     first, second, *_ = found.machines
     assert (first.machines, second.machines) == (1, 2)
     assert first.hours == pytest.approx(found.seconds / 3600)
-    shared = found.stages["seed samples"] + found.stages["copies"]
-    assert first.hours - second.hours == pytest.approx(shared / 2 / 3600)
+    assert found.stages["waiting for the last shards"] == pytest.approx(0)
+    saved = found.stages["copies"] / 3  # of three shards one worker makes two
+    assert first.hours - second.hours == pytest.approx(saved / 3600)
+    assert len({machines.hours for machines in found.machines[2:]}) == 1  # for 4 and more of them there are not enough
     assert [m.price for m in (first, second)] == [pytest.approx(3 * first.hours), pytest.approx(6 * second.hours)]
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import ray
-from helpers import OPTIONS, contents
+from helpers import OPTIONS, contents, stored
 from ray.cluster_utils import Cluster
 from ray_task import Task
 
@@ -33,8 +34,8 @@ gif_datasets.expand(sys.argv[1], sys.argv[2], engine="ray", cache_dir=sys.argv[4
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Two nodes of one CPU each; the driver is on the first."""
+def cluster(s3_server: str) -> Iterator[Cluster]:
+    """Two nodes of one CPU each; the driver is on the first. Its processes see the S3 server's environment."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.add_node(num_cpus=1)
@@ -59,6 +60,18 @@ def test_same_bytes_as_the_local_engine(cluster: Cluster, seed_folder: Path, tmp
     assert gif_datasets.expand(str(seed_folder), tmp_path / "ray", **options).generated == 0
 
 
+def test_into_an_object_store(cluster: Cluster, seed_folder: Path, tmp_path: Path) -> None:
+    """The local engine's bytes as objects, put by actors; a lost shard is put again, by either engine."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "local", cache_dir=tmp_path / "c1", **OPTIONS)
+    gif_datasets.expand(str(seed_folder), "s3://bucket/ray", engine="ray", cache_dir=tmp_path / "c2", **OPTIONS)
+    assert stored("s3://bucket/ray") == contents(tmp_path / "local")
+    fsspec.filesystem("s3").rm_file(
+        f"bucket/ray/{min(name for name in contents(tmp_path / 'local') if 'data/' in name)}"
+    )
+    gif_datasets.expand(str(seed_folder), "s3://bucket/ray", cache_dir=tmp_path / "c1", **OPTIONS)
+    assert stored("s3://bucket/ray") == contents(tmp_path / "local")
+
+
 def test_both_nodes_work(cluster: Cluster, tmp_path: Path) -> None:
     """Every id once, on as many nodes as there are places, and not on more workers than were asked for."""
     found = run(Task(tmp_path, nodes=2), 12)
@@ -70,6 +83,16 @@ def test_both_nodes_work(cluster: Cluster, tmp_path: Path) -> None:
 def test_more_workers_than_places_do_not_hang(cluster: Cluster, tmp_path: Path) -> None:
     """Those without a place get no work."""
     assert sorted(item for item, _ in run(Task(tmp_path), 9, workers=8)) == list(range(9))
+
+
+def test_workers_may_share_a_gpu(cluster: Cluster, tmp_path: Path) -> None:
+    """Two at half of one at once, on the only node that says it has one."""
+    extra = cluster.add_node(num_cpus=1, num_gpus=1)
+    cluster.wait_for_nodes()
+    found = run(Task(tmp_path), 4, gpus=0.5)
+    assert sorted(item for item, _ in found) == list(range(4))
+    assert {node for _, node in found} == {extra.node_id}
+    cluster.remove_node(extra)
 
 
 def test_killed_workers_lose_nothing(cluster: Cluster, tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
 from gif_datasets import __version__
 from gif_datasets.cli import tune
 from gif_datasets.errors import GifDatasetsError, MissingExtra, UsageError
 from gif_datasets.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from gif_datasets.remote import AnyPath
 
 _Item = TypeVar("_Item")
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
@@ -116,17 +119,19 @@ def build_parser() -> argparse.ArgumentParser:
 
     expand = _command(commands, "expand", "make an expanded dataset as WebDataset shards; run again = resume", _SOURCE)
     _add_generation(expand)
-    expand.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    expand.add_argument("--out", type=_place, required=True, metavar="DIR", help="output folder, or s3://bucket/set")
     expand.add_argument(
         "--validation",
         metavar="SOURCE",
         help="a validation set of its own, written as it is (or hold out a share: --set validation_share=0.2)",
     )
     expand.add_argument("--engine", choices=("local", "ray"), default="local", help="where the work runs")
-    many = "worker processes (default: one per CPU, at most 8; one on a GPU; with Ray, as many as the cluster can hold)"
+    many = "worker processes (default: one per CPU, at most 8, or per GPU; with Ray, as many as the cluster can hold)"
+    share = "with Ray on GPUs: share of one, or number of them, that each worker holds (default: 1)"
     address = "of a running Ray cluster (default: $RAY_ADDRESS, or a local one)"
     expand.add_argument("--ray-address", metavar="ADDRESS", help=address)
     expand.add_argument("--workers", type=int, metavar="N", help=many)
+    expand.add_argument("--gpus-per-worker", type=float, default=1.0, metavar="G", help=share)
     expand.add_argument("--shard-index", type=int, metavar="I", help="make only part I, counted from 0, of the shards")
     expand.add_argument("--num-shards", type=int, metavar="N", help="of so many parts, one a task of an array job")
     expand.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -153,7 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("verify", "check every shard and record; exit code 1 when anything is wrong"),
     ):
         command = _command(commands, name, text)
-        command.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
+        command.add_argument("dir", type=_place, metavar="DIR", help="an expanded folder, or s3://bucket/set")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
     _add_compare(commands)
@@ -222,6 +227,13 @@ def _add_compare(commands: _Commands) -> None:
     add("--out", type=Path, default=Path("comparison"), metavar="DIR", help=where)
     add("--workers", type=int, metavar="N", help="worker processes that expand (default: as `expand`)")
     add("--json", action="store_true", help="print the result as JSON")
+
+
+def _place(text: str) -> AnyPath:
+    """A folder here, or the URL of one in a store that fsspec opens."""
+    from gif_datasets.remote import place
+
+    return place(text)
 
 
 def _list(kind: Callable[[str], _Item]) -> Callable[[str], list[_Item]]:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gif_datasets.cli import texts
 from gif_datasets.cli.shared import (
@@ -32,6 +32,9 @@ from gif_datasets.methods import (
 
 if TYPE_CHECKING:
     from gif_datasets.cache import Cache
+    from gif_datasets.remote import RemotePath
+
+_Folder = TypeVar("_Folder", "Path", "RemotePath")
 
 _SHOWN_IN = {"paper": "gif-unclip", "official": "gif-sd"}
 """A method for which a preset's options are listed."""
@@ -55,6 +58,7 @@ def expand(args: argparse.Namespace) -> int:
         workers=args.workers or (default_workers(device) if args.engine == "local" else None),
         engine=args.engine,
         ray_address=args.ray_address,
+        gpus_per_worker=args.gpus_per_worker,
         limit=args.limit,
         cache_dir=args.cache_dir,
         device=device,
@@ -338,7 +342,7 @@ def _cache(args: argparse.Namespace) -> Cache:
     return open_cache(args.cache_dir)
 
 
-def _existing(folder: Path) -> Path:
+def _existing(folder: _Folder) -> _Folder:
     if not folder.is_dir():
         raise ConfigError(f"no such folder: {folder}")
     return folder

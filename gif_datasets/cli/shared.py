@@ -12,6 +12,7 @@ from typing import Any
 from gif_datasets.config import ExpansionConfig, parse_setting
 from gif_datasets.errors import ConfigError
 from gif_datasets.methods import METHODS
+from gif_datasets.remote import AnyPath
 
 
 def config_of(args: argparse.Namespace) -> ExpansionConfig:
@@ -37,10 +38,12 @@ def _given(**flags: Any) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value is not None}
 
 
-def check_out(folder: Path) -> None:
-    """Find out now, not after the work, that the output cannot be written."""
+def check_out(folder: AnyPath) -> None:
+    """Find out now, not after the work, that the output cannot be written; a store says so when the plan is put."""
     import os
 
+    if not isinstance(folder, Path):
+        return
     probe = folder
     while not probe.exists() and probe != probe.parent:
         probe = probe.parent

@@ -15,15 +15,19 @@ from gif_datasets.errors import EngineError
 from gif_datasets.memory import MOST_WORKERS, keep_freed_memory
 
 Result = TypeVar("Result")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def run_local(task: Callable[[int], Result], ids: Sequence[int], workers: int = 1) -> Iterator[Result]:
+def run_local(
+    task: Callable[[int], Result], ids: Sequence[int], workers: int = 1, devices: Sequence[str] = ()
+) -> Iterator[Result]:
     """Yield ``task(id)`` for every id, as they finish.
 
     Args:
         task: Picklable when ``workers`` is above 1.
         ids: What to run.
         workers: Processes; 1 runs in this process. Each loads the prior once.
+        devices: GPUs, as :func:`visible_gpus` names them; the workers take them in turn, and each sees its own alone.
 
     Raises:
         EngineError: If a worker process dies. What other workers finished is kept.
@@ -33,7 +37,11 @@ def run_local(task: Callable[[int], Result], ids: Sequence[int], workers: int = 
         yield from map(task, ids)
         return
     # spawn: forking a process whose torch already runs threads can hang, and cannot use CUDA
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (task,))
+    context = multiprocessing.get_context("spawn")
+    own = context.SimpleQueue()
+    for number in range(workers):
+        own.put(devices[number % len(devices)] if devices else None)
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (task, own))
     try:
         for future in as_completed([pool.submit(_run_in_worker, item) for item in ids]):
             yield future.result()
@@ -47,18 +55,31 @@ def run_local(task: Callable[[int], Result], ids: Sequence[int], workers: int = 
 
 
 def default_workers(device: str) -> int:
-    """One worker per CPU this process may use, but at most 8; one on an accelerator."""
+    """One worker per CPU this process may use, but at most 8; one per GPU that ``cuda`` may use, else one."""
     if device != "cpu":
-        return 1
+        return max(1, len(visible_gpus(device)))
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cpus, MOST_WORKERS)
+
+
+def visible_gpus(device: str) -> list[str]:
+    """The GPUs that ``device`` stands for, as ``CUDA_VISIBLE_DEVICES`` names them; none unless it is ``"cuda"``."""
+    if device != "cuda":
+        return []
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    return (named or list(map(str, range(count))))[:count]
 
 
 _task: Callable[[int], Any] | None = None
 
 
-def _start_worker(task: Callable[[int], Any]) -> None:
+def _start_worker(task: Callable[[int], Any], own: Any) -> None:
     global _task
+    if device := own.get():  # before anything here looks for GPUs: "cuda" is then this one, and plans do not differ
+        os.environ[VISIBLE] = device
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     keep_freed_memory()

@@ -1,0 +1,225 @@
+"""Folders in object stores, by URL: the part of `pathlib.Path` that folders of shards need, over fsspec.
+
+An object is there, whole, when its upload has ended, and not before: what is written needs no temporary name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from gif_datasets.errors import ConfigError, MissingExtra
+
+_PACKAGES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs",), "gcs": ("gcsfs",)}
+TOGETHER = 500  # small objects that are read at once
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """A folder or an object in a store. Picklable; connects when used, by what the environment says.
+
+    Example:
+        >>> path = RemotePath("memory://bucket/set") / "data" / "a.txt"
+        >>> path.write_bytes(b"abc")
+        >>> path.name, path.stem, path.size(), path.read_range(1, 3)
+        ('a.txt', 'a', 3, b'bc')
+    """
+
+    url: str
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return RemotePath(f"{self.url}/{name}")
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """Its last part."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        """Its last part, without a suffix."""
+        return Path(self.name).stem
+
+    def exists(self) -> bool:
+        """Whether there is such an object, or one below it."""
+        with _store(self) as (store, path):
+            return bool(store.exists(path))
+
+    def is_file(self) -> bool:
+        """Whether there is such an object."""
+        with _store(self) as (store, path):
+            return bool(store.isfile(path))
+
+    def is_dir(self) -> bool:
+        """Whether there are objects below it."""
+        with _store(self) as (store, path):
+            return bool(store.isdir(path))
+
+    def size(self) -> int:
+        """Its bytes."""
+        with _store(self) as (store, path):
+            return int(store.info(path)["size"])
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        """Open the object to be read from its start to its end."""
+        with _store(self) as (store, path):
+            file: IO[bytes] = store.open(path, mode)
+            return file
+
+    def read_bytes(self) -> bytes:
+        """All of it."""
+        with _store(self) as (store, path):
+            content: bytes = store.cat_file(path)
+            return content
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """All of it, as a text."""
+        return self.read_bytes().decode(encoding)
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes ``start .. stop - 1``."""
+        with _store(self) as (store, path):
+            content: bytes = store.cat_file(path, start=start, end=stop)
+            return content
+
+    def write_bytes(self, content: bytes) -> None:
+        """Put the object."""
+        with _store(self) as (store, path):
+            store.pipe_file(path, content)
+
+    def create(self, content: bytes) -> bool:
+        """Put the object unless it is there; says whether it was put. Of two at once, one does where the store can."""
+        with _store(self) as (store, path):
+            try:
+                store.pipe_file(path, content, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def glob(self, pattern: str) -> list[RemotePath]:
+        """What is directly below it; nothing, where there is nothing."""
+        with _store(self) as (store, path):
+            try:
+                found = [str(name).rstrip("/").rpartition("/")[2] for name in store.ls(path, detail=False)]
+            except FileNotFoundError:
+                found = []
+        return [self / name for name in sorted(set(found)) if fnmatch.fnmatchcase(name, pattern)]
+
+    def iterdir(self) -> list[RemotePath]:
+        """What is directly below it."""
+        return self.glob("*")
+
+    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
+        """Stores have no folders."""
+
+
+AnyPath: TypeAlias = Path | RemotePath
+"""A folder or file, here or in a store."""
+
+
+def place(text: str | Path) -> AnyPath:
+    """A path, or where a URL points to.
+
+    Example:
+        >>> place("s3://bucket/set/"), place("here/set").name, place("file:///tmp/set").name
+        (RemotePath(url='s3://bucket/set'), 'set', 'set')
+    """
+    if isinstance(text, Path) or "://" not in text:
+        return Path(text)
+    local = text.removeprefix("file://")
+    return Path(local) if local != text else RemotePath(text.rstrip("/"))
+
+
+def size_of(path: AnyPath) -> int:
+    """Bytes of a file.
+
+    Raises:
+        OSError: If there is no such file.
+    """
+    return path.size() if isinstance(path, RemotePath) else path.stat().st_size
+
+
+def sizes(folder: AnyPath) -> dict[str, int]:
+    """Bytes of the files directly in a folder, by name; one listing, however many there are."""
+    if isinstance(folder, Path):
+        files = [path for path in folder.glob("*") if path.is_file()]
+        return {path.name: path.stat().st_size for path in files}
+    with _store(folder) as (store, path):
+        try:
+            listed = store.ls(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {str(entry["name"]).rpartition("/")[2]: int(entry["size"] or 0) for entry in listed}
+
+
+def read_all(folder: AnyPath, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of those files of a folder that are there; of a store, many at once."""
+    if isinstance(folder, Path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                yield name, (folder / name).read_bytes()
+        return
+    for start in range(0, len(names), TOGETHER):
+        with _store(folder) as (store, root):
+            paths = {f"{root}/{name}": name for name in names[start : start + TOGETHER]}
+            found = store.cat(list(paths), on_error="omit") if len(paths) > 1 else _one(store, *paths)
+        yield from ((name, found[path]) for path, name in paths.items() if path in found)
+
+
+def _one(store: Any, path: str) -> dict[str, bytes]:
+    try:
+        return {path: store.cat_file(path)}
+    except FileNotFoundError:
+        return {}
+
+
+@contextlib.contextmanager
+def at_hand(path: AnyPath) -> Iterator[Path]:
+    """A file as one of this machine: itself, or a temporary copy.
+
+    Raises:
+        OSError: If there is no such file.
+    """
+    if isinstance(path, Path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="gif_datasets-") as folder:
+        copy = Path(folder) / path.name
+        with path.open() as content, copy.open("wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+        yield copy
+
+
+@contextlib.contextmanager
+def _store(path: RemotePath) -> Iterator[tuple[Any, str]]:
+    """The store of a path and the path in it; whatever is raised there is an OSError. Nothing is known from before."""
+    store, inner = _connected(path.url)
+    try:
+        store.invalidate_cache()  # somebody else may have written since
+        yield store, inner.rstrip("/")
+    except OSError:
+        raise
+    except Exception as error:  # each store raises its own kinds, and their texts may tell of credentials
+        raise OSError(f"{path}: {type(error).__name__}") from error
+
+
+def _connected(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    scheme = url.partition(":")[0]
+    try:
+        found: tuple[Any, str] = url_to_fs(url)
+    except ImportError as error:
+        raise MissingExtra(*_PACKAGES.get(scheme, (f"what opens {scheme}:// URLs",))) from error
+    except ValueError as error:
+        raise ConfigError(f"nothing is known that opens {scheme}:// URLs, got {url}") from error
+    return found
