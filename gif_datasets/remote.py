@@ -51,27 +51,27 @@ class RemotePath:
 
     def exists(self) -> bool:
         """Whether there is such an object, or one below it."""
-        with _store(self) as (store, path):
+        with _store(self, fresh=True) as (store, path):
             return bool(store.exists(path))
 
     def is_file(self) -> bool:
         """Whether there is such an object."""
-        with _store(self) as (store, path):
+        with _store(self, fresh=True) as (store, path):
             return bool(store.isfile(path))
 
     def is_dir(self) -> bool:
         """Whether there are objects below it."""
-        with _store(self) as (store, path):
+        with _store(self, fresh=True) as (store, path):
             return bool(store.isdir(path))
 
     def size(self) -> int:
         """Its bytes."""
-        with _store(self) as (store, path):
+        with _store(self, fresh=True) as (store, path):
             return int(store.info(path)["size"])
 
     def open(self, mode: str = "rb") -> IO[bytes]:
         """Open the object to be read from its start to its end."""
-        with _store(self) as (store, path):
+        with _store(self, fresh=True) as (store, path):
             file: IO[bytes] = store.open(path, mode)
             return file
 
@@ -107,7 +107,7 @@ class RemotePath:
 
     def glob(self, pattern: str) -> list[RemotePath]:
         """What is directly below it; nothing, where there is nothing."""
-        with _store(self) as (store, path):
+        with _store(self, fresh=True) as (store, path):
             try:
                 found = [str(name).rstrip("/").rpartition("/")[2] for name in store.ls(path, detail=False)]
             except FileNotFoundError:
@@ -153,7 +153,7 @@ def sizes(folder: AnyPath) -> dict[str, int]:
     if isinstance(folder, Path):
         files = [path for path in folder.glob("*") if path.is_file()]
         return {path.name: path.stat().st_size for path in files}
-    with _store(folder) as (store, path):
+    with _store(folder, fresh=True) as (store, path):
         try:
             listed = store.ls(path, detail=True)
         except FileNotFoundError:
@@ -200,11 +200,17 @@ def at_hand(path: AnyPath) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _store(path: RemotePath) -> Iterator[tuple[Any, str]]:
-    """The store of a path and the path in it; whatever is raised there is an OSError. Nothing is known from before."""
+def _store(path: RemotePath, fresh: bool = False) -> Iterator[tuple[Any, str]]:
+    """The store of a path and the path in it; whatever is raised there is an OSError.
+
+    Args:
+        path: The path.
+        fresh: Forget what was listed before: somebody else may have written since.
+    """
     store, inner = _connected(path.url)
     try:
-        store.invalidate_cache()  # somebody else may have written since
+        if fresh:
+            store.invalidate_cache()
         yield store, inner.rstrip("/")
     except OSError:
         raise

@@ -64,3 +64,12 @@ def test_the_claim_can_fail(
     assert len(found) == bool(reason)
     assert not reason or found[0].startswith(reason)
     assert loading["failures"]([], {}) == ["nothing was measured"]
+
+
+def test_rates_are_of_the_time_in_which_all_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards count by their share of it: of 20 seconds these are ten, in which two workers make 200."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    scale = runpy.run_path(str(SCRIPT.parent / "scale.py"))
+    shards = [("a", 0, 10), ("a", 10, 20), ("b", 5, 15)]
+    stamps = [scale["Stamp"](process, begun, ended, 100, 1) for process, begun, ended in shards]
+    assert scale["steady"](stamps) == (20.0, 2)

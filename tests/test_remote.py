@@ -155,5 +155,5 @@ def test_texts_of_errors_stay_here() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote, "_connected", lambda url: (Broken(), "set"))
         with pytest.raises(OSError, match=r"^x://set: RuntimeError$"):
-            RemotePath("x://set").read_bytes()
+            RemotePath("x://set").exists()
     assert os.environ.get("AWS_SECRET_ACCESS_KEY") != "SECRET"

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub
 import pytest
+from helpers import OPTIONS, contents, stored
 from hub_server import HubServer
 from hub_sets import CLASSES, COUNTS, NAME, expansion, metadata, pixels, truth
 
@@ -18,6 +20,7 @@ import gif_datasets
 from gif_datasets import UsageError, push_to_hub, shards
 from gif_datasets.checking import verify
 from gif_datasets.hub import download
+from gif_datasets.remote import RemotePath
 
 
 def test_round_trip_of_shards(hub: HubServer, made: Path, tmp_path: Path) -> None:
@@ -235,3 +238,16 @@ def test_push_by_xet(xet: HubServer, made: Path) -> None:
     back = gif_datasets.load_expanded(NAME)
     assert truth(back._reader.folder, "train") == truth(made, "train")
     assert datasets.load_dataset(NAME, split="train").num_rows == 36
+
+
+def test_expanded_straight_into_a_repository(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:
+    """The Hub as a store, which commits every object and has no exclusive PUT: the same bytes, whole."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "local", **OPTIONS)
+    huggingface_hub.HfApi().create_repo(NAME, repo_type="dataset")
+    url = f"hf://datasets/{NAME}"
+    gif_datasets.expand(str(seed_folder), url, **OPTIONS)
+    assert {name: found for name, found in stored(url).items() if name != ".gitattributes"} == contents(
+        tmp_path / "local"
+    )
+    assert verify(RemotePath(url)) == []
+    assert gif_datasets.expand(str(seed_folder), url, **OPTIONS).generated == 0
