@@ -254,12 +254,12 @@ class ExpandedDataset(Dataset[Any]):
         """Make everything now, as WebDataset shards in ``folder``. Run again = resume.
 
         Args:
-            folder: Output folder; refused if it holds another expansion.
+            folder: Output folder, or a URL that fsspec opens; refused if it holds another expansion.
             workers: Processes. Above 1 the calling script needs the usual ``if __name__ == "__main__":``.
         """
 
         def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
-            return run_local(task, ids, workers)
+            return run_local(task, ids, workers, visible_gpus(self.plan.recipe.device))
 
         return run(self.plan, self.source, self.imaginer.cache, place(folder), engine, self.bad, self.imaginer)
 
