@@ -115,7 +115,7 @@ def run_commands(block: str, *more: str) -> None:
         program, *words = shlex.split(line, comments=True)
         assert program == "gif-datasets"
         here = ["--workers", "1"] if words[0] == "expand" else []  # in this process, which has everything loaded
-        flags = more if words[0] in ("expand", "plan", "preview") else ()
+        flags = more if words[0] in ("expand", "preview") else ()
         assert main([*words, *here, *flags]) == 0, line
 
 
