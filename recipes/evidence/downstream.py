@@ -16,7 +16,7 @@ expand``, or none for the seeds alone, and beside those
     train   how it is trained: the fields of ``Lesson``
     pick    pictures that the CLIP picks from a larger related set, instead of an expansion: the fields of ``Picking``
     runs    fewer runs than the others
-    paper   the paper's number, for the table
+    paper   the paper's number, for the table (on the set ``paper_on``)
 
 ``[common]`` holds options of all arms; ``pairs`` and ``baseline`` say which differences the table shows; ``[tune]``
 tunes a prior on the seeds, which arms take as ``prior = "tuned"``; ``likeness`` asks for the Fréchet distance of an
@@ -340,7 +340,7 @@ def main(given: list[str] | None = None) -> None:
     shown = [page.Shown(arm.name, arm.paper) for arm in study.arms]
     for path in filter(None, (args.out / f"{args.config.stem}.md", args.page)):
         path.write_text(page.render(args.config, config, shown, study.results))
-    print(page.table(shown, page.pairs_of(config), study.results))
+    print(page.table(config, shown, study.results))
 
 
 if __name__ == "__main__":

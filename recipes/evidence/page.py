@@ -58,7 +58,7 @@ def pairs_of(config: dict[str, Any]) -> list[list[str]]:
     return config.get("pairs", []) + [[name, base] for name in config["arms"] if base and name != base]
 
 
-def table(arms: Sequence[Shown], pairs: Sequence[Sequence[str]], results: Results) -> str:
+def table(config: dict[str, Any], arms: Sequence[Shown], results: Results) -> str:
     """What is there of all arms, and the differences that were asked for, in Markdown."""
     by_arm = {
         arm.name: {run: found for (name, run), found in sorted(results.items()) if name == arm.name} for arm in arms
@@ -69,10 +69,10 @@ def table(arms: Sequence[Shown], pairs: Sequence[Sequence[str]], results: Result
     for title, name in (("labels right by the judge, %", "labels_right"), ("Fréchet distance", "distance")):
         columns[title] = [_mean([getattr(one, name) for one in by_arm[arm.name].values()]) for arm in arms]
     columns["copies of a seed"] = [_counts(list(by_arm[arm.name].values())) for arm in arms]
-    columns["the paper's"] = [arm.paper for arm in arms]
+    columns[", ".join(["the paper's", *filter(None, [config.get("paper_on")])])] = [arm.paper for arm in arms]
     kept = {title: cells for title, cells in columns.items() if any(cells)}
     rows = [_row(kept), _row(["---"] * len(kept)), *map(_row, zip(*kept.values(), strict=True))]
-    differences = [_difference(first, second, by_arm) for first, second in pairs]
+    differences = [_difference(first, second, by_arm) for first, second in pairs_of(config)]
     if any(differences):
         rows += [
             "",
@@ -93,7 +93,7 @@ def render(path: Path, config: dict[str, Any], arms: Sequence[Shown], results: R
     if "full" in config:
         parts += ["## The full run", f"```bash\n{config['full'].strip()}\n```"]
     parts += ["## The reduced run", f"```bash\n{command(path, config)}\n```", _when(arms, results)]
-    parts.append(table(arms, pairs_of(config), results))
+    parts.append(table(config, arms, results))
     if "finding" in config:
         parts.append(config["finding"].strip())
     return "\n\n".join(filter(None, parts)) + "\n"
