@@ -114,7 +114,7 @@ class ExpandedDataset(Dataset[Any]):
         self.imaginer = Imaginer(self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given)
         self._known = np.arange(len(self)) < len(self.plan.seeds)  # items that need no imagining, as far as was seen
         self._dataset = dataset if not isinstance(dataset, (str, Path)) else None
-        self._transform = transform
+        self.transform = transform
         self._format_transform = None if transform is not None else _format_transform(self._dataset)
 
     @property
@@ -326,15 +326,15 @@ class ExpandedDataset(Dataset[Any]):
     def _item(self, seed: Seed, made: bytes | None) -> Any:
         if isinstance(self.source, HuggingFaceSource):
             return self._row_item(self.source, seed, made)
-        if made is None and self._dataset is not None and self._transform is None:
+        if made is None and self._dataset is not None and self.transform is None:
             return self._dataset[seed.index]
         image = self.source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
         return self._own_transform(image), seed.label
 
     def _own_transform(self, image: Image) -> Any:
         """Apply the given transform, or give a copy the form of the wrapped dataset's pictures and its transform."""
-        if self._transform is not None:
-            return self._transform(image)
+        if self.transform is not None:
+            return self.transform(image)
         alike = images.like(image, self._example) if self._example is not None else image
         transform = below(self._dataset, "transform", callable)
         return transform(alike) if transform is not None else alike
@@ -347,12 +347,12 @@ class ExpandedDataset(Dataset[Any]):
         return self.source.stored(self.plan.seeds[0].index)[0]
 
     def _row_item(self, source: HuggingFaceSource, seed: Seed, made: bytes | None) -> Any:
-        if made is None and self._dataset is not None and self._transform is None:
+        if made is None and self._dataset is not None and self.transform is None:
             return self._dataset[seed.index]
         row = dict(source.rows[seed.index])
         row[source.image_column] = source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
-        if self._transform is not None:
-            return self._transform(row)
+        if self.transform is not None:
+            return self.transform(row)
         if self._format_transform is None:
             return row
         return {name: values[0] for name, values in self._format_transform({k: [v] for k, v in row.items()}).items()}

@@ -174,6 +174,10 @@ class DataLoader(tud.DataLoader[Any]):
             in_order=in_order,
         )
         self.threads = _cpus() if threads is None else threads
+        # under their names, so that a framework that builds the loader anew with a sampler of its own keeps them, and
+        # is told that they do not go together
+        self.mix, self.weights, self.balance, self.epoch_length = mix, weights, balance, epoch_length
+        self.seed, self.rank, self.world_size = seed, rank, world_size
         self._batches: Batches | None = None
         if epochs is not None:
             self._batches = EpochBatches(epochs, self.batch_size, self.drop_last, lazily(dataset))
