@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from gif_datasets import atomic
 from gif_datasets.claims import Claims
 from gif_datasets.errors import CacheError, ConfigError
+from gif_datasets.parsing import read_json
 from gif_datasets.types import Provenance, Sample
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ class Cache:
         found = self._read(key, _SAMPLE)
         if found is not None:
             record, image = found
-            with contextlib.suppress(TypeError):
-                return Sample(image, Provenance.from_json(json.loads(record)))
+            with contextlib.suppress(TypeError, ValueError):
+                return Sample(image, Provenance.from_json(read_json(record)))
             _drop(self._name(key, _SAMPLE))
         return None
 
@@ -252,8 +253,8 @@ class Cache:
         if entry.path.suffix == _TENSORS:
             return "whole", ""
         try:
-            record = Provenance.from_json(json.loads(found[0]))
-        except TypeError:  # of a version with other fields
+            record = Provenance.from_json(read_json(found[0]))
+        except (TypeError, ValueError):  # of a version with other fields
             return "outdated", ""
         return "whole", f"{record.method}, {record.prior}"
 
@@ -372,8 +373,8 @@ def _split(key: str, content: bytes) -> tuple[bytes, bytes] | None:
 
 def _is_outdated(content: bytes) -> bool:
     """Whether an entry says that it is of another format version."""
-    with contextlib.suppress(ValueError, RecursionError):
-        header = json.loads(content.partition(b"\n")[0])
+    with contextlib.suppress(ValueError):
+        header = read_json(content.partition(b"\n")[0])
         return isinstance(header, dict) and header.get("format") != CACHE_FORMAT
     return False
 

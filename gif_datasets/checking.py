@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from gif_datasets.config import AGNOSTIC
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.index import INDEX, Index
+from gif_datasets.parsing import read_json
 from gif_datasets.remote import AnyPath, at_hand
 from gif_datasets.shards import Shard
 from gif_datasets.splits import VALIDATION
@@ -134,8 +134,8 @@ def _verify_sample(
     if list(parts) != sorted({"cls", "json", str(picture), *owns}):
         return [f"has members {', '.join(parts)}"]
     try:
-        record = Provenance.from_json(json.loads(parts["json"]))
-    except (ValueError, TypeError, RecursionError) as error:
+        record = Provenance.from_json(read_json(parts["json"]))
+    except (ValueError, TypeError) as error:
         return [f"damaged record: {error}"]
     problems = _verify_own(parts.get(shards.OWN), record, found)
     if shards.record_bytes(record) != parts["json"]:

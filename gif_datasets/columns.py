@@ -16,6 +16,7 @@ from typing import Any
 
 from gif_datasets import card
 from gif_datasets.errors import MissingExtra, ShardError
+from gif_datasets.parsing import read_json
 
 SOURCE = "source.parquet"
 """The source's own columns in an expanded folder, a row for each of its pictures that is there."""
@@ -181,7 +182,7 @@ def read_source(folder: Path) -> SourceColumns | None:
 
     try:
         table = pyarrow.parquet.read_table(path)
-        about = json.loads(table.schema.metadata[_ABOUT])
+        about = read_json(table.schema.metadata[_ABOUT])
         features = datasets.Features.from_dict(about["features"])
         image, label = about["image"], about["label"]
         wanted = [SEED_INDEX, *(name for name in features if name != image)]

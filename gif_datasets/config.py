@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,12 +27,8 @@ from gif_datasets.methods import (
     SELECTION,
     Method,
 )
+from gif_datasets.parsing import read_toml
 from gif_datasets.wording import DOMAINS, check_synonyms, names_of, prompts_of, read_synonyms, templates_of
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 MAX_RATIO = 1000
 CRITERIA = ("consistency", "entropy", "diversity")
@@ -454,8 +449,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise ConfigError(f"--set takes KEY=VALUE, got {text!r}")
     try:
-        return name, tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        return name, read_toml(f"value = {raw}")["value"]
+    except ValueError:
         return name, raw
 
 
@@ -466,9 +461,8 @@ def closest(name: str, known: Any) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        loaded: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return loaded
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return read_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
 
 

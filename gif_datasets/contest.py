@@ -26,6 +26,7 @@ from gif_datasets.folder import claim
 from gif_datasets.held_out import HeldOut
 from gif_datasets.loaded import load_expanded
 from gif_datasets.networks import Pictures, Training, predict, train
+from gif_datasets.parsing import read_json
 from gif_datasets.recipe import Recipe
 from gif_datasets.sources import SeedList
 from gif_datasets.types import Progress, Seed
@@ -164,7 +165,7 @@ class Contest:
 
     def _read(self, task: Task) -> Result | None:
         try:
-            value = json.loads(self._path(task).read_text(encoding="utf-8"))
+            value = read_json(self._path(task).read_text(encoding="utf-8"))
             found = Result(**value["result"])
         except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged: it is made again
             return None

@@ -24,6 +24,7 @@ from gif_datasets.columns import Columns, SourceColumns, expanded_columns, read_
 from gif_datasets.errors import ConfigError, MissingExtra, ShardError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.folder import STATE, claim
+from gif_datasets.parsing import read_json
 from gif_datasets.reader import ShardReader
 from gif_datasets.types import Progress, silent
 
@@ -305,7 +306,7 @@ def _runs(reader: ShardReader) -> list[list[int]]:
 def _finished(job: _Job, name: str, state: Path) -> dict[str, Any] | None:
     """What is known of a file of this export that is there, byte for byte."""
     try:
-        value = json.loads(state.read_text(encoding="utf-8"))
+        value = read_json(state.read_text(encoding="utf-8"))
         found: dict[str, Any] = value["file"]
         whole = value["export"] == digest(job.settings) and digest_file(job.out / name) == found["sha256"]
         return found if whole and {"rows", "bytes"} <= set(found) else None

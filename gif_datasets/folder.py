@@ -15,6 +15,7 @@ from gif_datasets import atomic, card, images, index, preview, shards
 from gif_datasets.columns import SOURCE
 from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
 from gif_datasets.index import INDEX, Index
+from gif_datasets.parsing import read_json
 from gif_datasets.reader import ShardReader
 from gif_datasets.recognition import FILE
 from gif_datasets.remote import AnyPath, RemotePath, read_all, sizes
@@ -39,14 +40,14 @@ def claim(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion") -> N
             raise PlanMismatch(f"{folder} is not empty and holds no {what}; choose another --out")
         created = not path.exists() and atomic.create_json(path, wanted)
         if not created or isinstance(path, RemotePath):  # not every store can refuse the second of two at once
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path.read_text(encoding="utf-8"))
             if found != json.loads(json.dumps(wanted)):
                 raise PlanMismatch(
                     f"{folder} holds another {what} ({difference(found, wanted)}); choose another --out, or remove it"
                 )
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PlanMismatch(f"{path} is damaged ({error}); choose another --out, or remove it") from error
 
 
@@ -129,7 +130,7 @@ def index_of(folder: AnyPath, made: Sequence[Shard]) -> Index:
 def read_sidecar(content: bytes, plan_hash: str) -> tuple[int, Shard] | None:
     """Number and entry of a shard that is done; None where a sidecar is of another plan, or damaged."""
     try:
-        state = json.loads(content)
+        state = read_json(content)
         number, shard = state["id"], Shard.from_json(state["shard"])
     except (ValueError, KeyError, TypeError, ShardError):
         return None

@@ -6,7 +6,6 @@ shards. Its digest is in the manifest. Samplers read labels and flags here and n
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -17,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gif_datasets.errors import ShardError
+from gif_datasets.parsing import read_json
 from gif_datasets.remote import AnyPath
 from gif_datasets.ustar import BLOCK
 
 INDEX = "index.safetensors"
 IMAGE_SUFFIXES = ("png", "jpg", "webp")
 LONGEST_HEADER = 65_536
+LONGEST_LABEL, LONGEST_RECORD = 20, 1 << 20
+"""Bytes of a sample's ``cls`` and ``json`` in a shard; a longer one is nobody's, and is not read into memory."""
 
 _DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     "image_offset": ("I64", np.dtype("<i8")),
@@ -117,7 +119,7 @@ def from_bytes(content: bytes | mmap.mmap, path: AnyPath) -> Index:
         first = 8 + int.from_bytes(content[:8], "little")
         if not 8 < first <= min(len(content), LONGEST_HEADER):
             raise ValueError("no header")
-        header = json.loads(content[8:first])
+        header = read_json(content[8:first])
         columns = {name: _column(content, first, header[name], *kind) for name, kind in _DTYPES.items()}
         if set(header) - {"__metadata__"} != set(columns) or len({len(column) for column in columns.values()}) != 1:
             raise ValueError("other columns than expected")
@@ -157,6 +159,7 @@ def check(index: Index, samples: Sequence[int], sizes: Sequence[int], classes: i
     inside = np.ones(len(index), dtype=bool)
     for offset, size in ((index.image_offset, index.image_size), (index.record_offset, index.record_size)):
         inside &= (offset >= BLOCK) & (size >= 0) & (offset <= limit - size)
+    inside &= index.record_size <= LONGEST_RECORD
     inside &= (index.label >= 0) & (index.label < classes) & (index.suffix < len(IMAGE_SUFFIXES))
     inside &= (index.seed >= 0) & (index.copy >= 0) & (index.synthetic | (index.copy == 0))
     if not inside.all():

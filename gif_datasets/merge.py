@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from gif_datasets.folder import (
     sidecar,
     write_sidecar,
 )
+from gif_datasets.parsing import read_json
 from gif_datasets.shards import Shard
 from gif_datasets.types import PLAN_FILE, Progress, silent
 
@@ -81,7 +81,7 @@ def _common_plan(folders: Sequence[Path]) -> dict[str, Any]:
 
 def _plan(folder: Path) -> dict[str, Any]:
     try:
-        plan: Any = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+        plan: Any = read_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} is no part of an expansion: cannot read its {PLAN_FILE} ({error})") from error
     if isinstance(plan, dict) and isinstance(plan.get("shards"), list) and isinstance(plan.get("recipe"), dict):

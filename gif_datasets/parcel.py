@@ -21,6 +21,7 @@ from gif_datasets.export import export_expanded
 from gif_datasets.fingerprint import digest_file
 from gif_datasets.hub import RemoteFile
 from gif_datasets.hub_card import Part, Published, Rights
+from gif_datasets.parsing import read_json
 from gif_datasets.plan import shard_size
 from gif_datasets.reader import ShardReader
 from gif_datasets.splits import VALIDATION
@@ -130,7 +131,7 @@ def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
 
 
 def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictures:
-    entries = json.loads((exported / shards.EXPORTED).read_text(encoding="utf-8"))["files"]
+    entries = read_json((exported / shards.EXPORTED).read_text(encoding="utf-8"))["files"]
     listed = {name: entry for name, entry in entries.items() if name.endswith(".parquet")}
 
     def part(split: str, *kinds: bool) -> Part:

@@ -6,7 +6,6 @@ sees the set before or the set after, never half of either, and a push that is c
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from gif_datasets.hub import Client, Remote
 from gif_datasets.hub_card import Rights
 from gif_datasets.hub_faults import MAIN, Repository
 from gif_datasets.parcel import CROISSANT, FORMS, Parcel, pack, pictures_of, read_report, text_of
+from gif_datasets.parsing import read_json
 from gif_datasets.types import Progress, silent
 
 _MARKS = (shards.MANIFEST, shards.EXPORTED)
@@ -325,7 +325,7 @@ def _difference(client: Client, remote: Remote, parcel: Parcel) -> _Difference:
 def _published(content: bytes, mark: str) -> set[str]:
     """The files that a manifest, or an export's list, of this package names; none if it is something else."""
     try:
-        value = json.loads(content)
+        value = read_json(content)
         if not isinstance(value["plan_hash"], str):
             return set()
         named = [*value.get("files", {}), *(entry["name"] for entry in value.get("shards", []))]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import threading
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from gif_datasets import atomic, index, shards, ustar
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest_file
 from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
+from gif_datasets.parsing import read_json
 from gif_datasets.remote import AnyPath, RemotePath, sizes
 from gif_datasets.shards import Shard
 from gif_datasets.types import Provenance
@@ -125,7 +125,7 @@ class ShardReader:
         """The provenance of a sample."""
         record = self._read(number, self.index.record_offset, self.index.record_size, "json")
         try:
-            return Provenance.from_json(json.loads(record))
+            return Provenance.from_json(read_json(record))
         except (ValueError, TypeError) as error:
             raise ShardError(f"damaged record of {self.key(number)}: {error}") from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.parsing import read_json
 
 FILE = "classifier.json"
 """Of an expanded folder: what :meth:`Recognition.to_json` gives."""
@@ -56,7 +56,7 @@ class Recognition:
     @classmethod
     def from_json(cls, content: bytes) -> Recognition:
         """Rebuild from the bytes of a file; raises ValueError, KeyError or TypeError where it is none."""
-        value = json.loads(content)
+        value = read_json(content)
         counts = {kind: {name: int(one[kind]) for name, one in value["classes"].items()} for kind in ("right", "seeds")}
         return cls(value["classifier"], counts["right"], counts["seeds"], value["others"])
 

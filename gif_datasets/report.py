@@ -21,6 +21,7 @@ from gif_datasets.likeness import SAME, Compared, Likeness
 from gif_datasets.measures import Measures, measure_records
 from gif_datasets.methods import METHODS, is_imagined
 from gif_datasets.order import evenly
+from gif_datasets.parsing import read_json
 from gif_datasets.reader import ShardReader
 from gif_datasets.types import Progress, Provenance, silent
 
@@ -98,7 +99,7 @@ def figures_of(page: bytes) -> tuple[str, Likeness | None] | None:
     if found is None:
         return None
     try:
-        value = json.loads(html.unescape(found[1].decode("utf-8")))
+        value = read_json(html.unescape(found[1].decode("utf-8")))
         like = value["likeness"]
         return str(value["plan_hash"]), None if like is None else Likeness(**like)
     except (TypeError, KeyError) as error:

@@ -19,7 +19,8 @@ from gif_datasets import atomic, index, ustar
 from gif_datasets.config import MAX_RATIO
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.fingerprint import digest, digest_file, digest_rows
-from gif_datasets.index import IMAGE_SUFFIXES, Index
+from gif_datasets.index import IMAGE_SUFFIXES, LONGEST_LABEL, LONGEST_RECORD, Index
+from gif_datasets.parsing import read_json
 from gif_datasets.remote import AnyPath, RemotePath, at_hand, size_of
 from gif_datasets.splits import VALIDATION
 from gif_datasets.types import Provenance, Sample
@@ -33,6 +34,7 @@ EXPORTED = "export.json"
 OWN = "source.json"
 """Suffix of the member with the source's own columns, where it has some."""
 _SYNTHETIC = b'"synthetic": true'  # in a record; a quotation mark within a text of it has a backslash before it
+_LONGEST = {"cls": LONGEST_LABEL, "json": LONGEST_RECORD}
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 
 
@@ -217,12 +219,12 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         content = path.read_bytes()
-        manifest = json.loads(content)
+        manifest = read_json(content)
     except (FileNotFoundError, NotADirectoryError) as error:
         if (folder / EXPORTED).is_file():
             raise UsageError(f"{folder} is an export; to check it, run the same `gif-datasets export` again") from error
         raise UsageError(f"no {MANIFEST} in {folder}: not an expanded folder, or not finished") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ShardError(f"cannot read {path}: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise ShardError(f"{path} is damaged")
@@ -339,15 +341,15 @@ def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
             offset, size = entry.members["cls"]
             file.seek(offset)
             try:
-                label = int(file.read(min(size, 20)))
+                label = int(file.read(size))
                 seed, copy = (int(part) for part in entry.key.rsplit("-", 2)[1:])
             except ValueError as error:
                 raise ShardError(f"damaged label or key of {entry.key!r} in {path.name}") from error
             if sample_key(split, seed, copy) != entry.key:
                 raise ShardError(f"foreign key {entry.key!r} in {path.name}")
             picture, record = entry.members[pictures[0]], entry.members["json"]
-            if max(picture[1], record[1], abs(label), seed) >= 2**31:
-                raise ShardError(f"{entry.key} in {path.name} has a size, label or seed over 2^31")
+            if max(abs(label), seed) >= 2**31:
+                raise ShardError(f"{entry.key} in {path.name} has a label or seed over 2^31")
             file.seek(record[0])
             made = _SYNTHETIC in file.read(record[1])
             yield (*picture, *record, label, seed, copy, made, IMAGE_SUFFIXES.index(pictures[0]))
@@ -367,6 +369,8 @@ def entries(path: Path) -> Iterator[Entry]:
             key, members = name, {}
         if suffix in members:
             raise ShardError(f"doubled member {member.name!r} in {path.name}")
+        if member.size > _LONGEST.get(suffix, 2**31 - 1):
+            raise ShardError(f"gigantic member {member.name!r} in {path.name}: {member.size} bytes")
         members[suffix] = (member.offset, member.size)
     if key is not None:
         yield Entry(key, members)

@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from gif_datasets import atomic, shards
 from gif_datasets.ahead import ahead
 from gif_datasets.epochs import Place
-from gif_datasets.errors import ConfigError, ShardError, UsageError
+from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.loaded import LoadedDataset
 from gif_datasets.order import Ints, permute, stream_key, subkey
 from gif_datasets.remote import place

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gif_datasets import atomic
 from gif_datasets.errors import PriorError
+from gif_datasets.parsing import read_json
 from gif_datasets.rng import generator_for
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -198,7 +199,7 @@ class Run:
         groups: dict[str, dict[str, Tensor]] = {"weights": {}, "best": {}, "optimizer": {}}
         try:
             with safe_open(self.path, "pt") as file:
-                self.state = State(**json.loads(file.metadata()["state"]))
+                self.state = State(**read_json(file.metadata()["state"]))
                 for key in file.keys():  # noqa: SIM118 - it is no mapping
                     group, _, name = key.partition("/")
                     groups[group][name] = file.get_tensor(key)

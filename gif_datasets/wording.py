@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gif_datasets.errors import ConfigError, did_you_mean
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
+from gif_datasets.parsing import read_json, read_toml
 
 IS = " = "
 """Between a class and one of its names, in an entry of the option ``synonyms``."""
@@ -80,7 +74,7 @@ def read_synonyms(path: str) -> tuple[str, ...]:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        value: Any = json.loads(text) if path.lower().endswith(".json") else tomllib.loads(text)
+        value: Any = read_json(text) if path.lower().endswith(".json") else read_toml(text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read the synonyms {path}: {reason}") from error

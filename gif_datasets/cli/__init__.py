@@ -77,6 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except GifDatasetsError as error:
         return _fail(str(error), 2 if isinstance(error, (UsageError, MissingExtra)) else 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("", "gif_datasets"):
+            raise
+        return _fail(f"{error.name} is not installed; run: pip install gif_datasets", 2)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

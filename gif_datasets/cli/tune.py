@@ -7,8 +7,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.cli.shared import check_count, check_out, name_bad, print_result, progress
-
 SUMMARY = "fine-tune a prior on a small dataset; run again = resume"
 EPILOG = """While it runs, DIR/tuning holds the curve of the losses (loss.svg, log.jsonl) and a sheet of held-out seeds
 beside what the prior makes of them (sheet-*.png).
@@ -53,6 +51,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """``gif-datasets tune``."""
+    from gif_datasets.cli.shared import check_count, check_out, name_bad, print_result, progress
     from gif_datasets.tune import TuneConfig, tune
 
     check_count("limit", args.limit)

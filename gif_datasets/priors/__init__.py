@@ -10,7 +10,6 @@ name of a published one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +24,7 @@ from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.fingerprint import digest, digest_folder
 from gif_datasets.methods import AUGMENT, METHODS
+from gif_datasets.parsing import read_json
 from gif_datasets.priors.parts import Parts
 from gif_datasets.priors.published import PUBLISHED, Published
 from gif_datasets.priors.weights import CLIPS, HALF
@@ -77,7 +77,14 @@ class PriorInfo:
         try:
             head = (self.folder / "README.md").read_text(encoding="utf-8").split("---\n")[1]
             listed = yaml.safe_load(head)["training_sources"]
-        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):  # a card without such a head
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            RecursionError,
+            yaml.YAMLError,
+        ):  # a card without such a head
             return ()
         return tuple(map(str, listed)) if isinstance(listed, list) else ()
 
@@ -238,7 +245,7 @@ _CHOICES = {"variant": (None, HALF), "null_latent": ("zeros", "mean image")}
 def _read_card(folder: Path) -> dict[str, Any]:
     path = folder / "prior.json"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{folder} is not a prior's folder: it holds no prior.json") from error
     except (OSError, ValueError) as error:

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import importlib
 import importlib.util
-import json
 import warnings
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 
 from gif_datasets.config import OWN, ExpansionConfig
 from gif_datasets.errors import ConfigError, MissingExtra, PriorError
+from gif_datasets.parsing import read_json
 from gif_datasets.priors.parts import Parts
 
 SCHEDULERS = {
@@ -38,7 +38,7 @@ def pipeline_class(parts: Parts, known: Collection[str]) -> str:
     """
     path = parts.decoder / "model_index.json"
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
+        name = read_json(path.read_text(encoding="utf-8"))["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PriorError(f"cannot load the decoder in {parts.decoder}: {path.name}: {error}") from error
     if name not in known:

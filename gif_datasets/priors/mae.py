@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
+from gif_datasets.parsing import read_json
 from gif_datasets.priors import mae_names
 from gif_datasets.priors.base import ClipPrior
 from gif_datasets.priors.parts import Parts
@@ -173,7 +174,7 @@ def load(folder: Path) -> MaskedAutoencoder:
         PriorError: If a file is missing or does not fit.
     """
     try:
-        fields: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        fields: Any = read_json((folder / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
         if fields.get("model_type") == "vit_mae":
             fields, tensors = mae_names.transformers_config(fields), mae_names.from_transformers(tensors)

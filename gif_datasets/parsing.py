@@ -1,0 +1,61 @@
+"""JSON and TOML that somebody else may have written: a value, or ValueError, and nothing else.
+
+Python's parsers end in RecursionError where a text is nested too deeply, and so does much that is done to a value that
+just passes them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
+
+DEEPEST = 50
+"""Levels of lists and dicts in one another. This package writes 7; features of nested columns have more."""
+
+
+def read_json(content: bytes | str) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: If it is none, or nested too deeply.
+
+    Example:
+        >>> read_json(b'{"a": [1]}')
+        {'a': [1]}
+        >>> read_json("[" * 100 + "]" * 100)
+        Traceback (most recent call last):
+        ...
+        ValueError: nested more than 50 levels deep
+    """
+    return _shallow(json.loads, content)
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """Parse TOML; raises ValueError as :func:`read_json` does."""
+    found: dict[str, Any] = _shallow(tomllib.loads, text)
+    return found
+
+
+def _shallow(parse: Callable[[Any], Any], text: bytes | str) -> Any:
+    problem = f"nested more than {DEEPEST} levels deep"
+    try:
+        value = parse(text)
+    except RecursionError as error:
+        raise ValueError(problem) from error
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _within(outer) if isinstance(inner, (dict, list))]
+        if not level:
+            return value
+    raise ValueError(problem)
+
+
+def _within(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
