@@ -81,6 +81,7 @@ _MANIFEST_FIELDS = {
     "files": dict,
     "digest": str,
 }
+_PRIOR_FIELDS = {"name": str, "digest": str}
 _RECIPE_FIELDS = {"options": dict, "prior": dict, "device": str, "versions": dict}
 
 
@@ -235,7 +236,8 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
             + ("upgrade gif_datasets" if newer else "expand again into another folder")
         )
     recipe = manifest["plan"].get("recipe") if isinstance(manifest.get("plan"), dict) else None
-    for part, fields in ((manifest, _MANIFEST_FIELDS), (recipe, _RECIPE_FIELDS)):
+    prior = recipe.get("prior") if isinstance(recipe, dict) else None
+    for part, fields in ((manifest, _MANIFEST_FIELDS), (recipe, _RECIPE_FIELDS), (prior, _PRIOR_FIELDS)):
         for name, kind in fields.items():
             if not isinstance(part, dict) or type(part.get(name)) is not kind:
                 raise ShardError(f"{path} is damaged: {name!r} is missing or of another type")
