@@ -237,7 +237,13 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
         )
     recipe = manifest["plan"].get("recipe") if isinstance(manifest.get("plan"), dict) else None
     prior = recipe.get("prior") if isinstance(recipe, dict) else None
-    for part, fields in ((manifest, _MANIFEST_FIELDS), (recipe, _RECIPE_FIELDS), (prior, _PRIOR_FIELDS)):
+    parts = (
+        (manifest, _MANIFEST_FIELDS),
+        (manifest.get("plan"), {"seeds": int}),
+        (recipe, _RECIPE_FIELDS),
+        (prior, _PRIOR_FIELDS),
+    )
+    for part, fields in parts:
         for name, kind in fields.items():
             if not isinstance(part, dict) or type(part.get(name)) is not kind:
                 raise ShardError(f"{path} is damaged: {name!r} is missing or of another type")
