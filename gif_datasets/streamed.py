@@ -195,7 +195,6 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         return folder, wanted.places
 
 
-
 def _fetch_of(group: list[Shard], places: Ints) -> Fetch:
     """Those shards of a group that hold some of the places, and the places counted in these alone."""
     counts = np.array([shard.samples for shard in group])
