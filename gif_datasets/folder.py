@@ -40,13 +40,19 @@ def claim(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion") -> N
             raise PlanMismatch(f"{folder} is not empty and holds no {what}; choose another --out")
         created = not path.exists() and atomic.create_json(path, wanted)
         if not created or isinstance(path, RemotePath):  # not every store can refuse the second of two at once
-            found = read_json(path.read_text(encoding="utf-8"))
+            found = _plan_at(path)
             if found != json.loads(json.dumps(wanted)):
                 raise PlanMismatch(
                     f"{folder} holds another {what} ({difference(found, wanted)}); choose another --out, or remove it"
                 )
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def _plan_at(path: AnyPath) -> Any:
+    content = path.read_bytes()
+    try:
+        return read_json(content)
     except ValueError as error:
         raise PlanMismatch(f"{path} is damaged ({error}); choose another --out, or remove it") from error
 

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from gpu_task import Look
 
 import gif_datasets
 from gif_datasets import ConfigError
 from gif_datasets.engines.local import VISIBLE, default_workers, run_local, visible_gpus
-
-
-@dataclass(frozen=True)
-class Look:
-    """Says which GPU a worker sees, once all ``workers`` have looked."""
-
-    folder: Path
-    workers: int
-
-    def __call__(self, item: int) -> tuple[int, str | None]:
-        (self.folder / str(os.getpid())).touch()
-        deadline = time.monotonic() + 60
-        while len(list(self.folder.iterdir())) < self.workers and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return os.getpid(), os.environ.get(VISIBLE)
 
 
 @pytest.mark.parametrize(("devices", "wanted"), [(("2", "GPU-5f"), ["2", "2", "GPU-5f"]), ((), [None] * 3)])

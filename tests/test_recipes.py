@@ -80,7 +80,7 @@ def test_full_runs_are_commands(path: Path) -> None:
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.strip().startswith("gif-datasets ")]
     assert commands or "as in" in path.read_text()
     for command in commands:
-        args = cli._parser().parse_args(command)
+        args = cli.build_parser().parse_args(command)
         for name, value in map(parse_setting, getattr(args, "set", None) or []):
             assert name in ExpansionConfig.__dataclass_fields__ or name == "domain", (name, value)
         assert set(getattr(args, "methods", [])) <= {*METHODS}

@@ -17,7 +17,8 @@ import pytest
 
 import gif_datasets
 from gif_datasets import ConfigError, DataLoader, ShardError, UsageError
-from gif_datasets.streamed import StreamedDataset, stream_expanded
+from gif_datasets.remote import RemotePath
+from gif_datasets.streamed import stream_expanded
 
 
 @pytest.fixture
@@ -26,6 +27,8 @@ def stored(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = tmp_path / "out"
     gif_datasets.expand(str(seed_folder), folder, ratio=2, prior="linear", samples_per_shard=6)
     store = fsspec.filesystem("memory")
+    if store.exists("/bucket/set"):
+        store.rm("/bucket/set", recursive=True)
     store.put(str(folder), "/bucket/set", recursive=True)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -137,12 +140,12 @@ def test_unequal_ranks_have_as_many_batches(stored: tuple[str, Path]) -> None:
 def test_shards_are_fetched_where_they_are_read(stored: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank fetches its own shards, and what is left of them after resuming; each only once."""
     fetched: list[str] = []
-    fetch = StreamedDataset._fetch
-    monkeypatch.setattr(StreamedDataset, "_fetch", lambda self, name: fetched.append(name) or fetch(self, name))
+    read = RemotePath.read_bytes
+    monkeypatch.setattr(RemotePath, "read_bytes", lambda path: fetched.append(path.name) or read(path))
     parts = [list(stream_expanded(stored[0], shuffle=True, together=1, rank=rank, world_size=3)) for rank in range(3)]
     assert len(parts[0]) == 12
     assert sorted(name for name in fetched if name.endswith(".tar")) == sorted(
-        f"data/train-{number:05d}-of-00006.tar" for number in range(6)
+        f"train-{number:05d}-of-00006.tar" for number in range(6)
     )
     loader = loader_of(stored[0], batch_size=12)
     batches = iter(loader)
@@ -197,7 +200,7 @@ def test_damage_is_found(stored: tuple[str, Path]) -> None:
 
 def test_what_is_no_expansion() -> None:
     """No manifest is wrong usage; so are arguments that do not fit."""
-    with pytest.raises(UsageError, match=r"manifest\.json at memory://bucket/nothing"):
+    with pytest.raises(UsageError, match=r"manifest\.json in memory://bucket/nothing"):
         stream_expanded("memory://bucket/nothing")
     with pytest.raises(UsageError, match="nothing is known that opens nowhere://"):
         stream_expanded("nowhere://bucket/set")

@@ -99,7 +99,7 @@ def record(number: int, ratio: int = 3) -> Provenance:
 def finish(folder: Path, listed: list[shards.Shard], made: index.Index) -> None:
     """Write the index, and as much of a manifest as readers look at."""
     samples = sum(shard.samples for shard in listed)
-    recipe: dict[str, Any] = {"options": {"ratio": 3}, "prior": {}, "device": "cpu", "versions": {}}
+    recipe: dict[str, Any] = {"options": {"ratio": 3}, "prior": {"name": "", "digest": ""}, "device": "cpu", "versions": {}}
     manifest = {
         "format": shards.MANIFEST_FORMAT,
         "source": "benchmark",
@@ -110,7 +110,7 @@ def finish(folder: Path, listed: list[shards.Shard], made: index.Index) -> None:
         "synthetic": samples - samples // 4,
         "validation": 0,
         "failed_checks": 0,
-        "plan": {"recipe": recipe},
+        "plan": {"recipe": recipe, "seeds": samples // 4},
         "plan_hash": "",
         "shards": [shards.shard_json(shard) for shard in listed],
     }
