@@ -225,6 +225,8 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
         if (folder / EXPORTED).is_file():
             raise UsageError(f"{folder} is an export; to check it, run the same `gif-datasets export` again") from error
         raise UsageError(f"no {MANIFEST} in {folder}: not an expanded folder, or not finished") from error
+    except UsageError:  # nothing here opens such a URL
+        raise
     except (OSError, ValueError) as error:
         raise ShardError(f"cannot read {path}: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):

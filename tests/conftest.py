@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def s3_server() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
+        # moto keeps its buckets in this process, whatever server shows them
+        urllib.request.urlopen(f"{variables['AWS_ENDPOINT_URL']}/moto-api/reset", data=b"").close()
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
         yield variables["AWS_ENDPOINT_URL"]
     made.stop()

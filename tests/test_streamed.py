@@ -7,7 +7,7 @@ import itertools
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from gif_datasets.streamed import stream_expanded
 
 
 @pytest.fixture
-def stored(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+def stored(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
     """A folder of 36 samples in 6 shards, in a memory file system and on disk."""
     folder = tmp_path / "out"
     gif_datasets.expand(str(seed_folder), folder, ratio=2, prior="linear", samples_per_shard=6)
@@ -30,9 +30,10 @@ def stored(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     if store.exists("/bucket/set"):
         store.rm("/bucket/set", recursive=True)
     store.put(str(folder), "/bucket/set", recursive=True)
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    return "memory://bucket/set", folder
+    with tempfile.TemporaryDirectory() as short:  # workers' sockets lie there, whose names may not be long
+        (tmp_path / "temporary").symlink_to(short)
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        yield "memory://bucket/set", folder
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,12 @@ def record(number: int, ratio: int = 3) -> Provenance:
 def finish(folder: Path, listed: list[shards.Shard], made: index.Index) -> None:
     """Write the index, and as much of a manifest as readers look at."""
     samples = sum(shard.samples for shard in listed)
-    recipe: dict[str, Any] = {"options": {"ratio": 3}, "prior": {"name": "", "digest": ""}, "device": "cpu", "versions": {}}
+    recipe: dict[str, Any] = {
+        "options": {"ratio": 3},
+        "prior": {"name": "", "digest": ""},
+        "device": "cpu",
+        "versions": {},
+    }
     manifest = {
         "format": shards.MANIFEST_FORMAT,
         "source": "benchmark",
