@@ -218,16 +218,10 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
         ShardError: If it is damaged, or of a newer format.
     """
     path = folder / MANIFEST
+    content = _manifest_of(folder)
     try:
-        content = path.read_bytes()
         manifest = read_json(content)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if (folder / EXPORTED).is_file():
-            raise UsageError(f"{folder} is an export; to check it, run the same `gif-datasets export` again") from error
-        raise UsageError(f"no {MANIFEST} in {folder}: not an expanded folder, or not finished") from error
-    except UsageError:  # nothing here opens such a URL
-        raise
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ShardError(f"cannot read {path}: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise ShardError(f"{path} is damaged")
@@ -258,6 +252,18 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
     if not _is_sealed(manifest, content):
         raise ShardError(f"{path} is damaged: it differs from its own digest; expand again into {folder} to mend it")
     return manifest
+
+
+def _manifest_of(folder: AnyPath) -> bytes:
+    path = folder / MANIFEST
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if (folder / EXPORTED).is_file():
+            raise UsageError(f"{folder} is an export; to check it, run the same `gif-datasets export` again") from error
+        raise UsageError(f"no {MANIFEST} in {folder}: not an expanded folder, or not finished") from error
+    except OSError as error:
+        raise ShardError(f"cannot read {path}: {error}") from error
 
 
 def listed_file(folder: AnyPath, name: str) -> bytes | None:
