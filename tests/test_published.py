@@ -348,8 +348,8 @@ def test_an_entry_point_is_a_prior(seed_folder: Path, tmp_path: Path, monkeypatc
     package = tmp_path / "site" / "mine-1.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[gif_datasets.priors]\nmine = my_prior:Mine\n")
-    (tmp_path / "site" / "my_prior.py").write_text(
+    (package / "entry_points.txt").write_text("[gif_datasets.priors]\nmine = registered_prior:Mine\n")
+    (tmp_path / "site" / "registered_prior.py").write_text(
         "from gif_datasets.priors.linear import LinearPrior\nclass Mine(LinearPrior):\n    key = 'mine 1'\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
