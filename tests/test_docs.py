@@ -9,7 +9,6 @@ import pkgutil
 import re
 import runpy
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,11 +19,7 @@ import gif_datasets
 from gif_datasets.cli import build_parser, main
 from gif_datasets.config import parse_setting
 from gif_datasets.methods import registered_methods
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from gif_datasets.parsing import read_toml
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -128,7 +123,7 @@ def extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list
     for block in blocks:
         name = block.splitlines()[0].removeprefix("# ")
         (tmp_path / "site" / name).write_text(block)
-    groups = tomllib.loads(pyproject)["project"]["entry-points"]
+    groups = read_toml(pyproject)["project"]["entry-points"]
     lines = [line for group in groups for line in (f"[{group}]", *(f"{n} = {v}" for n, v in groups[group].items()))]
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
     (info / "entry_points.txt").write_text("\n".join(lines))

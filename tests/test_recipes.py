@@ -24,6 +24,7 @@ from gif_datasets import cli, networks
 from gif_datasets.config import ExpansionConfig, parse_setting
 from gif_datasets.methods import METHODS
 from gif_datasets.networks import AUGMENTS, Pictures, Taught, Training, check_network, train
+from gif_datasets.parsing import read_toml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FILES = sorted([*(RECIPES / "paper").glob("*.toml"), *(RECIPES / "evidence").glob("*.toml")])
@@ -34,7 +35,7 @@ FILES = sorted([*(RECIPES / "paper").glob("*.toml"), *(RECIPES / "evidence").glo
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_arm_can_be_run(path: Path) -> None:
     """Options are options, trainings can be trained, and the differences are those of arms that are there."""
-    config = downstream.tomllib.loads(path.read_text())
+    config = read_toml(path.read_text())
     arms = downstream.read_arms(config)
     assert config.get("source", "cifar10") in sets.READERS
     assert all(arm.expansion or not arm.options for arm in arms)  # which checks the options
@@ -53,7 +54,7 @@ def test_arms_of_one_name_are_the_same() -> None:
     """So that recipes of one set and number of seeds can share results; so are the priors that they tune."""
     known: dict[Any, Any] = {}
     for path in FILES:
-        config = downstream.tomllib.loads(path.read_text())
+        config = read_toml(path.read_text())
         task = tuple(config.get(name, usual) for name, usual in downstream.SET.items())
         for arm in downstream.read_arms(config):
             assert known.setdefault((task, arm.name), arm.identity) == arm.identity, (path.stem, arm.name)
@@ -64,7 +65,7 @@ def test_arms_of_one_name_are_the_same() -> None:
 @pytest.mark.parametrize("path", sorted((RECIPES / "paper").glob("*.toml")), ids=lambda path: path.stem)
 def test_pages(path: Path) -> None:
     """Each says what it asks, the paper's numbers, and both commands; hours and cost are asked of `plan`."""
-    config = downstream.tomllib.loads(path.read_text())
+    config = read_toml(path.read_text())
     shown = [page.Shown(arm.name, arm.paper) for arm in downstream.read_arms(config)]
     text = page.render(path, config, shown, {})
     for words in ("## The paper's numbers", "## The full run", f"recipes/paper/{path.name} --", "Not run yet."):
@@ -76,7 +77,7 @@ def test_pages(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((RECIPES / "paper").glob("*.toml")), ids=lambda path: path.stem)
 def test_full_runs_are_commands(path: Path) -> None:
     """All that is asked of `gif-datasets` parses, and its options are options."""
-    lines = downstream.tomllib.loads(path.read_text())["full"].replace("\\\n", " ").splitlines()
+    lines = read_toml(path.read_text())["full"].replace("\\\n", " ").splitlines()
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.strip().startswith("gif-datasets ")]
     assert commands or "as in" in path.read_text()
     for command in commands:

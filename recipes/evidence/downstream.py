@@ -47,12 +47,8 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.contest import file_name
 from gif_datasets.metrics import frechet_distance
 from gif_datasets.networks import SMALL, Pictures, Training, predict, train
+from gif_datasets.parsing import read_toml
 from gif_datasets.tune import tune
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "priors")]
 import judge
@@ -326,7 +322,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, help="write the page there, too (default: in --out alone)")
     args = parser.parse_args(given)
 
-    config = tomllib.loads(args.config.read_text())
+    config = read_toml(args.config.read_text())
     source = config.get("source", SET["source"])
     place = getattr(args, source.replace("-", "_"))
     if place is None:
