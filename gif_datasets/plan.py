@@ -66,7 +66,7 @@ class Section:
     split: str
     imagined: bool = False
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """Samples of every shard."""
         full, rest = divmod(len(self.rows), self.size)
