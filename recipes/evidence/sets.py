@@ -23,6 +23,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gif_datasets.fingerprint import digest_file
+
 sys.path.append(str(Path(__file__).parents[1] / "priors"))
 import cifar10
 
@@ -88,7 +90,7 @@ def read_elpv(place: Path, per_class: int, test_per_class: int | None) -> Set:
     seeds, test = [], []
     for label, wanted in enumerate(CELLS.values()):
         paths = [place / "data" / path for path, probability, _ in rows if float(probability) == wanted]
-        cells = [(_small(Image.open(path)), label, path.name) for path in sorted(paths, key=_file_digest)]
+        cells = [(_small(Image.open(path)), label, path.name) for path in sorted(paths, key=digest_file)]
         seeds += cells[:per_class]
         test += cells[per_class:][:test_per_class]
     return Set(tuple(CELLS), _stacked(seeds), _stacked(test))
@@ -117,10 +119,6 @@ READERS: dict[str, Callable[[Path, int, int | None], Set]] = {
 
 def _digest(picture: np.ndarray) -> str:
     return hashlib.sha256(picture.tobytes()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _head(found: Labelled, per_class: int) -> Labelled:

@@ -6,6 +6,7 @@ It is the CLIP that guidance asks, by the same classifiers: ``text``, the class 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -72,14 +73,13 @@ def teach(
     given = teacher.probabilities(kind, teacher.embeddings(data.images), temperature)
     own = F.one_hot(data.labels, given.shape[1]).to(given)
     wanted = given if all_pictures else torch.where(data.made[:, None], given, own)
-    return Pictures(data.images, data.labels, data.made, Taught(wanted, weight, temperature), data.weights)
+    return replace(data, taught=Taught(wanted, weight, temperature))
 
 
 def weigh(data: Pictures, teacher: Teacher, kind: str) -> Pictures:
     """Imagined pictures count by their consistency, the probability of their label; real ones count one."""
     given = teacher.probabilities(kind, teacher.embeddings(data.images)).gather(1, data.labels[:, None])[:, 0]
-    weights = torch.where(data.made, given, torch.ones_like(given))
-    return Pictures(data.images, data.labels, data.made, data.taught, weights)
+    return replace(data, weights=torch.where(data.made, given, torch.ones_like(given)))
 
 
 def pick(pool: Labelled, teacher: Teacher, kind: str, threshold: float, per_class: int) -> tuple[Tensor, Tensor]:
