@@ -22,6 +22,7 @@ from timing import times
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.guidance import Guided, guide
+from gif_datasets.memory import keep_freed_memory
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.mae import MaePrior
 from gif_datasets.sources import open_source
@@ -76,6 +77,7 @@ def main() -> None:
 
     config = ExpansionConfig(method="gif-mae", ratio=5)
     torch.set_num_threads(config.threads)
+    keep_freed_memory()  # as the package's own processes do
     prior = load_prior(find_prior("embedded"), "mae", torch.device("cpu"))
     assert isinstance(prior, MaePrior)
     if args.memory_of is not None:
