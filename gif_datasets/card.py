@@ -11,6 +11,7 @@ from typing import Any
 
 from gif_datasets import shards
 from gif_datasets.methods import METHODS
+from gif_datasets.rejections import LEFT_OUT
 from gif_datasets.types import Provenance
 
 SIZES = (
@@ -45,7 +46,7 @@ def render(manifest: dict[str, Any], head: str | None = None, load: str | None =
 # {plain(manifest["source"])}, expanded {options["ratio"]}x by `{options["method"]}`
 
 {manifest["originals"]} real and {manifest["synthetic"]} synthetic pictures of {len(manifest["classes"])} classes.
-{_held_out(manifest)}
+{_held_out(manifest)}{left_out(manifest)}
 **{manifest["synthetic"]} of the {manifest["samples"]} pictures here are synthetic.** They were made from real ones by
 [gif_datasets](https://pypi.org/project/gif-datasets/) and carry their seed's label; nobody has checked each.
 `{_column(head)}synthetic` tells which is which, and `{_column(head)}seed_key` names the real picture behind each.
@@ -70,6 +71,14 @@ Classes: {classes}
 The licence of the seed pictures is not known to the program that wrote this card; the synthetic ones derive from them
 and from the prior. Find out both before you share this set.
 """
+
+
+def left_out(manifest: Mapping[str, Any]) -> str:
+    """How many samples were rejected, and are not there; nothing, where none was."""
+    count = len(manifest.get(LEFT_OUT, ()))
+    return (
+        f"\n{count} {'more was' if count == 1 else 'more were'} looked at, rejected, and left out.\n" if count else ""
+    )
 
 
 def revision(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from gif_datasets.config import AGNOSTIC
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.index import INDEX, Index
-from gif_datasets.parsing import read_json
+from gif_datasets.rejections import LEFT_OUT, REJECTED, LeftOut, rejected_keys
 from gif_datasets.remote import AnyPath, at_hand
 from gif_datasets.shards import Shard
 from gif_datasets.splits import VALIDATION
@@ -41,11 +41,12 @@ def verify(folder: AnyPath, progress: Callable[..., Iterable[Shard]] | None = No
     listed = shards.all_shards(manifest)
     problems = _verify_listing(folder, manifest, {shard.name for shard in listed})
     problems += _verify_files(folder, manifest["files"])
-    found = {split: _Found() for split in shards.splits(manifest)}
+    found = {manifest["split"]: _Found(), VALIDATION: _Found()}
+    problems += _take_left_out(manifest, found)
     parts, odd = list[Index](), list[str]()
     for shard in progress(listed, "checking shards") if progress else listed:
         split = shards.split_of(shard.name)
-        if split not in found:
+        if split not in shards.splits(manifest):
             problems.append(f"{shard.name}: the folder has no split {split!r}")
             continue
         try:
@@ -59,13 +60,14 @@ def verify(folder: AnyPath, progress: Callable[..., Iterable[Shard]] | None = No
     if not problems:  # a damaged shard's samples are missing for a reason that is named already
         problems += _verify_plan(manifest, found)
         problems += odd[:1] or _verify_indices(folder, manifest, index.joined(parts))
+        problems += _verify_rejections(folder, manifest, {key for part in found.values() for key in part.keys})
     return problems
 
 
 def _verify_listing(folder: AnyPath, manifest: Mapping[str, Any], tars: set[str]) -> list[str]:
     """Files that do not belong here; hidden ones are nobody's data."""
     shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    top = {shards.MANIFEST, shards.PREVIEW, "data", *manifest["files"]}
+    top = {shards.MANIFEST, shards.PREVIEW, REJECTED, "data", *manifest["files"]}
     inner = [path for path in (folder / "data").glob("*") if not path.name.startswith(".")]
     foreign = [path.name for path in shown if path.name not in top]
     foreign += [f"data/{path.name}" for path in inner if f"data/{path.name}" not in tars]
@@ -96,6 +98,28 @@ class _Found:
     own: dict[int, str] = field(default_factory=dict)  # index: digest of the source's own columns
     failed: int = 0
     synthetic: Counter[bool] = field(default_factory=Counter)  # synthetic samples, by whether they are copies
+    left_out: Counter[bool] = field(default_factory=Counter)  # of them those that the folder was written without
+
+
+def _take_left_out(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> list[str]:
+    """Count what was rejected, and is not in the shards, among what the plan asks for."""
+    problems = []
+    for key, value in manifest.get(LEFT_OUT, {}).items():
+        try:
+            told = LeftOut.from_json(value)
+        except ShardError as error:
+            problems.append(str(error))
+            continue
+        split, seed, copy = shards.parse_key(key) or ("", 0, 0)
+        if split not in found or (seed, copy) != (told.seed[2], told.copy):
+            problems.append(f"what was left out as {key!r} is another sample")
+            continue
+        part = found[split]
+        part.seeds.setdefault(seed, list(told.seed))
+        part.copies.setdefault(seed, set()).add(copy)
+        part.left_out[copy > 0] += told.synthetic
+        part.own |= {seed: told.own} if told.own else {}
+    return problems
 
 
 def _verify_shard(path: Path, shard: Shard, manifest: Mapping[str, Any], split: str, found: _Found) -> list[str]:
@@ -107,20 +131,15 @@ def _verify_shard(path: Path, shard: Shard, manifest: Mapping[str, Any], split: 
     elif digest_file(path) != shard.sha256:
         problems.append(f"{shard.name}: content differs from its digest")
     try:
-        entries = list(shards.entries(path))
+        count = sum(1 for _ in shards.entries(path))
     except ShardError as error:
         return [*problems, str(error)]
-    if len(entries) != shard.samples:
-        problems.append(f"{shard.name}: {len(entries)} samples, should be {shard.samples}")
+    if count != shard.samples:
+        problems.append(f"{shard.name}: {count} samples, should be {shard.samples}")
     failed = found.failed
-    with path.open("rb") as file:
-        for entry in entries:
-            parts = {}
-            for suffix, (offset, size) in entry.members.items():
-                file.seek(offset)
-                parts[suffix] = file.read(size)
-            texts = _verify_sample(entry.key, parts, manifest, split, found)
-            problems += [f"{shard.name}: {entry.key}: {text}" for text in texts]
+    for key, parts in shards.read_samples(path, lambda key: True):
+        texts = _verify_sample(key, parts, manifest, split, found)
+        problems += [f"{shard.name}: {key}: {text}" for text in texts]
     if found.failed - failed != shard.failed:
         problems.append(f"{shard.name}: {found.failed - failed} samples failed their check, should be {shard.failed}")
     return problems
@@ -134,9 +153,9 @@ def _verify_sample(
     if list(parts) != sorted({"cls", "json", str(picture), *owns}):
         return [f"has members {', '.join(parts)}"]
     try:
-        record = Provenance.from_json(read_json(parts["json"]))
-    except (ValueError, TypeError) as error:
-        return [f"damaged record: {error}"]
+        record = shards.read_record(parts["json"], key)
+    except ShardError as error:
+        return [str(error)]
     problems = _verify_own(parts.get(shards.OWN), record, found)
     if shards.record_bytes(record) != parts["json"]:
         problems.append("record is not written as records are")
@@ -176,7 +195,7 @@ def _verify_own(content: bytes | None, record: Provenance, found: _Found) -> lis
 def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> list[str]:
     """Whether the samples are those of the plan, none missing; asked when each is whole."""
     plan, problems = manifest["plan"], []
-    main, held = found[manifest["split"]], found.get(VALIDATION, _Found())
+    main, held = found[manifest["split"]], found[VALIDATION]
     options = plan["recipe"]["options"]
     agnostic = options.get("selection") == AGNOSTIC  # then seeds have more copies than others, and some none
     wanted = {0 if plan.get("originals") else 1, *range(1, options["ratio"] + 1)}
@@ -197,10 +216,11 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
     counts = {"samples": len(main.keys), "validation": len(held.keys), "failed_checks": main.failed + held.failed}
     counts["synthetic"] = main.synthetic.total()
     counts["originals"] = counts["samples"] - counts["synthetic"]
-    if agnostic and main.synthetic[True] != plan.get("seeds", 0) * options["ratio"]:
-        problems.append(f"{main.synthetic[True]} copies, but the plan asks for {options['ratio']} a seed")
+    made, made_held = main.synthetic + main.left_out, held.synthetic + held.left_out
+    if agnostic and made[True] != plan.get("seeds", 0) * options["ratio"]:
+        problems.append(f"{made[True]} copies, but the plan asks for {options['ratio']} a seed")
     wanted_seeds = (plan.get("synthetic_seeds", 0) if plan.get("originals") else 0, plan.get("synthetic_validation", 0))
-    if (main.synthetic[False], held.synthetic[False]) != wanted_seeds:
+    if (made[False], made_held[False]) != wanted_seeds:
         problems.append("seeds are called synthetic that are real in the plan, or the reverse")
     problems += [
         f"{count} {name}, but the manifest says {manifest[name]}"
@@ -208,6 +228,15 @@ def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> li
         if manifest[name] != count
     ]
     return problems
+
+
+def _verify_rejections(folder: AnyPath, manifest: Mapping[str, Any], keys: set[str]) -> list[str]:
+    """Whether the list of what was rejected can be read, and names samples."""
+    try:
+        unknown = sorted(rejected_keys(folder, manifest) - keys)
+    except ShardError as error:
+        return [str(error)]
+    return [f"{REJECTED} names {key!r}, which is no sample" for key in unknown]
 
 
 def _verify_indices(folder: AnyPath, manifest: Mapping[str, Any], whole: Index) -> list[str]:

@@ -25,11 +25,13 @@ from gif_datasets.errors import ConfigError, MissingExtra, ShardError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.folder import STATE, claim
 from gif_datasets.parsing import read_json
+from gif_datasets.pruned import prune
 from gif_datasets.reader import ShardReader
+from gif_datasets.rejections import rejected_keys
 from gif_datasets.types import Progress, silent
 
 EXPORT_FORMAT = 2
-FORMS = ("imagefolder", "parquet")
+FORMS = ("imagefolder", "parquet", "shards")
 SHARD_BYTES = 100_000_000
 GROUP_ROWS, GROUP_BYTES = 1_000, 32_000_000
 """A row group is what a reader fetches and holds at once; whichever bound is reached first ends it."""
@@ -112,7 +114,8 @@ def export_expanded(
     Args:
         folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote.
         out: Output folder. Run again = resume.
-        to: ``"imagefolder"``, a folder per split and class, or ``"parquet"`` (needs the extra ``hf``).
+        to: ``"imagefolder"``, a folder per split and class; ``"parquet"`` (needs the extra ``hf``); or ``"shards"``, an
+            expanded folder without what was rejected, for readers of tars.
         shard_bytes: Parquet only: a file holds about as many samples as fit into this many bytes of shards.
         progress: Wraps the loops, for progress bars.
 
@@ -140,6 +143,7 @@ def export_expanded(
         raise ConfigError(f"{out} is inside {folder}, whose shards it would disturb; choose another --out")
     manifest = shards.read_manifest(folder)
     settings = {"format": EXPORT_FORMAT, "to": to, "source": manifest["source"], "manifest": manifest["digest"]}
+    settings |= {"rejected": digest(sorted(found))} if (found := rejected_keys(folder, manifest)) else {}
     if to == "parquet":
         settings |= {"shard_bytes": shard_bytes, "versions": _parquet_versions()}
     show = progress or silent
@@ -147,8 +151,9 @@ def export_expanded(
     claim(out, settings, "export")
     job = _Job({split: ShardReader(folder, split) for split in shards.splits(manifest)}, out, settings, show)
     tally = _Tally({})
-    (_write_folders if to == "imagefolder" else _write_parquet)(job, tally)
-    _finish(job, tally)
+    _WRITERS[to](job, tally)
+    if to != "shards":
+        _finish(job, tally)
     samples = {split: len(reader) for split, reader in job.readers.items()}
     seconds = round(time.monotonic() - started, 1)
     return ExportSummary(str(out), to, samples, tally.pictures, tally.bytes, tally.written, seconds)
@@ -356,6 +361,18 @@ def _groups(part: Iterable[int], size: int) -> Iterator[list[int]]:
     indices = list(part)
     return (indices[start : start + size] for start in range(0, len(indices), size))
 
+
+# --- shards -------------------------------------------------------------------------------------------------------
+
+
+def _write_shards(job: _Job, tally: _Tally) -> None:
+    folder = next(iter(job.readers.values())).folder
+    assert isinstance(folder, Path)
+    made, tally.written = prune(folder, job.out, job.settings, job.show)
+    tally.pictures, tally.bytes = len(made), sum(shard.bytes for shard in made)
+
+
+_WRITERS = {"imagefolder": _write_folders, "parquet": _write_parquet, "shards": _write_shards}
 
 # --- card ---------------------------------------------------------------------------------------------------------
 

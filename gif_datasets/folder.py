@@ -190,11 +190,26 @@ def finish(
         "plan_hash": plan_hash,
         "shards": [shards.shard_json(shard) for shard in made],
     }
+    complete(folder, manifest, made, plan, own)
+
+
+def complete(
+    folder: AnyPath, manifest: dict[str, Any], made: Sequence[Shard], claimed: dict[str, Any], own: Mapping[str, bytes]
+) -> None:
+    """Write card and indices that a manifest goes with, and the manifest last.
+
+    Args:
+        folder: The output folder, with all shards in it.
+        manifest: The manifest, without the files' digests.
+        made: Its shards.
+        claimed: What the folder was claimed for; its :data:`~gif_datasets.types.PLAN_FILE`.
+        own: More files of the set, by name.
+    """
     files = {
         **shards.index_files(manifest),
         INDEX: index.to_bytes(index_of(folder, made)),
         shards.CARD: card.render(manifest).encode("utf-8"),
-        PLAN_FILE: atomic.json_bytes(plan),
+        PLAN_FILE: atomic.json_bytes(claimed),
         **own,
     }
     shards.write_files(folder, shards.sealed(manifest, files), files)

@@ -254,6 +254,8 @@ def _measures(it: Published) -> str:
     )
     lines += ["", f"- Class consistency: {told}"]
     lines.append(f"- Repeats: {m.repeated} of {made} copies are, byte for byte, the picture of another sample.")
+    if missing := card.left_out(it.manifest).strip():
+        lines.append(f"- By eye: {missing}")
     return "\n".join([*lines, _nearness(m.nearness), *([_likeness(it.likeness)] if it.likeness else [])])
 
 

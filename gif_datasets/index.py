@@ -72,6 +72,10 @@ class Index:
         """Entries ``start .. stop - 1``, without copying."""
         return Index(**{name: getattr(self, name)[start:stop] for name in _DTYPES})
 
+    def rows(self, numbers: NDArray[np.integer]) -> Index:
+        """Some entries, copied."""
+        return Index(**{name: getattr(self, name)[numbers] for name in _DTYPES})
+
 
 def from_entries(entries: Iterable[tuple[int, ...]]) -> Index:
     """An index of rows that have the columns' values, in their order."""

@@ -88,8 +88,8 @@ class LoadedDataset(Dataset[tuple[Any, int]]):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the plan and name of the split: another one has other samples."""
-        return f"{self._reader.manifest['plan_hash']}/{self._reader.split}"
+        """Digest of the plan, name of the split, and digest of what was rejected: another one has other samples."""
+        return self._reader.fingerprint
 
     @property
     def targets(self) -> NDArray[np.int32]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic, card, croissant, hub_card, shards
+from gif_datasets import atomic, card, croissant, hub_card, rejections, shards
 from gif_datasets.columns import expanded_columns, read_source, to_yaml
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, ShardError
@@ -65,7 +65,7 @@ def read_report(path: str | Path | None, manifest: Mapping[str, Any]) -> bytes |
         raise ConfigError(f"cannot read the report {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ConfigError(f"the report {path} is damaged: {error}; write it anew with `gif-datasets report`") from error
-    if figures and figures[0] != manifest["plan_hash"]:
+    if figures and figures[0] != rejections.fingerprint(manifest):
         raise ConfigError(f"the report {path} is of another set; write that of this one with `gif-datasets report`")
     return page
 
@@ -83,6 +83,26 @@ class Pictures:
     record: str
     kind: str  # the builder of Hugging Face datasets that reads it
     described: croissant.Contents
+
+
+@contextlib.contextmanager
+def without_rejected(folder: Path, edited: bool, show: Progress) -> Iterator[Path]:
+    """A folder; where something in it was rejected, a copy without that, which is there for the time of the context.
+
+    Args:
+        folder: The expanded folder.
+        edited: Whether its card was edited, and goes along as it is.
+        show: Wraps the loops.
+    """
+    if not rejections.rejected_keys(folder, shards.read_manifest(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
+        copy = Path(place) / "shards"
+        export_expanded(folder, copy, "shards", progress=show)
+        if edited:
+            atomic.write_bytes(copy / shards.CARD, (folder / shards.CARD).read_bytes())
+        yield copy
 
 
 @contextlib.contextmanager

@@ -6,13 +6,13 @@ sees the set before or the set after, never half of either, and a push that is c
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from gif_datasets import hub, shards
 from gif_datasets.checking import verify
@@ -20,7 +20,7 @@ from gif_datasets.errors import ConfigError, HubError, ShardError, UsageError
 from gif_datasets.hub import Client, Remote
 from gif_datasets.hub_card import Rights
 from gif_datasets.hub_faults import MAIN, Repository
-from gif_datasets.parcel import CROISSANT, FORMS, Parcel, pack, pictures_of, read_report, text_of
+from gif_datasets.parcel import CROISSANT, FORMS, Parcel, pack, pictures_of, read_report, text_of, without_rejected
 from gif_datasets.parsing import read_json
 from gif_datasets.types import Progress, silent
 
@@ -88,7 +88,8 @@ def push_to_hub(
     "original")`` or ``"synthetic"`` one kind. Run again = resume; what is there already is not sent again.
 
     Args:
-        folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote; checked first.
+        folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote; checked first. What was
+            rejected in it is not published.
         repo_id: ``owner/name`` of the data set; made if it is not there.
         private: False to let everybody see it.
         revision: Branch to push to, made if need be, or ``refs/pr/N`` to go on with a pull request.
@@ -123,12 +124,14 @@ def push_to_hub(
     name = hub.check_name(repo_id)
     _check(form, revision, create_pr)
     show, tell = progress or silent, say or _unsaid
-    folder = Path(folder)
-    manifest, edited = _verified(folder, show)
+    edited = _verified(Path(folder), show)
     client = Client(Repository(name, revision or MAIN, token), tell)
     rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
-    page = read_report(report, manifest)
-    with pictures_of(folder, manifest, form, show) as pictures:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(without_rejected(Path(folder), edited, show))
+        manifest = shards.read_manifest(folder)
+        page = read_report(report, manifest)
+        pictures = stack.enter_context(pictures_of(folder, manifest, form, show))
         remote, published = _seen(client, dry_run)
         parcel = pack(folder, manifest, name, pictures, rights, page, published, edited, show)
         hub.check_card(text_of(parcel[shards.CARD]))
@@ -158,17 +161,16 @@ def _checked(rights: Rights) -> Rights:
     return replace(rights, license=rights.license.lower())
 
 
-def _verified(folder: Path, show: Progress) -> tuple[dict[str, Any], bool]:
-    """The manifest of a folder that is whole, and whether somebody edited its card."""
+def _verified(folder: Path, show: Progress) -> bool:
+    """Refuse a folder that is not whole; whether somebody edited its card."""
     problems = verify(folder, show)
-    manifest = shards.read_manifest(folder)
     edited = (folder / shards.CARD).is_file() and any(line.startswith(f"{shards.CARD} ") for line in problems)
     if edited:
         problems = [line for line in problems if not line.startswith(f"{shards.CARD} ")]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ShardError(f"{folder} is not published, because it is not whole: {problems[0]}{more}")
-    return manifest, edited
+    return edited
 
 
 # --- sending it ---------------------------------------------------------------------------------------------------

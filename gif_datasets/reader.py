@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets import atomic, index, shards, ustar
+from gif_datasets import atomic, index, rejections, shards, ustar
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest_file
 from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
-from gif_datasets.parsing import read_json
 from gif_datasets.remote import AnyPath, RemotePath, sizes
 from gif_datasets.shards import Shard
 from gif_datasets.types import Provenance
@@ -36,13 +35,14 @@ class ShardReader:
     Args:
         folder: A finished expanded folder, here or in a store.
         split: Which split; the expanded one if none is named.
+        whole: With what was rejected, too.
 
     Raises:
         UsageError: If there is no manifest, or no such split.
         ShardError: If the manifest, the index or a shard is missing or damaged.
     """
 
-    def __init__(self, folder: AnyPath, split: str | None = None) -> None:
+    def __init__(self, folder: AnyPath, split: str | None = None, *, whole: bool = False) -> None:
         self.folder = folder
         self.manifest = shards.read_manifest(folder)
         shards.check_split(self.manifest, split)
@@ -52,11 +52,27 @@ class ShardReader:
         there = sizes(folder / "data")
         for shard in self._shards:
             _check_size(folder, shard, there.get(Path(shard.name).name))
-        whole, self._mapped = _open_index(folder, self.manifest)
+        found, self._mapped = _open_index(folder, self.manifest)
         self._part = _part(self.manifest, self.split)
-        self.index = whole.part(*self._part)
-        self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
+        rejected = frozenset() if whole else rejections.rejected_keys(folder, self.manifest)
+        kept = rejections.kept(found.part(*self._part), self.split, rejected) if rejected else None
+        self._kept = None if kept is None or kept.all() else np.flatnonzero(kept)
+        self.rejected = 0 if kept is None else int((~kept).sum())  # samples that are there, and are not read
+        self.fingerprint = rejections.fingerprint(self.manifest, self.split, rejected)
+        self.index = self._own(found)
+        starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
+        self._starts = starts if self._kept is None else np.searchsorted(self._kept, starts)
         self._start()
+
+    def _own(self, found: Index) -> Index:
+        """This split's entries, without those of rejected samples."""
+        part = found.part(*self._part)
+        return part if self._kept is None else part.rows(self._kept)
+
+    @property
+    def counts(self) -> list[int]:
+        """Samples of each of the split's shards."""
+        return [int(count) for count in np.diff(self._starts)]
 
     def _start(self) -> None:
         self._files: dict[int, _File] = {}
@@ -70,7 +86,7 @@ class ShardReader:
         self.__dict__.update(state)
         if self._mapped:  # digest and entries were checked where this reader was made
             assert isinstance(self.folder, Path)
-            self.index = index.map_file(self.folder / INDEX).part(*self._part)
+            self.index = self._own(index.map_file(self.folder / INDEX))
         self._start()
 
     def __len__(self) -> int:
@@ -83,12 +99,11 @@ class ShardReader:
 
     def index_of(self, key: str) -> int:
         """Position of a sample by its ``__key__``; raises KeyError."""
-        with contextlib.suppress(ValueError):
-            _, seed, copy = key.rsplit("-", 2)
-            for number in np.flatnonzero((self.index.seed == int(seed)) & (self.index.copy == int(copy))).tolist():
-                if self.key(number) == key:
-                    return int(number)
-        raise KeyError(key)
+        split, seed, copy = shards.parse_key(key) or ("", 0, 0)
+        found = np.flatnonzero((self.index.seed == seed) & (self.index.copy == copy))
+        if split != self.split or not len(found):
+            raise KeyError(key)
+        return int(found[0])
 
     def is_synthetic(self, number: int) -> bool:
         """Whether a sample was imagined."""
@@ -123,11 +138,8 @@ class ShardReader:
 
     def provenance(self, number: int) -> Provenance:
         """The provenance of a sample."""
-        record = self._read(number, self.index.record_offset, self.index.record_size, "json")
-        try:
-            return Provenance.from_json(read_json(record))
-        except (ValueError, TypeError) as error:
-            raise ShardError(f"damaged record of {self.key(number)}: {error}") from error
+        content = self._read(number, self.index.record_offset, self.index.record_size, "json")
+        return shards.read_record(content, self.key(number))
 
     def _shard(self, number: int) -> int:
         if not 0 <= number < len(self):

@@ -23,6 +23,7 @@ from gif_datasets.methods import METHODS, is_imagined
 from gif_datasets.order import evenly
 from gif_datasets.parsing import read_json
 from gif_datasets.reader import ShardReader
+from gif_datasets.rejections import LEFT_OUT
 from gif_datasets.types import Progress, Provenance, silent
 
 SHEET_ROWS, SHEET_COPIES = 6, 6
@@ -90,7 +91,7 @@ def draw(folder: Path, prior: str | None, show: Progress) -> Report:
 
 
 def figures_of(page: bytes) -> tuple[str, Likeness | None] | None:
-    """The plan's hash and the likeness that a page of ours tells, for programs; None of another page.
+    """The set's fingerprint and the likeness that a page of ours tells, for programs; None of another page.
 
     Raises:
         ValueError: If it is damaged, or another version's.
@@ -101,13 +102,13 @@ def figures_of(page: bytes) -> tuple[str, Likeness | None] | None:
     try:
         value = read_json(html.unescape(found[1].decode("utf-8")))
         like = value["likeness"]
-        return str(value["plan_hash"]), None if like is None else Likeness(**like)
+        return str(value["set"]), None if like is None else Likeness(**like)
     except (TypeError, KeyError) as error:
         raise ValueError("its figures are not those of this version") from error
 
 
 def _figures(reader: ShardReader, like: Likeness | None) -> str:
-    value = {"plan_hash": reader.manifest["plan_hash"], "likeness": asdict(like) if like else None}
+    value = {"set": reader.fingerprint, "likeness": asdict(like) if like else None}
     return f'{_FIGURES}{html.escape(json.dumps(value, sort_keys=True), quote=True)}">'
 
 
@@ -135,22 +136,28 @@ def _page(
     method = METHODS.get(options["method"])
     title = f"{m['source']}, expanded {options['ratio']}x by {options['method']}"
     imagines = is_imagined(options["method"])
+    made = sum(record.synthetic for record in records)
     lead = (
-        f"<p>{m['originals']} real and {m['synthetic']} synthetic pictures of {len(m['classes'])} classes."
-        f" {html.escape(method.how if method else '')}</p>"
+        f"<p>{len(records) - made} real and {made} synthetic pictures of {len(m['classes'])} classes."
+        f" {html.escape(method.how if method else '')}{_missing(reader)}</p>"
     )
     settings = charts.table([(name, str(value)) for name, value in sorted(options.items())])
     parts = [
         lead,
         _sheets(reader, records, imagines),
         _criteria(records, found) if imagines else "",
-        _labels(reader, found),
+        _labels(reader, records, found),
         _compared(like) if like else "",
         plane,
         f"<h2>How it was made</h2>{settings}",
     ]
     body = "\n".join(part for part in parts if part)
     return charts.page(title, body, _figures(reader, like))
+
+
+def _missing(reader: ShardReader) -> str:
+    count = reader.rejected + len(reader.manifest.get(LEFT_OUT, ()))
+    return f" {count} were looked at and rejected; this page is without them." if count else ""
 
 
 def _sheets(reader: ShardReader, records: Sequence[Provenance], scored: bool) -> str:
@@ -206,13 +213,13 @@ def _criteria(records: Sequence[Provenance], found: Measures) -> str:
     return f"<h2>Criteria, before and after guidance</h2>{charts.table(rows)}<div class=row>{drawn}</div>"
 
 
-def _labels(reader: ShardReader, found: Measures) -> str:
+def _labels(reader: ShardReader, records: Sequence[Provenance], found: Measures) -> str:
     scored = (
         f"{found.consistent:.1%} of {found.scored} copies whose picture was classified have the class of their label."
         if found.scored
         else "The pictures were not classified; expand with <code>--set measure_pictures=true</code> for that."
     )
-    failed = reader.manifest["failed_checks"]
+    failed = sum(not record.passed for record in records)
     counts = ", ".join(f"{copies} copies: {seeds} seeds" for copies, seeds in reader.expansion_counts().items())
     bars = charts.bars([(name, real, made) for name, (real, made) in zip(reader.classes, found.per_class, strict=True)])
     return (

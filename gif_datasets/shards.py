@@ -10,10 +10,10 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gif_datasets import atomic, index, ustar
 from gif_datasets.config import MAX_RATIO
@@ -36,6 +36,7 @@ OWN = "source.json"
 _SYNTHETIC = b'"synthetic": true'  # in a record; a quotation mark within a text of it has a backslash before it
 _LONGEST = {"cls": LONGEST_LABEL, "json": LONGEST_RECORD}
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
+_SAMPLE_KEY = re.compile(r"([A-Za-z0-9_-]{1,70})-([0-9]{7,10})-([0-9]{4,10})")
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,18 @@ def sample_key(split: str, seed_index: int, copy: int) -> str:
     return f"{split}-{seed_index:07d}-{copy:04d}"
 
 
+def parse_key(key: str) -> tuple[str, int, int] | None:
+    """Split, ``seed_index`` and copy of a ``__key__``; None of a text that is none.
+
+    Example:
+        >>> parse_key("train-0000012-0003"), parse_key("train-12-3")
+        (('train', 12, 3), None)
+    """
+    found = _SAMPLE_KEY.fullmatch(key)
+    place = (found[1], int(found[2]), int(found[3])) if found else None
+    return place if place and place[1] < 2**31 and sample_key(*place) == key else None
+
+
 def write_shard(
     path: Path, samples: Iterable[tuple[str, Sample]], image_format: str, own: Mapping[int, bytes] | None = None
 ) -> Shard:
@@ -111,24 +124,56 @@ def write_shard(
         image_format: Suffix of the image members.
         own: What :data:`OWN` holds, by index of the seed; None where the source has no columns of its own.
     """
+
+    def members(sample: Sample) -> dict[str, bytes]:
+        record = sample.provenance
+        label, last = str(record.label).encode("ascii"), {OWN: own[record.seed_index]} if own is not None else {}
+        return {"cls": label, image_format: sample.image, "json": record_bytes(record), **last}
+
+    return _write_members(path, ((key, members(sample), sample.provenance.passed) for key, sample in samples))
+
+
+def copy_shard(source: Path, target: Path, left_out: Container[str]) -> Shard:
+    """Copy a shard without some samples, byte for byte as :func:`write_shard` would write the others.
+
+    Args:
+        source: The shard.
+        target: Where to write it.
+        left_out: Keys of the samples to leave out.
+
+    Raises:
+        ShardError: If the shard is missing or damaged.
+    """
+    samples = read_samples(source, lambda key: key not in left_out)
+    return _write_members(target, ((key, parts, read_record(parts["json"], key).passed) for key, parts in samples))
+
+
+def read_samples(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The content of a shard's samples whose keys are wanted, by suffix of the member."""
+    with contextlib.ExitStack() as stack:
+        file: IO[bytes] | None = None
+        for entry in entries(path):
+            file = file or stack.enter_context(path.open("rb"))
+            if wanted(entry.key):
+                parts = {}
+                for suffix, (offset, size) in entry.members.items():
+                    file.seek(offset)
+                    parts[suffix] = file.read(size)
+                yield entry.key, parts
+
+
+def _write_members(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes], bool]]) -> Shard:
+    """Write a tar of samples: key, content by suffix, and whether it passed its check."""
     import webdataset
 
     count = failed = 0
     buffer = io.BytesIO()
     # an integer mtime gives plain USTAR headers
     writer = webdataset.TarWriter(buffer, mtime=0, user="", group="", mode=ustar.MODE)
-    for key, sample in samples:
-        writer.write(
-            {
-                "__key__": key,
-                "cls": str(sample.provenance.label).encode("ascii"),
-                image_format: sample.image,
-                "json": record_bytes(sample.provenance),
-                **({OWN: own[sample.provenance.seed_index]} if own is not None else {}),
-            }
-        )
+    for key, members, passed in samples:
+        writer.write({"__key__": key, **members})
         count += 1
-        failed += not sample.provenance.passed
+        failed += not passed
     writer.close()
     content = buffer.getvalue()
     atomic.write_bytes(path, content)
@@ -358,11 +403,12 @@ def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
             file.seek(offset)
             try:
                 label = int(file.read(size))
-                seed, copy = (int(part) for part in entry.key.rsplit("-", 2)[1:])
             except ValueError as error:
-                raise ShardError(f"damaged label or key of {entry.key!r} in {path.name}") from error
-            if sample_key(split, seed, copy) != entry.key:
+                raise ShardError(f"damaged label of {entry.key!r} in {path.name}") from error
+            found = parse_key(entry.key)
+            if found is None or found[0] != split:
                 raise ShardError(f"foreign key {entry.key!r} in {path.name}")
+            seed, copy = found[1:]
             picture, record = entry.members[pictures[0]], entry.members["json"]
             if max(abs(label), seed) >= 2**31:
                 raise ShardError(f"{entry.key} in {path.name} has a label or seed over 2^31")
@@ -400,6 +446,14 @@ def seeds_digest(seeds: Iterable[Sequence[Any]]) -> str:
 def own_digest(digests: Mapping[int, str]) -> str:
     """Digest of the source's own columns, given as the sha256 of each seed's :data:`OWN` by its index."""
     return digest_rows(list(pair) for pair in sorted(digests.items()))
+
+
+def read_record(content: bytes, key: str) -> Provenance:
+    """A sample's provenance from its ``KEY.json``; raises ShardError if that is damaged."""
+    try:
+        return Provenance.from_json(read_json(content))
+    except (ValueError, TypeError) as error:
+        raise ShardError(f"damaged record of {key}: {error}") from error
 
 
 def record_bytes(record: Provenance) -> bytes:

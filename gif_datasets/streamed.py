@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gif_datasets import atomic, shards
+from gif_datasets import atomic, rejections, shards
 from gif_datasets.ahead import ahead
 from gif_datasets.epochs import Place
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.loaded import LoadedDataset
 from gif_datasets.order import Ints, permute, stream_key, subkey
+from gif_datasets.reader import ShardReader
 from gif_datasets.remote import place
 from gif_datasets.shards import Shard
 from gif_datasets.spans import Readers, Spans, cut, length
@@ -113,13 +114,21 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         self.manifest = shards.read_manifest(place(url))
         shards.check_split(self.manifest, split)
         self.classes = tuple(self.manifest["classes"])
-        self._shards = shards.manifest_shards(self.manifest, split)
+        self._rejected = rejections.rejected_keys(place(url), self.manifest)
+        self._shards = self._without_rejected(shards.manifest_shards(self.manifest, split))
         self.samples = sum(shard.samples for shard in self._shards)
+
+    def _without_rejected(self, listed: list[Shard]) -> list[Shard]:
+        """The shards, with as many samples as are wanted of each; only where some are rejected is the index read."""
+        if not self._rejected:
+            return listed
+        counts = ShardReader(place(self.url), self.split).counts
+        return [replace(shard, samples=count) for shard, count in zip(listed, counts, strict=True)]
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the plan and name of the split: another one has other samples."""
-        return f"{self.manifest['plan_hash']}/{self.split or self.manifest['split']}"
+        """Digest of the plan, name of the split, and digest of what was rejected: another one has other samples."""
+        return rejections.fingerprint(self.manifest, self.split, self._rejected)
 
     def __len__(self) -> int:
         """Samples of this rank in an epoch."""
@@ -190,8 +199,10 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
                 raise ShardError(f"cannot fetch {shard.name}: {type(error).__name__}") from error
             if not shards.intact(Path(folder.name), shard):
                 raise ShardError(f"{shard.name} is not what the manifest describes")
-        part = {**self.manifest, "shards": [shards.shard_json(shard) for shard in wanted.shards]}
+        entries = {entry["name"]: entry for entry in self.manifest["shards"]}
+        part = {**self.manifest, "shards": [entries[shard.name] for shard in wanted.shards]}
         atomic.write_json(Path(folder.name) / shards.MANIFEST, shards.sealed(part, {}))
+        rejections.reject(Path(folder.name), self._rejected)
         return folder, wanted.places
 
 

@@ -139,6 +139,7 @@ def info_text(value: dict[str, Any]) -> str:
         + (f"split validation: {value['validation']} originals, held out\n" if value["validation"] else "")
         + f"classes ({len(value['classes'])}): {names}\n"
         f"copies a seed: {_counts_text(value['expansion_counts'])}\n"
+        + (f"rejected: {value['rejected']}, and not counted here\n" if value["rejected"] else "")
         + (f"failed their check: {value['failed_checks']}\n" if value["failed_checks"] else "")
         + f"shards: {value['shards']}, {_size(value['bytes'])}\n"
         f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"

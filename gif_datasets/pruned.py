@@ -1,0 +1,100 @@
+"""An expanded folder without what was rejected in it, for readers of tars, which know of no list beside them.
+
+Shards are copied without the rejected samples, and those that are left empty are not there; what the samples were is
+told in the manifest, so that the copy can be checked against its plan, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gif_datasets import folder as folders
+from gif_datasets import rejections, shards
+from gif_datasets.columns import SOURCE
+from gif_datasets.errors import UsageError
+from gif_datasets.fingerprint import digest
+from gif_datasets.reader import ShardReader
+from gif_datasets.recognition import FILE
+from gif_datasets.rejections import LEFT_OUT, LeftOut
+from gif_datasets.shards import Shard
+from gif_datasets.types import Progress
+
+
+def prune(folder: Path, out: Path, settings: dict[str, Any], show: Progress) -> tuple[list[Shard], int]:
+    """Write the copy. Run again = resume.
+
+    Args:
+        folder: The expanded folder, whose shards are whole.
+        out: The copy; claimed for ``settings`` already.
+        settings: What decides its bytes.
+        show: Wraps the loop.
+
+    Returns:
+        Its shards, and how many of them were written now.
+
+    Raises:
+        UsageError: If nothing of the expanded split is left.
+    """
+    manifest = shards.read_manifest(folder)
+    keys = rejections.rejected_keys(folder, manifest)
+    wanted = _wanted(folder, manifest)
+    if not any(shards.split_of(name) == manifest["split"] for name, _ in wanted):
+        raise UsageError(f"every sample of {folder} was rejected; nothing is left to write")
+    hashed, names = digest(settings), dict(enumerate(name for name, _ in wanted))
+    made = folders.finished(out, hashed, names)
+    before = len(made)
+    for number, (name, shard) in enumerate(show(wanted, "copying shards")):
+        if number not in made:
+            made[number] = shards.copy_shard(folder / shard.name, out / name, keys)
+            folders.write_sidecar(out, hashed, number, made[number])
+    listed = [made[number] for number in range(len(wanted))]
+    missing = _left_out(folder, manifest, keys)
+    told = {**manifest, **_counts(manifest, missing), "shards": [shards.shard_json(shard) for shard in listed]}
+    told["failed_checks"] = sum(shard.failed for shard in listed)
+    if missing:
+        told[LEFT_OUT] = {**manifest.get(LEFT_OUT, {}), **{key: asdict(one) for key, one in missing.items()}}
+    own = {name: (folder / name).read_bytes() for name in (SOURCE, FILE) if name in manifest["files"]}
+    folders.complete(out, told, listed, settings, own)
+    if (folder / shards.PREVIEW).is_file():
+        folders.draw_preview(out)
+    return listed, len(listed) - before
+
+
+def _wanted(folder: Path, manifest: Mapping[str, Any]) -> list[tuple[str, Shard]]:
+    """Shards of which something is left, each with its name in the copy."""
+    found = []
+    for split in shards.splits(manifest):
+        listed = shards.manifest_shards(manifest, split)
+        left = [shard for shard, count in zip(listed, ShardReader(folder, split).counts, strict=True) if count]
+        names = (shards.shard_name(split, number, len(left)) for number in itertools.count())
+        found += [(next(names), shard) for shard in left]
+    return found
+
+
+def _left_out(folder: Path, manifest: Mapping[str, Any], keys: frozenset[str]) -> dict[str, LeftOut]:
+    """What a check of the copy has to know of each sample that is not there."""
+    found = {}
+    for shard in shards.all_shards(manifest) if keys else ():
+        for key, parts in shards.read_samples(folder / shard.name, keys.__contains__):
+            own = hashlib.sha256(parts[shards.OWN]).hexdigest() if shards.OWN in parts else ""
+            found[key] = LeftOut.of(shards.read_record(parts["json"], key), own)
+    return found
+
+
+def _counts(manifest: Mapping[str, Any], missing: Mapping[str, LeftOut]) -> dict[str, int]:
+    """The manifest's counts without some samples."""
+    kinds = Counter(_count_of(manifest, key, one.synthetic) for key, one in missing.items())
+    kinds["samples"] = kinds["originals"] + kinds["synthetic"]
+    return {name: manifest[name] - kinds[name] for name in ("samples", "originals", "synthetic", "validation")}
+
+
+def _count_of(manifest: Mapping[str, Any], key: str, synthetic: bool) -> str:
+    if (shards.parse_key(key) or ("",))[0] != manifest["split"]:
+        return "validation"
+    return "synthetic" if synthetic else "originals"
