@@ -55,6 +55,15 @@ Try: gif-datasets compare my-pictures --test my-test-pictures --methods gif-uncl
      gif-datasets compare demo --test ... --methods gif-unclip --augment randaugment --epochs 40,80 Table 13"""
 
 
+_BROWSE = """What is rejected there is listed in DIR/rejected.json, and can be taken back. load_expanded,
+stream_expanded, report, export and push go without it; for other readers of the shards, write a copy without it:
+
+     gif-datasets export DIR --to shards --out DIR2
+
+The page is served to this machine alone, until Ctrl-C. Of another machine's: ssh -L 8000:127.0.0.1:8000 HOST
+gif-datasets browse DIR --port 8000 --no-open"""
+
+
 _PUSH = """shards (default) are the folder as it is: checked byte for byte, read by load_dataset, webdataset, timm and
 load_expanded, and a second push sends only what changed. parquet has rows of picture, class, the source's own columns
 and provenance, for those who search and filter tables.
@@ -171,9 +180,9 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
     export.add_argument(
         "--to",
-        choices=("imagefolder", "parquet"),
+        choices=("imagefolder", "parquet", "shards"),
         required=True,
-        help="a folder per split and class, or Parquet with Hugging Face features",
+        help="a folder per split and class, Parquet with Hugging Face features, or shards without what was rejected",
     )
     export.add_argument("--out", type=Path, required=True, metavar="DIR2", help="output folder")
     export.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -184,6 +193,11 @@ def build_parser() -> argparse.ArgumentParser:
     by = "prior whose CLIP compares copies and real pictures (default: embedded)"
     report.add_argument("--prior", default="embedded", metavar="NAME|PATH", help=by)
     report.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+    look = _command(commands, "browse", "a local page to look through an expanded folder, and reject samples", _BROWSE)
+    look.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
+    look.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (default: one that is free)")
+    look.add_argument("--no-open", action="store_true", help="only print the address; open no browser")
 
     _add_push(commands)
 

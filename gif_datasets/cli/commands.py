@@ -160,16 +160,18 @@ def preview(args: argparse.Namespace) -> int:
 def info(args: argparse.Namespace) -> int:
     """``gif-datasets info``."""
     from gif_datasets.reader import ShardReader
+    from gif_datasets.rejections import LEFT_OUT
 
     reader = ShardReader(_existing(args.dir))
     manifest = reader.manifest
     recipe = manifest["plan"]["recipe"]
     value = {
         "folder": str(args.dir),
-        **{
-            name: manifest[name]
-            for name in ("source", "split", "samples", "originals", "synthetic", "validation", "failed_checks")
-        },
+        **{name: manifest[name] for name in ("source", "split", "validation", "failed_checks")},
+        "samples": len(reader),
+        "originals": len(reader) - int(reader.index.synthetic.sum()),
+        "synthetic": int(reader.index.synthetic.sum()),
+        "rejected": reader.rejected + len(manifest.get(LEFT_OUT, ())),
         "classes": manifest["classes"],
         "shards": len(manifest["shards"]),
         "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
@@ -211,6 +213,22 @@ def report(args: argparse.Namespace) -> int:
 
     found = write_report(_existing(args.dir), args.out, args.prior, progress)
     print_result(args, found.to_json(), lambda v: v["page"])
+    return 0
+
+
+def browse(args: argparse.Namespace) -> int:
+    """``gif-datasets browse``."""
+    import webbrowser
+
+    from gif_datasets.browse import browse as serve
+
+    def ready(address: str) -> None:
+        print(address, flush=True)
+        print("gif-datasets: serving that page; stop with Ctrl-C", file=sys.stderr)
+        if not args.no_open:
+            webbrowser.open(address)
+
+    serve(_existing(args.dir), args.port, ready=ready, progress=progress)
     return 0
 
 
