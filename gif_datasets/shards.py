@@ -410,8 +410,8 @@ def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
                 raise ShardError(f"foreign key {entry.key!r} in {path.name}")
             seed, copy = found[1:]
             picture, record = entry.members[pictures[0]], entry.members["json"]
-            if max(abs(label), seed) >= 2**31:
-                raise ShardError(f"{entry.key} in {path.name} has a label or seed over 2^31")
+            if abs(label) >= 2**31:
+                raise ShardError(f"{entry.key} in {path.name} has a label over 2^31")
             file.seek(record[0])
             made = _SYNTHETIC in file.read(record[1])
             yield (*picture, *record, label, seed, copy, made, IMAGE_SUFFIXES.index(pictures[0]))

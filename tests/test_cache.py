@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import multiprocessing
 import os
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -445,3 +447,83 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     assert "2 samples" in capsys.readouterr().out
     assert run_cli(capsys, "clear")[1]["removed"] == 2
     assert run_cli(capsys, "stats")[1]["oldest_use"] is None
+
+
+def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the variable says, else in the user's cache folder."""
+    monkeypatch.setenv("GIF_DATASETS_CACHE", str(tmp_path / "own"))
+    assert open_cache().folder == tmp_path / "own"
+    monkeypatch.delenv("GIF_DATASETS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert open_cache().folder == tmp_path / "xdg" / "gif_datasets"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_cache().folder == tmp_path / ".cache" / "gif_datasets"
+
+
+def test_renewed_entries_are_pruned_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewing says whether there is an entry, also where its time cannot be set."""
+    cache = Cache(tmp_path)
+    for number in range(3):
+        cache.put(f"{number}a", sample(number))
+        os.utime(tmp_path / f"{number}a" / f"{number}a.sample", (number, number))
+    assert cache.renew("0a")
+    assert not cache.renew("9a")
+    size = (tmp_path / "0a" / "0a.sample").stat().st_size
+    assert [entry.path.stem for entry in cache.prune(size)] == ["1a", "2a"]
+
+    def refused(path: Path) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert cache.renew("0a")
+    assert not cache.renew("1a")
+
+
+def _slow_tensors(folder: Path, begun: Any) -> None:
+    def make() -> dict[str, torch.Tensor]:
+        begun.set()
+        time.sleep(1)
+        return {"x": torch.tensor([1.0])}
+
+    Cache(folder).tensors("ab12", make)
+
+
+def test_tensors_that_another_process_makes_are_waited_for(tmp_path: Path) -> None:
+    """Who comes while they are made makes none, and has them."""
+    begun = multiprocessing.Event()
+    other = multiprocessing.Process(target=_slow_tensors, args=(tmp_path, begun))
+    other.start()
+    assert begun.wait(60)
+    assert Cache(tmp_path).tensors("ab12", lambda: {"x": torch.tensor([2.0])})["x"].item() == 1.0
+    other.join()
+
+
+def test_an_entry_that_cannot_be_read(tmp_path: Path) -> None:
+    """A folder where the entry should be is an error of the cache's, not of whoever asks."""
+    (tmp_path / "ab" / "ab12.sample").mkdir(parents=True)
+    with pytest.raises(CacheError, match="cannot read the cache"):
+        Cache(tmp_path).get("ab12")
+
+
+def test_what_vanishes_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that somebody prunes during `verify`, or uses during `prune`, is neither damage nor removed."""
+    cache = Cache(tmp_path)
+    cache.put("ab12", sample(1))
+    path, read, stat = tmp_path / "ab" / "ab12.sample", Path.read_bytes, Path.lstat
+
+    def used_first(path: Path) -> os.stat_result:
+        os.utime(path, (9, 9))
+        return stat(path)
+
+    monkeypatch.setattr(Path, "lstat", used_first)
+    assert cache.prune(0) == []
+    assert path.exists()
+
+    def pruned_first(path: Path) -> bytes:
+        path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", pruned_first)
+    audit = cache.verify()
+    assert (audit.entries, audit.damaged, audit.outdated, audit.foreign) == (0, (), (), ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gif_datasets.fingerprint import canonical_json, digest, digest_folder, digest_pixels
+from gif_datasets.fingerprint import canonical_json, digest, digest_file, digest_folder, digest_pixels
 from gif_datasets.rng import generator_for
 
 values = st.recursive(
@@ -71,3 +72,12 @@ def test_generators_are_pure_functions_of_their_arguments() -> None:
     assert torch.equal(a, torch.rand(4, generator=generator_for(0, "k", "noise", 1)))
     for other in [(1, "k", "noise", 1), (0, "l", "noise", 1), (0, "k", "bias", 1), (0, "k", "noise", 2)]:
         assert not torch.equal(a, torch.rand(4, generator=generator_for(*other)))
+
+
+def test_digest_of_a_file_without_the_library_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.10 has no `hashlib.file_digest`; the digest is the same."""
+    (tmp_path / "x").write_bytes(bytes(range(256)) * 9000)
+    wanted = hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest()
+    assert digest_file(tmp_path / "x") == wanted
+    monkeypatch.delattr(hashlib, "file_digest", raising=False)
+    assert digest_file(tmp_path / "x") == wanted

@@ -17,9 +17,10 @@ from helpers import forge_manifest
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import ShardError, UsageError, atomic
+from gif_datasets import ShardError, UsageError, atomic, shards, ustar
 from gif_datasets.checking import verify
 from gif_datasets.reader import ShardReader
+from gif_datasets.remote import place
 
 
 @pytest.fixture
@@ -221,3 +222,67 @@ def test_image_formats(seed_folder: Path, tmp_path: Path, kind: str) -> None:
     assert isinstance(image, Image.Image)
     rows = datasets.load_dataset(str(folder), split="train")
     assert rows[0][kind].size == (32, 32)
+
+
+def tar(path: Path, *members: tuple[str, bytes]) -> Path:
+    """A tar in the one form that shards have."""
+    blocks = b"".join(ustar.header(name, len(part)) + part + bytes(-len(part) % 512) for name, part in members)
+    path.write_bytes(blocks + bytes(1024 + -(len(blocks) + 1024) % tarfile.RECORDSIZE))
+    return path
+
+
+KEY = "train-0000001-0002"
+WHOLE = ((f"{KEY}.cls", b"1"), (f"{KEY}.json", b'{"synthetic": true}'), (f"{KEY}.png", b"picture"))
+
+
+def test_a_shard_by_hand(tmp_path: Path) -> None:
+    """The index of it tells where its members are, and what they say."""
+    found = shards.index_of(tar(tmp_path / "train-00000-of-00001.tar", *WHOLE))
+    assert [found.label.tolist(), found.seed.tolist(), found.copy.tolist()] == [[1], [1], [2]]
+    assert found.synthetic.tolist() == [True]
+    content = (tmp_path / "train-00000-of-00001.tar").read_bytes()
+    start, size = int(found.image_offset[0]), int(found.image_size[0])
+    assert content[start : start + size] == b"picture"
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ((WHOLE[0], WHOLE[0], *WHOLE[1:]), "doubled member"),
+        (((f"{KEY}.cls", b"1" * 21), *WHOLE[1:]), "gigantic member"),
+        (((f"{KEY}.cls", b"one"), *WHOLE[1:]), "damaged label"),
+        (((f"{KEY}.cls", b"2147483648"), *WHOLE[1:]), "has a label over 2"),
+        (((f"{KEY}.cls", b"-2147483648"), *WHOLE[1:]), "has a label over 2"),
+        (WHOLE[:2], "has members cls, json"),
+        ((*WHOLE, (f"{KEY}.webp", b"another")), "has members"),
+        (tuple((name.replace("train", "test"), part) for name, part in WHOLE), "foreign key"),
+        (tuple((name.replace("0000001", "1"), part) for name, part in WHOLE), "foreign key"),
+        (tuple((name.replace("0000001", "2147483648"), part) for name, part in WHOLE), "foreign key"),
+        ((("../x.cls", b"1"), *WHOLE), "foreign member"),
+    ],
+)
+def test_shards_by_hand_that_are_none(tmp_path: Path, members: tuple[tuple[str, bytes], ...], problem: str) -> None:
+    path = tar(tmp_path / "train-00000-of-00001.tar", *members)
+    with pytest.raises(ShardError, match=problem):
+        shards.index_of(path)
+
+
+def test_a_shard_that_goes_missing(expanded: Path) -> None:
+    listed = shards.all_shards(shards.read_manifest(expanded))
+    (expanded / listed[0].name).unlink()
+    for folder in (expanded, place("memory://no-shards-here")):
+        with pytest.raises(ShardError, match="missing shard"):
+            shards.build_index(folder, listed)
+
+
+def test_manifests_that_are_not_read(expanded: Path) -> None:
+    """One that is a folder, and one with half of a surrogate pair, which has no digest."""
+    path = expanded / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b'"source": "', b'"source": "\\ud800'))
+    with pytest.raises(ShardError, match="differs from its own digest"):
+        shards.read_manifest(expanded)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ShardError, match="cannot read"):
+        shards.read_manifest(expanded)
+    assert shards.may_hold(expanded, "x")
