@@ -24,10 +24,9 @@ import numpy as np
 
 from gif_datasets.cache import Cache
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.engines.local import default_workers
+from gif_datasets.engines.local import SPAWN, default_workers, in_turn, start_process, visible_gpus
 from gif_datasets.errors import ConfigError
 from gif_datasets.imagine import Imaginer
-from gif_datasets.memory import keep_freed_memory
 from gif_datasets.methods import METHODS
 from gif_datasets.order import evenly
 from gif_datasets.plan import Plan, make_plan
@@ -72,9 +71,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Machines:
-    """So many machines like this one: hours until they are done, and the price of them together."""
+    """So many machines like this one, with so many workers (GPUs, or processes on CPUs) in all: hours, and price."""
 
     machines: int
+    workers: int
     hours: float
     price: float | None
 
@@ -187,7 +187,7 @@ def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, 
     number = 1
     while number <= MOST_MACHINES:
         hours = (alone + _makespan(spent, workers * number)) / 3600
-        machines.append(Machines(number, hours, None if price is None else hours * price * number))
+        machines.append(Machines(number, workers * number, hours, None if price is None else hours * price * number))
         number *= 2
     return Estimate(
         source=plan.source_name,
@@ -243,7 +243,8 @@ def _bytes(plan: Plan, probe: Probe) -> int:
 def _probes(plan: Plan, source: Source, workers: int) -> list[Probe]:
     """One probe a worker, all at once."""
     with tempfile.TemporaryDirectory(prefix="gif-datasets-plan-") as place:
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), keep_freed_memory)
+        own = in_turn(workers, visible_gpus(plan.recipe.device))
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context(SPAWN), start_process, (own,))
         try:
             begun = time.time()
             jobs = [

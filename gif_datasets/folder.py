@@ -45,6 +45,8 @@ def claim(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion") -> N
                 raise PlanMismatch(
                     f"{folder} holds another {what} ({difference(found, wanted)}); choose another --out, or remove it"
                 )
+        if shards.is_newer(folder):
+            raise PlanMismatch(f"{folder} is of a newer version; upgrade gif_datasets, or choose another --out")
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
 

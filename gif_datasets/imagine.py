@@ -176,6 +176,16 @@ class Imaginer:
             recognise = self._load().recognition
             return recognise() if recognise else None
 
+    def release(self) -> None:
+        """Let go of the prior, and of its memory on a GPU; it is loaded again when it is wanted again."""
+        with self._lock:
+            loaded, self._loaded = self._loaded, None
+        if loaded is not None and self.recipe.device.startswith("cuda"):
+            import torch
+
+            del loaded
+            torch.cuda.empty_cache()
+
     def _cached(self, keys: Iterable[str]) -> dict[str, Sample]:
         """Those samples that are in the cache."""
         return {key: sample for key in keys if (sample := self.cache.get(key)) is not None}

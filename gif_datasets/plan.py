@@ -271,6 +271,10 @@ class ShardTask:
     folder: AnyPath
     title: str = "making shards"
 
+    def release(self) -> None:
+        """Let go of the prior: others will run this, with one of their own."""
+        self.imaginer.release()
+
     def __call__(self, shard_id: int) -> tuple[Shard, int]:
         """Make one shard and its sidecar; returns it with the number of pictures decoded for it."""
         before = self.imaginer.generated
@@ -293,6 +297,10 @@ class DrawTask:
     plan: Plan
     imaginer: Imaginer
     title: str = "drawing copies to choose from"
+
+    def release(self) -> None:
+        """Let go of the prior: others will run this, with one of their own."""
+        self.imaginer.release()
 
     def rows(self, block: int) -> list[Row]:
         """(seed, copy) rows of a block."""

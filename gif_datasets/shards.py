@@ -299,6 +299,15 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
     return manifest
 
 
+def is_newer(folder: AnyPath) -> bool:
+    """Whether a folder has a manifest of a format that this version does not know yet."""
+    try:
+        value = read_json(_manifest_of(folder))
+    except (UsageError, ShardError, ValueError):
+        return False
+    return isinstance(value, dict) and type(value.get("format")) is int and value["format"] > MANIFEST_FORMAT
+
+
 def _manifest_of(folder: AnyPath) -> bytes:
     path = folder / MANIFEST
     try:

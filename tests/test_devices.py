@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,15 @@ from gpu_task import Look
 
 import gif_datasets
 from gif_datasets import ConfigError
-from gif_datasets.engines.local import VISIBLE, default_workers, run_local, visible_gpus
+from gif_datasets.engines.local import (
+    SPAWN,
+    VISIBLE,
+    default_workers,
+    in_turn,
+    run_local,
+    start_process,
+    visible_gpus,
+)
 
 
 @pytest.mark.parametrize(("devices", "wanted"), [(("2", "GPU-5f"), ["2", "2", "GPU-5f"]), ((), [None] * 3)])
@@ -21,6 +31,27 @@ def test_workers_take_the_gpus_in_turn(
     monkeypatch.delenv(VISIBLE, raising=False)
     seen = dict(run_local(Look(tmp_path, 3), range(9), 3, devices))
     assert sorted(seen.values(), key=str) == wanted
+
+
+def test_probes_take_the_gpus_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a plan measures with is started as the workers are: each sees one GPU."""
+    monkeypatch.delenv(VISIBLE, raising=False)
+    start = (in_turn(3, ["2", "GPU-5f"]),)
+    with ProcessPoolExecutor(3, multiprocessing.get_context(SPAWN), start_process, start) as pool:
+        seen = dict(pool.map(Look(tmp_path, 3), range(9)))
+    assert sorted(map(str, seen.values())) == ["2", "2", "GPU-5f"]
+
+
+def test_the_starting_process_keeps_no_prior(seed_folder: Path, tmp_path: Path) -> None:
+    """It loads one for the classifier, and lets go of it before workers load theirs."""
+    config = {"ratio": 2, "prior": "linear", "classifier": "both", "samples_per_shard": 4}
+    expanded = gif_datasets.ExpandedDataset(str(seed_folder), cache_dir=tmp_path / "c", **config)
+    expanded.imaginer.prepare()
+    expanded.imaginer.recognition()
+    assert expanded.imaginer._loaded is not None
+    expanded.precompute(tmp_path / "out", workers=2)
+    assert expanded.imaginer._loaded is None
+    assert expanded[1][0].size == (32, 32)
 
 
 @pytest.mark.parametrize(

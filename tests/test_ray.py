@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from helpers import OPTIONS, contents, stored
@@ -139,6 +141,60 @@ def test_a_lost_driver_is_run_again(cluster: Cluster, seed_folder: Path, tmp_pat
     assert 2 <= kept < 9
     gif_datasets.expand(str(seed_folder), tmp_path / "ray", engine="ray", cache_dir=tmp_path / "c3", **OPTIONS)
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+@pytest.mark.parametrize("kind", ["workers", "node"])
+def test_kills_leave_the_bytes_of_an_undisturbed_run(
+    kind: str, cluster: Cluster, seed_folder: Path, tmp_path: Path
+) -> None:
+    """All workers are killed in the midst of an expansion, or one of three nodes goes down: nothing differs."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "local", cache_dir=tmp_path / "c1", **OPTIONS)
+    extra = cluster.add_node(num_cpus=1) if kind == "node" else None
+    cluster.wait_for_nodes()
+    words = [str(seed_folder), str(tmp_path / "ray"), cluster.address, str(tmp_path / "c2")]
+    path = os.pathsep.join(sys.path)
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, *words], env={**os.environ, "PYTHONPATH": path})
+    state, killed = tmp_path / "ray" / ".state", 0
+    deadline = time.monotonic() + 180
+    while len(list(state.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if extra:
+        cluster.remove_node(extra, allow_graceful=False)
+    else:
+        for process in psutil.process_iter(["cmdline"]):
+            if (process.info["cmdline"] or [""])[0].startswith("ray::_Holder"):
+                process.kill()
+                killed += 1
+        assert killed
+    assert driver.wait(180) == 0
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+@pytest.mark.parametrize("address", [True, False])
+def test_the_command(address: bool, cluster: Cluster, seed_folder: Path, tmp_path: Path) -> None:
+    """`--engine ray` joins the cluster that is named; without, it starts one, though another runs on this machine."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "local", cache_dir=tmp_path / "c1", **OPTIONS)
+    words = ["expand", str(seed_folder), "--out", str(tmp_path / "ray"), "--cache-dir", str(tmp_path / "c2")]
+    words += ["--ratio", "2", "--prior", "linear", "--set", "samples_per_shard=4", "--engine", "ray", "--json"]
+    words += ["--ray-address", cluster.address] if address else []
+    run = [sys.executable, "-m", "gif_datasets", *words]
+    told = subprocess.run(run, capture_output=True, text=True, timeout=240)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("{"), told.stdout
+    assert json.loads(told.stdout)["generated"] == 24
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address is named."""
+
+    def refused(address: str, **options: object) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused)
+    with pytest.raises(EngineError, match=r"cannot reach a Ray cluster at '10\.0\.0\.1:6379': nobody answers"):
+        list(run_ray(print, [1], address="10.0.0.1:6379"))
 
 
 def test_wrong_options_are_named(seed_folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from helpers import forge_manifest, hugging_face
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import GifDatasetsError, ShardError, atomic, checking, index, shards, ustar
+from gif_datasets import GifDatasetsError, ShardError, UsageError, atomic, checking, index, shards, ustar
 from gif_datasets.checking import verify
 from gif_datasets.index import INDEX
 from gif_datasets.plan import summarise
@@ -455,6 +455,17 @@ def test_older_and_newer_manifests(folder: Path) -> None:
     ):
         forge_manifest(folder, format=number)
         assert words in problems(folder)
+
+
+def test_a_folder_of_a_newer_version_is_not_written_to(seed_folder: Path, tmp_path: Path) -> None:
+    """The same plan again would put an older manifest there."""
+    options = {"ratio": 1, "prior": "linear", "cache_dir": tmp_path / "c"}
+    gif_datasets.expand(str(seed_folder), tmp_path / "out", **options)
+    forge_manifest(tmp_path / "out", format=99)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="newer version; upgrade"):
+        gif_datasets.expand(str(seed_folder), tmp_path / "out", **options)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

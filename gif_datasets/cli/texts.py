@@ -53,7 +53,8 @@ def plan_text(value: dict[str, Any]) -> str:
     ]
     for row in value["machines"]:
         price = "" if row["price"] is None else f", {row['price']:.3g}"
-        lines.append(f"{row['machines']:>3} machines like this: {_duration(3600 * row['hours'])}{price}")
+        many = f"{row['machines']:>3} machines like this, {row['workers']} workers"
+        lines.append(f"{many}: {_duration(3600 * row['hours'])}{price}")
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from gif_datasets.memory import MOST_WORKERS, keep_freed_memory
 
 Result = TypeVar("Result")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+SPAWN = "spawn"  # forking a process whose torch already runs threads can hang, and cannot use CUDA
 
 
 def run_local(
@@ -36,12 +37,9 @@ def run_local(
     if workers <= 1:
         yield from map(task, ids)
         return
-    # spawn: forking a process whose torch already runs threads can hang, and cannot use CUDA
-    context = multiprocessing.get_context("spawn")
-    own = context.SimpleQueue()
-    for number in range(workers):
-        own.put(devices[number % len(devices)] if devices else None)
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (task, own))
+    let_go(task)
+    context = multiprocessing.get_context(SPAWN)
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (task, in_turn(workers, devices)))
     try:
         for future in as_completed([pool.submit(_run_in_worker, item) for item in ids]):
             yield future.result()
@@ -73,16 +71,36 @@ def visible_gpus(device: str) -> list[str]:
     return (named or list(map(str, range(count))))[:count]
 
 
+def let_go(task: object) -> None:
+    """Let a task free what this process holds for it, as a prior on a GPU: its workers load their own."""
+    release = getattr(task, "release", None)
+    if release is not None:
+        release()
+
+
+def in_turn(workers: int, devices: Sequence[str]) -> Any:
+    """A queue of the device that each process takes for its own as it starts; see :func:`start_process`."""
+    own = multiprocessing.get_context(SPAWN).SimpleQueue()
+    for number in range(workers):
+        own.put(devices[number % len(devices)] if devices else None)
+    return own
+
+
+def start_process(own: Any) -> None:
+    """What a process of ours does first: take one GPU of :func:`in_turn`, and keep freed memory."""
+    if device := own.get():  # before anything here looks for GPUs: "cuda" is then this one, and plans do not differ
+        os.environ[VISIBLE] = device
+    keep_freed_memory()
+
+
 _task: Callable[[int], Any] | None = None
 
 
 def _start_worker(task: Callable[[int], Any], own: Any) -> None:
     global _task
-    if device := own.get():  # before anything here looks for GPUs: "cuda" is then this one, and plans do not differ
-        os.environ[VISIBLE] = device
+    start_process(own)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    keep_freed_memory()
     _task = task
 
 

@@ -13,11 +13,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from gif_datasets.engines.local import let_go
 from gif_datasets.errors import EngineError, GifDatasetsError, MissingExtra
 from gif_datasets.memory import keep_freed_memory
 
 Result = TypeVar("Result")
-MOST_LOSSES = 3  # of one id's actors, or of actors that never start, before the run is given up
+MOST_LOSSES = 5  # of one id's actors, or one after the other of actors that never start, before the run is given up
+_OWN = "local"  # Ray's word for a cluster of our own; without, it joins whatever runs on this machine
 PATIENCE = 60.0  # seconds without a single free place in the cluster, until somebody is told
 
 
@@ -48,6 +50,7 @@ def run_ray(
     needed = {"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}
     places = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1))
     actor_type = ray.remote(**needed, max_restarts=0)(_Holder)
+    let_go(task)
     shared = ray.put(task)
     pool = _Pool(ray, lambda: actor_type.remote(shared), ids)
     try:
@@ -99,7 +102,9 @@ class _Pool:
                 except self.ray.exceptions.RayError as error:
                     self._lost(item, error)
                     continue
-                if item is not None:
+                if item is None:
+                    self.losses[None] = 0
+                else:
                     left -= 1
                     yield result
                 if self.waiting:
@@ -146,10 +151,9 @@ def _connected(address: str | None) -> Any:
         raise MissingExtra("ray", "ray") from error
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster tells nobody that it was started
+        named = address or os.environ.get("RAY_ADDRESS") or _OWN
         try:
-            ray.init(address, include_dashboard=None if address else False, log_to_driver=False)
+            ray.init(named, include_dashboard=False if named == _OWN else None, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise EngineError(
-                f"cannot reach a Ray cluster at {address or os.environ.get('RAY_ADDRESS')!r}: {error}"
-            ) from error
+            raise EngineError(f"cannot reach a Ray cluster at {named!r}: {error}") from error
     return ray
