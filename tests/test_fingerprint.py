@@ -13,7 +13,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gif_datasets.fingerprint import canonical_json, digest, digest_file, digest_folder, digest_pixels
+from gif_datasets.fingerprint import (
+    canonical_json,
+    digest,
+    digest_file,
+    digest_folder,
+    digest_pixels,
+    digest_rows,
+    digest_text,
+)
 from gif_datasets.rng import generator_for
 
 values = st.recursive(
@@ -38,6 +46,32 @@ def test_order_of_keys_does_not_matter(value: dict[str, int]) -> None:
     assert digest(value) == digest(dict(reversed(value.items())))
 
 
+def test_texts_and_draws_are_those_of_the_first_version() -> None:
+    """Every cache and every published set hangs on them."""
+    value = {"b": [1, 2.5, None], "a": {"ö": True}}
+    assert canonical_json(value) == '{"a":{"\\u00f6":true},"b":[1,2.5,null]}'
+    assert digest(value) == hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    assert digest_text("abc") == hashlib.sha256(b"abc").hexdigest()
+    pixels = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
+    assert digest_pixels(pixels) == hashlib.sha256(b"rgb8 2 5\n" + bytes(range(30))).hexdigest()
+    for place, draws in (
+        ((0, "cat", "noise", 1), [428168444, 1891419603, 510268502]),
+        ((7, "dög", "decode", 12), [185198501, 477430707]),
+    ):
+        found = torch.randint(0, 2**31, (len(draws),), generator=generator_for(*place))
+        assert found.tolist() == draws
+
+
+@given(st.lists(values, max_size=4))
+def test_digest_of_rows_is_that_of_their_list(rows: list[Any]) -> None:
+    assert digest_rows(iter(rows)) == digest(rows)
+
+
+def test_the_key_that_is_no_text_is_named() -> None:
+    with pytest.raises(TypeError, match="must be strings, got 3"):
+        canonical_json([{"a": ({3: 4},)}])
+
+
 @pytest.mark.parametrize("value", [float("nan"), {1: 2}, {"a": object()}, [b"x"], {"a": {"b": {3: 4}}}])
 def test_what_cannot_be_keyed_is_an_error(value: Any) -> None:
     """Nothing is keyed by its repr or address."""
@@ -57,6 +91,8 @@ def test_folder_digest_sees_contents_and_names(tmp_path: Path) -> None:
     first = digest_folder(tmp_path)
     (tmp_path / ".hidden").write_text("x")
     (tmp_path / "README.md").write_text("a card")
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "x.pyc").write_text("x")
     assert digest_folder(tmp_path) == first
     (tmp_path / "a").write_text("2")
     second = digest_folder(tmp_path)

@@ -360,6 +360,7 @@ def test_criteria_agree_with_torch_distributions() -> None:
     scores = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(6)).softmax(-1)
     expected = torch.distributions.Categorical(probs=scores).entropy()
     torch.testing.assert_close(criteria.entropy(scores), expected)
+    torch.testing.assert_close(criteria.entropy_gain(scores, scores[:, 1]), expected - expected[:, 1:2])
     copies = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(7))
     p = torch.distributions.Categorical(logits=copies)
     q = torch.distributions.Categorical(logits=copies.mean(1, keepdim=True).expand_as(copies))

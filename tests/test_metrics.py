@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gif_datasets.metrics import frechet_distance, precision_recall
+from gif_datasets.metrics import density_coverage, frechet_distance, nearest, precision_recall
 
 
 def sets() -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,3 +46,30 @@ def test_precision_and_recall_agree_with_the_definition() -> None:
         return count / len(points)
 
     assert precision_recall(real, made) == pytest.approx((covered(made, real), covered(real, made)))
+
+
+@pytest.mark.parametrize("neighbours", [1, 3])
+def test_density_and_coverage_agree_with_a_loop(neighbours: int) -> None:
+    """Naeem et al.'s definitions, a pair at a time; more made features than one block of the fast one."""
+    real, few = (part.double() for part in sets())
+    made = torch.cat([few, torch.randn(1003, 5, generator=torch.Generator().manual_seed(2)).double() + 1])
+    apart = [[float((a - b).norm()) for b in real] for a in real]
+    radius = [sorted(row)[neighbours] for row in apart]
+    inside = [[float((a - b).norm()) <= r for b, r in zip(real, radius, strict=True)] for a in made]
+    density = sum(map(sum, inside)) / (neighbours * len(made))
+    coverage = sum(map(any, zip(*inside, strict=True))) / len(real)
+    assert density_coverage(real, made, neighbours) == pytest.approx((density, coverage), abs=1e-12)
+
+
+def test_nearest_agrees_with_a_loop() -> None:
+    """Also where some centres do not count, and over more points than one block."""
+    points = torch.randn(1003, 4, generator=torch.Generator().manual_seed(3)).double()
+    centres = torch.randn(7, 4, generator=torch.Generator().manual_seed(4)).double()
+    without = torch.rand(1003, 7, generator=torch.Generator().manual_seed(5)) < 0.5
+    without[:, 0] = False
+    for leave_out in (None, without):
+        wanted = [
+            min(float((a - b).norm()) for j, b in enumerate(centres) if leave_out is None or not leave_out[i, j])
+            for i, a in enumerate(points)
+        ]
+        assert nearest(points, centres, leave_out).tolist() == pytest.approx(wanted, abs=1e-9)
