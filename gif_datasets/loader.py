@@ -197,6 +197,8 @@ class DataLoader(tud.DataLoader[Any]):
         return super()._index_sampler if self._batches is None else self._batches
 
     def __iter__(self) -> Any:
+        if not all(worker.is_alive() for worker in getattr(self._iterator, "_workers", ())):
+            self._iterator = None  # one has died since; torch would fail in every pass
         if self._batches is None:
             return super().__iter__()
         place = self._begin()
@@ -314,6 +316,7 @@ class _Iteration:
             raise
         except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
             if self._loader.num_workers and _is_of_a_dead_worker(error):
+                self._loader._iterator = None  # of workers that persist; the next pass starts others
                 raise EngineError(
                     f"a worker process died (killed, or out of memory): {error}; state_dict() leads to what is left"
                 ) from error

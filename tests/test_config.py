@@ -85,6 +85,13 @@ def test_a_preset_sets_what_the_method_has(name: str, preset: str) -> None:
     assert ExpansionConfig.build(config.to_json()) == config
 
 
+@pytest.mark.parametrize(("method", "epsilon"), [("gif-unclip", 0.1), ("gif-mae", 5.0), ("gif-sd", 0.8)])
+def test_the_paper_s_epsilon(method: str, epsilon: float) -> None:
+    """Section 5 of the paper: 0.1 for GIF-DALLE and 5 for GIF-MAE; an epsilon that is given stays."""
+    assert ExpansionConfig.build({"preset": "paper", "method": method}).epsilon == epsilon
+    assert ExpansionConfig.build({"preset": "paper", "method": method, "epsilon": 0.2}).epsilon == 0.2
+
+
 @pytest.mark.parametrize(
     ("method", "option", "value"),
     [
@@ -103,7 +110,18 @@ def test_what_does_nothing_is_told_and_changes_nothing(method: str, option: str,
     assert config == ExpansionConfig(method=method)
 
 
-@pytest.mark.parametrize("options", ["epsilon=-1", "ratio=0", "criteria=['x']", "method='gif-sdd'"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "epsilon=-1",
+        "ratio=0",
+        "criteria=['x']",
+        "ratio=1, criteria=['consistency', 'diversity']",
+        "method='gif-sdd'",
+        "method='gif-mae', prior='linear'",
+        "method='gif-sd', prior='kandinsky22'",
+    ],
+)
 def test_bad_options_load_no_model(options: str, seed_folder: Path, tmp_path: Path) -> None:
     """Neither a prior nor the libraries that would load one."""
     code = f"""

@@ -7,6 +7,7 @@ import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -16,6 +17,7 @@ from PIL import Image
 
 import gif_datasets
 from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, PriorError
+from gif_datasets.checking import verify
 from gif_datasets.priors import check_fit, embedded_folder, find_prior, load_prior
 from gif_datasets.priors.unclip import UnclipPrior
 from gif_datasets.rng import generator_for
@@ -186,6 +188,31 @@ def test_every_family_is_guided(family: str, tmp_path: Path) -> None:
     assert {r.method for r in records} == {f"gif-{family}"}
     assert np.mean([r.consistency_after - r.consistency_before for r in records]) > 0.05
     assert expanded[200][0].size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "unclip", "decode_steps": 2},
+        {"method": "mae"},
+        {"method": "sd", "decode_steps": 4},
+        {"method": "select:gif-mae", "steps": 1, "redraws": 1},
+        {"method": "gif-unclip", "classifier": "linear", "steps": 1, "decode_steps": 2},
+    ],
+    ids=lambda options: f"{options['method']}-{options.get('classifier', 'default')}",
+)
+def test_methods_give_whole_folders(options: dict[str, Any], tmp_path: Path) -> None:
+    """Those that no other test runs on this prior: two seeds, two copies each, none like its seed or the other copy."""
+    blocks = {"encode_batch": 2, "decode_batch": 4, "score_batch": 4}
+    summary = gif_datasets.expand("demo", tmp_path / "out", ratio=2, limit=2, **blocks, **options)
+    assert (summary.originals, summary.synthetic, summary.missing) == (2, 4, 0)
+    assert verify(tmp_path / "out") == []
+    loaded = gif_datasets.load_expanded(tmp_path / "out", transform=np.asarray)
+    records = [loaded.provenance(i) for i in range(6)]
+    assert {r.method for r in records if r.synthetic} == {options["method"]}
+    for seed in {r.seed_index for r in records}:
+        own = [loaded[i][0] for i, r in enumerate(records) if r.seed_index == seed]
+        assert len({picture.tobytes() for picture in own}) == len(own) == 3
 
 
 def test_a_prior_folder_of_one_s_own(tmp_path: Path, seed_folder: Path) -> None:

@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import pickle
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -80,6 +81,39 @@ def test_a_folder_without_index_in_its_manifest(expanded: Path) -> None:
     (expanded / INDEX).unlink()
     assert contents(expanded) == rows
     assert not (expanded / INDEX).exists()
+
+
+@pytest.fixture
+def frozen(expanded: Path) -> Iterator[Callable[[], Path]]:
+    """Makes the folder read-only when called, also for root; the test is skipped where nothing can be mounted."""
+
+    def freeze() -> Path:
+        for options in (["--bind", str(expanded)], ["-o", "remount,bind,ro"]):
+            if subprocess.run(["mount", *options, str(expanded)], capture_output=True).returncode:
+                pytest.skip("needs the right to mount a folder read-only")
+        return expanded
+
+    yield freeze
+    subprocess.run(["umount", "--lazy", str(expanded)], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_read_only_folder(frozen: Callable[[], Path], expanded: Path, there: bool) -> None:
+    """It is loaded and verified as any other, with its index or, built in memory alone, without."""
+    rows = contents(expanded)
+    if not there:
+        (expanded / INDEX).unlink()
+    names = sorted(expanded.rglob("*"))
+    folder = frozen()
+    with pytest.raises(OSError, match="Read-only"):
+        (folder / "x").touch()
+    loaded = gif_datasets.load_expanded(folder)
+    assert [label for _, label in loaded] == [label for _, label, _ in rows]
+    assert contents(folder) == rows
+    found = pickle.loads(pickle.dumps(loaded))
+    assert [image.tobytes() for image, _ in found] == [image.tobytes() for image, _ in loaded]
+    assert verify(folder) == ([] if there else [f"missing file {INDEX}; expand again to have it written"])
+    assert sorted(folder.rglob("*")) == names
 
 
 def test_running_again_mends_the_index(expanded: Path, seed_folder: Path) -> None:

@@ -7,8 +7,10 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +96,7 @@ def expanded(folder: Path, tmp_path: Path) -> ExpandedDataset:
 @pytest.mark.parametrize(
     ("workers", "method", "threads"),
     [(0, None, 0), (0, None, 1), (0, None, 3), (2, "fork", None), (4, "fork", None), (2, "spawn", None),
-     (2, "forkserver", None)],
+     (4, "spawn", None), (2, "forkserver", None), (4, "forkserver", None)],
 )  # fmt: skip
 def test_the_same_batches_whoever_reads_them(
     loaded: LoadedDataset, workers: int, method: str | None, threads: int | None
@@ -507,14 +509,18 @@ def test_mixing_policies(loaded: LoadedDataset, expanded: ExpandedDataset) -> No
 # --- lazy samples -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (4, "fork"), (2, "spawn"), (2, "forkserver")])
+@pytest.mark.parametrize(
+    ("workers", "method"),
+    [(0, None), (2, "fork"), (4, "fork"), (2, "spawn"), (4, "spawn"), (2, "forkserver"), (4, "forkserver")],
+)
 def test_lazy_samples_are_made_in_one_place(
     expanded: ExpandedDataset, folder: Path, tmp_path: Path, workers: int, method: str | None
 ) -> None:
     """On a cold cache this process makes each copy once, workers none; a second epoch makes nothing."""
+    expanded.transform = np.array  # which a fresh process has sooner than torchvision's
     reference = {i: expanded[i] for i in range(48)}
     cold = ExpandedDataset(
-        str(folder.parent / "seeds"), ratio=3, prior="linear", cache_dir=tmp_path / "other", transform=TO_TENSOR
+        str(folder.parent / "seeds"), ratio=3, prior="linear", cache_dir=tmp_path / "other", transform=np.array
     )
     loader = DataLoader(
         cold, batch_size=7, shuffle=True, num_workers=workers, multiprocessing_context=method,
@@ -526,8 +532,42 @@ def test_lazy_samples_are_made_in_one_place(
         pixels, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
         assert cold.imaginer.generated == 36
         for place, index in enumerate(wanted):
-            assert torch.equal(pixels[place], reference[int(index)][0])
+            assert np.array_equal(pixels[place], reference[int(index)][0])
             assert labels[place] == reference[int(index)][1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_later_batch_is_made_while_an_earlier_one_is_used(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """The block of a batch that was not asked for begins, and ends, while the loop still holds the first one."""
+    later, events = 1 + 2 * workers, list[str]()  # torch asks for two batches a worker, and one more for the first
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    decode = LinearPrior.decode
+
+    def decode_block(*args: Any) -> Any:
+        made = decode(*args)
+        block = next(blocks)
+        if block == later:
+            events.append("begun")
+            begun.set()
+            assert may_end.wait(60)
+            events.append("ended")
+            ended.set()
+        return made
+
+    blocks = itertools.count()
+    monkeypatch.setattr(LinearPrior, "decode", decode_block)
+    options = {"ratio": 3, "prior": "linear", "decode_batch": 4, "transform": np.array}
+    lazy = ExpandedDataset(str(folder.parent / "seeds"), cache_dir=tmp_path / "cold", **options)
+    batches = iter(DataLoader(lazy, 4, shuffle=True, mix="synthetic", num_workers=workers))
+    next(batches)
+    assert begun.wait(60)
+    events.append("used")
+    may_end.set()
+    assert ended.wait(60)
+    assert len(list(batches)) == 8
+    assert events == ["begun", "used", "ended"]
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (2, 4)])
@@ -707,11 +747,12 @@ def test_hits_are_asked_for_once(expanded: ExpandedDataset, monkeypatch: pytest.
     assert len(list(loader)) == 3
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (1, "spawn")])
 def test_failing_generation_names_its_seed(
-    expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch, workers: int
+    expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch, workers: int, method: str | None
 ) -> None:
     """An error of the generator arrives in the training loop, with the seed that it fails on; other seeds are kept."""
+    expanded.transform = np.array
     imagine = type(expanded.imaginer).imagine
 
     def broken(self: Any, wanted: Sequence[Any]) -> Any:
@@ -720,7 +761,7 @@ def test_failing_generation_names_its_seed(
         return imagine(self, wanted)
 
     monkeypatch.setattr(type(expanded.imaginer), "imagine", broken)
-    loader = DataLoader(expanded, 8, shuffle=True, num_workers=workers)
+    loader = DataLoader(expanded, 8, shuffle=True, num_workers=workers, multiprocessing_context=method)
     with pytest.raises(EngineError, match=r"copy \d of seed 5 \(bee/1.png\): RuntimeError: no such latent"):
         list(loader)
     monkeypatch.undo()
@@ -798,6 +839,92 @@ def test_a_killed_worker_is_an_error(tmp_path: Path, workers: int) -> None:
     command = [sys.executable, "-c", KILLED, str(workers), str(tmp_path / "may_die")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (done.returncode, "worker" in done.stdout) == (0, True), done.stderr
+
+
+KILLED_READING = """
+import os, pathlib, signal, sys
+import numpy as np
+import torch.utils.data as tud
+import gif_datasets
+from gif_datasets import DataLoader, EngineError, ExpandedDataset
+
+folder, temporary = map(pathlib.Path, sys.argv[2:])
+must_die = temporary / "must_die"
+
+def transform(image):
+    if tud.get_worker_info() is not None and must_die.exists():
+        must_die.unlink(missing_ok=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.array(image)
+
+def data(cache):
+    if sys.argv[1] == "loaded":
+        return gif_datasets.load_expanded(folder / "out", transform)
+    return ExpandedDataset(
+        str(folder / "seeds"), ratio=3, prior="linear", cache_dir=temporary / cache, transform=transform
+    )
+
+def rows(loader):
+    return [(image.numpy().tobytes(), label) for images, labels in loader for image, label in zip(images, labels)]
+
+loader, batches = DataLoader(data("cold"), 4, shuffle=True, num_workers=2), 0
+
+# torch's handler of SIGCHLD raises, once, wherever this process is by then: here, or while another error is handled
+try:
+    try:
+        for _ in loader:
+            batches += 1
+            if batches == 1:
+                must_die.touch()
+    except EngineError as error:
+        print(error)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+except RuntimeError as error:
+    print(error)
+must_die.unlink(missing_ok=True)
+assert 1 <= batches < 12, batches
+loader.set_epoch(0)
+again = rows(loader)
+assert again == rows(DataLoader(data("other"), 4, shuffle=True))
+assert len(again) == 48
+"""
+
+
+@pytest.mark.parametrize("kind", ["loaded", "lazy"])
+def test_a_worker_killed_while_it_reads(kind: str, folder: Path, tmp_path: Path) -> None:
+    """The loop is told what died, and does not wait for it; the same loader then gives the whole epoch."""
+    command = [sys.executable, "-c", KILLED_READING, kind, str(folder.parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"worker process died|DataLoader worker \(pid\D* \d+", done.stdout), done.stdout
+
+
+PERSISTENT = """
+import os, signal, time
+from gif_datasets import DataLoader, EngineError
+
+loader = DataLoader(range(60), 5, num_workers=2, persistent_workers=True)
+for epoch in range(2):
+    try:
+        for number, _ in enumerate(loader):
+            if not number:
+                os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+                time.sleep(60)  # here torch's handler of SIGCHLD raises
+        print("no error")
+    except (RuntimeError, EngineError):
+        pass
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    assert [int(i) for batch in loader for i in batch] == list(range(60))
+    workers = loader._iterator._workers
+    assert [int(i) for batch in loader for i in batch] == list(range(60))
+    assert loader._iterator._workers is workers
+"""
+
+
+def test_persistent_workers_are_replaced_when_one_dies() -> None:
+    """The passes after it are whole, by workers that persist again."""
+    done = subprocess.run([sys.executable, "-c", PERSISTENT], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.mark.parametrize(

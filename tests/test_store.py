@@ -224,6 +224,43 @@ def test_image_formats(seed_folder: Path, tmp_path: Path, kind: str) -> None:
     assert rows[0][kind].size == (32, 32)
 
 
+def test_jpeg_quality_reaches_the_file(seed_folder: Path, tmp_path: Path) -> None:
+    """Stored pictures have the quantisation tables that Pillow writes for the quality; another has other bytes."""
+    stored = {}
+    for quality in (40, 95):
+        folder = tmp_path / str(quality)
+        options = {"ratio": 1, "prior": "linear", "image_format": "jpg", "jpeg_quality": quality}
+        gif_datasets.expand(str(seed_folder), folder, **options)
+        reader = ShardReader(folder)
+        stored[quality] = {reader.key(i): reader.image_bytes(i) for i in range(len(reader)) if reader.is_synthetic(i)}
+        known = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(known, "JPEG", quality=quality)
+        wanted = Image.open(known).quantization
+        assert all(Image.open(io.BytesIO(content)).quantization == wanted for content in stored[quality].values())
+    assert len(stored[40]) == 12
+    assert stored[40].keys() == stored[95].keys()
+    assert all(len(stored[40][key]) < len(stored[95][key]) for key in stored[40])
+
+
+def test_the_manifest_is_written_last(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets its name after every shard, index and card, so that a folder with a manifest is whole."""
+    named, replace = list[str](), Path.replace
+
+    def watched(temporary: Path, target: Path) -> Path:
+        if Path(target).is_relative_to(tmp_path / "out"):
+            named.append(Path(target).relative_to(tmp_path / "out").as_posix())
+        return replace(temporary, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    gif_datasets.expand(str(seed_folder), tmp_path / "out", ratio=2, prior="linear", samples_per_shard=6)
+    manifest = shards.read_manifest(tmp_path / "out")
+    whole = {*manifest["files"], *(shard["name"] for shard in manifest["shards"])} - {"plan.json"}
+    assert {"README.md", "index.safetensors"} <= whole
+    assert named.count("manifest.json") == 1
+    assert whole <= set(named[: named.index("manifest.json")])
+    assert not (whole & set(named[named.index("manifest.json") :]))
+
+
 def tar(path: Path, *members: tuple[str, bytes]) -> Path:
     """A tar in the one form that shards have."""
     blocks = b"".join(ustar.header(name, len(part)) + part + bytes(-len(part) % 512) for name, part in members)

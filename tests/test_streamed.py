@@ -113,6 +113,20 @@ def test_resumes_in_mid_epoch(stored: tuple[str, Path], before: tuple[int, int],
     assert Counter(seen) == Counter(rows_of(loader_of(stored[0])))
 
 
+def test_spawned_workers(stored: tuple[str, Path]) -> None:
+    """They have the samples that are read without workers, and go on from a place within the epoch."""
+    url = f"file://{stored[1]}"
+    batches = iter(loader := loader_of(url, 2, multiprocessing_context="spawn"))
+    before = rows_of(itertools.islice(batches, 3))
+    state = json.loads(json.dumps(loader.state_dict()))
+    rest = rows_of(batches)
+    assert (state["position"], len(before)) == (12, 12)
+    assert Counter(before + rest) == Counter(rows_of(loader_of(url)))
+    again = loader_of(url, 2, multiprocessing_context="spawn")
+    again.load_state_dict(state)
+    assert Counter(rows_of(again)) == Counter(rest)
+
+
 def test_iterations_of_a_loader_are_epochs(stored: tuple[str, Path]) -> None:
     """Also of workers that persist; `set_epoch` of loader or set chooses one; the set alone stays as it was."""
     one = loader_of(stored[0])

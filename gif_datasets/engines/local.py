@@ -87,9 +87,11 @@ def in_turn(workers: int, devices: Sequence[str]) -> Any:
 
 
 def start_process(own: Any) -> None:
-    """What a process of ours does first: take one GPU of :func:`in_turn`, and keep freed memory."""
+    """What a worker process does first: take one GPU of :func:`in_turn`, keep freed memory, end with its parent."""
     if device := own.get():  # before anything here looks for GPUs: "cuda" is then this one, and plans do not differ
         os.environ[VISIBLE] = device
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     keep_freed_memory()
 
 
@@ -99,8 +101,6 @@ _task: Callable[[int], Any] | None = None
 def _start_worker(task: Callable[[int], Any], own: Any) -> None:
     global _task
     start_process(own)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
     _task = task
 
 

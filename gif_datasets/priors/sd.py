@@ -1,4 +1,5 @@
-"""Stable Diffusion priors: any diffusers img2img pipeline with an autoencoder, scored by an open_clip model.
+"""Stable Diffusion priors: diffusers' img2img pipelines of Stable Diffusion 1 and 2, of XL, and of their latent
+consistency and Turbo distillates, scored by an open_clip model. Of Stable Diffusion 3 and Flux the latents are others.
 
 As in the paper's released code, each copy first goes through img2img, and guidance then perturbs the latent that it
 ends with, which the autoencoder alone decodes.
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.priors.base import ClipPrior
-from gif_datasets.priors.diffusers_folder import load_pipeline, pipeline_class
+from gif_datasets.priors.diffusers_folder import check_options, load_pipeline, pipeline_class
 from gif_datasets.priors.parts import Parts
 from gif_datasets.rng import generator_for
 from gif_datasets.zeroshot import Clip, readable
@@ -53,8 +54,9 @@ class SdPrior(ClipPrior):
     decodes_noise = False
 
     def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
-        self.clip = Clip(parts.clip, device)
         kind = _IMG2IMG[pipeline_class(parts, _IMG2IMG)]
+        check_options(kind, parts, device, config)
+        self.clip = Clip(parts.clip, device)
         components: dict[str, Any] = dict.fromkeys(_UNUSED.get(kind, ()))
         if not (parts.decoder / "text_encoder").exists():
             tower = self.clip.model.text.transformer
