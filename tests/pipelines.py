@@ -99,6 +99,22 @@ def transformers_names(visual: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
     return named
 
 
+def image_encoder(name: str, ours: open_clip.CLIP) -> transformers.CLIPVisionModelWithProjection:
+    """The vision tower of a tiny published CLIP as a pipeline has it."""
+    config = clip_config(name)
+    vision = config["vision_cfg"]
+    theirs = transformers.CLIPVisionModelWithProjection(
+        transformers.CLIPVisionConfig(
+            hidden_size=vision["width"], num_hidden_layers=vision["layers"], image_size=vision["image_size"],
+            num_attention_heads=vision["width"] // vision["head_width"], patch_size=vision["patch_size"],
+            intermediate_size=int(vision["width"] * vision.get("mlp_ratio", 4)), projection_dim=config["embed_dim"],
+            hidden_act="quick_gelu" if config.get("quick_gelu") else "gelu",
+        )
+    )  # fmt: skip
+    theirs.load_state_dict(transformers_names(ours.visual.state_dict()))
+    return theirs.eval()
+
+
 def tokenizer(folder: Path) -> transformers.CLIPTokenizer:
     letters = "abcdefghijklmnopqrstuvwxyz0123456789,."
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]

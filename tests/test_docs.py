@@ -85,6 +85,16 @@ def test_every_local_link_leads_somewhere() -> None:
             assert anchor in anchors(target), f"{page.name} links to {path}#{anchor}"
 
 
+def test_every_recipe_that_is_named_is_there() -> None:
+    """Paths of recipes in README, docs and the recipes' own pages exist, in links, commands and in passing."""
+    there = r"(?<!--page )\brecipes/"  # a page is written there
+    pages = [*PAGES, *sorted((ROOT / "recipes").rglob("*.md"))]
+    named = {(page, path) for page in pages for path in re.findall(rf"{there}[\w./-]*\w", page.read_text())}
+    assert len(named) > 30
+    for page, path in sorted(named):
+        assert (ROOT / path).exists(), f"{page.relative_to(ROOT)} names {path}"
+
+
 def test_every_command_in_the_pages_is_one() -> None:
     """Commands that README and docs show parse, and the options that they set are there."""
     options = {spec.name for spec in dataclasses.fields(gif_datasets.ExpansionConfig)} | {"preset", "domain"}

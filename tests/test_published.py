@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
+import re
 import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -17,13 +20,14 @@ import torch
 import transformers
 from hub_server import HubServer
 from PIL import Image
-from pipelines import WIDTH, clip_config, forget, masked, publish, tiny, transformers_names, write_clip
+from pipelines import WIDTH, clip_config, forget, image_encoder, masked, publish, tiny, write_clip
 from safetensors.torch import load_file
 
 import gif_datasets.priors as priors
 from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, MissingExtra, PriorError
 from gif_datasets.cli import main
-from gif_datasets.priors import embedded_folder, find_prior, load_prior, mae, mae_names
+from gif_datasets.priors import diffusers_folder, embedded_folder, find_prior, load_prior, mae, mae_names
+from gif_datasets.priors.diffusers_folder import SCHEDULERS, denoiser
 from gif_datasets.priors.parts import Parts
 from gif_datasets.priors.published import PUBLISHED, Published
 from gif_datasets.priors.weights import CLIPS, Weights
@@ -266,10 +270,155 @@ def test_options_of_a_pipeline(published: str) -> None:
     assert pictures.dtype == torch.float32
     with pytest.raises(ConfigError, match="noise_level is for Stable unCLIP"):
         load_prior(info, "unclip", CPU, ExpansionConfig(noise_level=5, **QUICK))
-    for options, package in (({"save_memory": ["offload"]}, "accelerate"), ({"attention": "xformers"}, "xformers")):
-        if importlib.util.find_spec(package) is None:
-            with pytest.raises(MissingExtra, match=f"pip install {package}"):
-                load_prior(info, "unclip", CPU, ExpansionConfig(**options, **QUICK))
+
+
+COLOURS = ("red", "blue", "green")
+
+
+def drawn(published: str, **options: object) -> torch.Tensor:
+    """Three pictures that a prior draws: of a latent, or by img2img from the first to the last step."""
+    family = PUBLISHED[published].family
+    config = ExpansionConfig(**{"method": family, **QUICK, **options})
+    prior, seeds = (
+        load_prior(find_prior(published), family, CPU, config),
+        [Image.new("RGB", (32, 32), c) for c in COLOURS],
+    )
+    latents = prior.encode(seeds)
+    if family == "sd":
+        config = dataclasses.replace(config, ratio=1, strength=1.0)
+        latents = prior.start(seeds, latents, COLOURS, COLOURS, config)[:, 0]
+    pictures = prior.decode(latents, generators(3), config)
+    assert pictures.shape == (3, 3, 16, 16)
+    assert pictures.isfinite().all()
+    return pictures
+
+
+@pytest.mark.parametrize("published", ["ip-adapter-sd15", "kandinsky22", "sd15"], indirect=True)
+def test_every_scheduler_draws_its_own_pictures(published: str) -> None:
+    """Each decodes what the network predicts, a learned variance beside it or not; no two draw the same."""
+    pictures = {name: drawn(published, scheduler=name, decode_steps=4) for name in SCHEDULERS if name != "lcm"}
+    for one, other in itertools.combinations(pictures, 2):
+        assert (pictures[one] - pictures[other]).abs().max() > 1e-4, (one, other)
+    with pytest.raises(ConfigError, match="scheduler 'lcm' does not fit a"):
+        drawn(published, scheduler="lcm")
+
+
+@pytest.mark.parametrize("published", ["lcm-dreamshaper"], indirect=True)
+def test_a_latent_consistency_pipeline_takes_its_scheduler_alone(published: str) -> None:
+    """By name it is the folder's own; another does not know what such a network was trained for."""
+    assert torch.equal(drawn(published, scheduler="lcm"), drawn(published))
+    with pytest.raises(ConfigError, match="scheduler 'ddim' does not fit a LatentConsistency"):
+        drawn(published, scheduler="ddim")
+
+
+@pytest.mark.parametrize("published", ["karlo", "sd21-unclip", "kandinsky22", "sd15"], indirect=True)
+def test_attention_in_slices_draws_the_same(published: str) -> None:
+    options = {"save_memory": ["attention-slicing"]}
+    config = ExpansionConfig(method=PUBLISHED[published].family, **options, **QUICK)
+    network = denoiser(load_prior(find_prior(published), PUBLISHED[published].family, CPU, config).pipeline)
+    assert any("Sliced" in type(processor).__name__ for processor in network.attn_processors.values())
+    torch.testing.assert_close(drawn(published, **options), drawn(published), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("published", ["sd21-unclip", "kandinsky22", "ip-adapter-sd15", "sd15", "sdxl"], indirect=True)
+def test_half_precision_on_a_cpu(published: str) -> None:
+    """It is slow there and draws the same, but for rounding."""
+    assert (drawn(published, dtype="float16") - drawn(published)).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("published", ["sd15"], indirect=True)
+@pytest.mark.parametrize("way", ["vae-slicing", "vae-tiling"])
+def test_an_autoencoder_works_on_a_part_at_a_time(published: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one picture, or on one tile of all; guidance differentiates through either."""
+    monkeypatch.setitem(priors.PUBLISHED, published, dataclasses.replace(priors.PUBLISHED[published], image_size=32))
+    config = ExpansionConfig(method="gif-sd", save_memory=[way], **QUICK)
+    saving, usual = (
+        load_prior(find_prior(published), "sd", CPU, c) for c in (config, ExpansionConfig(method="gif-sd"))
+    )
+    shapes: list[tuple[int, ...]] = []
+    saving.pipeline.vae.decoder.register_forward_hook(lambda part, given, out: shapes.append(tuple(out.shape)))
+    latents = usual.encode([Image.radial_gradient("L").convert("RGB"), Image.linear_gradient("L").convert("RGB")])
+    pictures = saving.decode(latents, generators(2), config)
+    assert len(shapes) > 1
+    assert {out[0] for out in shapes} == ({1} if way == "vae-slicing" else {2})
+    assert (pictures - usual.decode(latents, generators(2), config)).abs().mean() < (1e-5 if "slicing" in way else 0.2)
+    given = latents.requires_grad_()
+    (gradient,) = torch.autograd.grad(saving.embed(given).square().sum(), given)
+    assert gradient.isfinite().all()
+    assert (gradient.abs().amax((1, 2, 3)) > 0).all()
+
+
+REFUSED = [
+    ("ip-adapter-sd15", "cpu", {"save_memory": ["offload"]}, "'offload' keeps parts off a GPU .* drop it"),
+    ("sd15", "cpu", {"save_memory": ["offload"]}, "'offload' keeps parts off a GPU .* drop it"),
+    (
+        "ip-adapter-sd15",
+        "cpu",
+        {"save_memory": ["attention-slicing"]},
+        "'attention-slicing'.*IP-Adapter.*'sdpa', the def",
+    ),
+    ("kandinsky22", "cpu", {"attention": "xformers"}, "needs a CUDA device, and this is 'cpu'; take 'sdpa'"),
+    ("karlo", "cpu", {"dtype": "float16"}, "no half-precision pictures on a CPU; take 'float32'"),
+    ("karlo", "cpu", {"dtype": "bfloat16"}, "no half-precision pictures on a CPU; take 'float32'"),
+    ("kandinsky22", "cuda", {"attention": "xformers"}, "pip install xformers"),
+    ("kandinsky22", "cuda", {"save_memory": ["offload"]}, "pip install accelerate"),
+]
+
+
+@pytest.mark.parametrize(("published", "device", "options", "words"), REFUSED, indirect=["published"])
+def test_what_cannot_work_is_refused_before_anything_loads(
+    published: str, device: str, options: dict[str, object], words: str
+) -> None:
+    """Nothing of the prior is readable here, so that loading any of it would tell of that instead."""
+    package = words.removeprefix("pip install ")
+    if package != words and importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    prior = PUBLISHED[published]
+    for weights in prior.sources:
+        for path in weights.bring().rglob("*.safetensors"):
+            path.write_bytes(b"")
+    config = ExpansionConfig(**{"method": prior.family, **options, **QUICK})
+    with pytest.raises(MissingExtra if package != words else ConfigError, match=words):
+        load_prior(find_prior(published), prior.family, torch.device(device), config)
+
+
+@pytest.mark.parametrize("published", ["ip-adapter-sd15"], indirect=True)
+@pytest.mark.parametrize("way", ["offload", "attention-slicing"])
+def test_a_refused_option_is_one_line_at_the_command_line(
+    published: str, way: str, seed_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--prior", published, "--ratio", "1", "--workers", "1", "--device", "cpu"]
+    flags += ["--method", "unclip", "--set", f'save_memory=["{way}"]']
+    assert main(["expand", str(seed_folder), "--out", str(tmp_path / "out"), *flags]) == 2
+    told = capsys.readouterr().err.strip()
+    assert f"save_memory: '{way}'" in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("published", ["kandinsky22"], indirect=True)
+def test_xformers_that_does_not_work_is_named(published: str) -> None:
+    """diffusers tells that the package is absent, or what it needs and does not find."""
+    if torch.cuda.is_available() and importlib.util.find_spec("xformers"):
+        pytest.skip("xformers works here")
+    pipeline = load_prior(find_prior(published), "unclip", CPU).pipeline
+    with pytest.raises(ConfigError, match=r"attention='xformers' does not work here \(.*; take 'sdpa'"):
+        diffusers_folder._set_attention(pipeline, "xformers")
+
+
+@pytest.mark.parametrize("published", ["kandinsky22"], indirect=True)
+def test_without_a_compiler_compile_is_refused(published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before needs no compiler
+    torch._dynamo.reset()
+    with torch._inductor.config.patch({"cpp.cxx": (None, "/no/compiler")}):
+        with pytest.raises(ConfigError, match=r"compile=True: torch cannot compile here .*drop it"):
+            load_prior(find_prior(published), "unclip", CPU, ExpansionConfig(compile=True, **QUICK))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("published", ["kandinsky22"], indirect=True)
+def test_a_compiled_network_draws_the_same(published: str) -> None:
+    """The compiler takes a minute on a busy machine, even for a tiny network."""
+    torch.testing.assert_close(drawn(published, compile=True), drawn(published), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("published", ["karlo"], indirect=True)
@@ -300,19 +449,87 @@ def test_a_pipeline_s_image_encoder_is_open_clip_s(name: str) -> None:
     assert quick == (open_clip.get_pretrained_cfg(*name.split("/")).get("quick_gelu", False))
     torch.manual_seed(0)
     ours = open_clip.CLIP(**config, quick_gelu=quick).eval()
-    vision = config["vision_cfg"]
-    theirs = transformers.CLIPVisionModelWithProjection(
-        transformers.CLIPVisionConfig(
-            hidden_size=vision["width"], num_hidden_layers=vision["layers"], image_size=vision["image_size"],
-            num_attention_heads=vision["width"] // vision["head_width"], patch_size=vision["patch_size"],
-            intermediate_size=int(vision["width"] * vision.get("mlp_ratio", 4)), projection_dim=config["embed_dim"],
-            hidden_act="quick_gelu" if quick else "gelu",
-        )
-    ).eval()  # fmt: skip
-    theirs.load_state_dict(transformers_names(ours.visual.state_dict()))
+    theirs = image_encoder(name, ours)
     pixels = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(theirs(pixels).image_embeds, ours.encode_image(pixels), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("published", ["karlo", "sd21-unclip"], indirect=True)
+def test_a_picture_reaches_the_clip_as_it_reaches_a_pipeline_s_image_encoder(published: str) -> None:
+    """Resized, cropped and normalised alike, but for the rounding of two levels of 255."""
+    extractor = transformers.CLIPImageProcessor.from_pretrained(
+        PUBLISHED[published].decoder.bring() / "feature_extractor"
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).resize((96, 72), Image.Resampling.BILINEAR)
+    theirs = extractor([picture], return_tensors="pt").pixel_values[0]
+    ours = load_prior(find_prior(published), "unclip", CPU).clip.preprocess(picture)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2 / 255 / min(open_clip.OPENAI_DATASET_STD))
+
+
+def test_published_clips_see_pictures_as_transformers_does_by_default() -> None:
+    """Size, mean and spread of open_clip's checkpoints are those that a pipeline's feature extractor has."""
+    theirs = transformers.CLIPImageProcessor()
+    for name in CLIPS:
+        model, pretrained = name.split("/")
+        cfg, size = open_clip.get_pretrained_cfg(model, pretrained), open_clip.get_model_config(model)["vision_cfg"]
+        assert {size["image_size"]} == {
+            theirs.size["shortest_edge"],
+            theirs.crop_size["height"],
+            theirs.crop_size["width"],
+        }
+        assert (tuple(cfg["mean"]), tuple(cfg["std"])) == (tuple(theirs.image_mean), tuple(theirs.image_std))
+        assert (cfg["interpolation"], theirs.resample) == ("bicubic", Image.Resampling.BICUBIC)
+
+
+# --- the script for true weights -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def check() -> dict[str, Any]:
+    """What tests/weights/check.py defines."""
+    return runpy.run_path(str(Path(__file__).parent / "weights" / "check.py"))
+
+
+@pytest.mark.parametrize("published", ["sd21-unclip"], indirect=True)
+def test_the_check_of_weights_runs(
+    published: str,
+    check: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An image encoder of the CLIP's weights passes, another fails, and a missing one is told."""
+    prior = load_prior(find_prior(published), "unclip", CPU)
+    encoder = PUBLISHED[published].decoder.bring() / "image_encoder"
+    picture, name = Image.linear_gradient("L").convert("RGB"), PUBLISHED[published].clip
+    (other,) = check["encoder"](published, prior, [picture])
+    image_encoder(name, prior.clip.model).save_pretrained(encoder)
+    for label in ("n01440764", "n01443537"):
+        (tmp_path / "imagenet" / label).mkdir(parents=True)
+        picture.save(tmp_path / "imagenet" / label / "1.png")
+    monkeypatch.setattr(open_clip, "IMAGENET_CLASSNAMES", open_clip.IMAGENET_CLASSNAMES[:2])
+    monkeypatch.setattr(open_clip, "OPENAI_IMAGENET_TEMPLATES", open_clip.OPENAI_IMAGENET_TEMPLATES[:2])
+    assert not check["check"](published, CPU, "float32", tmp_path / "imagenet")  # tiny weights recognise nothing
+    lines = capsys.readouterr().out.splitlines()
+    assert check["told"](other).endswith("FAILED")
+    told = ("demo, %: ", "own latent, %: ", "image encoder: ", "ImageNet (2 pictures), %: ")
+    assert all(what in line for what, line in zip(told, lines, strict=True))
+    assert re.search(r"image encoder: (1\.000|0\.999), .*: ok$", lines[2])
+    assert lines[3].endswith("50.000, expected at least 77.0: FAILED")
+    (encoder / "model.safetensors").unlink()
+    (missing,) = check["encoder"](published, prior, [picture])
+    assert re.match(r"not checked: .* \(no image_encoder/model\.safetensors in ", check["told"](missing))
+
+
+@pytest.mark.parametrize("published", ["mae-base", "sd15"], indirect=True)
+def test_the_check_of_weights_rebuilds_pictures(
+    published: str, check: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    check["check"](published, CPU, "float32", None)
+    _, rebuilt = capsys.readouterr().out.splitlines()
+    assert re.match(rf"{published}: rebuilt pictures, dB: \d+\.\d{{3}}, expected at least 20\.0: ", rebuilt)
 
 
 @pytest.mark.parametrize("name", CLIPS)
@@ -341,6 +558,17 @@ def test_a_diffusers_folder_with_an_adapter_and_a_published_clip(published: str,
     (tmp_path / "mine" / "prior.json").write_text(json.dumps(card | {"null_latent": "noise"}))
     with pytest.raises(PriorError, match="null_latent"):
         find_prior(str(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize("published", ["sd15"], indirect=True)
+def test_a_text_encoder_that_nobody_has_is_named(published: str, tmp_path: Path) -> None:
+    """A CLIP's own text tower stands in where it is of transformers, not where it is of open_clip."""
+    shutil.copytree(PUBLISHED[published].decoder.bring(), tmp_path / "mine")
+    shutil.rmtree(tmp_path / "mine" / "text_encoder")
+    card = {"format": 2, "name": "mine", "clip": PUBLISHED[published].clip, "decoders": {"sd": "."}, "image_size": 16}
+    (tmp_path / "mine" / "prior.json").write_text(json.dumps(card))
+    with pytest.raises(PriorError, match=r"holds no text_encoder, and .* is none of transformers"):
+        load_prior(find_prior(str(tmp_path / "mine")), "sd", CPU)
 
 
 def test_an_entry_point_is_a_prior(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ SCHEDULERS = {
 }
 """Classes of diffusers, by the option's names; each takes a generator for every picture."""
 _IMAGE_MODELS = ("unet", "movq", "vae", "decoder", "super_res_first", "super_res_last")
+_ENLARGES = "UnCLIPImageVariationPipeline"  # small pictures, by interpolation between its networks
 
 
 def pipeline_class(parts: Parts, known: Collection[str]) -> str:
@@ -46,6 +47,56 @@ def pipeline_class(parts: Parts, known: Collection[str]) -> str:
     return str(name)
 
 
+def check_options(kind: str, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
+    """Refuse what cannot work with this pipeline or on this device, before anything is loaded.
+
+    Args:
+        kind: Name of the diffusers class.
+        parts: Where the pipeline is, and whether it has an adapter.
+        device: Where it runs.
+        config: Its precision, and how it saves memory and time.
+
+    Raises:
+        ConfigError: If an option cannot work; the message says which to leave out.
+        MissingExtra: If an option needs a package that is absent.
+    """
+    on_cpu = device.type == "cpu"
+    if "offload" in config.save_memory:
+        if on_cpu:
+            raise ConfigError("save_memory: 'offload' keeps parts off a GPU until they run, and this is a CPU; drop it")
+        _need("accelerate")
+    if "attention-slicing" in config.save_memory and parts.adapter:
+        raise ConfigError(
+            "save_memory: 'attention-slicing' would replace the attention that an IP-Adapter brings; drop it:"
+            " attention='sdpa', the default, needs no slices"
+        )
+    if config.attention == "xformers":
+        if device.type != "cuda":
+            raise ConfigError(f"attention='xformers' needs a CUDA device, and this is {device.type!r}; take 'sdpa'")
+        _need("xformers")
+    if on_cpu and config.dtype != "float32" and kind == _ENLARGES:
+        raise ConfigError(f"dtype={config.dtype!r}: torch enlarges no half-precision pictures on a CPU; take 'float32'")
+    if config.compile:
+        _try_compiler(device)
+
+
+def _need(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtra(package)
+
+
+def _try_compiler(device: torch.device) -> None:
+    """Compile next to nothing: torch looks for a compiler only when the first picture is made."""
+    try:
+        torch.compile(lambda x: x.sin())(torch.zeros(1, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        raise ConfigError(f"compile=True: torch cannot compile here ({_first_line(error)}); drop it") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
+
+
 def load_pipeline(kind: str, parts: Parts, device: torch.device, config: ExpansionConfig, **components: Any) -> Any:
     """Load a pipeline for inference, as the options say.
 
@@ -59,7 +110,6 @@ def load_pipeline(kind: str, parts: Parts, device: torch.device, config: Expansi
     Raises:
         PriorError: If the folder is incomplete or does not fit.
         ConfigError: If an option does not fit the pipeline.
-        MissingExtra: If an option needs a package that is absent.
     """
     with _quiet_diffusers():
         import diffusers
@@ -114,7 +164,8 @@ def _set_scheduler(pipeline: Any, name: str) -> None:
     kind, own = getattr(diffusers, SCHEDULERS[name]), getattr(pipeline, "scheduler", None)
     if own is None or (kind is not type(own) and kind not in getattr(own, "compatibles", [])):
         raise ConfigError(f"scheduler {name!r} does not fit a {type(pipeline).__name__}; take {OWN!r}")
-    pipeline.scheduler = kind.from_config(own.config)
+    learned = () if kind is diffusers.DDPMScheduler else ("variance_type",)  # others take no variance from the network
+    pipeline.scheduler = kind.from_config({key: value for key, value in own.config.items() if key not in learned})
 
 
 def _place(pipeline: Any, device: torch.device, config: ExpansionConfig) -> None:
@@ -136,8 +187,6 @@ def _place(pipeline: Any, device: torch.device, config: ExpansionConfig) -> None
         pipeline.enable_attention_slicing()
     _set_attention(pipeline, config.attention)
     if "offload" in saving:
-        if importlib.util.find_spec("accelerate") is None:
-            raise MissingExtra("accelerate")
         pipeline.enable_model_cpu_offload(device=device)
     else:
         pipeline.to(device)
@@ -148,9 +197,10 @@ def _place(pipeline: Any, device: torch.device, config: ExpansionConfig) -> None
 def _set_attention(pipeline: Any, backend: str) -> None:
     if backend == "sdpa":  # what diffusers does by itself
         return
-    if importlib.util.find_spec("xformers") is None:
-        raise MissingExtra("xformers")
-    pipeline.enable_xformers_memory_efficient_attention()
+    try:
+        pipeline.enable_xformers_memory_efficient_attention()
+    except (RuntimeError, ValueError, ImportError, OSError) as error:  # it is built for another torch or device
+        raise ConfigError(f"attention='xformers' does not work here ({_first_line(error)}); take 'sdpa'") from error
 
 
 def denoiser(pipeline: Any) -> Any:

@@ -17,6 +17,7 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import PriorError
 from gif_datasets.priors.base import ClipPrior
 from gif_datasets.priors.diffusers_folder import check_options, load_pipeline, pipeline_class
 from gif_datasets.priors.parts import Parts
@@ -41,6 +42,16 @@ _CHECKED = ("safety_checker", "feature_extractor", "image_encoder")
 _UNUSED = {_SD: _CHECKED, _LCM: _CHECKED, _SDXL: ("feature_extractor", "image_encoder")}
 
 
+def _text_tower(clip: Clip, parts: Parts) -> Any:
+    """The CLIP's text tower, if it is a model of transformers, which alone a pipeline can run."""
+    from transformers import PreTrainedModel
+
+    tower = getattr(getattr(clip.model, "text", None), "transformer", None)
+    if not isinstance(tower, PreTrainedModel):
+        raise PriorError(f"{parts.decoder} holds no text_encoder, and the CLIP's text tower is none of transformers'")
+    return tower
+
+
 class SdPrior(ClipPrior):
     """An img2img pipeline and an open_clip model.
 
@@ -59,8 +70,7 @@ class SdPrior(ClipPrior):
         self.clip = Clip(parts.clip, device)
         components: dict[str, Any] = dict.fromkeys(_UNUSED.get(kind, ()))
         if not (parts.decoder / "text_encoder").exists():
-            tower = self.clip.model.text.transformer
-            dtype = getattr(torch, config.dtype)
+            tower, dtype = _text_tower(self.clip, parts), getattr(torch, config.dtype)
             components["text_encoder"] = copy.deepcopy(tower).to(dtype) if dtype != torch.float32 else tower
         self.pipeline = load_pipeline(kind, parts, device, config, **components)
         self.upcasts = kind == _SDXL and self.pipeline.vae.config.force_upcast
