@@ -61,6 +61,12 @@ def test_density_and_coverage_agree_with_a_loop(neighbours: int) -> None:
     assert density_coverage(real, made, neighbours) == pytest.approx((density, coverage), abs=1e-12)
 
 
+def test_neighbours_are_the_papers_by_default() -> None:
+    """Three in Kynkäänniemi et al., five in Naeem et al."""
+    assert precision_recall(*sets()) == precision_recall(*sets(), 3)
+    assert density_coverage(*sets()) == density_coverage(*sets(), 5) != density_coverage(*sets(), 6)
+
+
 def test_nearest_agrees_with_a_loop() -> None:
     """Also where some centres do not count, and over more points than one block."""
     points = torch.randn(1003, 4, generator=torch.Generator().manual_seed(3)).double()
