@@ -11,7 +11,7 @@ from typing import Any
 
 from gif_datasets import shards
 from gif_datasets.methods import METHODS
-from gif_datasets.rejections import LEFT_OUT
+from gif_datasets.shards import LEFT_OUT
 from gif_datasets.types import Provenance
 
 SIZES = (

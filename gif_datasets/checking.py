@@ -15,7 +15,7 @@ from gif_datasets.config import AGNOSTIC
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.index import INDEX, Index
-from gif_datasets.rejections import LEFT_OUT, REJECTED, LeftOut, rejected_keys
+from gif_datasets.rejections import REJECTED, LeftOut, rejected_keys
 from gif_datasets.remote import AnyPath, at_hand
 from gif_datasets.shards import Shard
 from gif_datasets.splits import VALIDATION
@@ -104,7 +104,7 @@ class _Found:
 def _take_left_out(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> list[str]:
     """Count what was rejected, and is not in the shards, among what the plan asks for."""
     problems = []
-    for key, value in manifest.get(LEFT_OUT, {}).items():
+    for key, value in manifest.get(shards.LEFT_OUT, {}).items():
         try:
             told = LeftOut.from_json(value)
         except ShardError as error:

@@ -21,8 +21,8 @@ from gif_datasets.errors import UsageError
 from gif_datasets.fingerprint import digest
 from gif_datasets.reader import ShardReader
 from gif_datasets.recognition import FILE
-from gif_datasets.rejections import LEFT_OUT, LeftOut
-from gif_datasets.shards import Shard
+from gif_datasets.rejections import LeftOut
+from gif_datasets.shards import LEFT_OUT, Shard
 from gif_datasets.types import Progress
 
 

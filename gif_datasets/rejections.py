@@ -26,8 +26,6 @@ from gif_datasets.types import Provenance
 
 REJECTED = "rejected.json"
 FORMAT = 1
-LEFT_OUT = "left_out"
-"""In the manifest of a folder without them: what the samples were that its shards would hold."""
 _COPIES = MAX_RATIO + 1
 
 
@@ -91,7 +89,7 @@ def kept(index: Index, split: str, keys: Iterable[str]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What :data:`LEFT_OUT` tells of a sample.
+    """What :data:`~gif_datasets.shards.LEFT_OUT` tells of a sample.
 
     Attributes:
         seed: Key, label, index and origin of its seed.
@@ -132,5 +130,5 @@ def fingerprint(manifest: Mapping[str, Any], split: str | None = None, keys: Ite
         split: The expanded one by default.
         keys: Those that were rejected since.
     """
-    missing = sorted({*keys, *manifest.get(LEFT_OUT, {})})
+    missing = sorted({*keys, *manifest.get(shards.LEFT_OUT, {})})
     return f"{manifest['plan_hash']}/{split or manifest['split']}" + (f"/{digest(missing)}" if missing else "")

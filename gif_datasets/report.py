@@ -23,7 +23,7 @@ from gif_datasets.methods import METHODS, is_imagined
 from gif_datasets.order import evenly
 from gif_datasets.parsing import read_json
 from gif_datasets.reader import ShardReader
-from gif_datasets.rejections import LEFT_OUT
+from gif_datasets.shards import LEFT_OUT
 from gif_datasets.types import Progress, Provenance, silent
 
 SHEET_ROWS, SHEET_COPIES = 6, 6

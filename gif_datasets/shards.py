@@ -31,6 +31,8 @@ CARD = "README.md"
 PREVIEW = "preview.png"
 EXPORTED = "export.json"
 """Written last into an export; marks it as one."""
+LEFT_OUT = "left_out"
+"""In the manifest of a folder without rejected samples: what those were that its shards would hold."""
 OWN = "source.json"
 """Suffix of the member with the source's own columns, where it has some."""
 _SYNTHETIC = b'"synthetic": true'  # in a record; a quotation mark within a text of it has a backslash before it
@@ -288,6 +290,8 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
         for name, kind in fields.items():
             if not isinstance(part, dict) or type(part.get(name)) is not kind:
                 raise ShardError(f"{path} is damaged: {name!r} is missing or of another type")
+    if not isinstance(manifest.get(LEFT_OUT, {}), dict):
+        raise ShardError(f"{path} is damaged: {LEFT_OUT!r} is of another type")
     ratio = manifest["plan"]["recipe"]["options"].get("ratio")
     if type(ratio) is not int or not 1 <= ratio <= MAX_RATIO:
         raise ShardError(f"{path} is damaged: its ratio is {ratio!r}")

@@ -160,7 +160,7 @@ def preview(args: argparse.Namespace) -> int:
 def info(args: argparse.Namespace) -> int:
     """``gif-datasets info``."""
     from gif_datasets.reader import ShardReader
-    from gif_datasets.rejections import LEFT_OUT
+    from gif_datasets.shards import LEFT_OUT
 
     reader = ShardReader(_existing(args.dir))
     manifest = reader.manifest

@@ -262,6 +262,13 @@ def _read_card(folder: Path) -> dict[str, Any]:
         if card.get(name, choices[0]) not in choices:
             raise PriorError(f"{path}: {name!r} must be one of {', '.join(map(str, choices))}, got {card[name]!r}")
     for part in (card["clip"], *card["decoders"].values(), card.get("adapter", "")):
-        if not isinstance(part, str) or not (folder / part).resolve().is_relative_to(folder.resolve()):
+        if not isinstance(part, str) or not _is_within(folder, part):
             raise PriorError(f"{path}: {part!r} leaves the folder")
     return card
+
+
+def _is_within(folder: Path, part: str) -> bool:
+    try:
+        return (folder / part).resolve().is_relative_to(folder.resolve())
+    except ValueError:  # a zero, or half of a surrogate pair: no path
+        return False

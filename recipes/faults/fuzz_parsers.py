@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import dataclasses
 import json
 import sys
 import tempfile
@@ -38,6 +39,7 @@ from gif_datasets.merge import _plan
 from gif_datasets.priors import _read_card
 from gif_datasets.push import _published
 from gif_datasets.reader import ShardReader
+from gif_datasets.rejections import FORMAT, REJECTED, LeftOut
 from gif_datasets.wording import read_synonyms
 
 DEEP = 1_500
@@ -145,7 +147,7 @@ def parsers(place: Path) -> dict[str, Parser]:
         opened = ShardReader(folder)
         recipe = opened.manifest["plan"]["recipe"]
         told = {name: recipe[name] for name in ("prior", "device", "options", "versions")}
-        texts.info_text({"folder": "", **opened.manifest, "bytes": 0, **told, "shards": 1,
+        texts.info_text({"folder": "", **opened.manifest, "bytes": 0, **told, "shards": 1, "rejected": 0,
                          "expansion_counts": opened.expansion_counts()})  # fmt: skip
         return verify(folder), card.render(opened.manifest)
 
@@ -166,6 +168,9 @@ def parsers(place: Path) -> dict[str, Parser]:
         name, value = parse_setting(content.decode("utf-8", "replace"))
         return ExpansionConfig.build({name: value})
 
+    hashed, keys = reader.manifest["plan_hash"], [reader.key(0), reader.key(3)]
+    rejected = atomic.json_bytes({"format": FORMAT, "plan_hash": hashed, "rejected": keys})
+    told = {key: dataclasses.asdict(LeftOut.of(reader.provenance(reader.index_of(key)), "")) for key in keys}
     named, card_of = place / "names.json", place / "prior"
     return {
         "manifest": Parser(manifest.read_bytes(), lambda c: within(manifest, c, whole_folder), resealed),
@@ -180,6 +185,10 @@ def parsers(place: Path) -> dict[str, Parser]:
             b'{"bee": ["a bee"]}', lambda c: within(named, c, lambda: read_synonyms(str(named))), written
         ),
         "prior": Parser(prior, lambda c: within(card_of / "prior.json", c, lambda: _read_card(card_of)), written),
+        "rejected": Parser(rejected, lambda c: within(folder / REJECTED, c, whole_folder), written),
+        "left out": Parser(
+            resealed({**reader.manifest, shards.LEFT_OUT: told}), lambda c: within(manifest, c, whole_folder), resealed
+        ),
         "published": Parser(manifest.read_bytes(), lambda c: _published(c, "x"), written),
     }
 
