@@ -95,6 +95,6 @@ def _counts(manifest: Mapping[str, Any], missing: Mapping[str, LeftOut]) -> dict
 
 
 def _count_of(manifest: Mapping[str, Any], key: str, synthetic: bool) -> str:
-    if (shards.parse_key(key) or ("",))[0] != manifest["split"]:
+    if rejections.split_of_key(key) != manifest["split"]:
         return "validation"
     return "synthetic" if synthetic else "originals"

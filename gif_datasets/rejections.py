@@ -123,12 +123,19 @@ class LeftOut:
 
 
 def fingerprint(manifest: Mapping[str, Any], split: str | None = None, keys: Iterable[str] = ()) -> str:
-    """What tells sets of samples apart: digest of the plan, name of the split, and digest of what is not there.
+    """What tells sets of samples apart: digest of the plan, name of the split, and digest of what it lacks.
 
     Args:
         manifest: The folder's manifest, which tells of those that were left out of its shards.
         split: The expanded one by default.
         keys: Those that were rejected since.
     """
-    missing = sorted({*keys, *manifest.get(shards.LEFT_OUT, {})})
-    return f"{manifest['plan_hash']}/{split or manifest['split']}" + (f"/{digest(missing)}" if missing else "")
+    name = split or manifest["split"]
+    missing = sorted(key for key in {*keys, *manifest.get(shards.LEFT_OUT, {})} if split_of_key(key) == name)
+    return f"{manifest['plan_hash']}/{name}" + (f"/{digest(missing)}" if missing else "")
+
+
+def split_of_key(key: str) -> str:
+    """The split that a key is of; empty for a text that is no key."""
+    place = shards.parse_key(key)
+    return place[0] if place else ""

@@ -98,6 +98,8 @@ def test_loaders_tell_them_apart(folder: Path) -> None:
     with pytest.raises(UsageError):
         fewer.load_state_dict(state)
     assert sum(len(labels) for _, labels in fewer) == 27 - len(out)
+    held = load_expanded(folder, split="validation")
+    assert held.fingerprint.endswith("/validation")  # nothing of it was rejected
 
 
 def test_resuming_a_stream(folder: Path) -> None:
