@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -51,22 +52,23 @@ def expand(args: argparse.Namespace) -> int:
     from gif_datasets.recipe import resolve_device
 
     device = resolve_device(args.device)
-    summary = dataset.expand(
-        args.source,
-        args.out,
-        validation=args.validation,
-        workers=args.workers or (default_workers(device) if args.engine == "local" else None),
-        engine=args.engine,
-        ray_address=args.ray_address,
-        gpus_per_worker=args.gpus_per_worker,
-        limit=args.limit,
-        cache_dir=args.cache_dir,
-        device=device,
-        part=_part(args.shard_index, args.num_shards),
-        config=config,
-        progress=progress,
-        say=warn,
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # Ray tells of lost nodes there, in the midst of the result
+        summary = dataset.expand(
+            args.source,
+            args.out,
+            validation=args.validation,
+            workers=args.workers or (default_workers(device) if args.engine == "local" else None),
+            engine=args.engine,
+            ray_address=args.ray_address,
+            gpus_per_worker=args.gpus_per_worker,
+            limit=args.limit,
+            cache_dir=args.cache_dir,
+            device=device,
+            part=_part(args.shard_index, args.num_shards),
+            config=config,
+            progress=progress,
+            say=warn,
+        )
     name_bad(summary.bad)
     print_result(args, {**dataclasses.asdict(summary), "preview": str(args.out / "preview.png")}, texts.expand_text)
     return 0
