@@ -257,6 +257,9 @@ def test_verify_checks_what_was_left_out(folder: Path, tmp_path: Path) -> None:
     ):
         forge_manifest(copy, left_out=changed)
         assert verify(copy)
+    forge_manifest(copy, left_out=[*told])
+    with pytest.raises(ShardError, match="'left_out' is of another type"):
+        verify(copy)
 
 
 @given(st.text(max_size=60) | st.from_regex(r"\A[a-z]{1,9}-[0-9]{1,12}-[0-9]{1,8}\Z"))
