@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from gif_datasets import card
 from gif_datasets.errors import ConfigError, GifDatasetsError, MissingExtra
 from gif_datasets.gallery import KINDS, ORDER, Gallery, Wish, galleries
 from gif_datasets.index import IMAGE_SUFFIXES
@@ -149,12 +150,11 @@ class _Pages:
 
     async def about(self, request: web.Request) -> web.Response:
         """What the set is, and what can be chosen."""
-        options = next(iter(self.shown.values())).reader.manifest["plan"]["recipe"]["options"]
         splits = {
             name: {"classes": gallery.counts(), "scores": [*gallery.scores], "samples": len(gallery.reader)}
             for name, gallery in self.shown.items()
         }
-        title = f"{self._manifest['source']}, expanded {options['ratio']}x by {options['method']}"
+        title = card.title(next(iter(self.shown.values())).reader.manifest)
         return web.json_response(
             {"title": title, "splits": splits, "kinds": KINDS, "order": ORDER, "rejected": self._rejected}
         )
@@ -203,10 +203,6 @@ class _Pages:
         for each in self.shown.values():
             each.refresh()
         return web.json_response({"rejected": self._rejected})
-
-    @property
-    def _manifest(self) -> dict[str, Any]:
-        return next(iter(self.shown.values())).reader.manifest
 
     @property
     def _rejected(self) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 
 from gif_datasets import shards
 from gif_datasets.methods import METHODS
-from gif_datasets.shards import LEFT_OUT
 from gif_datasets.types import Provenance
 
 SIZES = (
@@ -75,10 +74,15 @@ and from the prior. Find out both before you share this set.
 
 def left_out(manifest: Mapping[str, Any]) -> str:
     """How many samples were rejected, and are not there; nothing, where none was."""
-    count = len(manifest.get(LEFT_OUT, ()))
-    return (
-        f"\n{count} {'more was' if count == 1 else 'more were'} looked at, rejected, and left out.\n" if count else ""
-    )
+    count = len(manifest.get(shards.LEFT_OUT, ()))
+    were = "more was" if count == 1 else "more were"
+    return f"\n{count} {were} looked at, rejected, and left out.\n" if count else ""
+
+
+def title(manifest: Mapping[str, Any]) -> str:
+    """What pages about a set are called, as plain text."""
+    options = manifest["plan"]["recipe"]["options"]
+    return f"{manifest['source']}, expanded {options['ratio']}x by {options['method']}"
 
 
 def revision(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -131,15 +131,16 @@ def _verify_shard(path: Path, shard: Shard, manifest: Mapping[str, Any], split: 
     elif digest_file(path) != shard.sha256:
         problems.append(f"{shard.name}: content differs from its digest")
     try:
-        count = sum(1 for _ in shards.entries(path))
+        entries = list(shards.entries(path))
     except ShardError as error:
         return [*problems, str(error)]
-    if count != shard.samples:
-        problems.append(f"{shard.name}: {count} samples, should be {shard.samples}")
+    if len(entries) != shard.samples:
+        problems.append(f"{shard.name}: {len(entries)} samples, should be {shard.samples}")
     failed = found.failed
-    for key, parts in shards.read_samples(path, lambda key: True):
-        texts = _verify_sample(key, parts, manifest, split, found)
-        problems += [f"{shard.name}: {key}: {text}" for text in texts]
+    with path.open("rb") as file:
+        for entry in entries:
+            texts = _verify_sample(entry.key, shards.read_members(file, entry), manifest, split, found)
+            problems += [f"{shard.name}: {entry.key}: {text}" for text in texts]
     if found.failed - failed != shard.failed:
         problems.append(f"{shard.name}: {found.failed - failed} samples failed their check, should be {shard.failed}")
     return problems

@@ -366,9 +366,7 @@ def _groups(part: Iterable[int], size: int) -> Iterator[list[int]]:
 
 
 def _write_shards(job: _Job, tally: _Tally) -> None:
-    folder = next(iter(job.readers.values())).folder
-    assert isinstance(folder, Path)
-    made, tally.written = prune(folder, job.out, job.settings, job.show)
+    made, tally.written = prune(job.readers, job.out, job.settings, job.show)
     tally.pictures, tally.bytes = len(made), sum(shard.bytes for shard in made)
 
 

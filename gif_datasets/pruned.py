@@ -26,11 +26,13 @@ from gif_datasets.shards import LEFT_OUT, Shard
 from gif_datasets.types import Progress
 
 
-def prune(folder: Path, out: Path, settings: dict[str, Any], show: Progress) -> tuple[list[Shard], int]:
+def prune(
+    readers: Mapping[str, ShardReader], out: Path, settings: dict[str, Any], show: Progress
+) -> tuple[list[Shard], int]:
     """Write the copy. Run again = resume.
 
     Args:
-        folder: The expanded folder, whose shards are whole.
+        readers: Of each split of the expanded folder, whose shards are whole, the expanded one first.
         out: The copy; claimed for ``settings`` already.
         settings: What decides its bytes.
         show: Wraps the loop.
@@ -41,9 +43,11 @@ def prune(folder: Path, out: Path, settings: dict[str, Any], show: Progress) -> 
     Raises:
         UsageError: If nothing of the expanded split is left.
     """
-    manifest = shards.read_manifest(folder)
+    reader = next(iter(readers.values()))
+    folder, manifest = reader.folder, reader.manifest
+    assert isinstance(folder, Path)  # what is exported is on this machine
     keys = rejections.rejected_keys(folder, manifest)
-    wanted = _wanted(folder, manifest)
+    wanted = _wanted(readers)
     if not any(shards.split_of(name) == manifest["split"] for name, _ in wanted):
         raise UsageError(f"every sample of {folder} was rejected; nothing is left to write")
     hashed, names = digest(settings), dict(enumerate(name for name, _ in wanted))
@@ -66,12 +70,12 @@ def prune(folder: Path, out: Path, settings: dict[str, Any], show: Progress) -> 
     return listed, len(listed) - before
 
 
-def _wanted(folder: Path, manifest: Mapping[str, Any]) -> list[tuple[str, Shard]]:
+def _wanted(readers: Mapping[str, ShardReader]) -> list[tuple[str, Shard]]:
     """Shards of which something is left, each with its name in the copy."""
     found = []
-    for split in shards.splits(manifest):
-        listed = shards.manifest_shards(manifest, split)
-        left = [shard for shard, count in zip(listed, ShardReader(folder, split).counts, strict=True) if count]
+    for split, reader in readers.items():
+        listed = shards.manifest_shards(reader.manifest, split)
+        left = [shard for shard, count in zip(listed, reader.counts, strict=True) if count]
         names = (shards.shard_name(split, number, len(left)) for number in itertools.count())
         found += [(next(names), shard) for shard in left]
     return found

@@ -70,6 +70,11 @@ class ShardReader:
         return part if self._kept is None else part.rows(self._kept)
 
     @property
+    def missing(self) -> int:
+        """How many samples were rejected: those that are not read, and those that the folder was written without."""
+        return self.rejected + len(self.manifest.get(shards.LEFT_OUT, ()))
+
+    @property
     def counts(self) -> list[int]:
         """Samples of each of the split's shards."""
         return [int(count) for count in np.diff(self._starts)]

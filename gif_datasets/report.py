@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gif_datasets import atomic, charts, images, likeness
+from gif_datasets import atomic, card, charts, images, likeness
 from gif_datasets.config import CRITERIA
 from gif_datasets.likeness import SAME, Compared, Likeness
 from gif_datasets.measures import Measures, measure_records
@@ -23,7 +23,6 @@ from gif_datasets.methods import METHODS, is_imagined
 from gif_datasets.order import evenly
 from gif_datasets.parsing import read_json
 from gif_datasets.reader import ShardReader
-from gif_datasets.shards import LEFT_OUT
 from gif_datasets.types import Progress, Provenance, silent
 
 SHEET_ROWS, SHEET_COPIES = 6, 6
@@ -134,7 +133,6 @@ def _page(
     m = reader.manifest
     options = m["plan"]["recipe"]["options"]
     method = METHODS.get(options["method"])
-    title = f"{m['source']}, expanded {options['ratio']}x by {options['method']}"
     imagines = is_imagined(options["method"])
     made = sum(record.synthetic for record in records)
     lead = (
@@ -152,12 +150,11 @@ def _page(
         f"<h2>How it was made</h2>{settings}",
     ]
     body = "\n".join(part for part in parts if part)
-    return charts.page(title, body, _figures(reader, like))
+    return charts.page(card.title(m), body, _figures(reader, like))
 
 
 def _missing(reader: ShardReader) -> str:
-    count = reader.rejected + len(reader.manifest.get(LEFT_OUT, ()))
-    return f" {count} were looked at and rejected; this page is without them." if count else ""
+    return f" {reader.missing} were looked at and rejected; this page is without them." if reader.missing else ""
 
 
 def _sheets(reader: ShardReader, records: Sequence[Provenance], scored: bool) -> str:

@@ -157,11 +157,16 @@ def read_samples(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
         for entry in entries(path):
             file = file or stack.enter_context(path.open("rb"))
             if wanted(entry.key):
-                parts = {}
-                for suffix, (offset, size) in entry.members.items():
-                    file.seek(offset)
-                    parts[suffix] = file.read(size)
-                yield entry.key, parts
+                yield entry.key, read_members(file, entry)
+
+
+def read_members(file: IO[bytes], entry: Entry) -> dict[str, bytes]:
+    """The content of a sample's members in an open shard, by suffix."""
+    parts = {}
+    for suffix, (offset, size) in entry.members.items():
+        file.seek(offset)
+        parts[suffix] = file.read(size)
+    return parts
 
 
 def _write_members(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes], bool]]) -> Shard:

@@ -162,7 +162,6 @@ def preview(args: argparse.Namespace) -> int:
 def info(args: argparse.Namespace) -> int:
     """``gif-datasets info``."""
     from gif_datasets.reader import ShardReader
-    from gif_datasets.shards import LEFT_OUT
 
     reader = ShardReader(_existing(args.dir))
     manifest = reader.manifest
@@ -173,7 +172,7 @@ def info(args: argparse.Namespace) -> int:
         "samples": len(reader),
         "originals": len(reader) - int(reader.index.synthetic.sum()),
         "synthetic": int(reader.index.synthetic.sum()),
-        "rejected": reader.rejected + len(manifest.get(LEFT_OUT, ())),
+        "rejected": reader.missing,
         "classes": manifest["classes"],
         "shards": len(manifest["shards"]),
         "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
