@@ -305,14 +305,20 @@ class ExpansionConfig:
         for spec in dataclasses.fields(self):
             if spec.metadata["of"] in parts:
                 continue
+            where = " without a check" if spec.metadata["of"] == REDRAWS else ""
             neutral = neutrals.get(spec.name, spec.default)
-            if getattr(self, spec.name) not in (neutral, usual.get(spec.name)):
-                warnings.warn(
-                    f"{spec.name} does nothing for method {self.method!r}"
-                    + (" without a check" if spec.metadata["of"] == REDRAWS else ""),
-                    stacklevel=4,
-                )
-            object.__setattr__(self, spec.name, neutral)
+            self._neutralise(spec.name, neutral, usual.get(spec.name), f"for method {self.method!r}{where}")
+        if GUIDANCE in parts:
+            for criterion in sorted({*CRITERIA} - {*self.criteria}):
+                name = f"{criterion}_weight"
+                own = usual.get(name, type(self).__dataclass_fields__[name].default)
+                self._neutralise(name, own, own, f"where {criterion!r} is not among the criteria")
+
+    def _neutralise(self, name: str, neutral: Any, usual: Any, where: str) -> None:
+        """Give an option that does nothing its neutral value, so that what is the same is called the same; tell it."""
+        if getattr(self, name) not in (neutral, usual):
+            warnings.warn(f"{name} does nothing {where}", stacklevel=5)
+        object.__setattr__(self, name, neutral)
 
     @property
     def criteria_weights(self) -> tuple[float, float, float]:
@@ -425,7 +431,9 @@ def _preset(name: object, given: Mapping[str, Any]) -> dict[str, Any]:
         return {}  # which is told when the method is checked
     check = given.get("check", method.defaults["check"])
     classifies = _classifies(method, check, given.get("measure_pictures", False))
-    return _mattering(PRESETS[name](method, given), _parts(method, classifies=classifies, checks=check != "none"))
+    left_out = {f"{criterion}_weight" for criterion in CRITERIA if criterion not in given.get("criteria", CRITERIA)}
+    options = {option: value for option, value in PRESETS[name](method, given).items() if option not in left_out}
+    return _mattering(options, _parts(method, classifies=classifies, checks=check != "none"))
 
 
 def _worded(domain: object, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The benchmark of loaders: its own data can be read, and its claim can fail."""
+"""The benchmarks: each runs at its smallest; that of loaders can read its own data, and its claim can fail."""
 
 from __future__ import annotations
 
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,31 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "recipes" / "benchmarks" / "loading.py"
 PEER = "a peer"
+
+
+@pytest.mark.filterwarnings("ignore")  # of other libraries' decoders, and of names that a prior cannot tell apart
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("guidance", "--seeds 4 --block 2 --looped 1 --repeats 1 --threads 1", "batched"),
+        ("expand", "--seeds 2 --ratio 1 --repeats 1 --batch-sizes 2", "ratio"),
+        ("image_formats", "--most 2 --rounds 1", "png"),
+        ("memory", "--only 4", ""),
+        ("scale", "--plan 40 --only 40", ""),
+        ("store", "--pictures 1 --rounds 1", "shard"),
+    ],
+)
+def test_smoke(
+    name: str, arguments: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It runs to its end, in this process, and says what it measured."""
+    script = SCRIPT.parent / f"{name}.py"
+    monkeypatch.syspath_prepend(str(script.parent))
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments.split()])
+    runpy.run_path(str(script), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert told in printed.lower()
+    assert any(character.isdigit() for character in printed)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,17 @@ def test_what_does_nothing_is_told_and_changes_nothing(method: str, option: str,
     with pytest.warns(UserWarning, match=f"{option} does nothing for method '{method}'"):
         config = ExpansionConfig.build({"method": method, option: value})
     assert config == ExpansionConfig(method=method)
+
+
+@pytest.mark.parametrize("options", [{"ratio": 1}, {"criteria": ["consistency", "entropy"]}])
+def test_a_weight_without_its_criterion_is_told_and_changes_nothing(options: dict[str, Any]) -> None:
+    """A single copy has no diversity; a preset's weights are not the user's, so nothing is said of them."""
+    with pytest.warns(UserWarning, match="diversity_weight does nothing where 'diversity' is not among the criteria"):
+        config = ExpansionConfig.build({**options, "diversity_weight": 2.0})
+    assert config == ExpansionConfig.build(options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ExpansionConfig.build({"preset": "paper", **options})
 
 
 @pytest.mark.parametrize(
