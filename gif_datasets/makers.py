@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from gif_datasets import augment, criteria
-from gif_datasets.config import CRITERIA
+from gif_datasets.config import CRITERIA, ExpansionConfig
 from gif_datasets.errors import PriorError
 from gif_datasets.guidance import Guided, guide
 from gif_datasets.methods import METHODS
@@ -189,16 +190,19 @@ class GuidedMaker:
         latents = embeddings if prior.latent_is_embedding else prior.encode(shown)
         keys = [_stream(seed.key, attempt) for seed in seeds]
         names = [config.names_of(self.recipe.classes[seed.label])[0] for seed in seeds]
-        guided = guide(
-            latents,
-            torch.tensor([seed.label for seed in seeds], device=latents.device),
-            keys,
-            self.classifier,
+        guided = scored_in_memory(
+            functools.partial(
+                guide,
+                latents,
+                torch.tensor([seed.label for seed in seeds], device=latents.device),
+                keys,
+                self.classifier,
+                embed=None if prior.latent_is_embedding else prior.embed,
+                seed_scores=self.classifier.scores(embeddings),
+                channel_axis=prior.channel_axis,
+                centre=prior.start(shown, latents, names, keys, config),
+            ),
             config,
-            embed=None if prior.latent_is_embedding else prior.embed,
-            seed_scores=self.classifier.scores(embeddings),
-            channel_axis=prior.channel_axis,
-            centre=prior.start(shown, latents, names, keys, config),
         )
         return [guided.row(index) for index in range(len(seeds))]
 
@@ -279,14 +283,32 @@ def in_memory(run: Callable[[Sequence[Any]], Iterable[Result]], rows: Sequence[A
             raise
         if len(rows) == 1:
             raise PriorError(
-                "out of memory even for one picture at a time; use a smaller prior, --device cpu, or a smaller"
-                " score_batch where guidance goes through the decoder"
+                "out of memory even for one picture at a time; use a smaller prior, or --device cpu"
             ) from error
-    _tell_halving(len(rows), option)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    _go_on_in_halves(len(rows), option)
     half = len(rows) // 2
     return [*in_memory(run, rows[:half], option), *in_memory(run, rows[half:], option)]
+
+
+def scored_in_memory(run: Callable[..., Guided], config: ExpansionConfig) -> Guided:
+    """``run(config=config)``, with half its ``score_batch`` where that needs more memory than there is.
+
+    Guidance through a decoder keeps what the gradient needs of so many copies, of however few seeds they are.
+    """
+    try:
+        return run(config=config)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if config.score_batch == 1 or not _lacks_memory(error):
+            raise
+    _go_on_in_halves(config.score_batch, "score_batch")
+    return scored_in_memory(run, dataclasses.replace(config, score_batch=config.score_batch // 2))
+
+
+def _go_on_in_halves(size: int, option: str) -> None:
+    """Tell it, and give back what the attempt held."""
+    _tell_halving(size, option)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _lacks_memory(error: Exception) -> bool:
@@ -299,7 +321,7 @@ def _tell_halving(size: int, option: str) -> None:
     warnings.warn(
         f"{size} pictures at once need more memory than there is; going on in halves, which changes rounding."
         f" Set {option} below {size} for the same bytes everywhere",
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

@@ -1,6 +1,6 @@
 """The tests with the lowest versions that pyproject.toml allows, in a new environment.
 
-    python recipes/lowest.py FOLDER [pytest's arguments]     # FOLDER: the environment; kept, so that it can be used again
+    python recipes/lowest.py FOLDER [pytest's arguments]     # FOLDER: the environment, made where it is not there
 
 Every requirement with a lower bound is installed at that bound, our own and those of the test extra alike; what they
 need in turn is what pip finds. The newest versions are what ``.ci/run`` installs.

@@ -34,6 +34,7 @@ from gif_datasets.fingerprint import digest
 from gif_datasets.methods import METHODS, PRESETS
 from gif_datasets.priors import PriorInfo, embedded_folder
 from gif_datasets.priors.linear import LinearPrior
+from gif_datasets.priors.mae import MaePrior
 from gif_datasets.reader import ShardReader
 from gif_datasets.rng import generator_for
 from gif_datasets.types import Seed
@@ -437,6 +438,39 @@ def test_the_part_size_bounds_memory_and_changes_rounding_only(seed_folder: Path
         maker = expanded.imaginer._load().maker
         latents.append(torch.cat([found.latents for found in maker.guide(expanded.plan.seeds[:4], 0).values()]))
     assert ((latents[0] - latents[1]).abs() < 1e-4).float().mean() > 0.97
+
+
+@pytest.mark.filterwarnings("always:.* at once need more memory")
+def test_scoring_goes_on_in_halves(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the copies of a single seed are more than can be differentiated through at once, too."""
+    options = {"ratio": 6, "method": "gif-mae", "prior": own_prior(tmp_path / "prior", "mae", tiny_mae), "steps": 1}
+    embed, scored = MaePrior.embed, []
+
+    def hungry(self: MaePrior, latents: torch.Tensor) -> torch.Tensor:
+        scored.append(len(latents))
+        if len(latents) > 2:
+            raise torch.OutOfMemoryError
+        return embed(self, latents)
+
+    def starved(*_: object) -> torch.Tensor:
+        raise MemoryError
+
+    def latents(name: str, score_batch: int) -> torch.Tensor:
+        cache = tmp_path / name
+        expanded = ExpandedDataset(
+            str(seed_folder), cache_dir=cache, score_batch=score_batch, encode_batch=1, **options
+        )
+        (found,) = expanded.imaginer._load().maker.guide(expanded.plan.seeds[:1], 0).values()
+        return found.latents
+
+    enough = latents("enough", 1)
+    monkeypatch.setattr(MaePrior, "embed", hungry)
+    with pytest.warns(UserWarning, match="Set score_batch below 5"):
+        assert torch.allclose(latents("scarce", 5), enough, atol=1e-4)
+    assert scored[:2] == [5, 2]
+    monkeypatch.setattr(MaePrior, "embed", starved)
+    with pytest.raises(PriorError, match="even for one picture"), pytest.warns(UserWarning, match="score_batch"):
+        latents("none", 3)
 
 
 class HungryPrior(LinearPrior):
