@@ -139,16 +139,7 @@ class DataLoader(tud.DataLoader[Any]):
             weights=weights,
             length=epoch_length,
         )
-        if not own and (policy.chosen or seed is not None or world_size != 1):
-            raise ConfigError(
-                "mix, weights, balance, epoch_length, seed, rank and world_size make an order of their own;"
-                " give them without sampler and batch_sampler, and with a map-style dataset (seed, rank and world_size"
-                " of a stream are stream_expanded's)"
-            )
-        if not 0 <= rank < world_size:
-            raise ConfigError(f"rank must be 0 to {world_size - 1} with world_size {world_size}, got {rank}")
-        if threads is not None and threads < 0:
-            raise ConfigError(f"threads must be >= 0, got {threads}")
+        _check(own, policy.chosen or seed is not None or world_size != 1, rank, world_size, threads)
         epochs: Epochs | None = None
         if own:
             epochs = own_epochs(dataset, policy, rank, world_size)
@@ -178,14 +169,7 @@ class DataLoader(tud.DataLoader[Any]):
         # is told that they do not go together
         self.mix, self.weights, self.balance, self.epoch_length = mix, weights, balance, epoch_length
         self.seed, self.rank, self.world_size = seed, rank, world_size
-        self._batches: Batches | None = None
-        if epochs is not None:
-            self._batches = EpochBatches(epochs, self.batch_size, self.drop_last, lazily(dataset))
-        elif isinstance(dataset, StreamedDataset):
-            readers = Readers(dataset.world_size, num_workers, self.batch_size or 1, self.drop_last)
-            self._batches = StreamBatches(dataset, super()._index_sampler, readers)
-        elif not isinstance(dataset, tud.IterableDataset):
-            self._batches = Skipping(super()._index_sampler, lazily(dataset), self._auto_collation)
+        self._batches = self._batches_of(epochs)
         self._next_epoch = 0
         self._resumed: Place | None = None
         self._place, self._steps = Place(0, 0), 0
@@ -261,6 +245,17 @@ class DataLoader(tud.DataLoader[Any]):
             self.sampler.set_epoch(place.epoch)
         self._resumed = place
 
+    def _batches_of(self, epochs: Epochs | None) -> Batches | None:
+        """Batches that can be begun anywhere, or None where only torch knows them."""
+        if epochs is not None:
+            return EpochBatches(epochs, self.batch_size, self.drop_last, lazily(self.dataset))
+        if isinstance(self.dataset, StreamedDataset):
+            readers = Readers(self.dataset.world_size, self.num_workers, self.batch_size or 1, self.drop_last)
+            return StreamBatches(self.dataset, super()._index_sampler, readers)
+        if isinstance(self.dataset, tud.IterableDataset):
+            return None
+        return Skipping(super()._index_sampler, lazily(self.dataset), self._auto_collation)
+
     def _order_of(self, batches: Batches) -> dict[str, Any]:
         """What must be equal to resume."""
         return {**batches.description, "dataset": _fingerprint(self.dataset)}
@@ -294,6 +289,20 @@ class DataLoader(tud.DataLoader[Any]):
         for rows in ahead(batches, load, self.threads, PREFETCH * self.threads):
             batch = combine(rows)
             yield batch if device is None else pin(batch, device)
+
+
+def _check(own: bool, ordered: bool, rank: int, world_size: int, threads: int | None) -> None:
+    """Raise ConfigError where arguments do not go together, or are out of range."""
+    if ordered and not own:
+        raise ConfigError(
+            "mix, weights, balance, epoch_length, seed, rank and world_size make an order of their own;"
+            " give them without sampler and batch_sampler, and with a map-style dataset (seed, rank and world_size"
+            " of a stream are stream_expanded's)"
+        )
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank must be 0 to {world_size - 1} with world_size {world_size}, got {rank}")
+    if threads is not None and threads < 0:
+        raise ConfigError(f"threads must be >= 0, got {threads}")
 
 
 class _Iteration:

@@ -1,8 +1,8 @@
-"""The wheel: built, looked into, installed alone into an empty environment, and timed there.
+"""The wheel: built, looked into, checked by twine, installed alone into an empty environment, and timed there.
 
     python recipes/wheel.py          # JSON on stdout; exit code 1 where a bound is broken
 
-Needs pip and a network for setuptools. Times are the least of several starts, beside the interpreter's own.
+Needs pip and a network for setuptools and twine. Times are the least of several starts, beside the interpreter's own.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def main() -> int:
         names = zipfile.ZipFile(wheel).namelist()
         venv.create(Path(place) / "empty", with_pip=True)
         scripts = Path(place) / "empty" / "bin"
-        install = [scripts / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps"]
-        subprocess.run([*install, str(wheel)], check=True, stdout=sys.stderr)
+        install = [scripts / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+        subprocess.run([*install, "--no-deps", str(wheel)], check=True, stdout=sys.stderr)
         report = {
             "wheel": wheel.name,
             "bytes": wheel.stat().st_size,
@@ -53,6 +53,8 @@ def main() -> int:
             "import_seconds": seconds(scripts / "python", "-c", "import gif_datasets"),
             "help_seconds": seconds(scripts / "gif-datasets", "--help"),
         }
+        subprocess.run([*install, "twine"], check=True, stdout=sys.stderr)
+        subprocess.run([scripts / "twine", "check", "--strict", str(wheel)], check=True, stdout=sys.stderr)
     print(json.dumps(report, indent=1))
     whole = report["typed"] and report["licences"] == 2 and not report["foreign"] and report["bytes"] <= MOST_BYTES
     return 0 if whole and report["import_seconds"] < IMPORT_SECONDS and report["help_seconds"] < HELP_SECONDS else 1

@@ -130,6 +130,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gif-datasets {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    _add_expand(commands)
+    _add_merge(commands)
+    _add_plan(commands)
+    _add_preview(commands)
+    _add_folder_commands(commands)
+    _add_compare(commands)
+    _add_export(commands)
+    _add_report(commands)
+    _add_browse(commands)
+    _add_push(commands)
+    _add_tune(commands)
+    _add_lists(commands)
+    _add_cache(commands)
+    return parser
+
+
+def _add_expand(commands: _Commands) -> None:
     expand = _command(commands, "expand", "make an expanded dataset as WebDataset shards; run again = resume", _SOURCE)
     _add_generation(expand)
     expand.add_argument("--out", type=_place, required=True, metavar="DIR", help="output folder, or s3://bucket/set")
@@ -149,23 +166,31 @@ def build_parser() -> argparse.ArgumentParser:
     expand.add_argument("--num-shards", type=int, metavar="N", help="of so many parts, one a task of an array job")
     expand.add_argument("--json", action="store_true", help="print the result as JSON")
 
+
+def _add_merge(commands: _Commands) -> None:
     merge = _command(commands, "merge", "join parts that were made in folders of their own; run again = resume", _MERGE)
     merge.add_argument("parts", type=Path, nargs="+", metavar="PART", help="a folder that one part was made in")
     merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="the whole folder")
     merge.add_argument("--json", action="store_true", help="print the result as JSON")
 
+
+def _add_plan(commands: _Commands) -> None:
     plan = _command(commands, "plan", "samples, time, disk and cost, from a short probe of the real work", _SOURCE)
     _add_generation(plan)
     plan.add_argument("--workers", type=int, metavar="N", help="worker processes (default: as `expand`)")
     plan.add_argument("--price", type=float, metavar="PER_HOUR", help="of one machine like this one")
     plan.add_argument("--json", action="store_true", help="print the result as JSON")
 
+
+def _add_preview(commands: _Commands) -> None:
     preview = _command(commands, "preview", "a picture of seeds and their copies, before the long run", _SOURCE)
     _add_generation(preview)
     preview.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
     preview.add_argument("--rows", type=int, default=10, metavar="N", help="seeds to show (default: 10)")
     preview.add_argument("--json", action="store_true", help="print the result as JSON")
 
+
+def _add_folder_commands(commands: _Commands) -> None:
     for name, text in (
         ("info", "what an expanded folder is, and how it was made"),
         ("verify", "check every shard and record; exit code 1 when anything is wrong"),
@@ -174,8 +199,8 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("dir", type=_place, metavar="DIR", help="an expanded folder, or s3://bucket/set")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
-    _add_compare(commands)
 
+def _add_export(commands: _Commands) -> None:
     export = _command(commands, "export", "an expanded folder in another form; run again = resume")
     export.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
     export.add_argument(
@@ -187,6 +212,8 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, metavar="DIR2", help="output folder")
     export.add_argument("--json", action="store_true", help="print the result as JSON")
 
+
+def _add_report(commands: _Commands) -> None:
     report = _command(commands, "report", "a page about an expanded folder: pictures, criteria, classes, likeness")
     report.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
     report.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="the page; needs no network")
@@ -194,23 +221,24 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--prior", default="embedded", metavar="NAME|PATH", help=by)
     report.add_argument("--json", action="store_true", help="print the figures as JSON")
 
+
+def _add_browse(commands: _Commands) -> None:
     look = _command(commands, "browse", "a local page to look through an expanded folder, and reject samples", _BROWSE)
     look.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
     look.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (default: one that is free)")
     look.add_argument("--no-open", action="store_true", help="only print the address; open no browser")
 
-    _add_push(commands)
 
+def _add_tune(commands: _Commands) -> None:
     fine = _command(commands, "tune", tune.SUMMARY, f"{_SOURCE}\n\n{tune.EPILOG}")
     tune.add_flags(fine)
     fine.set_defaults(run=tune.run)
 
+
+def _add_lists(commands: _Commands) -> None:
     for name, text in (("methods", "the methods and every option"), ("priors", "the priors that are known here")):
         command = _command(commands, name, text)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
-
-    _add_cache(commands)
-    return parser
 
 
 def _add_compare(commands: _Commands) -> None:
