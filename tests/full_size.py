@@ -7,14 +7,15 @@ the makers state are checked in test_full_size.py.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 
+UnCLIPTextProjModel = sys.modules[diffusers.UnCLIPPipeline.__module__].UnCLIPTextProjModel  # which has moved since 0.36
 Part = tuple[Any, dict[str, Any]]
 
 _RESNETS = {

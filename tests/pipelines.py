@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ import huggingface_hub
 import open_clip
 import torch
 import transformers
-from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import save_file
 
 from gif_datasets.priors.published import Published
 from gif_datasets.priors.weights import CLIPS, Weights
 
+UnCLIPTextProjModel = sys.modules[diffusers.UnCLIPPipeline.__module__].UnCLIPTextProjModel  # which has moved since 0.36
 WIDTH, TEXT, SIDE = 16, 32, 32
 """Of the CLIP's embeddings, of the pipelines' text encoders, of the CLIP's pictures."""
 
