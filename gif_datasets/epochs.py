@@ -15,7 +15,8 @@ import torch.utils.data as tud
 
 from gif_datasets.ahead import ahead
 from gif_datasets.errors import ConfigError
-from gif_datasets.order import Facts, Ints, Mix, facts_of, make_order, next_position, parse_mix, rank_positions
+from gif_datasets.keyed import Ints
+from gif_datasets.order import Facts, Mix, facts_of, make_order, next_position, parse_mix, rank_positions
 from gif_datasets.spans import Spans
 
 Make: TypeAlias = Callable[[list[int], list[int]], None]

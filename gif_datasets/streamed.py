@@ -17,8 +17,8 @@ from gif_datasets import atomic, rejections, shards
 from gif_datasets.ahead import ahead
 from gif_datasets.epochs import Place
 from gif_datasets.errors import ConfigError, ShardError
+from gif_datasets.keyed import Ints, permute, stream_key, subkey
 from gif_datasets.loaded import LoadedDataset
-from gif_datasets.order import Ints, permute, stream_key, subkey
 from gif_datasets.reader import ShardReader
 from gif_datasets.remote import place
 from gif_datasets.shards import Shard

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DistributedSampler
 
 from gif_datasets import ConfigError
-from gif_datasets.order import Facts, Mix, make_order, next_position, parse_mix, permute, rank_positions, stream_key
+from gif_datasets.keyed import permute, stream_key
+from gif_datasets.order import Facts, Mix, make_order, next_position, parse_mix, rank_positions
 
 some = settings(max_examples=50, deadline=None)
 SIZES = st.integers(1, 300)
