@@ -9,30 +9,27 @@ was last used.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gif_datasets import atomic
+from gif_datasets.amounts import parse_size
+from gif_datasets.cache_files import Entry, drop, is_outdated, listed, mark_used, pack, read, remove_unused, unpack
 from gif_datasets.claims import Claims
-from gif_datasets.errors import CacheError, ConfigError
+from gif_datasets.errors import CacheError
 from gif_datasets.parsing import read_json
 from gif_datasets.types import Provenance, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CACHE_FORMAT = 4
-MARK_USE_AFTER = 3600.0  # seconds; a mark of use that is younger is not renewed, so most reads write nothing
 LOOKS_PER_LIMIT = 20  # how often the bound is checked while as many bytes are written as it allows
 PRUNE_TO = 0.9  # of the bound, so that not every check prunes
 ENVIRONMENT = "GIF_DATASETS_CACHE"
@@ -59,21 +56,6 @@ def default_folder() -> Path:
     if chosen := os.environ.get(ENVIRONMENT):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gif_datasets"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file of the cache: an entry, or something else that lies there.
-
-    Attributes:
-        path: Where it is.
-        bytes: Its size.
-        used: When it was last used, nanoseconds since the epoch.
-    """
-
-    path: Path
-    bytes: int
-    used: int
 
 
 @dataclass(frozen=True)
@@ -125,7 +107,7 @@ class Cache:
             record, image = found
             with contextlib.suppress(TypeError, ValueError):
                 return Sample(image, Provenance.from_json(read_json(record)))
-            _drop(self._name(key, _SAMPLE))
+            drop(self._name(key, _SAMPLE))
         return None
 
     def picture(self, key: str) -> bytes | None:
@@ -185,7 +167,7 @@ class Cache:
 
     def clear(self) -> int:
         """Remove all entries; returns how many samples."""
-        removed = _remove(self._entries())
+        removed = remove_unused(self._entries())
         self._sweep()
         return sum(entry.path.suffix == _SAMPLE for entry in removed)
 
@@ -211,7 +193,7 @@ class Cache:
             victims.append(entry)
             excess -= entry.bytes
         self._sweep()
-        return _remove(victims)
+        return remove_unused(victims)
 
     def verify(self, remove: bool = False) -> Audit:
         """Check every entry against its digest and name.
@@ -226,7 +208,7 @@ class Cache:
             found.get(kind, []).append(entry)
             made_by.update([maker] if maker else [])
         if remove:
-            _remove(entry for kind in ("damaged", "outdated", "temporary") for entry in found[kind])
+            remove_unused(entry for kind in ("damaged", "outdated", "temporary") for entry in found[kind])
         names = {
             kind: tuple(sorted(entry.path.relative_to(self.folder).as_posix() for entry in entries))
             for kind, entries in found.items()
@@ -247,9 +229,9 @@ class Cache:
             content = entry.path.read_bytes()
         except FileNotFoundError:  # pruned meanwhile
             return "", ""
-        found = _split(entry.path.stem, content)
+        found = unpack(entry.path.stem, content)
         if found is None:
-            return ("outdated" if _is_outdated(content) else "damaged"), ""
+            return ("outdated" if is_outdated(content) else "damaged"), ""
         if entry.path.suffix == _TENSORS:
             return "whole", ""
         try:
@@ -262,21 +244,20 @@ class Cache:
         """Record and body of an entry, marked as used; None when there is none, or it is damaged and so removed."""
         path = self._name(key, suffix)
         try:
-            content, used = _content(path)
+            content, used = read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise CacheError(f"cannot read the cache: {error}; choose another folder with --cache-dir") from error
-        found = _split(key, content)
+        found = unpack(key, content)
         if found is None:
-            _drop(path)
+            drop(path)
         else:
-            _mark_used(path, used)
+            mark_used(path, used)
         return found
 
     def _write(self, key: str, suffix: str, record: Any, body: bytes) -> None:
-        rest = json.dumps(record, allow_nan=False).encode("ascii") + b"\n" + body
-        content = _head(key, rest) + b"\n" + rest
+        content = pack(key, record, body)
         try:
             atomic.write_bytes(self._path(key, suffix), content, synced=False)  # every read checks the digest
         except OSError as error:
@@ -305,8 +286,8 @@ class Cache:
 
     def _files(self) -> Iterator[Entry]:
         """Everything in the folder and, one level down, in its own sub-folders."""
-        for top in _listed(self.folder):
-            yield from _listed(top.path) if _OWN_FOLDER.fullmatch(top.path.name) else [top]
+        for top in listed(self.folder):
+            yield from listed(top.path) if _OWN_FOLDER.fullmatch(top.path.name) else [top]
 
     def _is_entry(self, path: Path) -> bool:
         match = _ENTRY_NAME.fullmatch(path.name)
@@ -321,105 +302,6 @@ class Cache:
 
     def _name(self, key: str, suffix: str) -> str:
         return f"{self.folder}/{key[:2]}/{key}{suffix}"
-
-
-def parse_size(text: str, name: str = "a size") -> int:
-    """Bytes in a text such as ``10GB``; units of 1000 (kB, MB, GB, TB) or of 1024 (KiB, MiB, GiB, TiB).
-
-    Raises:
-        ConfigError: If it is no size; the message calls it ``name``.
-
-    Example:
-        >>> parse_size("10GB"), parse_size("1.5 MiB"), parse_size("200")
-        (10000000000, 1572864, 200)
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b?)", text.strip().lower())
-    if not match or (match[3] and not match[2]):
-        raise ConfigError(f"{name} must be a size such as 500MB, 10GB or 10GiB, got {text!r}")
-    return int(Fraction(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
-
-
-def parse_duration(text: str, name: str = "a duration") -> float:
-    """Seconds in a text such as ``30d``; units are m(inutes), h(ours), d(ays) and w(eeks).
-
-    Raises:
-        ConfigError: If it is no duration; the message calls it ``name``.
-
-    Example:
-        >>> parse_duration("1.5h"), parse_duration("30d")
-        (5400.0, 2592000.0)
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mhdw])", text.strip().lower())
-    if not match:
-        raise ConfigError(f"{name} must be a duration such as 90m, 12h, 30d or 8w, got {text!r}")
-    return float(match[1]) * {"m": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
-
-
-def _head(key: str, rest: bytes) -> bytes:
-    """First line of an entry: its digest covers its name, and all that follows as it lies there."""
-    hasher = hashlib.sha256(f"{key}\n".encode("ascii"))
-    hasher.update(rest)
-    return f'{{"format": {CACHE_FORMAT}, "sha256": "{hasher.hexdigest()}"}}'.encode("ascii")
-
-
-def _split(key: str, content: bytes) -> tuple[bytes, bytes] | None:
-    """Record and body of an entry; None unless it is what was stored under its name."""
-    head, _, rest = content.partition(b"\n")
-    if head != _head(key, rest):
-        return None
-    record, _, body = rest.partition(b"\n")
-    return record, body
-
-
-def _is_outdated(content: bytes) -> bool:
-    """Whether an entry says that it is of another format version."""
-    with contextlib.suppress(ValueError):
-        header = read_json(content.partition(b"\n")[0])
-        return isinstance(header, dict) and header.get("format") != CACHE_FORMAT
-    return False
-
-
-def _content(path: str) -> tuple[bytes, float]:
-    """A file's bytes and time of change, past Python's file objects, which take half as long again."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # which Windows has, and needs
-    try:
-        status = os.fstat(file)
-        return os.read(file, status.st_size), status.st_mtime
-    finally:
-        os.close(file)
-
-
-def _mark_used(path: str, used: float) -> None:
-    """Renew the mark of use, if it is old or of a clock that went wrong; a cache that is read-only goes without."""
-    if abs(time.time() - used) > MARK_USE_AFTER:
-        with contextlib.suppress(OSError):
-            os.utime(path)
-
-
-def _drop(path: str) -> None:
-    """Remove an entry that is of no use; where that is not allowed it is dropped at each read."""
-    with contextlib.suppress(OSError):
-        Path(path).unlink()
-
-
-def _listed(folder: Path) -> Iterator[Entry]:
-    """What a folder holds; what vanishes meanwhile is left out."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
-        for item in found:
-            with contextlib.suppress(FileNotFoundError):
-                status = item.stat(follow_symlinks=False)
-                yield Entry(Path(item.path), status.st_size, status.st_mtime_ns)
-
-
-def _remove(entries: Iterable[Entry]) -> list[Entry]:
-    """Remove files unless they were used since; returns those that were removed."""
-    removed = []
-    for entry in entries:
-        with contextlib.suppress(FileNotFoundError):
-            if entry.path.lstat().st_mtime_ns == entry.used:
-                entry.path.unlink()
-                removed.append(entry)
-    return removed
 
 
 def _date(nanoseconds: int) -> str:

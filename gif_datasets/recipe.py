@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets.cache import CACHE_FORMAT
+from gif_datasets.cache_files import CACHE_FORMAT
 from gif_datasets.config import ExpansionConfig, closest
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.fingerprint import digest, digest_rows, digest_text

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gif_datasets import CacheError, ConfigError, ExpandedDataset
-from gif_datasets.cache import Cache, open_cache, parse_duration, parse_size
+from gif_datasets.amounts import parse_duration, parse_size
+from gif_datasets.cache import Cache, open_cache
 from gif_datasets.cli import main
 from gif_datasets.fingerprint import digest
 from gif_datasets.types import Provenance, Sample

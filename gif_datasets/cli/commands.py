@@ -324,7 +324,8 @@ def cache_clear(args: argparse.Namespace) -> int:
 
 def cache_prune(args: argparse.Namespace) -> int:
     """``gif-datasets cache prune``."""
-    from gif_datasets.cache import LIMIT_ENVIRONMENT, parse_duration, parse_size
+    from gif_datasets.amounts import parse_duration, parse_size
+    from gif_datasets.cache import LIMIT_ENVIRONMENT
 
     store = _cache(args)
     most = parse_size(args.max_size, "--max-size") if args.max_size else None
