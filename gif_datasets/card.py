@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gif_datasets import shards
+from gif_datasets import manifests, shards
 from gif_datasets.methods import METHODS
 from gif_datasets.types import Provenance
 
@@ -74,7 +74,7 @@ and from the prior. Find out both before you share this set.
 
 def left_out(manifest: Mapping[str, Any]) -> str:
     """How many samples were rejected, and are not there; nothing, where none was."""
-    count = len(manifest.get(shards.LEFT_OUT, ()))
+    count = len(manifest.get(manifests.LEFT_OUT, ()))
     were = "more was" if count == 1 else "more were"
     return f"\n{count} {were} looked at, rejected, and left out.\n" if count else ""
 
@@ -152,8 +152,8 @@ def _own(manifest: Mapping[str, Any]) -> str:
 
 def _front_matter(manifest: dict[str, Any]) -> str:
     parts = []
-    for split in shards.splits(manifest):
-        listed = shards.manifest_shards(manifest, split)
+    for split in manifests.splits(manifest):
+        listed = manifests.manifest_shards(manifest, split)
         samples, size = sum(shard.samples for shard in listed), sum(shard.bytes for shard in listed)
         parts.append(Part(split, f"data/{split}-*.tar", samples, size))
     return front_matter(("webdataset",), parts, shard_columns(manifest))

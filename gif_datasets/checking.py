@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import index, shards
+from gif_datasets import index, manifests, shards
 from gif_datasets.config import AGNOSTIC
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest, digest_file
 from gif_datasets.index import INDEX, Index
+from gif_datasets.manifests import Shard
 from gif_datasets.rejections import REJECTED, LeftOut, rejected_keys
 from gif_datasets.remote import AnyPath, at_hand
-from gif_datasets.shards import Shard
 from gif_datasets.splits import VALIDATION
 from gif_datasets.types import Provenance
 
@@ -35,18 +35,18 @@ def verify(folder: AnyPath, progress: Callable[..., Iterable[Shard]] | None = No
     Raises:
         ShardError: If there is no whole manifest to check against.
     """
-    manifest = shards.read_manifest(folder)
+    manifest = manifests.read_manifest(folder)
     if digest(manifest["plan"]) != manifest["plan_hash"]:
-        raise ShardError(f"{folder / shards.MANIFEST} is damaged: its plan differs from the plan's digest")
-    listed = shards.all_shards(manifest)
+        raise ShardError(f"{folder / manifests.MANIFEST} is damaged: its plan differs from the plan's digest")
+    listed = manifests.all_shards(manifest)
     problems = _verify_listing(folder, manifest, {shard.name for shard in listed})
     problems += _verify_files(folder, manifest["files"])
     found = {manifest["split"]: _Found(), VALIDATION: _Found()}
     problems += _take_left_out(manifest, found)
     parts, odd = list[Index](), list[str]()
     for shard in progress(listed, "checking shards") if progress else listed:
-        split = shards.split_of(shard.name)
-        if split not in shards.splits(manifest):
+        split = manifests.split_of(shard.name)
+        if split not in manifests.splits(manifest):
             problems.append(f"{shard.name}: the folder has no split {split!r}")
             continue
         try:
@@ -67,7 +67,7 @@ def verify(folder: AnyPath, progress: Callable[..., Iterable[Shard]] | None = No
 def _verify_listing(folder: AnyPath, manifest: Mapping[str, Any], tars: set[str]) -> list[str]:
     """Files that do not belong here; hidden ones are nobody's data."""
     shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    top = {shards.MANIFEST, shards.PREVIEW, REJECTED, "data", *manifest["files"]}
+    top = {manifests.MANIFEST, manifests.PREVIEW, REJECTED, "data", *manifest["files"]}
     inner = [path for path in (folder / "data").glob("*") if not path.name.startswith(".")]
     foreign = [path.name for path in shown if path.name not in top]
     foreign += [f"data/{path.name}" for path in inner if f"data/{path.name}" not in tars]
@@ -83,7 +83,7 @@ def _verify_files(folder: AnyPath, files: Mapping[str, Any]) -> list[str]:
         elif not path.is_file():
             problems.append(f"missing file {name}; expand again to have it written")
         elif digest_file(path) != entry.get("sha256"):
-            way = "edited, or damaged; remove it and expand again" if name == shards.CARD else "expand again"
+            way = "edited, or damaged; remove it and expand again" if name == manifests.CARD else "expand again"
             problems.append(f"{name} differs from what was written ({way} to have it anew)")
     return problems
 
@@ -104,7 +104,7 @@ class _Found:
 def _take_left_out(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> list[str]:
     """Count what was rejected, and is not in the shards, among what the plan asks for."""
     problems = []
-    for key, value in manifest.get(shards.LEFT_OUT, {}).items():
+    for key, value in manifest.get(manifests.LEFT_OUT, {}).items():
         try:
             told = LeftOut.from_json(value)
         except ShardError as error:
@@ -242,7 +242,7 @@ def _verify_rejections(folder: AnyPath, manifest: Mapping[str, Any], keys: set[s
 
 def _verify_indices(folder: AnyPath, manifest: Mapping[str, Any], whole: Index) -> list[str]:
     """Whether the indices say what the shards hold; a digest that fits does not show it."""
-    wanted = {**shards.index_files(manifest), INDEX: index.to_bytes(whole)}
+    wanted = {**manifests.index_files(manifest), INDEX: index.to_bytes(whole)}
     return [
         f"{name} does not describe these shards (expand again to have it anew)"
         for name, content in wanted.items()

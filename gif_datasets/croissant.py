@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gif_datasets import atomic, card, shards
+from gif_datasets import atomic, card, manifests, shards
 from gif_datasets.columns import Columns
 
 _CONTEXT = {
@@ -99,7 +99,7 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str, published: st
         "datePublished": published,
         "citeAs": "https://arxiv.org/abs/2211.13976",
         "distribution": contents.distribution,
-        "recordSet": [_splits(shards.splits(manifest)), _classes(manifest["classes"]), *contents.records],
+        "recordSet": [_splits(manifests.splits(manifest)), _classes(manifest["classes"]), *contents.records],
     }
     return atomic.json_bytes(value)
 
@@ -111,7 +111,7 @@ def of_shards(manifest: Mapping[str, Any]) -> Contents:
     is in an archive.
     """
     suffix = card.suffix(manifest)
-    tars = [_file(s.name, s.bytes, s.sha256, "application/x-tar") for s in shards.all_shards(manifest)]
+    tars = [_file(s.name, s.bytes, s.sha256, "application/x-tar") for s in manifests.all_shards(manifest)]
     within = [{"@id": tar["@id"]} for tar in tars]
     sets = [
         _files("pictures", f"*.{suffix}", _MEDIA[suffix], within),

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic, card, shards
+from gif_datasets import atomic, card, manifests, shards
 from gif_datasets.columns import Columns, SourceColumns, expanded_columns, read_source, to_yaml
 from gif_datasets.errors import ConfigError, MissingExtra, ShardError
 from gif_datasets.fingerprint import digest, digest_file
@@ -141,7 +141,7 @@ def export_expanded(
         raise ConfigError(f"shard_bytes must be at least 1, got {shard_bytes}")
     if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
         raise ConfigError(f"{out} is inside {folder}, whose shards it would disturb; choose another --out")
-    manifest = shards.read_manifest(folder)
+    manifest = manifests.read_manifest(folder)
     settings = {"format": EXPORT_FORMAT, "to": to, "source": manifest["source"], "manifest": manifest["digest"]}
     settings |= {"rejected": digest(sorted(found))} if (found := rejected_keys(folder, manifest)) else {}
     if to == "parquet":
@@ -149,7 +149,7 @@ def export_expanded(
     show = progress or silent
     _check_shards(folder, manifest, show)
     claim(out, settings, "export")
-    job = _Job({split: ShardReader(folder, split) for split in shards.splits(manifest)}, out, settings, show)
+    job = _Job({split: ShardReader(folder, split) for split in manifests.splits(manifest)}, out, settings, show)
     tally = _Tally({})
     _WRITERS[to](job, tally)
     if to != "shards":
@@ -161,7 +161,7 @@ def export_expanded(
 
 def _check_shards(folder: Path, manifest: dict[str, Any], show: Progress) -> None:
     """Refuse to copy what is damaged."""
-    for shard in show(shards.all_shards(manifest), "checking shards"):
+    for shard in show(manifests.all_shards(manifest), "checking shards"):
         if not shards.intact(folder, shard):
             raise ShardError(
                 f"{shard.name} of {folder} is missing or damaged; see gif-datasets verify {folder},"
@@ -171,12 +171,12 @@ def _check_shards(folder: Path, manifest: dict[str, Any], show: Progress) -> Non
 
 def _finish(job: _Job, tally: _Tally) -> None:
     """Write the card; and last, when all is on the disk, the file that says so."""
-    _keep(job.out, shards.CARD, _card(job, tally).encode("utf-8"), tally)
+    _keep(job.out, manifests.CARD, _card(job, tally).encode("utf-8"), tally)
     if hasattr(os, "sync"):
         os.sync()
     done = atomic.json_bytes({**job.settings, "files": tally.files})
-    if not (job.out / shards.EXPORTED).is_file() or (job.out / shards.EXPORTED).read_bytes() != done:
-        atomic.write_bytes(job.out / shards.EXPORTED, done)
+    if not (job.out / manifests.EXPORTED).is_file() or (job.out / manifests.EXPORTED).read_bytes() != done:
+        atomic.write_bytes(job.out / manifests.EXPORTED, done)
     for place in {job.out, *(path.parent for path in job.out.rglob(f"{atomic.TEMPORARY}*"))}:
         atomic.sweep(place)
 
@@ -277,7 +277,7 @@ def _parquet_versions() -> dict[str, str]:
 
 def _write_parquet(job: _Job, tally: _Tally) -> None:
     for split, reader in job.readers.items():
-        size = sum(shard.bytes for shard in shards.manifest_shards(job.manifest, split))
+        size = sum(shard.bytes for shard in manifests.manifest_shards(job.manifest, split))
         count = min(-(-size // int(job.settings["shard_bytes"])), len(reader))
         step = -(-len(reader) // count)
         group = max(1, min(GROUP_ROWS, GROUP_BYTES * len(reader) // size))
@@ -380,7 +380,7 @@ def _card(job: _Job, tally: _Tally) -> str:
     parts = []
     for split, reader in job.readers.items():
         path = f"{split}/**" if folders else f"data/{split}-*.parquet"
-        size = sum(shard.bytes for shard in shards.manifest_shards(job.manifest, split))
+        size = sum(shard.bytes for shard in manifests.manifest_shards(job.manifest, split))
         parts.append(card.Part(split, path, len(reader), size))
     kinds = "".join(f"  - name: {name}\n    dtype: {kind}\n" for name, kind in (("key", "string"), *_COLUMNS))
     label = card.class_label(job.manifest["classes"])

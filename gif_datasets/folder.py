@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gif_datasets import atomic, card, images, index, preview, shards
+from gif_datasets import atomic, card, images, index, manifests, preview, shards
 from gif_datasets.columns import SOURCE
 from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
 from gif_datasets.index import INDEX, Index
+from gif_datasets.manifests import Shard
 from gif_datasets.parsing import read_json
 from gif_datasets.reader import ShardReader
 from gif_datasets.recognition import FILE
 from gif_datasets.remote import AnyPath, RemotePath, read_all, sizes
-from gif_datasets.shards import Shard
 from gif_datasets.types import PLAN_FILE, Sample, Seed
 
 STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
@@ -45,7 +45,7 @@ def claim(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion") -> N
                 raise PlanMismatch(
                     f"{folder} holds another {what} ({difference(found, wanted)}); choose another --out, or remove it"
                 )
-        if shards.is_newer(folder):
+        if manifests.is_newer(folder):
             raise PlanMismatch(f"{folder} is of a newer version; upgrade gif_datasets, or choose another --out")
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
@@ -92,7 +92,7 @@ def sidecar(folder: AnyPath, name: str) -> AnyPath:
 
 def write_sidecar(folder: AnyPath, plan_hash: str, shard_id: int, shard: Shard) -> None:
     """Write down that a shard of a plan is done."""
-    state = {"plan_hash": plan_hash, "id": shard_id, "shard": shards.shard_json(shard)}
+    state = {"plan_hash": plan_hash, "id": shard_id, "shard": manifests.shard_json(shard)}
     atomic.write_json(sidecar(folder, shard.name), state)
 
 
@@ -179,7 +179,7 @@ def finish(
     """
     recipe = plan["recipe"]
     manifest = {
-        "format": shards.MANIFEST_FORMAT,
+        "format": manifests.MANIFEST_FORMAT,
         "source": plan["source"],
         "split": plan["split"],
         "classes": recipe["classes"],
@@ -190,7 +190,7 @@ def finish(
         "failed_checks": sum(shard.failed for shard in made),
         "plan": plan,
         "plan_hash": plan_hash,
-        "shards": [shards.shard_json(shard) for shard in made],
+        "shards": [manifests.shard_json(shard) for shard in made],
     }
     complete(folder, manifest, made, plan, own)
 
@@ -208,13 +208,13 @@ def complete(
         own: More files of the set, by name.
     """
     files = {
-        **shards.index_files(manifest),
+        **manifests.index_files(manifest),
         INDEX: index.to_bytes(index_of(folder, made)),
-        shards.CARD: card.render(manifest).encode("utf-8"),
+        manifests.CARD: card.render(manifest).encode("utf-8"),
         PLAN_FILE: atomic.json_bytes(claimed),
         **own,
     }
-    shards.write_files(folder, shards.sealed(manifest, files), files)
+    manifests.write_files(folder, manifests.sealed(manifest, files), files)
     for place in (folder, folder / "data", folder / STATE):
         atomic.sweep(place)
 
@@ -243,4 +243,4 @@ def draw_preview(folder: AnyPath, picture_of: Callable[[int], Image.Image] | Non
         copies = stored(reader.copies_of(seed.index)[: preview.MOST_COPIES])
         rows.append(preview.Row(reader.classes[seed.label], shown, copies))
     method = reader.manifest["plan"]["recipe"]["options"]["method"]
-    preview.save_preview(rows, f"imagined copies ({method})", folder / shards.PREVIEW)
+    preview.save_preview(rows, f"imagined copies ({method})", folder / manifests.PREVIEW)

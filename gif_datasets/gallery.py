@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gif_datasets import rejections, shards
+from gif_datasets import manifests, rejections
 from gif_datasets.config import CRITERIA
 from gif_datasets.errors import ConfigError
 from gif_datasets.methods import is_imagined
@@ -151,4 +151,4 @@ class Gallery:
 
 def galleries(folder: Path, show: Progress) -> dict[str, Gallery]:
     """A gallery of each split, the expanded one first."""
-    return {split: Gallery(folder, split, show) for split in shards.splits(shards.read_manifest(folder))}
+    return {split: Gallery(folder, split, show) for split in manifests.splits(manifests.read_manifest(folder))}

@@ -16,7 +16,7 @@ from typing import Any
 
 from gif_datasets.errors import ConfigError, UsageError
 from gif_datasets.hub_faults import MAIN, Repository, has_token, is_refusal, no_model, patiently, said_of, status_of
-from gif_datasets.shards import EXPORTED
+from gif_datasets.manifests import EXPORTED
 
 WANTED = ("*.json", "*.safetensors", "*.toml", "*.html", "source.parquet", "preview.png", "README.md", "data/*.tar")
 BATCH_FILES, BATCH_BYTES = 50, 1_000_000_000

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gif_datasets import card, shards
+from gif_datasets import card, manifests
 from gif_datasets.measures import Measures, Nearness
 from gif_datasets.methods import is_imagined
 from gif_datasets.priors import find_prior, names
@@ -100,7 +100,7 @@ def render(it: Published) -> str:
     sections = (
         f"# {_source(it)}, expanded {options['ratio']}x by `{options['method']}`",
         _what(it),
-        "![Seeds and their imagined copies](preview.png)" if shards.PREVIEW in it.files else "",
+        "![Seeds and their imagined copies](preview.png)" if manifests.PREVIEW in it.files else "",
         f"## Load\n\n{_load(it)}",
         f"## How it was made\n\n{_how(it)}",
         f"## Measures\n\n{_measures(it)}",

@@ -20,8 +20,8 @@ from gif_datasets.folder import (
     sidecar,
     write_sidecar,
 )
+from gif_datasets.manifests import Shard
 from gif_datasets.parsing import read_json
-from gif_datasets.shards import Shard
 from gif_datasets.types import PLAN_FILE, Progress, silent
 
 NAMED = 3  # missing shards in an error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gif_datasets import atomic, card, croissant, hub_card, rejections, shards
+from gif_datasets import atomic, card, croissant, hub_card, manifests, rejections
 from gif_datasets.columns import expanded_columns, read_source, to_yaml
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, ShardError
@@ -94,14 +94,14 @@ def without_rejected(folder: Path, edited: bool, show: Progress) -> Iterator[Pat
         edited: Whether its card was edited, and goes along as it is.
         show: Wraps the loops.
     """
-    if not rejections.rejected_keys(folder, shards.read_manifest(folder)):
+    if not rejections.rejected_keys(folder, manifests.read_manifest(folder)):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
         copy = Path(place) / "shards"
         export_expanded(folder, copy, "shards", progress=show)
         if edited:
-            atomic.write_bytes(copy / shards.CARD, (folder / shards.CARD).read_bytes())
+            atomic.write_bytes(copy / manifests.CARD, (folder / manifests.CARD).read_bytes())
         yield copy
 
 
@@ -118,17 +118,17 @@ def pictures_of(folder: Path, manifest: dict[str, Any], form: str, show: Progres
 
 
 def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
-    kinds: dict[str, list[shards.Shard]] = {"original": [], "synthetic": [], "held": []}
-    for split in shards.splits(manifest):
+    kinds: dict[str, list[manifests.Shard]] = {"original": [], "synthetic": [], "held": []}
+    for split in manifests.splits(manifest):
         reader, start = ShardReader(folder, split), 0
-        for shard in shards.manifest_shards(manifest, split):
+        for shard in manifests.manifest_shards(manifest, split):
             made = {reader.is_synthetic(index) for index in range(start, start + shard.samples)}
             if len(made) != 1:
                 raise ShardError(f"{shard.name} mixes real and synthetic pictures; expand again into another folder")
             kinds["held" if split != manifest["split"] else "synthetic" if made.pop() else "original"].append(shard)
             start += shard.samples
 
-    def part(split: str, found: list[shards.Shard]) -> Part:
+    def part(split: str, found: list[manifests.Shard]) -> Part:
         names = tuple(shard.name for shard in found)
         return Part(split, names, sum(s.samples for s in found), sum(s.bytes for s in found))
 
@@ -136,7 +136,7 @@ def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
     parts = {name: [part(split, kinds[name])] for name in ("original", "synthetic")}
     parts["expanded"] = [part(split, [*kinds["original"], *kinds["synthetic"]])] if kinds["original"] else []
     held = part(VALIDATION, kinds["held"]) if kinds["held"] else None
-    listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in shards.all_shards(manifest)}
+    listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in manifests.all_shards(manifest)}
     return Pictures(
         folder,
         listed,
@@ -151,11 +151,11 @@ def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
 
 
 def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictures:
-    entries = read_json((exported / shards.EXPORTED).read_text(encoding="utf-8"))["files"]
+    entries = read_json((exported / manifests.EXPORTED).read_text(encoding="utf-8"))["files"]
     listed = {name: entry for name, entry in entries.items() if name.endswith(".parquet")}
 
     def part(split: str, *kinds: bool) -> Part:
-        names = [n for n, e in listed.items() if shards.split_of(n) == split and e["synthetic"] in kinds]
+        names = [n for n, e in listed.items() if manifests.split_of(n) == split and e["synthetic"] in kinds]
         return Part(split, tuple(names), sum(listed[n]["rows"] for n in names), sum(listed[n]["bytes"] for n in names))
 
     split = manifest["split"]
@@ -208,7 +208,7 @@ def pack(
     small[CONFIGURATION] = configuration(manifest).encode("utf-8")
     licence = rights.license or hub_card.UNKNOWN
     small[CROISSANT] = croissant.describe(manifest, name, licence, published, pictures.described)
-    preview = [shards.PREVIEW] if (folder / shards.PREVIEW).is_file() else []
+    preview = [manifests.PREVIEW] if (folder / manifests.PREVIEW).is_file() else []
     told = Published(
         name=name,
         manifest=manifest,
@@ -223,7 +223,7 @@ def pack(
         rights=rights,
         files=(*small, *preview),
     )
-    small[shards.CARD] = _edited(folder, told) if edited else hub_card.render(told).encode("utf-8")
+    small[manifests.CARD] = _edited(folder, told) if edited else hub_card.render(told).encode("utf-8")
     parcel = {n: File(pictures.folder / n, e["bytes"], e["sha256"]) for n, e in pictures.listed.items()}
     for n in preview:
         parcel[n] = File(folder / n, (folder / n).stat().st_size, digest_file(folder / n))
@@ -236,10 +236,10 @@ def _edited(folder: Path, told: Published) -> bytes:
     """The card that somebody edited: as it is with shards; with Parquet under metadata that describes those."""
     if told.rights != Rights():
         raise ConfigError(
-            f"{shards.CARD} was edited, and is published as it is: write licences and citations there,"
+            f"{manifests.CARD} was edited, and is published as it is: write licences and citations there,"
             " or remove it and expand again to have it anew"
         )
-    content = (folder / shards.CARD).read_bytes()
+    content = (folder / manifests.CARD).read_bytes()
     if told.form == "webdataset":
         return content
     text = content.decode("utf-8")
@@ -253,17 +253,17 @@ def _edited(folder: Path, told: Published) -> bytes:
 
 def _companions(folder: Path, manifest: dict[str, Any], pictures: Pictures) -> dict[str, bytes]:
     """Small files of the folder that go along: its indices with shards, its plan with either."""
-    shown = [n for n in manifest["files"] if n != shards.CARD] if pictures.kind == "webdataset" else [PLAN_FILE]
+    shown = [n for n in manifest["files"] if n != manifests.CARD] if pictures.kind == "webdataset" else [PLAN_FILE]
     return {n: (folder / n).read_bytes() for n in shown}
 
 
 def _mark(manifest: dict[str, Any], pictures: Pictures, small: dict[str, bytes]) -> dict[str, bytes]:
     """The file that lists all others with their digests."""
     if pictures.kind == "webdataset":
-        return {shards.MANIFEST: atomic.json_bytes(shards.sealed(manifest, small))}
+        return {manifests.MANIFEST: atomic.json_bytes(manifests.sealed(manifest, small))}
     about = {"to": "parquet", "source": manifest["source"], "plan_hash": manifest["plan_hash"]}
-    files = {**pictures.listed, **shards.file_entries(small)}
-    return {shards.EXPORTED: atomic.json_bytes({**about, "files": files})}
+    files = {**pictures.listed, **manifests.file_entries(small)}
+    return {manifests.EXPORTED: atomic.json_bytes({**about, "files": files})}
 
 
 def configuration(manifest: Mapping[str, Any]) -> str:
@@ -315,4 +315,4 @@ def text_of(file: File) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{shards.CARD} is no UTF-8 text: {error}") from error
+        raise ConfigError(f"{manifests.CARD} is no UTF-8 text: {error}") from error

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gif_datasets import atomic, recognition, shards
+from gif_datasets import atomic, manifests, recognition, shards
 from gif_datasets.cache import Cache
 from gif_datasets.columns import yaml_list
 from gif_datasets.errors import ConfigError
@@ -36,11 +36,11 @@ from gif_datasets.folder import (
     write_sidecar,
 )
 from gif_datasets.imagine import Imaginer
+from gif_datasets.manifests import Shard
 from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.recognition import Recognition
 from gif_datasets.remote import AnyPath
 from gif_datasets.seeds import Rows, SeedTable
-from gif_datasets.shards import Shard
 from gif_datasets.sources import SeedList, Source, own_columns, own_members, revision_of, source_columns
 from gif_datasets.splits import VALIDATION, hold_out
 from gif_datasets.types import Row, Seed
@@ -136,7 +136,7 @@ class Plan:
             counts[section.split] += len(section.sizes)
         numbers = {split: itertools.count() for split in counts}
         return tuple(
-            shards.shard_name(section.split, next(numbers[section.split]), counts[section.split])
+            manifests.shard_name(section.split, next(numbers[section.split]), counts[section.split])
             for section in self.sections
             for _ in section.sizes
         )
@@ -282,7 +282,7 @@ class ShardTask:
         copies = [(seed, copy) for seed, copy in rows if copy]
         made = self.imaginer.imagine(copies) if copies else self.imaginer.originals([seed for seed, _ in rows])
         name = self.plan.shard_name(shard_id)
-        keys = [shards.sample_key(shards.split_of(name), seed.index, copy) for seed, copy in rows]
+        keys = [shards.sample_key(manifests.split_of(name), seed.index, copy) for seed, copy in rows]
         samples = list(zip(keys, made, strict=True))
         own = own_members(self.imaginer.source, [seed.index for seed, _ in rows]) if self.plan.own else None
         shard = put_shard(self.folder, name, samples, config.image_format, own)
@@ -392,7 +392,7 @@ def run(
             return _partly(folder, plan, done, generated, tuple(bad), seconds)
         own = own_files(folder)
     finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in names], own)
-    if todo or not (folder / shards.PREVIEW).exists():
+    if todo or not (folder / manifests.PREVIEW).exists():
         draw_preview(folder, lambda index: source.sample(index)[0])
     return summarise(folder, generated, tuple(bad), time.monotonic() - started)
 
@@ -402,8 +402,8 @@ def _own_files(
 ) -> dict[str, bytes]:
     """The source's own columns, and how well the classifier tells the seeds apart, known already or found out now."""
     own = source_columns(source, [*plan.seeds.indices.tolist(), *plan.validation.indices.tolist()])
-    content = shards.listed_file(folder, recognition.FILE)
-    if content is None and shards.may_hold(folder, recognition.FILE):
+    content = manifests.listed_file(folder, recognition.FILE)
+    if content is None and manifests.may_hold(folder, recognition.FILE):
         found = imaginer.recognition()
         content = atomic.json_bytes(found.to_json()) if found else None
     if content is None:
@@ -439,9 +439,9 @@ def _partly(
 
 def summarise(folder: AnyPath, generated: int = 0, bad: tuple[str, ...] = (), seconds: float = 0.0) -> Summary:
     """Summarise a finished folder from its manifest."""
-    manifest = shards.read_manifest(folder)
-    sizes = [shard.bytes for shard in shards.all_shards(manifest)]
-    told = shards.listed_file(folder, recognition.FILE)
+    manifest = manifests.read_manifest(folder)
+    sizes = [shard.bytes for shard in manifests.all_shards(manifest)]
+    told = manifests.listed_file(folder, recognition.FILE)
     return Summary(
         folder=str(folder),
         originals=manifest["originals"],

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets import folder as folders
-from gif_datasets import rejections, shards
+from gif_datasets import manifests, rejections, shards
 from gif_datasets.columns import SOURCE
 from gif_datasets.errors import UsageError
 from gif_datasets.fingerprint import digest
+from gif_datasets.manifests import LEFT_OUT, Shard
 from gif_datasets.reader import ShardReader
 from gif_datasets.recognition import FILE
 from gif_datasets.rejections import LeftOut
-from gif_datasets.shards import LEFT_OUT, Shard
 from gif_datasets.types import Progress
 
 
@@ -48,7 +48,7 @@ def prune(
     assert isinstance(folder, Path)  # what is exported is on this machine
     keys = rejections.rejected_keys(folder, manifest)
     wanted = _wanted(readers)
-    if not any(shards.split_of(name) == manifest["split"] for name, _ in wanted):
+    if not any(manifests.split_of(name) == manifest["split"] for name, _ in wanted):
         raise UsageError(f"every sample of {folder} was rejected; nothing is left to write")
     hashed, names = digest(settings), dict(enumerate(name for name, _ in wanted))
     made = folders.finished(out, hashed, names)
@@ -59,13 +59,13 @@ def prune(
             folders.write_sidecar(out, hashed, number, made[number])
     listed = [made[number] for number in range(len(wanted))]
     missing = _left_out(folder, manifest, keys)
-    told = {**manifest, **_counts(manifest, missing), "shards": [shards.shard_json(shard) for shard in listed]}
+    told = {**manifest, **_counts(manifest, missing), "shards": [manifests.shard_json(shard) for shard in listed]}
     told["failed_checks"] = sum(shard.failed for shard in listed)
     if missing:
         told[LEFT_OUT] = {**manifest.get(LEFT_OUT, {}), **{key: asdict(one) for key, one in missing.items()}}
     own = {name: (folder / name).read_bytes() for name in (SOURCE, FILE) if name in manifest["files"]}
     folders.complete(out, told, listed, settings, own)
-    if (folder / shards.PREVIEW).is_file():
+    if (folder / manifests.PREVIEW).is_file():
         folders.draw_preview(out)
     return listed, len(listed) - before
 
@@ -74,9 +74,9 @@ def _wanted(readers: Mapping[str, ShardReader]) -> list[tuple[str, Shard]]:
     """Shards of which something is left, each with its name in the copy."""
     found = []
     for split, reader in readers.items():
-        listed = shards.manifest_shards(reader.manifest, split)
+        listed = manifests.manifest_shards(reader.manifest, split)
         left = [shard for shard, count in zip(listed, reader.counts, strict=True) if count]
-        names = (shards.shard_name(split, number, len(left)) for number in itertools.count())
+        names = (manifests.shard_name(split, number, len(left)) for number in itertools.count())
         found += [(next(names), shard) for shard in left]
     return found
 
@@ -84,7 +84,7 @@ def _wanted(readers: Mapping[str, ShardReader]) -> list[tuple[str, Shard]]:
 def _left_out(folder: Path, manifest: Mapping[str, Any], keys: frozenset[str]) -> dict[str, LeftOut]:
     """What a check of the copy has to know of each sample that is not there."""
     found = {}
-    for shard in shards.all_shards(manifest) if keys else ():
+    for shard in manifests.all_shards(manifest) if keys else ():
         for key, parts in shards.read_samples(folder / shard.name, keys.__contains__):
             own = hashlib.sha256(parts[shards.OWN]).hexdigest() if shards.OWN in parts else ""
             found[key] = LeftOut.of(shards.read_record(parts["json"], key), own)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from gif_datasets import hub, shards
+from gif_datasets import hub, manifests
 from gif_datasets.checking import verify
 from gif_datasets.errors import ConfigError, HubError, ShardError, UsageError
 from gif_datasets.hub import Client, Remote
@@ -24,9 +24,9 @@ from gif_datasets.parcel import CROISSANT, FORMS, Parcel, pack, pictures_of, rea
 from gif_datasets.parsing import read_json
 from gif_datasets.types import Progress, silent
 
-_MARKS = (shards.MANIFEST, shards.EXPORTED)
+_MARKS = (manifests.MANIFEST, manifests.EXPORTED)
 """Either says that a repository holds what this package published, and which files that is."""
-_GIVEN = (".gitattributes", shards.CARD)
+_GIVEN = (".gitattributes", manifests.CARD)
 """What the Hub itself puts into a new repository."""
 
 
@@ -129,12 +129,12 @@ def push_to_hub(
     rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(without_rejected(Path(folder), edited, show))
-        manifest = shards.read_manifest(folder)
+        manifest = manifests.read_manifest(folder)
         page = read_report(report, manifest)
         pictures = stack.enter_context(pictures_of(folder, manifest, form, show))
         remote, published = _seen(client, dry_run)
         parcel = pack(folder, manifest, name, pictures, rights, page, published, edited, show)
-        hub.check_card(text_of(parcel[shards.CARD]))
+        hub.check_card(text_of(parcel[manifests.CARD]))
         job = _Job(client, parcel, private, create_pr, form, dry_run, show, started)
         return _dry_run(job, remote) if dry_run else _push(job, remote)
 
@@ -164,9 +164,9 @@ def _checked(rights: Rights) -> Rights:
 def _verified(folder: Path, show: Progress) -> bool:
     """Refuse a folder that is not whole; whether somebody edited its card."""
     problems = verify(folder, show)
-    edited = (folder / shards.CARD).is_file() and any(line.startswith(f"{shards.CARD} ") for line in problems)
+    edited = (folder / manifests.CARD).is_file() and any(line.startswith(f"{manifests.CARD} ") for line in problems)
     if edited:
-        problems = [line for line in problems if not line.startswith(f"{shards.CARD} ")]
+        problems = [line for line in problems if not line.startswith(f"{manifests.CARD} ")]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ShardError(f"{folder} is not published, because it is not whole: {problems[0]}{more}")
@@ -221,8 +221,8 @@ def _push(job: _Job, remote: Remote | None) -> PushSummary:
     found = _compared(job, remote)
     if remote is not None and job.create_pr and not found:
         return _summary(job, remote, found)
-    if shards.CARD in found.changed:
-        client.validate(text_of(job.parcel[shards.CARD]))
+    if manifests.CARD in found.changed:
+        client.validate(text_of(job.parcel[manifests.CARD]))
     client.create(job.private)
     title = "Publish an expanded dataset" if remote is None else "Update the expanded dataset"
     if not job.create_pr:
@@ -317,8 +317,8 @@ def _difference(client: Client, remote: Remote, parcel: Parcel) -> _Difference:
         foreign = [p for p in remote.files if p not in _GIVEN and (p not in parcel or p in changed)]
         if foreign:
             raise UsageError(
-                f"{client.repository.name} holds something else ({foreign[0]} and other files, no {shards.MANIFEST}),"
-                " which is not overwritten; choose another name"
+                f"{client.repository.name} holds something else ({foreign[0]} and other files, no"
+                f" {manifests.MANIFEST}), which is not overwritten; choose another name"
             )
     stale = tuple(sorted(path for path in remote.files if path in ours and path not in parcel))
     return _Difference(changed, stale)
@@ -333,7 +333,7 @@ def _published(content: bytes, mark: str) -> set[str]:
         named = [*value.get("files", {}), *(entry["name"] for entry in value.get("shards", []))]
     except (ValueError, TypeError, KeyError, AttributeError):
         return set()
-    return {name for name in named if isinstance(name, str)} | {shards.PREVIEW, mark}
+    return {name for name in named if isinstance(name, str)} | {manifests.PREVIEW, mark}
 
 
 def _wrong(parcel: Parcel, sent: _Difference, remote: Remote) -> list[str]:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets import atomic, index, rejections, shards, ustar
+from gif_datasets import atomic, index, manifests, rejections, shards, ustar
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest_file
 from gif_datasets.index import IMAGE_SUFFIXES, INDEX, Index
+from gif_datasets.manifests import Shard
 from gif_datasets.remote import AnyPath, RemotePath, sizes
-from gif_datasets.shards import Shard
 from gif_datasets.types import Provenance
 from gif_datasets.ustar import BLOCK
 
@@ -44,11 +44,11 @@ class ShardReader:
 
     def __init__(self, folder: AnyPath, split: str | None = None, *, whole: bool = False) -> None:
         self.folder = folder
-        self.manifest = shards.read_manifest(folder)
-        shards.check_split(self.manifest, split)
+        self.manifest = manifests.read_manifest(folder)
+        manifests.check_split(self.manifest, split)
         self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
         self.split: str = split or self.manifest["split"]
-        self._shards = shards.manifest_shards(self.manifest, split)
+        self._shards = manifests.manifest_shards(self.manifest, split)
         there = sizes(folder / "data")
         for shard in self._shards:
             _check_size(folder, shard, there.get(Path(shard.name).name))
@@ -72,7 +72,7 @@ class ShardReader:
     @property
     def missing(self) -> int:
         """How many samples were rejected: those that are not read, and those that the folder was written without."""
-        return self.rejected + len(self.manifest.get(shards.LEFT_OUT, ()))
+        return self.rejected + len(self.manifest.get(manifests.LEFT_OUT, ()))
 
     @property
     def counts(self) -> list[int]:
@@ -202,7 +202,7 @@ class _File:
 
 def _open_index(folder: AnyPath, manifest: dict[str, Any]) -> tuple[Index, bool]:
     """The index of all splits, and whether it is mapped from its file; built from the tars when that is missing."""
-    listed, path = shards.all_shards(manifest), folder / INDEX
+    listed, path = manifests.all_shards(manifest), folder / INDEX
     entry = manifest["files"].get(INDEX)
     wanted = entry.get("sha256") if isinstance(entry, dict) else None
     mapped = False
@@ -228,8 +228,8 @@ def _open_index(folder: AnyPath, manifest: dict[str, Any]) -> tuple[Index, bool]
 
 def _part(manifest: dict[str, Any], split: str) -> tuple[int, int]:
     """First entry of a split in the index, and the one after its last."""
-    listed = shards.all_shards(manifest)
-    mine = [number for number, shard in enumerate(listed) if shards.split_of(shard.name) == split]
+    listed = manifests.all_shards(manifest)
+    mine = [number for number, shard in enumerate(listed) if manifests.split_of(shard.name) == split]
     first, last = (mine[0], mine[-1] + 1) if mine else (0, 0)
     if len(mine) != last - first:
         raise ShardError(f"damaged manifest: other shards are listed among those of split {split!r}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gif_datasets import atomic, shards
+from gif_datasets import atomic, manifests, shards
 from gif_datasets.config import MAX_RATIO
 from gif_datasets.errors import ShardError
 from gif_datasets.fingerprint import digest
@@ -69,7 +69,7 @@ def reject(folder: str | Path, keys: Iterable[str], rejected: bool = True) -> fr
         ShardError: If the folder's list is damaged.
     """
     folder = Path(folder)
-    manifest = shards.read_manifest(folder)
+    manifest = manifests.read_manifest(folder)
     before = rejected_keys(folder, manifest)
     after = before.union(keys) if rejected else before.difference(keys)
     if not after:
@@ -89,7 +89,7 @@ def kept(index: Index, split: str, keys: Iterable[str]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What :data:`~gif_datasets.shards.LEFT_OUT` tells of a sample.
+    """What :data:`~gif_datasets.manifests.LEFT_OUT` tells of a sample.
 
     Attributes:
         seed: Key, label, index and origin of its seed.
@@ -131,7 +131,7 @@ def fingerprint(manifest: Mapping[str, Any], split: str | None = None, keys: Ite
         keys: Those that were rejected since.
     """
     name = split or manifest["split"]
-    missing = sorted(key for key in {*keys, *manifest.get(shards.LEFT_OUT, {})} if split_of_key(key) == name)
+    missing = sorted(key for key in {*keys, *manifest.get(manifests.LEFT_OUT, {})} if split_of_key(key) == name)
     return f"{manifest['plan_hash']}/{name}" + (f"/{digest(missing)}" if missing else "")
 
 

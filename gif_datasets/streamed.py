@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gif_datasets import atomic, rejections, shards
+from gif_datasets import atomic, manifests, rejections, shards
 from gif_datasets.ahead import ahead
 from gif_datasets.epochs import Place
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.keyed import Ints, permute, stream_key, subkey
 from gif_datasets.loaded import LoadedDataset
+from gif_datasets.manifests import Shard
 from gif_datasets.reader import ShardReader
 from gif_datasets.remote import place
-from gif_datasets.shards import Shard
 from gif_datasets.spans import Readers, Spans, cut, length
 
 BLOCK = 64  # samples that are decoded together
@@ -111,11 +111,11 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         self.rank, self.world_size, self.epoch = rank, world_size, 0
         self.asked: int | None = None
         self._told: Pass | None = None
-        self.manifest = shards.read_manifest(place(url))
-        shards.check_split(self.manifest, split)
+        self.manifest = manifests.read_manifest(place(url))
+        manifests.check_split(self.manifest, split)
         self.classes = tuple(self.manifest["classes"])
         self._rejected = rejections.rejected_keys(place(url), self.manifest)
-        self._shards = self._without_rejected(shards.manifest_shards(self.manifest, split))
+        self._shards = self._without_rejected(manifests.manifest_shards(self.manifest, split))
         self.samples = sum(shard.samples for shard in self._shards)
 
     def _without_rejected(self, listed: list[Shard]) -> list[Shard]:
@@ -201,7 +201,7 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
                 raise ShardError(f"{shard.name} is not what the manifest describes")
         entries = {entry["name"]: entry for entry in self.manifest["shards"]}
         part = {**self.manifest, "shards": [entries[shard.name] for shard in wanted.shards]}
-        atomic.write_json(Path(folder.name) / shards.MANIFEST, shards.sealed(part, {}))
+        atomic.write_json(Path(folder.name) / manifests.MANIFEST, manifests.sealed(part, {}))
         rejections.reject(Path(folder.name), self._rejected)
         return folder, wanted.places
 

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import ConfigError, ExpansionConfig, card, parcel, shards
+from gif_datasets import ConfigError, ExpansionConfig, card, manifests, parcel
 from gif_datasets.hub_card import Rights, _hub_name
 from gif_datasets.methods import METHODS
 from gif_datasets.types import silent
@@ -46,7 +46,7 @@ def expanded(source: Path, out: Path, **options: Any) -> Path:
 
 
 def packed(folder: Path, form: str = "shards", rights: Rights | None = None, edited: bool = False) -> parcel.Parcel:
-    manifest = shards.read_manifest(folder)
+    manifest = manifests.read_manifest(folder)
     with parcel.pictures_of(folder, manifest, form, silent) as pictures:
         return parcel.pack(folder, manifest, NAME, pictures, rights or Rights(), None, "2026-01-02", edited, silent)
 
@@ -123,10 +123,10 @@ def test_the_configuration_says_what_else_it_takes(seed_folder: Path, tmp_path: 
     held.mkdir(parents=True)
     Image.new("RGB", (8, 8), "red").save(held / "x.png")
     folder = expanded(seed_folder, tmp_path / "out", limit=6, validation=str(held.parent))
-    text = parcel.configuration(shards.read_manifest(folder))
+    text = parcel.configuration(manifests.read_manifest(folder))
     assert "--device cpu --limit 6 --validation SOURCE2" in text
     whole = expanded(seed_folder, tmp_path / "whole", limit=1000)
-    assert "--limit" not in parcel.configuration(shards.read_manifest(whole))
+    assert "--limit" not in parcel.configuration(manifests.read_manifest(whole))
 
 
 def edit(folder: Path) -> None:

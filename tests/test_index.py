@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gif_datasets
-from gif_datasets import ConfigError, ShardError, UsageError, atomic, index, reader, shards
+from gif_datasets import ConfigError, ShardError, UsageError, atomic, index, manifests, reader, shards
 from gif_datasets.checking import verify
 from gif_datasets.index import INDEX
 from gif_datasets.reader import ShardReader
@@ -76,7 +76,7 @@ def test_a_missing_or_damaged_index_is_built_anew(expanded: Path, damage: Callab
 def test_a_folder_without_index_in_its_manifest(expanded: Path) -> None:
     """It is read all the same, and nothing is written into it."""
     rows = contents(expanded)
-    files = shards.read_manifest(expanded)["files"]
+    files = manifests.read_manifest(expanded)["files"]
     forge_manifest(expanded, files={name: entry for name, entry in files.items() if name != INDEX})
     (expanded / INDEX).unlink()
     assert contents(expanded) == rows
@@ -134,14 +134,14 @@ def test_verify_checks_the_index(expanded: Path) -> None:
 
 def test_verify_compares_the_index_with_the_shards(expanded: Path) -> None:
     """An index of other labels is found though its digest fits; so is one that the manifest does not list."""
-    manifest, found = shards.read_manifest(expanded), index.map_file(expanded / INDEX)
+    manifest, found = manifests.read_manifest(expanded), index.map_file(expanded / INDEX)
     files = {name: (expanded / name).read_bytes() for name in manifest["files"]}
     files[INDEX] = index.to_bytes(dataclasses.replace(found, label=found.label[::-1]))
     atomic.write_bytes(expanded / INDEX, files[INDEX])
-    forge_manifest(expanded, **shards.sealed(manifest, files))
+    forge_manifest(expanded, **manifests.sealed(manifest, files))
     assert verify(expanded) == [f"{INDEX} does not describe these shards (expand again to have it anew)"]
     del files[INDEX]
-    forge_manifest(expanded, **shards.sealed(manifest, files))
+    forge_manifest(expanded, **manifests.sealed(manifest, files))
     assert any(INDEX in problem for problem in verify(expanded))
 
 
@@ -185,7 +185,7 @@ def test_a_split_needs_its_own_shards_only(split: Path) -> None:
 
 def test_shards_of_splits_must_not_be_mixed(split: Path) -> None:
     """A manifest that lists another split's shard in between is refused, because a split is one part of the index."""
-    listed = shards.read_manifest(split)["shards"]
+    listed = manifests.read_manifest(split)["shards"]
     forge_manifest(split, shards=[listed[-1], *listed[:-1]])
     with pytest.raises(ShardError, match="listed among those of split 'validation'"):
         ShardReader(split, "validation")

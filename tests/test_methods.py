@@ -25,8 +25,8 @@ from gif_datasets import (
     heads,
     load_expanded,
     makers,
+    manifests,
     recipe,
-    shards,
 )
 from gif_datasets.checking import verify
 from gif_datasets.errors import ConfigError, PriorError
@@ -175,7 +175,7 @@ def test_a_check_that_fails_in_every_draw_is_told(seed_folder: Path, tmp_path: P
     failed = [record for record in records if not record.passed]
     assert 0 < len(failed) < 24
     assert all(record.attempts == 2 and record.synthetic for record in failed)
-    assert summary.failed == shards.read_manifest(tmp_path / "out")["failed_checks"] == len(failed)
+    assert summary.failed == manifests.read_manifest(tmp_path / "out")["failed_checks"] == len(failed)
     assert verify(tmp_path / "out") == []
 
 
@@ -259,9 +259,9 @@ def test_expansion_with_a_classifier_of_the_seeds(kind: str, seed_folder: Path, 
     one = gif_datasets.expand(str(seed_folder), tmp_path / "one", cache_dir=tmp_path / "c1", **options)
     two = gif_datasets.expand(str(seed_folder), tmp_path / "two", cache_dir=tmp_path / "c2", workers=2, **options)
     assert one.synthetic == two.synthetic == 12
-    manifests = [(tmp_path / name / "manifest.json").read_bytes() for name in ("one", "two")]
-    assert manifests[0] == manifests[1]
-    assert json.loads(manifests[0])["plan"]["recipe"]["population"]
+    written = [(tmp_path / name / "manifest.json").read_bytes() for name in ("one", "two")]
+    assert written[0] == written[1]
+    assert json.loads(written[0])["plan"]["recipe"]["population"]
 
 
 def test_a_classifier_is_fitted_to_so_many_seeds_of_each_class(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gif_datasets
-from gif_datasets import ShardError, UsageError, load_expanded, shards, stream_expanded
+from gif_datasets import ShardError, UsageError, load_expanded, manifests, shards, stream_expanded
 from gif_datasets.checking import verify
 from gif_datasets.export import export_expanded
 from gif_datasets.reader import ShardReader
@@ -131,7 +131,7 @@ def test_a_copy_without_them(folder: Path, tmp_path: Path) -> None:
     assert mine.fingerprint == copied.fingerprint
     for i in range(len(mine)):
         assert (mine.image_bytes(i), mine.provenance(i)) == (copied.image_bytes(i), copied.provenance(i))
-    manifest = shards.read_manifest(tmp_path / "copy")
+    manifest = manifests.read_manifest(tmp_path / "copy")
     assert set(manifest["left_out"]) == set(out)
     assert f"{len(out)} more were looked at, rejected, and left out." in (tmp_path / "copy/README.md").read_text()
     tars = sorted(str(path) for path in (tmp_path / "copy/data").glob("train-*"))
@@ -156,7 +156,7 @@ def test_a_copy_of_a_copy(folder: Path, tmp_path: Path) -> None:
     reject(tmp_path / "first", out[2:])
     export_expanded(tmp_path / "first", tmp_path / "second", "shards")
     assert verify(tmp_path / "second") == []
-    assert set(shards.read_manifest(tmp_path / "second")["left_out"]) == set(out)
+    assert set(manifests.read_manifest(tmp_path / "second")["left_out"]) == set(out)
     reject(folder, out)
     assert keys_of(tmp_path / "second") == keys_of(folder)
 
@@ -246,7 +246,7 @@ def test_verify_checks_what_was_left_out(folder: Path, tmp_path: Path) -> None:
     reject(folder, out)
     copy = tmp_path / "copy"
     export_expanded(folder, copy, "shards")
-    told = shards.read_manifest(copy)["left_out"]
+    told = manifests.read_manifest(copy)["left_out"]
     present = _keys(ShardReader(copy))[0]
     for changed in (
         {key: value for key, value in told.items() if key != out[1]},
@@ -280,4 +280,4 @@ def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (told["rejected"], told["samples"]) == (4, 23)
     assert main(["export", str(folder), "--to", "shards", "--out", str(tmp_path / "copy")]) == 0
     assert main(["verify", str(tmp_path / "copy")]) == 0
-    assert rejected_keys(tmp_path / "copy", shards.read_manifest(tmp_path / "copy")) == frozenset()
+    assert rejected_keys(tmp_path / "copy", manifests.read_manifest(tmp_path / "copy")) == frozenset()

@@ -17,7 +17,7 @@ from helpers import forge_manifest
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import ShardError, UsageError, atomic, shards, ustar
+from gif_datasets import ShardError, UsageError, atomic, manifests, shards, ustar
 from gif_datasets.checking import verify
 from gif_datasets.reader import ShardReader
 from gif_datasets.remote import place
@@ -253,7 +253,7 @@ def test_the_manifest_is_written_last(seed_folder: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Path, "replace", watched)
     gif_datasets.expand(str(seed_folder), tmp_path / "out", ratio=2, prior="linear", samples_per_shard=6)
-    manifest = shards.read_manifest(tmp_path / "out")
+    manifest = manifests.read_manifest(tmp_path / "out")
     whole = {*manifest["files"], *(shard["name"] for shard in manifest["shards"])} - {"plan.json"}
     assert {"README.md", "index.safetensors"} <= whole
     assert named.count("manifest.json") == 1
@@ -305,7 +305,7 @@ def test_shards_by_hand_that_are_none(tmp_path: Path, members: tuple[tuple[str, 
 
 
 def test_a_shard_that_goes_missing(expanded: Path) -> None:
-    listed = shards.all_shards(shards.read_manifest(expanded))
+    listed = manifests.all_shards(manifests.read_manifest(expanded))
     (expanded / listed[0].name).unlink()
     for folder in (expanded, place("memory://no-shards-here")):
         with pytest.raises(ShardError, match="missing shard"):
@@ -317,9 +317,9 @@ def test_manifests_that_are_not_read(expanded: Path) -> None:
     path = expanded / "manifest.json"
     path.write_bytes(path.read_bytes().replace(b'"source": "', b'"source": "\\ud800'))
     with pytest.raises(ShardError, match="differs from its own digest"):
-        shards.read_manifest(expanded)
+        manifests.read_manifest(expanded)
     path.unlink()
     path.mkdir()
     with pytest.raises(ShardError, match="cannot read"):
-        shards.read_manifest(expanded)
-    assert shards.may_hold(expanded, "x")
+        manifests.read_manifest(expanded)
+    assert manifests.may_hold(expanded, "x")

@@ -21,7 +21,7 @@ from helpers import forge_manifest, hugging_face
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import GifDatasetsError, ShardError, UsageError, atomic, checking, index, shards, ustar
+from gif_datasets import GifDatasetsError, ShardError, UsageError, atomic, checking, index, manifests, shards, ustar
 from gif_datasets.checking import verify
 from gif_datasets.index import INDEX
 from gif_datasets.plan import summarise
@@ -85,13 +85,13 @@ def test_every_bit_of_the_manifest(folder: Path) -> None:
     """Each single flipped bit makes the manifest refuse itself, white space and its own digest included."""
     for at in _flips(folder / "manifest.json"):
         with pytest.raises(ShardError):
-            pytest.fail(f"bit in byte {at}: {shards.read_manifest(folder)['format']}")
+            pytest.fail(f"bit in byte {at}: {manifests.read_manifest(folder)['format']}")
     assert verify(folder) == []
 
 
 def test_every_bit_of_the_indices_and_the_card(folder: Path) -> None:
     """Each single flipped bit of every index, the plan and the card is found, and the file named."""
-    files = shards.read_manifest(folder)["files"]
+    files = manifests.read_manifest(folder)["files"]
     assert sorted(files) == sorted(INDICES)
     for name in INDICES:
         for at in _flips(folder / name):
@@ -179,12 +179,12 @@ def forge(folder: Path, path: Path, content: bytes, samples: int | None = None) 
     entry = next(entry for entry in manifest["shards"] if entry["name"] == f"data/{path.name}")
     sums = {"sha256": hashlib.sha256(content).hexdigest(), "md5": hashlib.md5(content).hexdigest()}
     entry.update(bytes=len(content), samples=entry["samples"] if samples is None else samples, **sums)
-    files = {name: (folder / name).read_bytes() for name in manifest["files"]} | shards.index_files(manifest)
+    files = {name: (folder / name).read_bytes() for name in manifest["files"]} | manifests.index_files(manifest)
     with contextlib.suppress(ShardError):  # where the shard gives none, the index stays as it was
-        files[INDEX] = index.to_bytes(shards.build_index(folder, shards.all_shards(manifest)))
+        files[INDEX] = index.to_bytes(shards.build_index(folder, manifests.all_shards(manifest)))
     for name, text in files.items():
         (folder / name).write_bytes(text)
-    forge_manifest(folder, **shards.sealed(manifest, files))
+    forge_manifest(folder, **manifests.sealed(manifest, files))
 
 
 def samples_of(path: Path) -> dict[str, Parts]:
@@ -450,8 +450,8 @@ def test_running_again_mends_indices_and_keeps_an_edited_card(seed_folder: Path,
 def test_older_and_newer_manifests(folder: Path) -> None:
     """Each is refused with what to do."""
     for number, words in (
-        (1, f"older than {shards.MANIFEST_FORMAT}; expand again"),
-        (99, f"newer than {shards.MANIFEST_FORMAT}; upgrade"),
+        (1, f"older than {manifests.MANIFEST_FORMAT}; expand again"),
+        (99, f"newer than {manifests.MANIFEST_FORMAT}; upgrade"),
     ):
         forge_manifest(folder, format=number)
         assert words in problems(folder)

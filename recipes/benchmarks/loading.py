@@ -49,7 +49,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchvision.io import ImageReadMode, decode_jpeg
 
 import gif_datasets
-from gif_datasets import atomic, index, shards, ustar
+from gif_datasets import atomic, index, manifests, shards, ustar
 from gif_datasets.types import Provenance, Sample
 
 BATCH = 64
@@ -96,7 +96,7 @@ def record(number: int, ratio: int = 3) -> Provenance:
     return Provenance(**{**values, "seed_index": seed, "copy": copy, "synthetic": copy > 0, "label": number % CLASSES})
 
 
-def finish(folder: Path, listed: list[shards.Shard], made: index.Index) -> None:
+def finish(folder: Path, listed: list[manifests.Shard], made: index.Index) -> None:
     """Write the index, and as much of a manifest as readers look at."""
     samples = sum(shard.samples for shard in listed)
     recipe: dict[str, Any] = {
@@ -106,7 +106,7 @@ def finish(folder: Path, listed: list[shards.Shard], made: index.Index) -> None:
         "versions": {},
     }
     manifest = {
-        "format": shards.MANIFEST_FORMAT,
+        "format": manifests.MANIFEST_FORMAT,
         "source": "benchmark",
         "split": "train",
         "classes": [f"class {i}" for i in range(CLASSES)],
@@ -117,10 +117,10 @@ def finish(folder: Path, listed: list[shards.Shard], made: index.Index) -> None:
         "failed_checks": 0,
         "plan": {"recipe": recipe, "seeds": samples // 4},
         "plan_hash": "",
-        "shards": [shards.shard_json(shard) for shard in listed],
+        "shards": [manifests.shard_json(shard) for shard in listed],
     }
-    files = {**shards.index_files(manifest), index.INDEX: index.to_bytes(made)}
-    shards.write_files(folder, shards.sealed(manifest, files), files)
+    files = {**manifests.index_files(manifest), index.INDEX: index.to_bytes(made)}
+    manifests.write_files(folder, manifests.sealed(manifest, files), files)
 
 
 def expanded(folder: Path, pool: list[bytes], per: int) -> None:
@@ -129,7 +129,7 @@ def expanded(folder: Path, pool: list[bytes], per: int) -> None:
     for i in range(SHARDS):
         rows = [(n, record(n)) for n in range(i * per, (i + 1) * per)]
         made = [(shards.sample_key("train", r.seed_index, r.copy), Sample(pool[n % len(pool)], r)) for n, r in rows]
-        listed.append(shards.write_shard(folder / shards.shard_name("train", i, SHARDS), made, "jpg"))
+        listed.append(shards.write_shard(folder / manifests.shard_name("train", i, SHARDS), made, "jpg"))
     finish(folder, listed, shards.build_index(folder, listed))
 
 
@@ -501,10 +501,10 @@ def opening(base: Path, entries: int, rounds: int) -> dict[str, float]:
     listed = []
     (base / "data").mkdir(parents=True)
     for i in range(entries // per):
-        name, size = shards.shard_name("train", i, entries // per), per * APART + 10_240
+        name, size = manifests.shard_name("train", i, entries // per), per * APART + 10_240
         with (base / name).open("wb") as file:
             file.truncate(size)
-        listed.append(shards.Shard(name, per, 0, size, "", ""))
+        listed.append(manifests.Shard(name, per, 0, size, "", ""))
     finish(base, listed, made)
     pool = [content.ljust(ROOM, b"\0") for content in map(picture, range(BATCH)) if len(content) <= ROOM]
     loader = gif_datasets.DataLoader(gif_datasets.load_expanded(base), BATCH, shuffle=True)
@@ -539,7 +539,7 @@ def main() -> int:
         if args.prepare:
             prepare(base, args.samples)
             return 0
-        if not (base / "tar" / shards.MANIFEST).exists():
+        if not (base / "tar" / manifests.MANIFEST).exists():
             # in a process of its own, because litdata.optimize sets the start method of all later processes
             own = [sys.executable, __file__, "--prepare", "--folder", str(base), "--samples", str(args.samples)]
             subprocess.run(own, check=True, stdout=subprocess.DEVNULL)

@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import gif_datasets
-from gif_datasets import GifDatasetsError, atomic, card, index, shards, ustar
+from gif_datasets import GifDatasetsError, atomic, card, index, manifests, shards, ustar
 from gif_datasets.checking import verify
 from gif_datasets.cli import texts
 from gif_datasets.config import ExpansionConfig, parse_setting
@@ -126,11 +126,11 @@ def parsers(place: Path) -> dict[str, Parser]:
     folder = place / "set"
     options = {"ratio": 1, "prior": "linear", "limit": 10, "cache_dir": place / "cache"}
     gif_datasets.expand("demo", folder, samples_per_shard=20, **options)
-    reader, listed = ShardReader(folder), shards.all_shards(shards.read_manifest(folder))
+    reader, listed = ShardReader(folder), manifests.all_shards(manifests.read_manifest(folder))
     record = shards.record_bytes(reader.provenance(0))
-    tar, indexed, manifest = folder / listed[0].name, folder / index.INDEX, folder / shards.MANIFEST
+    tar, indexed, manifest = folder / listed[0].name, folder / index.INDEX, folder / manifests.MANIFEST
     plan = (folder / "plan.json").read_bytes()
-    sidecar = written({"plan_hash": "x", "id": 0, "shard": shards.shard_json(listed[0])})
+    sidecar = written({"plan_hash": "x", "id": 0, "shard": manifests.shard_json(listed[0])})
     prior = (Path(gif_datasets.__file__).parent / "assets" / "priors" / "embedded" / "prior.json").read_bytes()
     toml = b'method = "gif-unclip"\nratio = 5\nepsilon = 0.1\ntemplates = ["a photo of a {}"]\n'
 
@@ -187,7 +187,9 @@ def parsers(place: Path) -> dict[str, Parser]:
         "prior": Parser(prior, lambda c: within(card_of / "prior.json", c, lambda: _read_card(card_of)), written),
         "rejected": Parser(rejected, lambda c: within(folder / REJECTED, c, whole_folder), written),
         "left out": Parser(
-            resealed({**reader.manifest, shards.LEFT_OUT: told}), lambda c: within(manifest, c, whole_folder), resealed
+            resealed({**reader.manifest, manifests.LEFT_OUT: told}),
+            lambda c: within(manifest, c, whole_folder),
+            resealed,
         ),
         "published": Parser(manifest.read_bytes(), lambda c: _published(c, "x"), written),
     }

@@ -17,7 +17,7 @@ from hub_server import WRITER, HubServer
 from hub_sets import NAME, metadata, published, truth
 
 import gif_datasets
-from gif_datasets import HubError, UsageError, cli, hub_faults, push_to_hub, shards
+from gif_datasets import HubError, UsageError, cli, hub_faults, manifests, push_to_hub
 from gif_datasets import hub as client
 from gif_datasets.hub import download
 
@@ -195,7 +195,7 @@ def test_each_batch_has_its_own_attempts(
     digest = huggingface_hub.lfs.sha_fileobj
     monkeypatch.setattr(huggingface_hub.lfs, "sha_fileobj", lambda file: hashed.append(file.name) or digest(file))
     monkeypatch.setattr(client, "BATCH_FILES", 1)
-    entries = shards.read_manifest(made)["shards"]
+    entries = manifests.read_manifest(made)["shards"]
     assert len(entries) > hub_faults.ATTEMPTS
     for entry in entries:
         hub.fail("PUT", f"/lfs/{entry['sha256']}", cut_after=100, times=12)  # twice what huggingface_hub tries itself

@@ -17,7 +17,7 @@ from hub_server import HubServer
 from hub_sets import CLASSES, NAME, expansion, metadata, pixels, truth
 
 import gif_datasets
-from gif_datasets import ConfigError, cli, push_to_hub, shards
+from gif_datasets import ConfigError, cli, manifests, push_to_hub
 from gif_datasets.measures import measure_records
 from gif_datasets.reader import ShardReader
 from gif_datasets.report import write_report
@@ -52,7 +52,7 @@ def test_metadata(card: str) -> None:
 def test_text(card: str, made: Path) -> None:
     """It says what is synthetic, how it was made, what was measured, what is unknown; and no name breaks out of it."""
     body = card.partition("\n---\n")[2]
-    recipe = shards.read_manifest(made)["plan"]["recipe"]
+    recipe = manifests.read_manifest(made)["plan"]["recipe"]
     for words in (
         "12 real and 24 synthetic pictures of 3 classes",
         "24 of the 36 pictures of `train` are synthetic",
