@@ -20,11 +20,12 @@ from gif_datasets.engines.local import run_local, visible_gpus
 from gif_datasets.errors import CacheError, ConfigError, EngineError, HubError, MissingExtra, PriorError, SourceError
 from gif_datasets.imagine import Imaginer
 from gif_datasets.order import Facts
-from gif_datasets.plan import Engine, Part, Plan, Summary, make_plan, run, select, silently
+from gif_datasets.plan import Plan, make_plan
 from gif_datasets.priors import own_prior
 from gif_datasets.push import PushSummary, push_to_hub
 from gif_datasets.recipe import make_recipe, resolve_device
 from gif_datasets.remote import place
+from gif_datasets.run import Part, Summary, run, silently
 from gif_datasets.sources import (
     HuggingFaceSource,
     JoinedSource,
@@ -38,6 +39,7 @@ from gif_datasets.sources import (
     wrap_source,
 )
 from gif_datasets.splits import without
+from gif_datasets.tasks import Engine, select
 from gif_datasets.to_hf import to_hf
 from gif_datasets.types import Progress, Provenance, Row, Seed, silent
 

@@ -24,8 +24,8 @@ import gif_datasets
 from gif_datasets import GifDatasetsError, ShardError, UsageError, atomic, checking, index, manifests, shards, ustar
 from gif_datasets.checking import verify
 from gif_datasets.index import INDEX
-from gif_datasets.plan import summarise
 from gif_datasets.reader import ShardReader
+from gif_datasets.run import summarise
 from gif_datasets.types import Provenance
 
 Parts = dict[str, bytes]

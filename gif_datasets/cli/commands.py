@@ -97,7 +97,7 @@ def merge(args: argparse.Namespace) -> int:
     check_out(args.out)
     from gif_datasets import checking
     from gif_datasets.merge import merge_parts
-    from gif_datasets.plan import summarise
+    from gif_datasets.run import summarise
 
     merge_parts(args.parts, args.out, progress)
     if problems := checking.verify(args.out, progress):

@@ -35,10 +35,11 @@ from gif_datasets.cache import Cache
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local
 from gif_datasets.imagine import Imaginer
-from gif_datasets.plan import Plan, make_plan, run
+from gif_datasets.plan import Plan, make_plan
 from gif_datasets.priors import own_prior
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.recipe import make_recipe
+from gif_datasets.run import run
 from gif_datasets.sources import Source, list_seeds, wrap_source
 
 RATIO = 5
