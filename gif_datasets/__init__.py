@@ -25,7 +25,8 @@ from gif_datasets.errors import (
 if TYPE_CHECKING:
     from gif_datasets.comparison import compare
     from gif_datasets.config import ExpansionConfig
-    from gif_datasets.dataset import ExpandedDataset, expand
+    from gif_datasets.dataset import ExpandedDataset
+    from gif_datasets.expansion import expand
     from gif_datasets.export import export_expanded
     from gif_datasets.loaded import load_expanded
     from gif_datasets.loader import DataLoader
@@ -40,7 +41,7 @@ _LAZY = {
     "ExpandedDataset": "gif_datasets.dataset",
     "ExpansionConfig": "gif_datasets.config",
     "compare": "gif_datasets.comparison",
-    "expand": "gif_datasets.dataset",
+    "expand": "gif_datasets.expansion",
     "export_expanded": "gif_datasets.export",
     "load_expanded": "gif_datasets.loaded",
     "merge_parts": "gif_datasets.merge",

@@ -20,7 +20,7 @@ from PIL.Image import Image, Resampling
 
 from gif_datasets import atomic
 from gif_datasets.comparison_page import Result
-from gif_datasets.dataset import expand
+from gif_datasets.expansion import expand
 from gif_datasets.fingerprint import digest
 from gif_datasets.folder import claim
 from gif_datasets.held_out import HeldOut

@@ -1,4 +1,4 @@
-"""`ExpandedDataset`: a seed dataset and its imagined copies as one map-style dataset; `expand` for a whole folder."""
+"""`ExpandedDataset`: a seed dataset and its imagined copies as one map-style dataset."""
 
 from __future__ import annotations
 
@@ -7,41 +7,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL.Image import Image
 from torch.utils.data import Dataset, get_worker_info
 
-from gif_datasets import decode, images
 from gif_datasets.cache import open_cache
-from gif_datasets.config import ExpansionConfig, closest
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local, visible_gpus
-from gif_datasets.errors import CacheError, ConfigError, EngineError, HubError, MissingExtra, PriorError, SourceError
+from gif_datasets.errors import CacheError, ConfigError, EngineError, HubError, MissingExtra, PriorError
 from gif_datasets.imagine import Imaginer
+from gif_datasets.items import ItemForm, format_transform
 from gif_datasets.order import Facts
 from gif_datasets.plan import Plan, make_plan
 from gif_datasets.priors import own_prior
 from gif_datasets.push import PushSummary, push_to_hub
-from gif_datasets.recipe import make_recipe, resolve_device
+from gif_datasets.recipe import make_recipe
 from gif_datasets.remote import place
-from gif_datasets.run import Part, Summary, run, silently
-from gif_datasets.sources import (
-    HuggingFaceSource,
-    JoinedSource,
-    MapSource,
-    SeedList,
-    Source,
-    below,
-    is_hugging_face,
-    list_seeds,
-    refuse_bad,
-    wrap_source,
-)
-from gif_datasets.splits import without
-from gif_datasets.tasks import Engine, select
+from gif_datasets.run import Summary, run
+from gif_datasets.sources import Source, list_seeds, refuse_bad, wrap_source
+from gif_datasets.tasks import select
 from gif_datasets.to_hf import to_hf
-from gif_datasets.types import Progress, Provenance, Row, Seed, silent
+from gif_datasets.types import Provenance, Row, Seed
 
 if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
@@ -115,9 +102,10 @@ class ExpandedDataset(Dataset[Any]):
         self.plan: Plan = make_plan(self.source, listed, recipe)
         self.imaginer = Imaginer(self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given)
         self._known = np.arange(len(self)) < len(self.plan.seeds)  # items that need no imagining, as far as was seen
-        self._dataset = dataset if not isinstance(dataset, (str, Path)) else None
         self.transform = transform
-        self._format_transform = None if transform is not None else _format_transform(self._dataset)
+        wrapped = dataset if not isinstance(dataset, (str, Path)) else None
+        columns = format_transform(wrapped) if transform is None else None
+        self._form = ItemForm(self.source, wrapped, self.plan.seeds[0].index, columns)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -326,38 +314,7 @@ class ExpandedDataset(Dataset[Any]):
         return self.plan.seeds[seed], copy + 1
 
     def _item(self, seed: Seed, made: bytes | None) -> Any:
-        if isinstance(self.source, HuggingFaceSource):
-            return self._row_item(self.source, seed, made)
-        if made is None and self._dataset is not None and self.transform is None:
-            return self._dataset[seed.index]
-        image = self.source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
-        return self._own_transform(image), seed.label
-
-    def _own_transform(self, image: Image) -> Any:
-        """Apply the given transform, or give a copy the form of the wrapped dataset's pictures and its transform."""
-        if self.transform is not None:
-            return self.transform(image)
-        alike = images.like(image, self._example) if self._example is not None else image
-        transform = below(self._dataset, "transform", callable)
-        return transform(alike) if transform is not None else alike
-
-    @cached_property
-    def _example(self) -> Any:
-        """A stored picture of the wrapped dataset, whose form copies take."""
-        if self._dataset is None or not isinstance(self.source, MapSource):
-            return None
-        return self.source.stored(self.plan.seeds[0].index)[0]
-
-    def _row_item(self, source: HuggingFaceSource, seed: Seed, made: bytes | None) -> Any:
-        if made is None and self._dataset is not None and self.transform is None:
-            return self._dataset[seed.index]
-        row = dict(source.rows[seed.index])
-        row[source.image_column] = source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
-        if self.transform is not None:
-            return self.transform(row)
-        if self._format_transform is None:
-            return row
-        return {name: values[0] for name, values in self._format_transform({k: [v] for k, v in row.items()}).items()}
+        return self._form.item(seed, made, self.transform)
 
 
 class HeldOut(Dataset[Any]):
@@ -379,125 +336,3 @@ class HeldOut(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         return self._expanded._item(self._expanded.plan.validation[index], None)
-
-
-def expand(
-    source: Any,
-    out: str | Path,
-    *,
-    validation: Any = None,
-    workers: int | None = None,
-    engine: str = "local",
-    ray_address: str | None = None,
-    gpus_per_worker: float = 1.0,
-    limit: int | None = None,
-    cache_dir: str | Path | None = None,
-    device: str = "auto",
-    part: tuple[int, int] = (0, 1),
-    config: ExpansionConfig | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] = silently,
-    **options: Any,
-) -> Summary:
-    """Expand a dataset into a folder of WebDataset shards: the command ``gif-datasets expand`` as a function.
-
-    Args:
-        source: A source's text, or a dataset object.
-        out: Output folder, or a URL of one in a store that fsspec opens (``s3://bucket/set``). Run again = resume.
-        validation: Another source, such as the dataset's own validation split: written as it is, as the split
-            ``validation``; a seed that shows the same picture as one of it is left out. Its classes are found in
-            ``source`` by name.
-        workers: Worker processes; None: this process alone or, with Ray, as many as the cluster has places for. Above 1
-            the calling script needs the usual ``if __name__ == "__main__":``.
-        engine: ``"local"`` or ``"ray"``; the bytes are the same.
-        ray_address: Of a running Ray cluster; None: that of ``RAY_ADDRESS``, or one that is started here for this.
-        gpus_per_worker: With Ray on GPUs: the share of one, or the number of them, that each worker holds.
-        limit: Use this many seeds, spread evenly; of ``validation`` too.
-        cache_dir: Where imagined samples are kept.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        part: Make part ``i`` of ``n`` only, ``(i, n)``. Parts may be made by anybody, in one folder, which the last one
-            finishes, or each in its own, for :func:`gif_datasets.merge_parts`.
-        config: All options as one object, instead of ``options``.
-        progress: Wraps the loops over seeds and shards, for progress bars.
-        say: Is told, in a line before the work, when the classifier cannot tell the seeds' classes apart.
-        options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     summary = expand("demo", folder, ratio=1, prior="linear", limit=20)
-        >>> summary.originals, summary.synthetic
-        (20, 20)
-    """
-    if config is not None and options:
-        raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
-    settled, mine = config or ExpansionConfig.build(options), Part(*part)
-    run_tasks = _engine(engine, workers, device, ray_address, gpus_per_worker)
-    opened = wrap_source(source)
-    recipe = make_recipe(settled, opened.classes, device)
-    show = progress or silent
-    listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
-    held: tuple[Seed, ...] = ()
-    named = ""
-    if validation is not None:
-        other = wrap_source(validation)
-        joined = JoinedSource(opened, other)
-        found = list_seeds(other, limit, lambda rows: show(rows, "reading validation set"))
-        opened, held, named = joined, joined.validation_seeds(found), other.name
-        kept, same = without(listed.seeds, held)
-        if not kept:
-            raise SourceError(f"every picture of {opened.name} is in the validation set {named} too")
-        listed = SeedList(kept, (*listed.bad, *found.bad, *same))
-    refuse_bad(listed, settled.on_bad_image)
-
-    def shown(task: Any, ids: Sequence[int]) -> Iterator[Any]:
-        return iter(show(run_tasks(task, ids), task.title, len(ids)))
-
-    plan = make_plan(opened, listed, recipe, held, named, _real_limit(limit, opened))
-    return run(plan, opened, open_cache(cache_dir), place(out), shown, listed.bad, part=mine, say=say)
-
-
-def _real_limit(limit: int | None, source: Source) -> int | None:
-    """A limit, if it leaves anything out."""
-    return limit if limit is not None and limit < len(source) else None
-
-
-ENGINES = ("local", "ray")
-
-
-def _engine(name: str, workers: int | None, device: str, ray_address: str | None, gpus_per_worker: float) -> Engine:
-    """What runs tasks."""
-    if name not in ENGINES:
-        raise ConfigError(f"unknown engine {name!r}{closest(name, ENGINES)}")
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers must be at least 1, got {workers}")
-    if ray_address and name != "ray":
-        raise ConfigError(f"a Ray address goes with engine 'ray', got engine {name!r}")
-    if gpus_per_worker <= 0 or (gpus_per_worker > 1 and gpus_per_worker % 1):
-        raise ConfigError(f"GPUs a worker must be a share of one or a whole number, got {gpus_per_worker}")
-    settled = resolve_device(device)
-    if name == "local":
-        return lambda task, ids: run_local(task, ids, workers or 1, visible_gpus(settled))
-    from gif_datasets.engines.ray import run_ray
-
-    gpus = gpus_per_worker if settled.startswith("cuda") else 0.0
-    return lambda task, ids: run_ray(task, ids, workers, address=ray_address, gpus=gpus)
-
-
-FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
-
-
-def _format_transform(dataset: Any) -> FormatTransform | None:
-    """The function of ``Dataset.set_transform``, if one is set; other formats are refused."""
-    if dataset is None or not is_hugging_face(dataset):
-        return None
-    kind, columns = dataset.format.get("type"), dataset.format.get("columns")
-    if kind == "custom":
-        found: FormatTransform = dataset.format["format_kwargs"]["transform"]
-        return found
-    if kind is not None or set(columns or dataset.column_names) != set(dataset.column_names):
-        raise SourceError(
-            f"copies cannot follow the dataset's format {kind or 'of some columns'!r};"
-            " take it away (with_format(None)) and use set_transform, or pass transform="
-        )
-    return None

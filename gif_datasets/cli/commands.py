@@ -47,13 +47,13 @@ def expand(args: argparse.Namespace) -> int:
     check_count("workers", args.workers)
     check_out(args.out)
     name_larger_priors(config)
-    from gif_datasets import dataset
+    from gif_datasets import expansion
     from gif_datasets.engines.local import default_workers
     from gif_datasets.recipe import resolve_device
 
     device = resolve_device(args.device)
     with contextlib.redirect_stdout(sys.stderr):  # Ray tells of lost nodes there, in the midst of the result
-        summary = dataset.expand(
+        summary = expansion.expand(
             args.source,
             args.out,
             validation=args.validation,
