@@ -24,7 +24,8 @@ from gif_datasets.held_out import HeldOut, hold_out_source, is_part_of, refuse_s
 from gif_datasets.methods import METHODS
 from gif_datasets.networks import AUGMENTS, SMALL, Training, check_network
 from gif_datasets.recipe import Recipe, make_recipe, resolve_device
-from gif_datasets.sources import SeedList, list_seeds, refuse_bad, wrap_source
+from gif_datasets.sources import wrap_source
+from gif_datasets.sources.base import SeedList, list_seeds, refuse_bad
 from gif_datasets.types import Progress, silent
 
 EPOCHS = 40

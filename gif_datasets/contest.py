@@ -28,7 +28,7 @@ from gif_datasets.loaded import load_expanded
 from gif_datasets.networks import Pictures, Training, predict, train
 from gif_datasets.parsing import read_json
 from gif_datasets.recipe import Recipe
-from gif_datasets.sources import SeedList
+from gif_datasets.sources.base import SeedList
 from gif_datasets.types import Progress, Seed
 
 RESULT_FORMAT = 1

@@ -25,7 +25,8 @@ from gif_datasets.push import PushSummary, push_to_hub
 from gif_datasets.recipe import make_recipe
 from gif_datasets.remote import place
 from gif_datasets.run import Summary, run
-from gif_datasets.sources import Source, list_seeds, refuse_bad, wrap_source
+from gif_datasets.sources import wrap_source
+from gif_datasets.sources.base import Source, list_seeds, refuse_bad
 from gif_datasets.tasks import select
 from gif_datasets.to_hf import to_hf
 from gif_datasets.types import Provenance, Row, Seed

@@ -33,7 +33,8 @@ from gif_datasets.plan import Plan, make_plan
 from gif_datasets.recipe import MOST_FITTED, make_recipe
 from gif_datasets.seeds import SeedTable
 from gif_datasets.shards import record_bytes
-from gif_datasets.sources import Source, list_seeds, refuse_bad, wrap_source
+from gif_datasets.sources import wrap_source
+from gif_datasets.sources.base import Source, list_seeds, refuse_bad
 from gif_datasets.types import Progress, Row, Sample, Seed, silent
 from gif_datasets.ustar import BLOCK
 

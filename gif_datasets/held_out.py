@@ -15,7 +15,8 @@ from gif_datasets.config import closest
 from gif_datasets.duplicates import BITS, both_ways, near_duplicates, perceptual_hash
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.priors import PriorInfo
-from gif_datasets.sources import JoinedSource, SeedList, Source, list_seeds
+from gif_datasets.sources.base import SeedList, Source, list_seeds
+from gif_datasets.sources.joined import JoinedSource
 from gif_datasets.types import Progress, Seed
 
 SHARED = ("refuse", "drop", "allow")

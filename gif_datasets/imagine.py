@@ -24,7 +24,7 @@ from gif_datasets.order import evenly
 from gif_datasets.priors import fetch_prior, load_prior
 from gif_datasets.recipe import Recipe, fitted_seeds, ordered
 from gif_datasets.recognition import Recognition
-from gif_datasets.sources import Source
+from gif_datasets.sources.base import Source
 from gif_datasets.types import Provenance, Row, Sample, Seed
 
 if TYPE_CHECKING:

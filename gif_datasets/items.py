@@ -11,7 +11,9 @@ from PIL.Image import Image
 
 from gif_datasets import decode, images
 from gif_datasets.errors import SourceError
-from gif_datasets.sources import HuggingFaceSource, MapSource, Source, below, is_hugging_face
+from gif_datasets.sources.base import Source
+from gif_datasets.sources.hugging_face import HuggingFaceSource, is_hugging_face
+from gif_datasets.sources.wrapped import MapSource, below
 from gif_datasets.types import Seed
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]

@@ -21,7 +21,8 @@ from gif_datasets.errors import ConfigError
 from gif_datasets.fingerprint import digest
 from gif_datasets.recipe import Recipe, with_population
 from gif_datasets.seeds import Rows, SeedTable
-from gif_datasets.sources import SeedList, Source, own_columns, own_members, revision_of
+from gif_datasets.sources.base import SeedList, Source, revision_of
+from gif_datasets.sources.own import own_columns, own_members
 from gif_datasets.splits import VALIDATION, hold_out
 from gif_datasets.types import Row, Seed
 

@@ -18,7 +18,8 @@ from gif_datasets.manifests import Shard
 from gif_datasets.plan import Plan
 from gif_datasets.recognition import Recognition
 from gif_datasets.remote import AnyPath
-from gif_datasets.sources import Source, source_columns
+from gif_datasets.sources.base import Source
+from gif_datasets.sources.own import source_columns
 from gif_datasets.tasks import Engine, ShardTask, select
 
 

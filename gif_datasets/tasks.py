@@ -16,7 +16,7 @@ from gif_datasets.imagine import Imaginer
 from gif_datasets.manifests import Shard, split_of
 from gif_datasets.plan import Plan
 from gif_datasets.remote import AnyPath
-from gif_datasets.sources import own_members
+from gif_datasets.sources.own import own_members
 from gif_datasets.types import Row
 
 SELECTION_SEEDS = 8  # whose copies are drawn in one task, where copies are chosen among those of all seeds

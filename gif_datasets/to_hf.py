@@ -14,7 +14,8 @@ from gif_datasets.fingerprint import digest
 from gif_datasets.imagine import Imaginer
 from gif_datasets.plan import Plan
 from gif_datasets.shards import sample_key
-from gif_datasets.sources import HuggingFaceSource, Source
+from gif_datasets.sources.base import Source
+from gif_datasets.sources.hugging_face import HuggingFaceSource
 from gif_datasets.types import Row
 
 FORMAT = 1

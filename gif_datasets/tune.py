@@ -23,7 +23,8 @@ from gif_datasets.priors import FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, l
 from gif_datasets.priors.weights import CLIPS
 from gif_datasets.recipe import ordered, resolve_device, version_of
 from gif_datasets.rng import generator_for
-from gif_datasets.sources import SeedList, Source, list_seeds, wrap_source
+from gif_datasets.sources import wrap_source
+from gif_datasets.sources.base import SeedList, Source, list_seeds
 from gif_datasets.splits import hold_out
 from gif_datasets.types import Progress, Seed, silent
 from gif_datasets.wording import DOMAINS, prompts_of

@@ -17,7 +17,8 @@ from torchvision.transforms import v2
 import gif_datasets
 from gif_datasets import MissingExtra, SourceError
 from gif_datasets.checking import verify
-from gif_datasets.sources import list_seeds, open_source, wrap_source
+from gif_datasets.sources import open_source, wrap_source
+from gif_datasets.sources.base import list_seeds
 
 
 def labels_by_key(source: object) -> dict[str, int]:

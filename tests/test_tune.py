@@ -28,7 +28,9 @@ from gif_datasets.cli import main
 from gif_datasets.errors import MissingExtra, PlanMismatch
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.objectives import PREDICTIONS, Noising, objective_of
-from gif_datasets.sources import FolderSource, list_seeds, open_source
+from gif_datasets.sources import open_source
+from gif_datasets.sources.base import list_seeds
+from gif_datasets.sources.folders import FolderSource
 from gif_datasets.splits import hold_out
 from gif_datasets.tune import TuneConfig, tune
 

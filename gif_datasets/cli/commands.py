@@ -122,7 +122,8 @@ def preview(args: argparse.Namespace) -> int:
     from gif_datasets.plan import make_plan
     from gif_datasets.preview import MOST_COPIES, Row, choose_seeds, save_preview
     from gif_datasets.recipe import make_recipe
-    from gif_datasets.sources import list_seeds, open_source, refuse_bad
+    from gif_datasets.sources import open_source
+    from gif_datasets.sources.base import list_seeds, refuse_bad
 
     source = open_source(args.source)
     recipe = make_recipe(config, source.classes, args.device)

@@ -40,7 +40,8 @@ from gif_datasets.priors import own_prior
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.recipe import make_recipe
 from gif_datasets.run import run
-from gif_datasets.sources import Source, list_seeds, wrap_source
+from gif_datasets.sources import wrap_source
+from gif_datasets.sources.base import Source, list_seeds
 
 RATIO = 5
 SHARD = 100  # samples

@@ -33,7 +33,8 @@ import numpy as np
 from PIL import Image
 
 from gif_datasets import BadImage, images
-from gif_datasets.sources import FolderSource, list_seeds
+from gif_datasets.sources.base import list_seeds
+from gif_datasets.sources.folders import FolderSource
 
 MODES = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),

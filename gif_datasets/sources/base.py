@@ -1,0 +1,111 @@
+"""What every source is, and its seeds: each picture read once, and keyed by its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from gif_datasets.errors import BadImage, SourceError
+from gif_datasets.fingerprint import digest_pixels, digest_rows
+from gif_datasets.order import evenly
+from gif_datasets.seeds import SeedTable
+from gif_datasets.types import Seed
+
+
+class Source(Protocol):
+    """A labelled image dataset as this package reads it."""
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def origin(self, index: int) -> str:
+        """Where the sample is, for messages and provenance."""
+        ...
+
+    def sample(self, index: int) -> tuple[Image.Image, int]:
+        """One picture as 8-bit RGB, and its class index; raises BadImage."""
+        ...
+
+
+def revision_of(source: Source) -> str:
+    """The commit of a source that was read from the Hub; empty for any other."""
+    return str(getattr(source, "revision", ""))
+
+
+@dataclass(frozen=True)
+class SeedList:
+    """The readable samples of a source, and a message for each of the others."""
+
+    seeds: Sequence[Seed]
+    bad: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Digest of every seed's key and label, in order."""
+        return digest_rows([seed.key, seed.label] for seed in self.seeds)
+
+
+def refuse_bad(listed: SeedList, on_bad_image: str) -> None:
+    """Raise BadImage for the first unreadable sample when ``on_bad_image`` is ``"stop"``."""
+    if listed.bad and on_bad_image == "stop":
+        raise BadImage(f"{listed.bad[0]} (to go on without it: --set on_bad_image=skip)")
+
+
+def list_seeds(
+    source: Source, limit: int | None = None, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+) -> SeedList:
+    """Read every picture of ``source`` once; key it by its pixels.
+
+    Args:
+        source: The seed dataset.
+        limit: Take this many, spread evenly over the source.
+        progress: Wraps the loop, for a progress bar.
+
+    Raises:
+        SourceError: If nothing can be read, or labels and class names disagree.
+    """
+    count = len(source)
+    indices = range(count) if limit is None else evenly(count, limit)
+    bad: list[str] = []
+    seeds = SeedTable.of(_readable(source, progress(indices), bad))
+    if not seeds:
+        raise SourceError(f"no readable picture in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
+    if digest_pixels(np.asarray(source.sample(seeds[0].index)[0])) != seeds[0].key:
+        raise SourceError(f"{source.name} gives other pixels each time; take its random transforms away")
+    return SeedList(seeds, tuple(bad))
+
+
+def _readable(source: Source, indices: Iterable[int], bad: list[str]) -> Iterator[Seed]:
+    """Seeds of the pictures that can be read; a message for each other one goes into ``bad``."""
+    is_synthetic = getattr(source, "is_synthetic", _real)
+    for index in indices:
+        origin = source.origin(index)
+        try:
+            image, label = source.sample(index)
+        except BadImage as error:
+            bad.append(str(error))
+            continue
+        if label < 0:
+            bad.append(f"{origin}: no label")
+            continue
+        if label >= len(source.classes):
+            raise SourceError(f"{origin} has label {label}, but {source.name} names {len(source.classes)} classes")
+        yield Seed(index, digest_pixels(np.asarray(image)), label, origin, is_synthetic(index))
+
+
+def _real(index: int) -> bool:
+    """Of a source that does not say: its pictures count as real."""
+    return False

@@ -1,0 +1,99 @@
+"""Folders as sources: of pictures, a sub-folder per class, and of expanded shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gif_datasets import images
+from gif_datasets.errors import SourceError
+from gif_datasets.reader import ShardReader
+from gif_datasets.seeds import Packed
+from gif_datasets.types import PLAN_FILE
+
+
+class FolderSource:
+    """A folder with one sub-folder per class, like torchvision's ``ImageFolder``; classes sorted by name."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.folder = folder
+        try:
+            groups = sorted(path for path in folder.iterdir() if _is_class(path))
+            counts: list[int] = []
+            self._names = Packed.of(self._list(groups, counts))
+        except OSError as error:
+            raise SourceError(f"cannot list {folder}: {error.strerror}") from error
+        self.classes = tuple(_printable(group.name) for group in groups)
+        self._labels = np.repeat(np.arange(len(counts)), counts)
+        if not groups:
+            raise SourceError(f"{folder} has no sub-folders; a source has one sub-folder of pictures per class")
+        if not self._names:
+            raise SourceError(f"no pictures in the sub-folders of {folder} (looked for .png, .jpg, .webp and others)")
+
+    def _list(self, groups: Iterable[Path], counts: list[int]) -> Iterator[bytes]:
+        """Names of the pictures below the folder, class by class, of which only one is there as paths at a time."""
+        for group in groups:
+            paths = sorted(_pictures(group))
+            counts.append(len(paths))
+            yield from (os.fsencode(path.relative_to(self.folder).as_posix()) for path in paths)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def origin(self, index: int) -> str:
+        """Path below the folder."""
+        return _printable(os.fsdecode(self._names[index]))
+
+    def sample(self, index: int) -> tuple[Image.Image, int]:
+        """One picture as 8-bit RGB, and its class index."""
+        path = self.folder / os.fsdecode(self._names[index])
+        return images.read_rgb(path, self.origin(index)), int(self._labels[index])
+
+
+def _is_class(path: Path) -> bool:
+    """A folder of pictures: not hidden, and not an expansion that was written among the classes."""
+    return path.is_dir() and not path.name.startswith(".") and not (path / PLAN_FILE).exists()
+
+
+def _printable(name: str) -> str:
+    """A file name as text: bytes that are no UTF-8 are shown as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _pictures(folder: Path) -> Iterable[Path]:
+    return (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".") and images.is_picture_name(path.name)
+    )
+
+
+class ShardSource:
+    """The samples of an expanded folder, seeds and copies alike."""
+
+    revision = ""
+
+    def __init__(self, folder: Path, name: str = "") -> None:
+        self.name = name or folder.name
+        self._reader = ShardReader(folder)
+        self.classes = self._reader.classes
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def origin(self, index: int) -> str:
+        """The sample's key."""
+        return self._reader.key(index)
+
+    def sample(self, index: int) -> tuple[Image.Image, int]:
+        """One picture as 8-bit RGB, and its class index."""
+        return images.read_rgb(self._reader.image_bytes(index), self.origin(index)), self._reader.label(index)
+
+    def is_synthetic(self, index: int) -> bool:
+        """Whether it was imagined."""
+        return self._reader.is_synthetic(index)

@@ -1,0 +1,128 @@
+"""Hugging Face datasets as sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from gif_datasets import images
+from gif_datasets.errors import BadImage, SourceError
+
+
+def is_hugging_face(dataset: Any) -> bool:
+    """Whether this is a ``datasets.Dataset``, asked without importing ``datasets``."""
+    return hasattr(dataset, "features") and hasattr(dataset, "with_format") and hasattr(dataset, "column_names")
+
+
+class HuggingFaceSource:
+    """A ``datasets.Dataset`` with an image column and a label column."""
+
+    revision = ""
+
+    def __init__(
+        self,
+        dataset: Any,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        classes: Sequence[str] | None = None,
+        name: str = "hugging-face",
+    ) -> None:
+        import datasets
+
+        if not isinstance(dataset, datasets.Dataset):
+            raise SourceError(
+                f"{name}: expected one split (a datasets.Dataset), got {type(dataset).__name__}; choose one"
+            )
+        self.name = name
+        if {"__key__", "__url__"} <= set(dataset.features):  # of webdataset: the latter is a place on this machine
+            dataset = dataset.remove_columns("__url__")
+        features = dataset.features
+        pictures = [key for key, value in features.items() if isinstance(value, datasets.Image)]
+        self.image_column = _column(name, "image", image_column, pictures, features)
+        if not isinstance(features[self.image_column], datasets.Image):
+            raise SourceError(
+                f"column {self.image_column!r} of {name} holds no pictures but {features[self.image_column]}"
+            )
+        named = [key for key, value in features.items() if isinstance(value, datasets.ClassLabel)]
+        likely = named or [
+            key for key in ("label", "labels", "fine_label", "class", "cls", "target") if key in features
+        ]
+        self.label_column = _column(name, "label", label_column, named or likely[:1], features)
+        self.rows = dataset.with_format(None).cast_column(self.image_column, datasets.Image(decode=False))
+        self._features = features
+        values = list(self.rows[self.label_column])
+        names = classes or getattr(features[self.label_column], "names", None)
+        self.classes, self._labels = _classes_and_labels(values, names)
+        self._synthetic = _synthetic(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def is_synthetic(self, index: int) -> bool:
+        """Whether it was imagined, if the rows are those of an expansion."""
+        return bool(self._synthetic[index]) if self._synthetic else False
+
+    def origin(self, index: int) -> str:
+        """``row N``."""
+        return f"row {index}"
+
+    def sample(self, index: int) -> tuple[Image.Image, int]:
+        """One picture as 8-bit RGB, and its class index."""
+        cell = self.rows[index][self.image_column]
+        if not cell or (cell.get("bytes") is None and cell.get("path") is None):
+            raise BadImage(f"{self.origin(index)}: no picture")
+        content = cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
+        return images.read_rgb(content, self.origin(index)), self._labels[index]
+
+    @property
+    def features(self) -> Any:
+        """``datasets.Features`` of the dataset as it was given."""
+        return self._features
+
+    def own(self, indices: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+        """Some of its columns, of some rows."""
+        found: list[dict[str, Any]] = self.rows.select(indices).select_columns(list(names)).to_list()
+        return found
+
+    def others(self, indices: Sequence[int]) -> Any:
+        """Its columns besides the picture, of some rows."""
+        return self.rows.select(indices).remove_columns([self.image_column])
+
+
+def _synthetic(rows: Any) -> list[bool]:
+    """Which rows were imagined, where they have the provenance of this package: as columns, or in one."""
+    marks = ("synthetic", "seed_key", "copy", "recipe")
+    record = rows.features.get("json")
+    if isinstance(record, dict) and all(name in record for name in marks):
+        return [bool(row["synthetic"]) for row in rows["json"]]
+    named = [next((n for n in (f"gif_{name}", name) if n in rows.features), "") for name in marks]
+    return [bool(value) for value in rows[named[0]]] if all(named) else []
+
+
+def _classes_and_labels(values: list[Any], names: Sequence[str] | None) -> tuple[tuple[str, ...], list[int]]:
+    """Class names and indices of a label column: integers are indices already, texts are looked up, None is -1."""
+    known = [value for value in values if value is not None]
+    if all(isinstance(value, int) for value in known):
+        top = max(known, default=-1) + 1
+        if names is None and top > 10_000 and top > 10 * len(set(known)):
+            raise SourceError(f"labels go up to {top - 1} with {len(set(known))} different ones; name the classes")
+        return tuple(names or map(str, range(top))), [-1 if value is None else int(value) for value in values]
+    if not all(isinstance(value, str) for value in known):
+        raise SourceError(f"labels must be integers or texts, got {next(v for v in known if not isinstance(v, str))!r}")
+    found = tuple(names or sorted(set(known)))
+    order = {text: index for index, text in enumerate(found)}
+    return found, [order.get(text, -1) for text in values]
+
+
+def _column(name: str, role: str, asked: str | None, found: Sequence[str], features: Any) -> str:
+    if asked is not None:
+        if asked not in features:
+            raise SourceError(f"{name} has no column {asked!r}; its columns: {', '.join(features)}")
+        return asked
+    if len(found) == 1:
+        return found[0]
+    what = "several" if found else "no"
+    raise SourceError(f"{name} has {what} {role} columns ({', '.join(found or features)}); name one: {role}=COLUMN")
