@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import gif_datasets
 from gif_datasets import ConfigError, MissingExtra, PlanMismatch, ShardError, UsageError
-from gif_datasets.export import _natural, class_folders, export_expanded
+from gif_datasets.export import export_expanded
+from gif_datasets.export.folders import _natural, class_folders
 
 FORMS = ("imagefolder", "parquet")
 
