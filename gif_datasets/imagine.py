@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import hashlib
 import os
 import threading
 import weakref
@@ -14,50 +12,25 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from gif_datasets import images, recognition
 from gif_datasets.cache import Cache
 from gif_datasets.claims import Claims
-from gif_datasets.methods import AUGMENT, METHODS
-from gif_datasets.order import evenly
-from gif_datasets.priors import fetch_prior, load_prior
-from gif_datasets.recipe import Recipe, fitted_seeds, ordered
+from gif_datasets.methods import METHODS
+from gif_datasets.priors import fetch_prior
+from gif_datasets.recipe import Recipe
 from gif_datasets.recognition import Recognition
+from gif_datasets.records import Verdict, make_sample, relabelled
 from gif_datasets.sources.base import Source
-from gif_datasets.types import Provenance, Row, Sample, Seed
+from gif_datasets.types import Row, Sample, Seed
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from gif_datasets.makers import Candidate, Maker, Scorer, SeedEmbeddings
+    from gif_datasets.makers import Candidate, Scorer
+    from gif_datasets.models import Models
     from gif_datasets.priors.base import Prior
-    from gif_datasets.zeroshot import ZeroShotClassifier
 
-
-MOST_RECOGNISED = 200  # seeds that are embedded to see whether a classifier of texts alone tells them apart
 ROWS_AHEAD = 160  # whose seeds are guided together, in full blocks; fewer seeds than a maker keeps
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """What makes candidates, and what scores pictures and seeds, where any are scored."""
-
-    maker: Maker
-    scorer: Scorer | None = None
-    seed_scores: Callable[[Sequence[Seed]], torch.Tensor] | None = None
-    recognition: Callable[[], Recognition] | None = None
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """Scores of a candidate's picture, if it was scored; whether it passes, its rank, and the class asked of it."""
-
-    scores: torch.Tensor | None = None
-    passed: bool = True
-    rank: float = 0.0
-    held_class: int | None = None
 
 
 @dataclass(eq=False)
@@ -82,7 +55,7 @@ class Imaginer:
     seeds: Sequence[Seed] = ()
     given_prior: Prior | None = None
     generated: int = 0
-    _loaded: _Loaded | None = None
+    _loaded: Models | None = None
     _lock: Any = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -113,7 +86,7 @@ class Imaginer:
         missing = {key: row for key, row in zip(keys, wanted, strict=True) if key not in found}
         if missing:
             found |= self._make_or_await(missing)
-        return [_relabelled(found[key], seed) for key, (seed, _) in zip(keys, wanted, strict=True)]
+        return [relabelled(found[key], seed) for key, (seed, _) in zip(keys, wanted, strict=True)]
 
     def pictures(self, wanted: Sequence[Row], beside: Callable[[], Sequence[Row]] = tuple) -> list[bytes]:
         """The image files of :meth:`imagine`, without their records, which take longer to read than they do.
@@ -138,7 +111,7 @@ class Imaginer:
             pictures = [self._picture(seed) for seed in seeds]
             scores = loaded.seed_scores(seeds) if loaded.seed_scores else None
         return [
-            self._sample(seed, 0, 0, picture, own, _Verdict(scores[row] if scores is not None else None))
+            make_sample(self.recipe, seed, 0, 0, picture, own, Verdict(scores[row] if scores is not None else None))
             for row, (seed, picture, own) in enumerate(zip(seeds, pictures, fields, strict=True))
         ]
 
@@ -240,7 +213,9 @@ class Imaginer:
                 self.generated += len(block)
                 judged = self._judge([row for _, row in block], candidates, loaded.scorer, seed_scores)
                 for (key, (seed, copy)), candidate, verdict in zip(block, candidates, judged, strict=True):
-                    sample = self._sample(seed, copy, attempt + 1, candidate.picture, candidate.fields, verdict)
+                    sample = make_sample(
+                        self.recipe, seed, copy, attempt + 1, candidate.picture, candidate.fields, verdict
+                    )
                     if verdict.passed:
                         best.pop(key, None)
                         yield key, sample
@@ -259,13 +234,13 @@ class Imaginer:
         candidates: Sequence[Candidate],
         scorer: Scorer | None,
         seed_scores: dict[str, torch.Tensor],
-    ) -> list[_Verdict]:
+    ) -> list[Verdict]:
         """What each candidate's own picture says."""
         if scorer is None:
-            return [_Verdict()] * len(rows)
+            return [Verdict()] * len(rows)
         scores = scorer([candidate.picture for candidate in candidates])
         if self.recipe.config.check == "none":
-            return [_Verdict(row) for row in scores]
+            return [Verdict(row) for row in scores]
         import torch
 
         from gif_datasets.filters import accept
@@ -274,122 +249,25 @@ class Imaginer:
         of_seeds = torch.stack([seed_scores[seed.key] for seed in seeds])
         labels = torch.tensor([seed.label for seed in seeds])
         found = accept(self.recipe.config.check, scores, of_seeds, labels)
-        return [_Verdict(*row) for row in zip(scores, *(part.tolist() for part in found), strict=True)]
+        return [Verdict(*row) for row in zip(scores, *(part.tolist() for part in found), strict=True)]
 
-    def _seed_scores(self, seeds: Sequence[Seed], loaded: _Loaded) -> dict[str, torch.Tensor]:
+    def _seed_scores(self, seeds: Sequence[Seed], loaded: Models) -> dict[str, torch.Tensor]:
         """Scores of the seeds' own pictures by content key, once for all copies and attempts; none without a check."""
         if loaded.seed_scores is None or self.recipe.config.check == "none":
             return {}
         unique = {seed.key: seed for seed in seeds}
         return dict(zip(unique, loaded.seed_scores(list(unique.values())), strict=True))
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> Models:
         """What makes and scores; loads the prior the first time."""
         if self._loaded is None:
-            config, family = self.recipe.config, METHODS[self.recipe.config.method].family
-            scored = config.check != "none" or config.measure_pictures
-            if family == AUGMENT and not scored:
-                self._loaded = _Loaded(self._augment_maker())
-            else:
-                self._loaded = self._load_prior(None if family == AUGMENT else family, scored)
+            from gif_datasets.models import load_models
+
+            self._loaded = load_models(self.recipe, self.seeds, self._picture, self.cache, self.given_prior)
         return self._loaded
-
-    def _load_prior(self, family: str | None, scored: bool) -> _Loaded:
-        import torch
-
-        from gif_datasets import makers
-
-        config = self.recipe.config
-        device = torch.device(self.recipe.device)
-        prior = self.given_prior or load_prior(self.recipe.prior, family, device, config)
-        embeddings = makers.SeedEmbeddings(prior, self._picture, config.encode_batch)
-        text = classifier = prior.classifier(self.recipe.classes, config)
-        if config.fits_classifier:
-            classifier = self._fitted(text, embeddings)
-        recognise = functools.partial(self._recognise, text, embeddings) if prior.recognises else None
-        maker = makers.GuidedMaker(self.recipe, prior, classifier, embeddings) if family else self._augment_maker()
-        if not scored:
-            return _Loaded(maker, recognition=recognise)
-        scorer = makers.Scorer(prior, classifier, config.decode_batch)
-        return _Loaded(maker, scorer, lambda seeds: classifier.scores(embeddings(seeds)).cpu(), recognise)
-
-    def _fitted(self, text: ZeroShotClassifier, embeddings: SeedEmbeddings) -> ZeroShotClassifier:
-        """The classifier that knows the seeds; their embeddings are kept in the cache."""
-        from gif_datasets import heads
-
-        config, (seeds, known, labels) = self.recipe.config, self._known_seeds(embeddings)
-        embeddings.learn(seeds, known)
-        fitted = heads.fit(config.classifier, text, known, labels)
-        scale = config.logit_scale
-        return fitted if scale is None else dataclasses.replace(fitted, logit_scale=scale)
-
-    def _known_seeds(self, embeddings: SeedEmbeddings) -> tuple[list[Seed], torch.Tensor, torch.Tensor]:
-        """Seeds looked at together, their embeddings and labels: all that a classifier is fitted to, if one is."""
-        import torch
-
-        seeds = fitted_seeds(self.seeds, len(self.recipe.classes))
-        if self.recipe.config.fits_classifier:
-            stored = self.cache.tensors(self.recipe.embeddings_key, lambda: {"embeddings": embeddings(seeds).cpu()})
-            known = stored["embeddings"].to(self.recipe.device)
-        else:
-            seeds = [seeds[index] for index in evenly(len(seeds), MOST_RECOGNISED)]
-            known = embeddings(seeds)
-        return seeds, known, torch.tensor([seed.label for seed in seeds], device=known.device)
-
-    def _recognise(self, text: ZeroShotClassifier, embeddings: SeedEmbeddings) -> Recognition:
-        """Count the seeds that the classifier tells; where it tells too few, ask the other kinds too."""
-        from gif_datasets import heads
-
-        (_, known, labels), kind = self._known_seeds(embeddings), self.recipe.config.classifier
-        right = heads.tells(kind, text, known, labels).tolist()
-        found = recognition.count(kind, self.recipe.classes, labels.tolist(), right)
-        if not found.weak:
-            return found
-        others = {
-            other: round(float(heads.tells(other, text, known, labels).float().mean()), 4)
-            for other in recognition.KINDS
-            if other != kind
-        }
-        return dataclasses.replace(found, others=others)
-
-    def _augment_maker(self) -> Maker:
-        from gif_datasets.makers import AugmentMaker
-
-        return AugmentMaker(self.recipe, self._picture, ordered(self.seeds))
 
     def _picture(self, seed: Seed) -> Image:
         return self.source.sample(seed.index)[0]
-
-    def _sample(
-        self, seed: Seed, copy: int, attempts: int, picture: Image, fields: dict[str, Any], verdict: _Verdict
-    ) -> Sample:
-        """Encode a picture and write down where it comes from."""
-        config = self.recipe.config
-        image = images.encode(np.asarray(picture), config.image_format, config.jpeg_quality)
-        provenance = Provenance(
-            synthetic=copy > 0 or seed.synthetic,
-            seed_key=seed.key,
-            seed_index=seed.index,
-            seed_origin=seed.origin,
-            copy=copy,
-            label=seed.label,
-            class_name=self.recipe.classes[seed.label],
-            method=config.method if copy else "none",
-            prior=self.recipe.prior.name,
-            prior_digest=self.recipe.prior.digest,
-            recipe=self.recipe.digest,
-            rng_seed=config.rng_seed,
-            image_sha256=hashlib.sha256(image).hexdigest(),
-            attempts=attempts,
-            passed=verdict.passed,
-            **{
-                **_NO_PARTNER,
-                "held_class": seed.label if verdict.held_class is None else verdict.held_class,
-                **_picture_fields(verdict.scores, seed.label),
-                **fields,
-            },
-        )
-        return Sample(image, provenance)
 
 
 _imaginers: weakref.WeakSet[Imaginer] = weakref.WeakSet()
@@ -418,29 +296,6 @@ def _with_seeds_ahead(
             continue
         prepared = max(first + ROWS_AHEAD, last + 1)
         yield block, [seed for _, (seed, _) in rows[first:prepared]]
-
-
-_NO_PARTNER = {"partner_key": "", "partner_label": -1, "partner_share": 0.0}
-
-
-def _picture_fields(scores: torch.Tensor | None, label: int) -> dict[str, Any]:
-    if scores is None:
-        return {"picture_class": -1, "picture_consistency": 0.0, "picture_entropy": 0.0}
-    from gif_datasets.criteria import entropy
-
-    return {
-        "picture_class": int(scores.argmax()),
-        "picture_consistency": round(float(scores[label]), 6),
-        "picture_entropy": round(float(entropy(scores)), 6),
-    }
-
-
-def _relabelled(sample: Sample, seed: Seed) -> Sample:
-    """A cached sample under this source's index and origin: the same picture may lie elsewhere in another source."""
-    provenance = dataclasses.replace(
-        sample.provenance, seed_index=seed.index, seed_origin=seed.origin, label=seed.label
-    )
-    return Sample(sample.image, provenance)
 
 
 @contextlib.contextmanager
