@@ -20,6 +20,7 @@ from gif_datasets.config import ExpansionConfig, check_prompts, checked, closest
 from gif_datasets.errors import ConfigError, PriorError, SourceError
 from gif_datasets.folder import STATE, claim
 from gif_datasets.priors import FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior, prior_parts
+from gif_datasets.priors.published import UNDONE
 from gif_datasets.priors.weights import CLIPS
 from gif_datasets.recipe import ordered, resolve_device, version_of
 from gif_datasets.rng import generator_for
@@ -218,6 +219,8 @@ def _task(
         raise ConfigError(
             f"prior {base.name!r} has no weights to tune; give --prior embedded, a published one, or a prior's folder"
         )
+    if base.published and base.published.distilled:
+        raise ConfigError(UNDONE.format(base.name, base.published.distilled))
     if family not in base.families:
         raise ConfigError(f"prior {base.name!r} has no decoder {family!r}; it has {', '.join(base.families)}")
     settled, opened = resolve_device(device), wrap_source(source)
@@ -333,6 +336,8 @@ def _write_prior(task: _Task, objective: Objective, state: State, folder: Path) 
     if clip not in CLIPS:
         shutil.copytree(parts.clip, folder / "clip", dirs_exist_ok=True)
     objective.save(parts, folder / task.family)
+    if parts.adapter:
+        shutil.copyfile(parts.adapter, folder / parts.adapter.name)
     tuning = {
         "rank": objective.rank,
         "seeds": len(task.train),
@@ -348,6 +353,7 @@ def _write_prior(task: _Task, objective: Objective, state: State, folder: Path) 
         "clip": clip if clip in CLIPS else "clip",
         "variant": parts.variant,
         "null_latent": parts.null_latent,
+        **({"adapter": parts.adapter.name} if parts.adapter else {}),
         "decoders": {task.family: task.family},
         "image_size": base.card["image_size"],
         "summary": f"{base.name}, its {task.family} decoder tuned on {source}",

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import huggingface_hub
 import open_clip
+import pytest
 import torch
 import transformers
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import save_file
 
-from gif_datasets.priors.published import Published
+import gif_datasets.priors as priors
+from gif_datasets.priors.published import PUBLISHED, Published
 from gif_datasets.priors.weights import CLIPS, Weights
 
 UnCLIPTextProjModel = sys.modules[diffusers.UnCLIPPipeline.__module__].UnCLIPTextProjModel  # which has moved since 0.36
@@ -365,6 +368,13 @@ def publish(prior: Published, scratch: Path) -> None:
         write_snapshot(prior.adapter, write_adapter(pipeline))
 
 
-def tiny(prior: Published) -> Published:
-    """The entry with the tiny pictures' size."""
-    return dataclasses.replace(prior, image_size=16)
+@contextlib.contextmanager
+def published_here(name: str, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A published prior by name, tiny, in the Hub's cache, without a Hub to ask."""
+    prior = PUBLISHED[name]
+    monkeypatch.setitem(priors.PUBLISHED, name, dataclasses.replace(prior, image_size=16))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    publish(prior, scratch)
+    yield name
+    for weights in prior.sources:
+        forget(weights)

@@ -20,7 +20,7 @@ import torch
 import transformers
 from hub_server import HubServer
 from PIL import Image
-from pipelines import WIDTH, clip_config, forget, image_encoder, masked, publish, tiny, write_clip
+from pipelines import WIDTH, clip_config, forget, image_encoder, masked, published_here, write_clip
 from safetensors.torch import load_file
 
 import gif_datasets.priors as priors
@@ -42,14 +42,8 @@ QUICK = {"decode_steps": 2, "decode_batch": 4, "encode_batch": 4, "criteria": ("
 
 @pytest.fixture
 def published(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A published prior by name, tiny, in the Hub's cache, without a Hub to ask."""
-    prior = PUBLISHED[request.param]
-    monkeypatch.setitem(priors.PUBLISHED, prior.name, tiny(prior))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    publish(prior, tmp_path)
-    yield prior.name
-    for weights in prior.sources:
-        forget(weights)
+    with published_here(request.param, tmp_path, monkeypatch) as name:
+        yield name
 
 
 def generators(count: int) -> list[torch.Generator]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,16 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, KandinskyV22Pipeline, UNet2DConditionModel, VQModel
 from helpers import contents
 from PIL import Image
+from pipelines import published_here
 from safetensors.torch import load_file, save_file
 
 import gif_datasets
-from gif_datasets import ConfigError, PriorError
+from gif_datasets import ConfigError, ExpansionConfig, PriorError
 from gif_datasets.cli import main
 from gif_datasets.errors import MissingExtra, PlanMismatch
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.objectives import PREDICTIONS, Noising, objective_of
+from gif_datasets.priors.published import PUBLISHED
 from gif_datasets.sources import open_source
 from gif_datasets.sources.base import list_seeds
 from gif_datasets.sources.folders import FolderSource
@@ -335,6 +339,110 @@ def test_a_lora_is_merged(seeds: Path, tmp_path: Path, tiny: Path) -> None:
     assert all(".attentions." in name and name.endswith("weight") for name in changed)
     again = tune(seeds, tmp_path / "again", prior=str(tmp_path / "first"), **{**OPTIONS, "steps": 1})
     assert again.loss_before == pytest.approx(first.loss_after, rel=1e-4)
+
+
+TUNED = ("karlo", "sd21-unclip", "ip-adapter-sd15", "ip-adapter-sdxl", "sdxl")
+
+
+@pytest.fixture
+def published(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with published_here(request.param, tmp_path, monkeypatch) as name:
+        yield name
+
+
+def told(network: torch.nn.Module, draw: Callable[[], object]) -> dict[str, Any]:
+    """What a network is told besides pixels and time, the first time that it is called."""
+    calls: list[dict[str, Any]] = []
+    hook = network.register_forward_pre_hook(lambda _, given, named: calls.append(named), with_kwargs=True)
+    draw()
+    hook.remove()
+    names = ("encoder_hidden_states", "class_labels", "attention_mask", "added_cond_kwargs")
+    return {name: calls[0][name] for name in names if calls[0].get(name) is not None}
+
+
+@pytest.mark.parametrize("published", ["kandinsky22", *TUNED], indirect=True)
+def test_a_decoder_is_told_in_training_what_its_pipeline_tells_it(
+    published: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a row without its condition, and of one with it: those of the two halves of a guided step."""
+    family, seed = PUBLISHED[published].family, Image.radial_gradient("L").convert("RGB")
+    prior: Any = load_prior(find_prior(published), family, torch.device("cpu"))
+    objective: Any = objective_of(prior, ("bee",), ("a {}",), 0, 0)
+    config = ExpansionConfig(method=family, ratio=1, decode_steps=2, decode_batch=1, prompts=["a {}"])
+    generators = [torch.Generator()]
+    draw = prior.decode
+    if family == "sd":
+        draw = lambda latents, *_: prior.start([seed], latents, ["bee"], ["key"], config)  # noqa: E731
+    theirs = told(objective.module, lambda: draw(prior.encode([seed]), generators, config))
+    rows = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in objective.rows([seed], [0]).items()}
+    monkeypatch.setattr("gif_datasets.priors.objectives.CONDITION_NOISE", 0.0)
+    draws, lowest = iter([torch.zeros(2, 1), torch.tensor([0.0, 0.5])]), torch.zeros(2, dtype=torch.int64)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: next(draws) if family == "unclip" else torch.tensor([0.0, 0.5]))
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: lowest)  # no noise on the embedding, and the only prompt
+    ours = told(objective.module, lambda: objective.losses(rows, torch.tensor([0.1, 0.9]), torch.Generator()))
+    assert ours.keys() == theirs.keys()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.1 if published == "sd21-unclip" else 1e-5)
+
+
+@pytest.mark.parametrize("published", TUNED, indirect=True)
+def test_a_lora_of_a_published_prior(published: str, seeds: Path, tmp_path: Path) -> None:
+    """Its loss falls; of all files only the network's attention differs; the folder loads, draws, has that loss."""
+    pytest.importorskip("peft")
+    prior = PUBLISHED[published]
+    options = {**OPTIONS, "family": prior.family, "steps": 6, "every": 6, "batch_size": 8, "rank": 4}
+    first = tune(seeds, tmp_path / "first", prior=published, **options | {"learning_rate": 0.03})
+    assert first.rank == 4
+    assert first.loss_after < first.loss_before
+    base, out = prior.decoder.bring(), tmp_path / "first" / prior.family
+    changed = {name for name, content in contents(out).items() if content != (base / name).read_bytes()}
+    assert {path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file()} == contents(out).keys()
+    (weights,) = changed
+    assert weights.split("/")[0] == ("decoder" if published == "karlo" else "unet")
+    before, after = load_file(base / weights), load_file(out / weights)
+    assert {name: value.shape for name, value in before.items()} == {name: value.shape for name, value in after.items()}
+    moved = {name.split(".attentions.")[-1] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved
+    assert all(re.search(r"\.(to_[qkv]|to_out\.0|add_[kv]_proj)\.weight$", name) for name in moved)
+    found = find_prior(str(tmp_path / "first"))
+    assert found.card["clip"] == prior.clip
+    if prior.adapter:
+        assert (tmp_path / "first" / found.card["adapter"]).read_bytes() == prior.adapter.bring().read_bytes()
+    again = tune(seeds, tmp_path / "again", prior=str(tmp_path / "first"), **options | {"steps": 1, "rank": 0})
+    assert again.loss_before == pytest.approx(first.loss_after, rel=1e-4)
+
+
+@pytest.mark.parametrize("published", ["ip-adapter-sd15"], indirect=True)
+def test_all_weights_but_an_adapter_s(published: str) -> None:
+    """The adapter is saved as it was, so it is not trained."""
+    prior: Any = load_prior(find_prior(published), "unclip", torch.device("cpu"))
+    objective_of(prior, ("bee",), ("a {}",), 0, 0)
+    frozen = {name for name, weights in prior.pipeline.unet.named_parameters() if not weights.requires_grad}
+    assert any("to_k_ip" in name for name in frozen)
+    assert all("processor" in name or name.startswith("encoder_hid_proj.") for name in frozen)
+    prior.pipeline.unload_ip_adapter()
+    assert all(weights.requires_grad for weights in prior.pipeline.unet.parameters())
+
+
+@pytest.mark.parametrize("name", ["lcm-dreamshaper", "sd-turbo", "sdxl-turbo"])
+def test_a_distillate_is_refused_before_it_is_fetched(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", "demo", "--out", str(tmp_path / "out"), "--prior", name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    to = "LCM" if "lcm" in name else "Turbo"
+    assert f"cannot tune {name}: it is distilled to a few steps ({to}), and a loss on predicted noise would" in line
+
+
+@pytest.mark.parametrize(
+    ("published", "to"), [("lcm-dreamshaper", "LCM"), ("sd-turbo", "Turbo")], indirect=["published"]
+)
+def test_a_folder_of_a_distillate_is_told_by_what_it_holds(published: str, to: str, tmp_path: Path) -> None:
+    prior = PUBLISHED[published]
+    card = {"format": 2, "name": "mine", "clip": prior.clip, "decoders": {"sd": "sd"}, "image_size": 16}
+    shutil.copytree(prior.decoder.bring(), tmp_path / "mine" / "sd")
+    (tmp_path / "mine" / "prior.json").write_text(json.dumps(card | {"variant": prior.decoder.variant}))
+    with pytest.raises(ConfigError, match=rf"cannot tune .* few steps \({to}"):
+        tune("demo", tmp_path / "out", prior=str(tmp_path / "mine"), limit=40, **OPTIONS)
 
 
 @pytest.mark.parametrize("family", ["sd", "mae"])

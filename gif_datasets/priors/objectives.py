@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gif_datasets.errors import ConfigError, MissingExtra, PriorError
-from gif_datasets.priors import mae
+from gif_datasets.priors import conditions, mae
 from gif_datasets.priors.base import Prior
+from gif_datasets.priors.diffusers_folder import denoiser
 from gif_datasets.priors.mae import MaePrior
 from gif_datasets.priors.parts import Parts
+from gif_datasets.priors.published import UNDONE
 from gif_datasets.priors.sd import SdPrior
 from gif_datasets.priors.unclip import UnclipPrior
 from gif_datasets.rng import generator_for
@@ -35,7 +37,7 @@ HIDDEN_SHARE = 0.75  # of a masked autoencoder's patches; He et al. 2022
 LORA_ABOVE = 100_000_000  # parameters; a smaller U-Net is trained whole
 LORA_RANK = 16
 LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
-"""Names of attention's linear layers; the last two read an image latent's tokens in Kandinsky's blocks."""
+"""Names of attention's linear layers; the last two read an image latent's tokens in Kandinsky's and Karlo's blocks."""
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
 Rows = dict[str, Tensor]
@@ -98,22 +100,41 @@ def objective_of(
         if rank:
             raise ConfigError(f"rank must be 0 for a masked autoencoder, which is tuned whole, got {rank}")
         return MaeObjective(prior)
-    kind = type(getattr(prior, "pipeline", None)).__name__
-    if isinstance(prior, UnclipPrior) and kind == "KandinskyV22Pipeline":
-        return UnclipObjective(prior, _trained(prior.pipeline.unet, rank, seed))
-    if isinstance(prior, SdPrior) and kind == "StableDiffusionImg2ImgPipeline":
-        return SdObjective(prior, _trained(prior.pipeline.unet, rank, seed), classes, prompts)
-    raise ConfigError(
-        f"cannot tune a {type(prior).__name__} with a {kind}; what can be: a KandinskyV22Pipeline (unclip), a"
-        " StableDiffusionImg2ImgPipeline (sd), a masked autoencoder (mae)"
-    )
+    if not isinstance(prior, (SdPrior, UnclipPrior)):
+        raise ConfigError(f"cannot tune a {type(prior).__name__}, only an unCLIP, an img2img or a MAE prior's decoder")
+    pipeline: Any = prior.pipeline
+    if distilled := _distilled(pipeline):
+        raise ConfigError(UNDONE.format(f"this {type(pipeline).__name__}", distilled))
+    dtype = denoiser(pipeline).dtype
+    rank = _trained(denoiser(pipeline), rank, seed)
+    if isinstance(prior, SdPrior):
+        return SdObjective(prior, rank, dtype, classes, prompts)
+    return UnclipObjective(prior, rank, dtype)
 
 
-def _trained(unet: nn.Module, rank: int | None, seed: int) -> int:
-    """Choose what of a U-Net is trained; returns the rank, 0 for all of it."""
+def _distilled(pipeline: Any) -> str:
+    """What a pipeline was distilled to, as its scheduler says; empty where that says nothing."""
+    scheduler = _scheduler(pipeline)
+    if type(scheduler).__name__ == "LCMScheduler":
+        return "LCM"
+    spacing, kind = (scheduler.config.get(name) for name in ("timestep_spacing", "prediction_type"))
+    few = spacing == "trailing" and kind == "epsilon"  # as Turbo's folders have it, and those that it was made from not
+    return "Turbo, by its scheduler's timestep_spacing 'trailing'" if few else ""
+
+
+def _scheduler(pipeline: Any) -> Any:
+    return pipeline.components.get("decoder_scheduler") or pipeline.scheduler
+
+
+def _trained(unet: Any, rank: int | None, seed: int) -> int:
+    """Choose what of a U-Net is trained; returns the rank, 0 for all of it but what an IP-Adapter brings."""
     if rank is None:
         rank = LORA_RANK if sum(p.numel() for p in unet.parameters()) > LORA_ABOVE else 0
     unet.requires_grad_(rank == 0)
+    if unet.config.encoder_hid_dim_type == "ip_image_proj":
+        for part in (unet.encoder_hid_proj, *unet.attn_processors.values()):
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False)
     if rank:
         _add_lora(unet, rank, seed)
     for weights in unet.parameters():
@@ -174,81 +195,88 @@ class Noising:
 
 
 class _Diffusion:
-    """What the diffusion decoders share: a U-Net that denoises an autoencoder's latents."""
+    """What the diffusion decoders share: a network that denoises an autoencoder's latents, or small pictures."""
 
     def __init__(self, prior: UnclipPrior | SdPrior, rank: int, dtype: torch.dtype) -> None:
         self.prior = prior
-        self.module: nn.Module = prior.pipeline.unet
+        self.module: nn.Module = denoiser(prior.pipeline)
         self.rank = rank
         self.dtype = dtype
-        self.noising = Noising.of(prior.pipeline.scheduler)
+        self.scheduler = _scheduler(prior.pipeline)
+        self.noising = Noising.of(self.scheduler)
 
     @property
     def architecture(self) -> str:
-        """Names of the classes, and the U-Net's size."""
-        pipeline = self.prior.pipeline
+        """Names of the classes, and the network's size."""
         return (
-            f"{type(pipeline).__name__}: {type(self.module).__name__} of {_millions(self.module)} parameters,"
-            f" {type(pipeline.scheduler).__name__}, {self.noising.kind}"
+            f"{type(self.prior.pipeline).__name__}: {type(self.module).__name__} of {_millions(self.module)}"
+            f" parameters, {type(self.scheduler).__name__}, {self.noising.kind}"
         )
 
-    def _losses(
-        self, clean: Tensor, when: Tensor, generator: torch.Generator, tokens: Tensor | None, added: Any
-    ) -> Tensor:
+    def _losses(self, clean: Tensor, when: Tensor, generator: torch.Generator, told: conditions.Told) -> Tensor:
         noise = torch.randn(clean.shape, generator=generator)
         clean, noise = (value.to(self.prior.device) for value in (clean, noise))
         mixed, times, target, weights = self.noising.mix(clean, noise, when)
         with torch.autocast(self.prior.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            predicted = self.module(
-                mixed, times.to(self.prior.device), tokens, added_cond_kwargs=added, return_dict=False
-            )[0][:, : clean.shape[1]]  # Kandinsky's U-Net also predicts a variance
+            predicted = self.module(mixed, times.to(self.prior.device), **told, return_dict=False)[0]
+        predicted = predicted[:, : clean.shape[1]]  # Kandinsky's and Karlo's networks also predict a variance
         return weights * F.mse_loss(predicted.float(), target, reduction="none").mean((1, 2, 3))
 
     def save(self, base: Parts, folder: Path) -> None:
-        """Copy the pipeline; of the U-Net only its configuration, and its weights anew, a LoRA merged into them.
+        """Copy the pipeline; of the network only its configuration, and its weights anew, a LoRA merged into them.
 
-        Merged, the folder loads as any other and needs no peft.
+        Merged, the folder loads as any other and needs no peft. An IP-Adapter stays in its own file.
         """
+        pipeline, unet = self.prior.pipeline, denoiser(self.prior.pipeline)
+        part = next(name for name, value in pipeline.components.items() if value is unet)
 
         def weights(place: str, names: list[str]) -> list[str]:
-            return [name for name in names if name != "config.json"] if Path(place).name == "unet" else []
+            return [name for name in names if name != "config.json"] if Path(place) == base.decoder / part else []
 
         shutil.copytree(base.decoder, folder, ignore=weights, dirs_exist_ok=True)
-        unet: Any = self.module
         if self.rank:
             unet.float()  # a LoRA's small steps would be lost in a half-precision weight
             unet.fuse_lora()
             unet.unload_lora()
+        if base.adapter:
+            pipeline.unload_ip_adapter()
         state = {name: value.to("cpu", self.dtype).contiguous() for name, value in unet.state_dict().items()}
         name = f"diffusion_pytorch_model{f'.{base.variant}' if base.variant else ''}.safetensors"
-        save_file(state, folder / "unet" / name, metadata={"format": "pt"})
+        save_file(state, folder / part / name, metadata={"format": "pt"})
 
 
 class UnclipObjective(_Diffusion):
-    """A picture's autoencoder latent, denoised under the picture's own CLIP latent."""
+    """A picture's autoencoder latent, or the picture made small, denoised under the picture's own CLIP latent."""
 
     prior: UnclipPrior
 
-    def __init__(self, prior: UnclipPrior, rank: int) -> None:
-        super().__init__(prior, rank, prior.pipeline.movq.dtype)
-
     @torch.no_grad()
     def rows(self, pictures: Sequence[Image], labels: Sequence[int]) -> Rows:
-        """Autoencoder latents and CLIP latents."""
-        movq = self.prior.pipeline.movq
-        pixels = _squares(pictures, self.prior.image_size).to(self.prior.device, movq.dtype) * 2 - 1
-        latents = movq.encode(pixels).latents
-        return {"latents": latents.float().cpu(), "conditions": self.prior.encode(pictures).cpu()}
+        """What is denoised, and CLIP latents."""
+        return {"latents": self._clean(pictures).float().cpu(), "conditions": self.prior.encode(pictures).cpu()}
+
+    def _clean(self, pictures: Sequence[Image]) -> Tensor:
+        parts = self.prior.pipeline.components
+        side = parts["decoder"].config.sample_size if "decoder" in parts else self.prior.image_size
+        pixels = _squares(pictures, side).to(self.prior.device, self.dtype) * 2 - 1
+        clean: Tensor = pixels  # Karlo draws a small picture, and enlarges it afterwards
+        if "movq" in parts:
+            clean = parts["movq"].encode(pixels).latents
+        elif "vae" in parts:
+            clean = parts["vae"].encode(pixels).latent_dist.mode() * parts["vae"].config.scaling_factor
+        return clean
 
     def losses(self, rows: Rows, when: Tensor, generator: torch.Generator) -> Tensor:
         """Of the predicted noise, or what the scheduler predicts."""
         condition, n = rows["conditions"], len(when)
         noise = torch.randn(condition.shape, generator=generator)
         condition = condition + CONDITION_NOISE * torch.rand(n, 1, generator=generator) * noise
-        null = torch.zeros(1) if self.prior.null is None else self.prior.null.cpu()
-        condition = torch.where(torch.rand(n, 1, generator=generator) >= DROP_CONDITION, condition, null)
-        added = {"image_embeds": condition.to(self.prior.device, self.dtype)}
-        return self._losses(rows["latents"], when, generator, None, added)
+        kept = torch.rand(n, generator=generator) >= DROP_CONDITION
+        tell = conditions.OF_LATENTS[type(self.prior.pipeline).__name__]
+        device = self.prior.device
+        with torch.no_grad():
+            told = tell(self.prior, condition.to(device, self.dtype), kept.to(device), generator)
+        return self._losses(rows["latents"], when, generator, told)
 
 
 class SdObjective(_Diffusion):
@@ -256,8 +284,10 @@ class SdObjective(_Diffusion):
 
     prior: SdPrior
 
-    def __init__(self, prior: SdPrior, rank: int, classes: Sequence[str], prompts: Sequence[str]) -> None:
-        super().__init__(prior, rank, prior.pipeline.vae.dtype)
+    def __init__(
+        self, prior: SdPrior, rank: int, dtype: torch.dtype, classes: Sequence[str], prompts: Sequence[str]
+    ) -> None:
+        super().__init__(prior, rank, dtype)
         self.classes = [readable(name) for name in classes]
         self.prompts = prompts
 
@@ -270,14 +300,14 @@ class SdObjective(_Diffusion):
         """Of the predicted noise, or what the scheduler predicts."""
         n = len(when)
         chosen = torch.randint(len(self.prompts), (n,), generator=generator).tolist()
-        kept = (torch.rand(n, generator=generator) >= DROP_CONDITION).tolist()
+        kept = torch.rand(n, generator=generator) >= DROP_CONDITION
         texts = [
             self.prompts[prompt].replace("{}", self.classes[label]) if keep else ""
-            for prompt, label, keep in zip(chosen, rows["labels"].tolist(), kept, strict=True)
+            for prompt, label, keep in zip(chosen, rows["labels"].tolist(), kept.tolist(), strict=True)
         ]
         with torch.no_grad():
-            tokens = self.prior.pipeline.encode_prompt(texts, self.prior.device, 1, False)[0]
-        return self._losses(rows["latents"], when, generator, tokens, None)
+            told = conditions.of_texts(self.prior.pipeline, texts, kept.to(self.prior.device), self.prior.image_size)
+        return self._losses(rows["latents"], when, generator, told)
 
 
 class MaeObjective:

@@ -20,6 +20,12 @@ from gif_datasets.priors.weights import CLIPS, HALF, MAIN, Weights
 A_PIXEL, A_PIXEL_KEPT = 3_000, 12_500
 """Bytes in half precision while an autoencoder decodes, and that it keeps where a gradient is taken (recipe.py)."""
 
+UNDONE = (
+    "cannot tune {}: it is distilled to a few steps ({}), and a loss on predicted noise would undo that; tune what it"
+    " was distilled from"
+)
+"""Why a distillate is not tuned: which, and to what it is distilled."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -39,6 +45,7 @@ class Published:
         settings: What else ``prior.json`` would say.
         advice: Options that differ from the usual.
         note: What else to know.
+        distilled: To what, where it draws in a few steps: ``"LCM"`` or ``"Turbo"``.
     """
 
     name: str
@@ -54,6 +61,7 @@ class Published:
     settings: Mapping[str, Any] = field(default_factory=dict)
     advice: str = ""
     note: str = ""
+    distilled: str = ""
 
     @property
     def sources(self) -> tuple[Weights, ...]:
@@ -153,6 +161,7 @@ _TURBO = "Stability AI Community (non-commercial without registration); not gate
 _WITHDRAWN = "Stability AI withdrew its Stable Diffusion 2 repositories in November 2025; this is the community's copy"
 
 
+_FEW_STEPS = "few steps: img2img in 2 instead of 15"
 _CONVERTED = "the main branch has pickles only; {}, the pull request of the Hub's converter, has safetensors"
 
 
@@ -324,7 +333,8 @@ _ALL = (
         "MIT; not gated",
         4.3,
         advice="decode_steps=4, guidance_scale=8, strength=0.6",
-        note="few steps: img2img in 2 instead of 15",
+        note=_FEW_STEPS,
+        distilled="LCM",
     ),
     Published(
         "sd-turbo",
@@ -337,7 +347,8 @@ _ALL = (
         _TURBO,
         2.6,
         advice="decode_steps=4, guidance_scale=1, strength=0.5",
-        note="few steps: img2img in 2 instead of 15",
+        note=_FEW_STEPS,
+        distilled="Turbo",
     ),
     Published(
         "sdxl-turbo",
@@ -352,7 +363,8 @@ _ALL = (
         _TURBO,
         6.9,
         advice="decode_steps=4, guidance_scale=1, strength=0.5",
-        note="few steps: img2img in 2 instead of 15",
+        note=_FEW_STEPS,
+        distilled="Turbo",
     ),
     _mae("base", "25b184bea5538bf5c4c852c79d221195fdd2778d", 768, 0.4),
     _mae("large", "refs/pr/1", 1024, 1.3, _CONVERTED.format("refs/pr/1")),
