@@ -41,7 +41,13 @@ OWN = "own"
 
 def _option(default: Any, help: str, of: str = "", **limits: Any) -> Any:
     """A field; ``of`` is the part that a method must have for it to matter. None: by method, or as the help says."""
-    return field(default=default, metadata={"help": help, "of": of, **limits})
+    read = {"read": _listed} if "items" in limits else {}
+    return field(default=default, metadata={"help": help, "of": of, **read, **limits})
+
+
+def _listed(text: str) -> list[str]:
+    """Items of a text that separates them by commas."""
+    return [item for item in map(str.strip, text.split(",")) if item]
 
 
 @dataclass(frozen=True)

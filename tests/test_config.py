@@ -62,6 +62,17 @@ def test_criteria_are_any_subset() -> None:
     assert ExpansionConfig(criteria=()).criteria_weights == (0, 0, 0)
 
 
+def test_a_choice_of_several_is_a_list_or_plain_text() -> None:
+    """As one writes it behind --set, with commas between."""
+    config = ExpansionConfig.build(
+        dict([parse_setting("criteria=entropy"), parse_setting("save_memory=offload, vae-tiling")])
+    )
+    assert (config.criteria, config.save_memory) == (("entropy",), ("offload", "vae-tiling"))
+    assert ExpansionConfig(save_memory="").save_memory == ()  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown save_memory 'ofload'; did you mean 'offload'"):
+        ExpansionConfig.build({"save_memory": "vae-tiling,ofload"})
+
+
 def test_methods_bring_their_defaults_and_options_win() -> None:
     """An option left open is the method's; one that is given stays."""
     for name, method in METHODS.items():
