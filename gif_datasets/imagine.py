@@ -135,7 +135,7 @@ class Imaginer:
     def prepare(self) -> None:
         """Make what all samples depend on, so that workers find it in the cache, and fetch a published prior."""
         if self.given_prior is None and self.recipe.config.classifies:
-            fetch_prior(self.recipe.prior)
+            fetch_prior(self.recipe.prior, self.recipe.device, self.recipe.config)
         if self.recipe.config.fits_classifier:
             with self._lock, _fixed_threads(self.recipe.config.threads):
                 self._load()

@@ -184,16 +184,32 @@ def load_prior(
         from gif_datasets.priors.linear import LinearPrior
 
         return LinearPrior()
-    family = family or info.families[0]
-    return _LOADERS[family](prior_parts(info, family), device, config or ExpansionConfig())
+    family, config = family or info.families[0], config or ExpansionConfig()
+    _check_published(info, device, config)
+    return _LOADERS[family](prior_parts(info, family), device, config)
 
 
-def fetch_prior(info: PriorInfo) -> None:
-    """Fetch what of a prior's files is not here, so that several workers do not do it all at once."""
+def fetch_prior(info: PriorInfo, device: str, config: ExpansionConfig) -> None:
+    """Fetch what of a prior's files is not here, so that several workers do not do it all at once.
+
+    Raises:
+        ConfigError: If an option does not go with its pipeline or the device; then nothing is fetched.
+    """
+    import torch
+
+    _check_published(info, torch.device(device), config)
     if info.published:
         info.published.parts()
     elif info.card.get("clip") in CLIPS:
         CLIPS[info.card["clip"]].weights.bring()
+
+
+def _check_published(info: PriorInfo, device: torch.device, config: ExpansionConfig) -> None:
+    """Check the options against the pipeline that the table names: those of a folder wait for its model_index.json."""
+    if info.published and info.published.family != "mae":
+        from gif_datasets.priors.diffusers_folder import check_options
+
+        check_options(info.published.pipeline, info.published.adapter is not None, device, config)
 
 
 def prior_parts(info: PriorInfo, family: str) -> Parts:

@@ -28,6 +28,7 @@ SCHEDULERS = {
 }
 """Classes of diffusers, by the option's names; each takes a generator for every picture."""
 _IMAGE_MODELS = ("unet", "movq", "vae", "decoder", "super_res_first", "super_res_last")
+_VAE_WAYS = {"vae-slicing", "vae-tiling"}
 _ENLARGES = "UnCLIPImageVariationPipeline"  # small pictures, by interpolation between its networks
 
 
@@ -47,25 +48,31 @@ def pipeline_class(parts: Parts, known: Collection[str]) -> str:
     return str(name)
 
 
-def check_options(kind: str, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
-    """Refuse what cannot work with this pipeline or on this device, before anything is loaded.
+def check_options(kind: str, adapted: bool, device: torch.device, config: ExpansionConfig) -> None:
+    """Refuse what cannot work with this pipeline or on this device, before anything is fetched or loaded.
 
     Args:
         kind: Name of the diffusers class.
-        parts: Where the pipeline is, and whether it has an adapter.
+        adapted: Whether it has an IP-Adapter.
         device: Where it runs.
-        config: Its precision, and how it saves memory and time.
+        config: Its precision and scheduler, and how it saves memory and time.
 
     Raises:
         ConfigError: If an option cannot work; the message says which to leave out.
         MissingExtra: If an option needs a package that is absent.
     """
     on_cpu = device.type == "cpu"
+    if config.noise_level and kind != "StableUnCLIPImg2ImgPipeline":
+        raise ConfigError(f"noise_level is for Stable unCLIP decoders; this one is a {kind}")
+    if config.scheduler not in (OWN, *_schedulers_of(kind)):
+        raise _misfit(config.scheduler, kind)
+    if _VAE_WAYS & set(config.save_memory) and kind in (_ENLARGES, "KandinskyV22Pipeline"):
+        raise _whole(kind)
     if "offload" in config.save_memory:
         if on_cpu:
             raise ConfigError("save_memory: 'offload' keeps parts off a GPU until they run, and this is a CPU; drop it")
         _need("accelerate")
-    if "attention-slicing" in config.save_memory and parts.adapter:
+    if "attention-slicing" in config.save_memory and adapted:
         raise ConfigError(
             "save_memory: 'attention-slicing' would replace the attention that an IP-Adapter brings; drop it:"
             " attention='sdpa', the default, needs no slices"
@@ -78,6 +85,21 @@ def check_options(kind: str, parts: Parts, device: torch.device, config: Expansi
         raise ConfigError(f"dtype={config.dtype!r}: torch enlarges no half-precision pictures on a CPU; take 'float32'")
     if config.compile:
         _try_compiler(device)
+
+
+def _schedulers_of(kind: str) -> set[str]:
+    """Names of the schedulers that can take the place of the folder's own, whatever that is."""
+    if kind == _ENLARGES:
+        return set()
+    return {"lcm"} if kind.startswith("LatentConsistency") else SCHEDULERS.keys() - {"lcm"}
+
+
+def _misfit(scheduler: str, kind: str) -> ConfigError:
+    return ConfigError(f"scheduler {scheduler!r} does not fit a {kind}; take {OWN!r}")
+
+
+def _whole(kind: str) -> ConfigError:
+    return ConfigError(f"save_memory: the autoencoder of a {kind} cannot slice or tile")
 
 
 def _need(package: str) -> None:
@@ -163,7 +185,7 @@ def _set_scheduler(pipeline: Any, name: str) -> None:
         return
     kind, own = getattr(diffusers, SCHEDULERS[name]), getattr(pipeline, "scheduler", None)
     if own is None or (kind is not type(own) and kind not in getattr(own, "compatibles", [])):
-        raise ConfigError(f"scheduler {name!r} does not fit a {type(pipeline).__name__}; take {OWN!r}")
+        raise _misfit(name, type(pipeline).__name__)
     learned = () if kind is diffusers.DDPMScheduler else ("variance_type",)  # others take no variance from the network
     pipeline.scheduler = kind.from_config({key: value for key, value in own.config.items() if key not in learned})
 
@@ -177,12 +199,11 @@ def _place(pipeline: Any, device: torch.device, config: ExpansionConfig) -> None
             if name in _IMAGE_MODELS:
                 part.to(memory_format=torch.channels_last)
     saving = config.save_memory
-    if {"vae-slicing", "vae-tiling"} & set(saving):
-        autoencoder = getattr(pipeline, "vae", None)
-        if not hasattr(autoencoder, "enable_slicing"):
-            raise ConfigError(f"save_memory: the autoencoder of a {type(pipeline).__name__} cannot slice or tile")
-        for way in {"vae-slicing", "vae-tiling"} & set(saving):
-            getattr(autoencoder, way.replace("vae-", "enable_"))()
+    for way in _VAE_WAYS & set(saving):
+        enable = getattr(pipeline.vae, way.replace("vae-", "enable_"), None)
+        if enable is None:
+            raise _whole(type(pipeline).__name__)
+        enable()
     if "attention-slicing" in saving:
         pipeline.enable_attention_slicing()
     _set_attention(pipeline, config.attention)

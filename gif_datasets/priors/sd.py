@@ -66,7 +66,7 @@ class SdPrior(ClipPrior):
 
     def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
         kind = _IMG2IMG[pipeline_class(parts, _IMG2IMG)]
-        check_options(kind, parts, device, config)
+        check_options(kind, False, device, config)
         self.clip = Clip(parts.clip, device)
         components: dict[str, Any] = dict.fromkeys(_UNUSED.get(kind, ()))
         if not (parts.decoder / "text_encoder").exists():

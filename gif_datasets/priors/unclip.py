@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.errors import ConfigError, PriorError
+from gif_datasets.errors import PriorError
 from gif_datasets.priors.base import ClipPrior
 from gif_datasets.priors.diffusers_folder import check_options, denoiser, load_pipeline, pipeline_class
 from gif_datasets.priors.parts import Parts
@@ -38,11 +38,9 @@ class UnclipPrior(ClipPrior):
     def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
         kind = pipeline_class(parts, _KINDS)
         self.kind = _KINDS[kind]
-        if config.noise_level and kind != "StableUnCLIPImg2ImgPipeline":
-            raise ConfigError(f"noise_level is for Stable unCLIP decoders; this one is a {kind}")
         if self.kind.adapted != (parts.adapter is not None):
             raise PriorError(f"{parts.decoder}: a {kind} is an unCLIP decoder with an IP-Adapter, and only that is")
-        check_options(kind, parts, device, config)
+        check_options(kind, self.kind.adapted, device, config)
         self.clip = Clip(parts.clip, device)
         self.pipeline = load_pipeline(kind, parts, device, config, **dict.fromkeys(self.kind.unused))
         if self.kind.stand_in:  # the image encoder is asked for its precision, even where it has nothing to encode
