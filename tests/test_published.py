@@ -9,19 +9,21 @@ import json
 import re
 import runpy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import full_size
 import numpy as np
 import open_clip
 import pytest
 import torch
 import transformers
+from diffusers.loaders import IPAdapterMixin
 from hub_server import HubServer
 from PIL import Image
 from pipelines import WIDTH, clip_config, forget, image_encoder, masked, published_here, write_clip
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import gif_datasets.priors as priors
 from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, MissingExtra, PriorError
@@ -126,32 +128,175 @@ def test_normalised_pixels_are_told_apart(tmp_path: Path) -> None:
         mae.MaePrior(Parts(embedded_folder() / "clip", tmp_path, 16), CPU, ExpansionConfig())
 
 
-def test_original_names_are_ours() -> None:
-    """A published checkpoint's names and shapes, as the original code's model has them (ViT-B/16), fit as they are."""
-    names = {
-        "cls_token": (1, 1, 768), "pos_embed": (1, 197, 768), "mask_token": (1, 1, 512),
-        "decoder_pos_embed": (1, 197, 512), "patch_embed.proj.weight": (768, 3, 16, 16),
-        "patch_embed.proj.bias": (768,),
-        "norm.weight": (768,), "norm.bias": (768,), "decoder_embed.weight": (512, 768), "decoder_embed.bias": (512,),
-        "decoder_norm.weight": (512,), "decoder_norm.bias": (512,), "decoder_pred.weight": (768, 512),
-        "decoder_pred.bias": (768,),
+def original_names(width: int, depth: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model of the original code with patches of 16 pixels (models_mae.py)."""
+    names: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, width), "pos_embed": (1, 197, width), "mask_token": (1, 1, 512),
+        "decoder_pos_embed": (1, 197, 512), "patch_embed.proj.weight": (width, 3, 16, 16),
+        "patch_embed.proj.bias": (width,), "norm.weight": (width,), "norm.bias": (width,),
+        "decoder_embed.weight": (512, width), "decoder_embed.bias": (512,), "decoder_norm.weight": (512,),
+        "decoder_norm.bias": (512,), "decoder_pred.weight": (768, 512), "decoder_pred.bias": (768,),
     }  # fmt: skip
-    for part, width, depth in (("blocks", 768, 12), ("decoder_blocks", 512, 8)):
-        for number in range(depth):
+    for part, inner, blocks in (("blocks", width, depth), ("decoder_blocks", 512, 8)):
+        for number in range(blocks):
             for name, shape in (
-                ("norm1", (width,)), ("attn.qkv", (3 * width, width)), ("attn.proj", (width, width)),
-                ("norm2", (width,)), ("mlp.fc1", (4 * width, width)), ("mlp.fc2", (width, 4 * width)),
+                ("norm1", (inner,)), ("attn.qkv", (3 * inner, inner)), ("attn.proj", (inner, inner)),
+                ("norm2", (inner,)), ("mlp.fc1", (4 * inner, inner)), ("mlp.fc2", (inner, 4 * inner)),
             ):  # fmt: skip
                 names[f"{part}.{number}.{name}.weight"] = shape
                 names[f"{part}.{number}.{name}.bias"] = shape[:1]
+    return names
+
+
+def published_names(original: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The same as transformers' conversion wrote them into what is on the Hub (convert_vit_mae_to_pytorch.py)."""
+    renamed = {
+        "decoder_blocks.": "decoder.decoder_layers.", "blocks.": "vit.encoder.layer.",
+        "attn.proj": "attention.output.dense", "attn.": "attention.attention.", "norm1": "layernorm_before",
+        "norm2": "layernorm_after", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
+    }  # fmt: skip
+    outer = {"cls_token": "vit.embeddings.cls_token", "pos_embed": "vit.embeddings.position_embeddings"}
+    outer |= {f"patch_embed.proj.{kind}": f"vit.embeddings.patch_embeddings.projection.{kind}" for kind in KINDS}
+    outer |= {f"norm.{kind}": f"vit.layernorm.{kind}" for kind in KINDS}
+    names = {}
+    for name, shape in original.items():
+        if "blocks." not in name:
+            names[outer.get(name, f"decoder.{name}")] = shape
+            continue
+        for old, new in renamed.items():
+            name = name.replace(old, new) if new not in name else name
+        thirds = [name.replace("qkv", part) for part in ("query", "key", "value")] if "qkv" in name else [name]
+        names |= dict.fromkeys(thirds, (shape[0] // len(thirds), *shape[1:]))
+    return names
+
+
+KINDS = ("weight", "bias")
+SIZES = {"mae-base": (768, 12, 12), "mae-large": (1024, 24, 16)}
+"""Width, depth and attention heads of ViT-B/16 and ViT-L/16."""
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_original_names_are_ours(name: str) -> None:
+    """A published checkpoint's names and shapes, as the original code's model has them, fit as they are."""
+    width, depth, heads = SIZES[name]
+    names = original_names(width, depth)
     with torch.device("meta"):
         tensors = {name: torch.empty(shape) for name, shape in names.items()}
         found = mae_names.original_config(tensors, normalised_pixels=False)
         model = mae.MaskedAutoencoder(mae.MaeConfig(**found))
     assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == names
-    assert (found["image_size"], found["heads"], found["decoder_depth"]) == (224, 12, 8)
-    with pytest.raises(KeyError, match="mask_token"):  # mae_pretrain_vit_base.pth has no decoder
+    assert (found["image_size"], found["heads"], found["decoder_depth"]) == (224, heads, 8)
+    with pytest.raises(KeyError, match="mask_token"):  # mae_pretrain_vit_*.pth have no decoder
         mae_names.original_config({name: value for name, value in tensors.items() if "mask" not in name}, False)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_names_on_the_hub_become_the_original_ones(name: str) -> None:
+    """Names and shapes of facebook/vit-mae-base and -large, and their count, as transformers' conversion has them."""
+    width, depth, heads = SIZES[name]
+    names = original_names(width, depth)
+    with torch.device("meta"):
+        tensors = {name: torch.empty(shape) for name, shape in published_names(names).items()}
+        ours = {name: tuple(value.shape) for name, value in mae_names.from_transformers(tensors).items()}
+    assert len(tensors) == 14 + 16 * (depth + 8)
+    assert {"vit.encoder.layer.0.attention.attention.query.weight", "decoder.decoder_pos_embed"} <= tensors.keys()
+    assert ours == names
+    config = transformers.ViTMAEConfig(
+        hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * width
+    )
+    found = mae_names.transformers_config(config.to_dict())
+    with torch.device("meta"):
+        model = mae.MaskedAutoencoder(mae.MaeConfig(**found))
+    assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == names
+
+
+ADAPTED = {
+    "ip-adapter-sd15": (
+        ("down_blocks.0", 2, 1), ("down_blocks.1", 2, 1), ("down_blocks.2", 2, 1),
+        ("up_blocks.1", 3, 1), ("up_blocks.2", 3, 1), ("up_blocks.3", 3, 1), ("mid_block", 1, 1),
+    ),
+    "ip-adapter-sdxl": (
+        ("down_blocks.1", 2, 2), ("down_blocks.2", 2, 10), ("up_blocks.0", 3, 10), ("up_blocks.1", 3, 2),
+        ("mid_block", 1, 10),
+    ),
+}  # fmt: skip
+"""Blocks of a U-Net in the order in which the adapters' files number them 1, 3, 5 and so on: attentions, their depth.
+
+As the adapters' author lists them (tencent-ailab/IP-Adapter, README.md and issue 162).
+"""
+ADAPTED["ip-adapter-sdxl-vit-h"] = ADAPTED["ip-adapter-sdxl"]
+
+
+def adapted_layers(name: str) -> dict[int, str]:
+    """Cross attentions by the numbers that the adapter's file gives them."""
+    layers = [
+        f"{block}.attentions.{attention}.transformer_blocks.{depth}.attn2"
+        for block, attentions, depths in ADAPTED[name]
+        for attention in range(attentions)
+        for depth in range(depths)
+    ]
+    return {2 * place + 1: layer for place, layer in enumerate(layers)}
+
+
+def adapter_tensors(name: str, unet: Any, fill: Callable[..., torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What an adapter's file holds: projections of the embedding to four tokens, and of tokens to keys and values."""
+    cross, width = unet.config.cross_attention_dim, CLIPS[PUBLISHED[name].clip].width
+    tensors = {
+        "image_proj.proj.weight": fill(0, 4 * cross, width), "image_proj.proj.bias": fill(0, 4 * cross),
+        "image_proj.norm.weight": fill(0, cross), "image_proj.norm.bias": fill(0, cross),
+    }  # fmt: skip
+    for number, layer in adapted_layers(name).items():
+        inner = unet.get_submodule(layer).to_q.in_features
+        tensors |= {f"ip_adapter.{number}.to_{kind}_ip.weight": fill(number, inner, cross) for kind in "kv"}
+    return tensors
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_an_adapter_s_numbers_are_the_layers_that_its_author_lists(name: str, tmp_path: Path) -> None:
+    """All blocks of the published U-Net, narrow, through the loader: each takes the tensors of its own number."""
+    kind, published = full_size.PARTS[name]["unet"]
+    heads = [1] * len(published.get("block_out_channels", range(4)))
+    narrow = {"block_out_channels": [8 * number for number in range(1, len(heads) + 1)], "norm_num_groups": 8}
+    unet = kind(**published | narrow | {"attention_head_dim": heads, "cross_attention_dim": 16})
+    tensors = adapter_tensors(name, unet, lambda number, *shape: torch.full(shape, float(number)))
+    save_file(tensors, tmp_path / "adapter.safetensors")
+    pipeline = Adapted(unet)
+    diffusers_folder._load_adapter(pipeline, Parts(tmp_path, tmp_path, 16, tmp_path / "adapter.safetensors"))
+    found = {
+        place.removesuffix(".processor"): {float(weights.mean()) for weights in taken.state_dict().values()}
+        for place, taken in unet.attn_processors.items()
+        if place.endswith("attn2.processor")
+    }
+    assert found == {layer: {number} for number, layer in adapted_layers(name).items()}
+
+
+class Adapted(IPAdapterMixin):
+    """As much of a pipeline as an adapter is loaded into."""
+
+    def __init__(self, unet: Any) -> None:
+        self.unet = unet
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_an_adapter_s_shapes_fit_the_published_network(name: str) -> None:
+    """At full size, on the meta device: widths of the CLIP, of the text's tokens and of each block."""
+    unet: Any = full_size.build(full_size.PARTS[name]["unet"])
+    with torch.device("meta"):
+        tensors = adapter_tensors(name, unet, lambda number, *shape: torch.empty(shape))
+        state: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+        for key, value in tensors.items():
+            part, _, rest = key.partition(".")
+            state[part][rest] = value
+        Adapted(unet).load_ip_adapter(state, "", "", image_encoder_folder=None, low_cpu_mem_usage=False)
+        shown = unet.encoder_hid_proj([torch.empty(3, 1, CLIPS[PUBLISHED[name].clip].width)])
+    stated = {"ip-adapter-sd15": (768, 1024, 16), "ip-adapter-sdxl": (2048, 1280, 70)}
+    stated |= {"ip-adapter-sdxl-vit-h": (2048, 1024, 70)}
+    cross, width, layers = stated[name]
+    assert tensors["image_proj.proj.weight"].shape == (4 * cross, width)
+    assert len(tensors) == 4 + 2 * layers
+    assert shown[0].shape == (3, 1, 4, cross)
+    parameters = sum(value.numel() for value in tensors.values())  # 22M, as its author says; 0.7 GB in half precision
+    assert parameters == pytest.approx(22e6 if name == "ip-adapter-sd15" else 350e6, rel=0.02)
 
 
 # --- from the Hub --------------------------------------------------------------------------------------------------
