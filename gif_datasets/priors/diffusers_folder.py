@@ -158,7 +158,7 @@ def load_pipeline(kind: str, parts: Parts, device: torch.device, config: Expansi
 
 
 def _name_moved_modules() -> None:
-    """Let Karlo's ``model_index.json`` name ``unclip``, which diffusers has moved since 0.36 and looks up by its old name."""
+    """Let Karlo's ``model_index.json`` name ``unclip``, which diffusers has moved and looks up by its old name."""
     from diffusers import pipelines
 
     if not hasattr(pipelines, "unclip"):
