@@ -274,6 +274,45 @@ def sdxl(scratch: Path) -> diffusers.DiffusionPipeline:
     )
 
 
+def sd3(scratch: Path) -> diffusers.DiffusionPipeline:
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=8, patch_size=1, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
+        num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=2 * TEXT, pooled_projection_dim=2 * TEXT,
+    )  # fmt: skip
+    encoders, tokenizers = ("text_encoder", "text_encoder_2"), ("tokenizer", "tokenizer_2")
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=transformer,
+        vae=_vae(scaling_factor=1.5305, shift_factor=0.0609),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        **{name: transformers.CLIPTextModelWithProjection(_text_config()) for name in encoders},
+        **{name: tokenizer(scratch / name) for name in tokenizers},
+        text_encoder_3=_long_texts(2 * TEXT),
+        tokenizer_3=tokenizer(scratch / "tokenizer_3"),
+    )
+
+
+def _long_texts(width: int) -> transformers.T5EncoderModel:
+    return transformers.T5EncoderModel(
+        transformers.T5Config(d_model=width, d_ff=32, d_kv=8, num_layers=1, num_heads=2, vocab_size=80)
+    )
+
+
+def flux(scratch: Path) -> diffusers.DiffusionPipeline:
+    transformer = diffusers.FluxTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=TEXT, pooled_projection_dim=TEXT, axes_dims_rope=[4, 4, 8], guidance_embeds=True,
+    )  # fmt: skip
+    return diffusers.FluxPipeline(
+        transformer=transformer,
+        vae=_vae(scaling_factor=0.3611, shift_factor=0.1159),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=transformers.CLIPTextModel(_text_config()),
+        tokenizer=tokenizer(scratch / "tokenizer"),
+        text_encoder_2=_long_texts(TEXT),
+        tokenizer_2=tokenizer(scratch / "tokenizer_2"),
+    )
+
+
 def lcm(scratch: Path) -> diffusers.DiffusionPipeline:
     parts = sd15(scratch, time_cond_proj_dim=32).components
     scheduler = diffusers.LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)

@@ -8,8 +8,10 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pipelines
 import pytest
 import torch
 from PIL import Image
@@ -382,6 +384,46 @@ def tiny_sd(folder: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("make", [pipelines.sd3, pipelines.flux])
+def test_img2img_pipelines_of_other_architectures(
+    make: Callable[[Path], Any], seed_folder: Path, tmp_path: Path
+) -> None:
+    """Whatever form their latents have: copies differ, guidance raises the label's probability, and runs are alike."""
+    torch.manual_seed(0)
+    prior = own_prior(tmp_path / "prior", "sd", make(tmp_path / "scratch").save_pretrained)
+    options = {"method": "gif-sd", "ratio": 2, "steps": 3, "step_size": 0.5, "strength": 0.5, "decode_steps": 4}
+    options |= {"prior": prior, "criteria": ["consistency"], "classifier": "text", "encode_batch": 1}
+    first, again = (
+        ExpandedDataset(str(seed_folder), cache_dir=tmp_path / name, decode_batch=size, **options)
+        for name, size in (("a", 2), ("b", 1))
+    )
+    records = [first.provenance(12), first.provenance(13)]
+    assert np.mean([record.consistency_after - record.consistency_before for record in records]) > 0
+    one, other, repeated = (np.asarray(picture, float) for picture in (first[12][0], first[13][0], again[12][0]))
+    assert one.shape == (32, 32, 3)
+    assert np.abs(one - other).mean() > 0.5
+    assert np.abs(one - repeated).mean() < 1  # another batch rounds otherwise
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"_class_name": "FluxFillPipeline"}, "diffusers makes no img2img pipeline of a 'FluxFillPipeline'"),
+        ({"_class_name": "QwenImagePipeline"}, "cannot load the decoder"),
+        ({"_class_name": "os"}, "diffusers makes no img2img pipeline of a 'os'"),
+    ],
+)
+def test_pipelines_that_are_none_of_img2img(
+    change: dict[str, str], told: str, seed_folder: Path, tmp_path: Path
+) -> None:
+    """A name in the folder is that of a pipeline which diffusers knows, or nothing is loaded."""
+    prior = own_prior(tmp_path / "prior", "sd", pipelines.sd3(tmp_path / "scratch").save_pretrained)
+    index = Path(prior) / "decoder" / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | change))
+    with pytest.raises(PriorError, match=told):
+        ExpandedDataset(str(seed_folder), cache_dir=tmp_path / "c", method="gif-sd", ratio=1, prior=prior)[13]
 
 
 BUILDERS = {"mae": tiny_mae, "sd": tiny_sd}

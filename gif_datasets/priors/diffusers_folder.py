@@ -18,6 +18,7 @@ from gif_datasets.errors import ConfigError, MissingExtra, PriorError
 from gif_datasets.parsing import read_json
 from gif_datasets.priors.parts import Parts
 
+INDEX = "model_index.json"
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
@@ -38,14 +39,24 @@ def pipeline_class(parts: Parts, known: Collection[str]) -> str:
     Raises:
         PriorError: If there is no such file, or it names another class.
     """
-    path = parts.decoder / "model_index.json"
-    try:
-        name = read_json(path.read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PriorError(f"cannot load the decoder in {parts.decoder}: {path.name}: {error}") from error
+    name = pipeline_name(parts)
     if name not in known:
-        raise PriorError(f"{path}: a {name!r} does not decode this prior's latents; known: {', '.join(known)}")
-    return str(name)
+        raise PriorError(
+            f"{parts.decoder / INDEX}: a {name!r} does not decode this prior's latents; known: {', '.join(known)}"
+        )
+    return name
+
+
+def pipeline_name(parts: Parts) -> str:
+    """The class that ``model_index.json`` names, whatever it is.
+
+    Raises:
+        PriorError: If there is no such file.
+    """
+    try:
+        return str(read_json((parts.decoder / INDEX).read_text(encoding="utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PriorError(f"cannot load the decoder in {parts.decoder}: {INDEX}: {error}") from error
 
 
 def check_options(kind: str, adapted: bool, device: torch.device, config: ExpansionConfig) -> None:
@@ -149,7 +160,7 @@ def load_pipeline(kind: str, parts: Parts, device: torch.device, config: Expansi
             )
             if parts.adapter:
                 _load_adapter(pipeline, parts)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise PriorError(f"cannot load the decoder in {parts.decoder}: {reason}") from error
         _set_scheduler(pipeline, config.scheduler)

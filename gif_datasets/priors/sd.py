@@ -1,13 +1,14 @@
-"""Stable Diffusion priors: diffusers' img2img pipelines of Stable Diffusion 1 and 2, of XL, and of their latent
-consistency and Turbo distillates, scored by an open_clip model. Of Stable Diffusion 3 and Flux the latents are others.
+"""Img2img priors: diffusers' img2img pipelines that decode by a plain autoencoder, scored by an open_clip model.
 
 As in the paper's released code, each copy first goes through img2img, and guidance then perturbs the latent that it
-ends with, which the autoencoder alone decodes.
+ends with, which the autoencoder alone decodes. Stable Diffusion 1, 2, XL and their distillates hand that latent over.
+Others (Stable Diffusion 3, Flux, ..) pack theirs in ways of their own: of these the picture is encoded again.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
 from gif_datasets.priors.base import ClipPrior
-from gif_datasets.priors.diffusers_folder import check_options, load_pipeline, pipeline_class
+from gif_datasets.priors.diffusers_folder import INDEX, check_options, load_pipeline, pipeline_name
 from gif_datasets.priors.parts import Parts
 from gif_datasets.rng import generator_for
 from gif_datasets.zeroshot import Clip, readable
@@ -37,7 +38,8 @@ _IMG2IMG = {
     _LCM: _LCM,
     "LatentConsistencyModelPipeline": _LCM,
 }
-"""What runs a folder of each class: most are published as text-to-image pipelines, of the same parts."""
+"""What runs a folder of each class that hands its latents over: most are published as text-to-image pipelines, of the
+same parts."""
 _CHECKED = ("safety_checker", "feature_extractor", "image_encoder")
 _UNUSED = {_SD: _CHECKED, _LCM: _CHECKED, _SDXL: ("feature_extractor", "image_encoder")}
 
@@ -50,6 +52,32 @@ def _text_tower(clip: Clip, parts: Parts) -> Any:
     if not isinstance(tower, PreTrainedModel):
         raise PriorError(f"{parts.decoder} holds no text_encoder, and the CLIP's text tower is none of transformers'")
     return tower
+
+
+def _check_known(name: str, parts: Parts) -> None:
+    """Raise PriorError unless diffusers makes an img2img pipeline of a folder of this class."""
+    from diffusers.pipelines import auto_pipeline as auto
+
+    tables = (auto.AUTO_TEXT2IMAGE_PIPELINES_MAPPING, auto.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING)
+    if name not in {one.__name__ for table in tables for one in table.values()}:
+        raise PriorError(f"{parts.decoder / INDEX}: diffusers makes no img2img pipeline of a {name!r}")
+
+
+def _as_img2img(pipeline: Any, parts: Parts) -> Any:
+    """The img2img pipeline of the same parts, by diffusers' own table of architectures."""
+    import diffusers
+
+    try:
+        found = diffusers.AutoPipelineForImage2Image.from_pipe(pipeline)
+    except ValueError as error:
+        raise PriorError(f"{parts.decoder}: {error}") from error
+    wanted = {"prompt", "image", "strength", "num_inference_steps", "guidance_scale", "generator", "output_type"}
+    missing = sorted(wanted - {*inspect.signature(found.__call__).parameters})
+    vae = type(getattr(found, "vae", None)).__name__
+    if missing or vae != "AutoencoderKL":
+        lack = f"takes no {missing[0]}" if missing else f"decodes by {vae}, not by an AutoencoderKL"
+        raise PriorError(f"{parts.decoder}: a {type(found).__name__} {lack}, so it cannot be a prior of gif-sd")
+    return found
 
 
 class SdPrior(ClipPrior):
@@ -65,14 +93,19 @@ class SdPrior(ClipPrior):
     decodes_noise = False
 
     def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
-        kind = _IMG2IMG[pipeline_class(parts, _IMG2IMG)]
+        name = pipeline_name(parts)
+        kind, self.hands_latents = _IMG2IMG.get(name, name), name in _IMG2IMG
         check_options(kind, False, device, config)
+        if not self.hands_latents:
+            _check_known(name, parts)
         self.clip = Clip(parts.clip, device)
         components: dict[str, Any] = dict.fromkeys(_UNUSED.get(kind, ()))
-        if not (parts.decoder / "text_encoder").exists():
+        if self.hands_latents and not (parts.decoder / "text_encoder").exists():
             tower, dtype = _text_tower(self.clip, parts), getattr(torch, config.dtype)
             components["text_encoder"] = copy.deepcopy(tower).to(dtype) if dtype != torch.float32 else tower
         self.pipeline = load_pipeline(kind, parts, device, config, **components)
+        if not self.hands_latents:
+            self.pipeline = _as_img2img(self.pipeline, parts)
         self.upcasts = kind == _SDXL and self.pipeline.vae.config.force_upcast
         self.image_size = parts.image_size
         self.device = device
@@ -80,10 +113,7 @@ class SdPrior(ClipPrior):
     @torch.no_grad()
     def encode(self, images: Sequence[Image]) -> Tensor:
         """Means of the autoencoder's latents, scaled as the diffusion model expects, ``(B, C, H / 4, W / 4)``."""
-        vae = self._autoencoder()
-        pixels = (self._pixels(images) * 2 - 1).to(vae.dtype)
-        latents: Tensor = vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor
-        return latents
+        return self._encoded(self._pixels(images))
 
     @torch.no_grad()
     def start(
@@ -106,20 +136,26 @@ class SdPrior(ClipPrior):
             for (name, _, _), generator in zip(rows, generators, strict=True)
         ]
         size, out = config.decode_batch, []
+        how: dict[str, Any] = {
+            "strength": config.strength,
+            "num_inference_steps": config.decode_steps,
+            "guidance_scale": config.guidance_scale,
+            "output_type": "latent" if self.hands_latents else "pt",
+        }
+        if (
+            "height" in inspect.signature(self.pipeline.__call__).parameters
+        ):  # else its own side, whatever the picture's
+            how |= {"height": self.image_size, "width": self.image_size}
         for first in range(0, len(rows), size):
             part = slice(first, first + size)
             short = size - len(prompts[part])
-            out.append(
-                self.pipeline(
-                    prompt=[*prompts[part], *prompts[:1] * short],
-                    image=torch.cat([pixels[part], pixels[:1].expand(short, -1, -1, -1)]),
-                    strength=config.strength,
-                    num_inference_steps=config.decode_steps,
-                    guidance_scale=config.guidance_scale,
-                    generator=[*generators[part], *(torch.Generator() for _ in range(short))],
-                    output_type="latent",
-                ).images[: size - short]
-            )
+            made = self.pipeline(
+                prompt=[*prompts[part], *prompts[:1] * short],
+                image=torch.cat([pixels[part], pixels[:1].expand(short, -1, -1, -1)]),
+                generator=[*generators[part], *(torch.Generator() for _ in range(short))],
+                **how,
+            ).images
+            out.append((made if self.hands_latents else self._encoded(made))[: size - short])
         found = torch.cat(out).float()
         return found.reshape(len(images), config.ratio, *found.shape[1:])
 
@@ -139,9 +175,17 @@ class SdPrior(ClipPrior):
             vae.to(torch.float32)
         return vae
 
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        """Latents of pictures ``(B, 3, H, W)`` in [0, 1]."""
+        vae = self._autoencoder()
+        means: Tensor = vae.encode((pixels * 2 - 1).to(vae.dtype)).latent_dist.mode().float()
+        latents: Tensor = (means - _shift(vae)) * vae.config.scaling_factor
+        return latents
+
     def _decoded(self, latents: Tensor) -> Tensor:
         vae = self._autoencoder()
-        pixels: Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample.float()
+        unscaled = latents / vae.config.scaling_factor + _shift(vae)
+        pixels: Tensor = vae.decode(unscaled.to(vae.dtype)).sample.float()
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def _pixels(self, images: Sequence[Image]) -> Tensor:
@@ -150,3 +194,8 @@ class SdPrior(ClipPrior):
         side = self.image_size
         squares = [ImageOps.fit(image, (side, side), Resampling.BICUBIC) for image in images]
         return torch.stack([vision.pil_to_tensor(image) for image in squares]).to(self.device).float() / 255
+
+
+def _shift(vae: Any) -> float:
+    """What an autoencoder's latents are moved by before they are scaled; Stable Diffusion 1, 2 and XL have none."""
+    return float(getattr(vae.config, "shift_factor", None) or 0.0)
