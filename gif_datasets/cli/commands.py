@@ -138,14 +138,12 @@ def preview(args: argparse.Namespace) -> int:
         warn(warning)
     seeds = choose_seeds(plan.seeds, args.rows)
     copies = range(1, min(config.ratio, MOST_COPIES) + 1)
-    wanted = [(seed, copy) for seed in seeds for copy in copies]
-    made = (decode.picture(content, "a copy") for content in imaginer.pictures(wanted))
+    made = (
+        decode.picture(content, "a copy")
+        for content in imaginer.pictures([(seed, copy) for seed in seeds for copy in copies])
+    )
     rows = [
-        Row(
-            recipe.classes[seed.label],
-            source.sample(seed.index)[0],
-            tuple(next(made) for _ in copies),
-        )
+        Row(recipe.classes[seed.label], source.sample(seed.index)[0], tuple(next(made) for _ in copies))
         for seed in seeds
     ]
     save_preview(rows, f"imagined copies ({config.method})", args.out)

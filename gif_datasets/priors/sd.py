@@ -130,10 +130,7 @@ class SdPrior(ClipPrior):
         rows = [(name, key, number) for name, key in zip(names, keys, strict=True) for number in copies]
         generators = [generator_for(config.rng_seed, key, "start", number) for _, key, number in rows]
         prompts = [
-            config.prompts[int(torch.randint(len(config.prompts), (), generator=generator))].replace(
-                "{}", readable(name)
-            )
-            for (name, _, _), generator in zip(rows, generators, strict=True)
+            _prompt(config.prompts, name, generator) for (name, _, _), generator in zip(rows, generators, strict=True)
         ]
         size, out = config.decode_batch, []
         how: dict[str, Any] = {
@@ -194,6 +191,11 @@ class SdPrior(ClipPrior):
         side = self.image_size
         squares = [ImageOps.fit(image, (side, side), Resampling.BICUBIC) for image in images]
         return torch.stack([vision.pil_to_tensor(image) for image in squares]).to(self.device).float() / 255
+
+
+def _prompt(prompts: Sequence[str], name: str, generator: torch.Generator) -> str:
+    """One of the prompts, drawn, around a class name."""
+    return prompts[int(torch.randint(len(prompts), (), generator=generator))].replace("{}", readable(name))
 
 
 def _shift(vae: Any) -> float:
