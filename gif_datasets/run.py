@@ -114,8 +114,7 @@ def run(
         raise ConfigError("selection sample-agnostic compares the copies of all seeds; it cannot be made in parts")
     started = time.monotonic()
     claim(folder, plan.json)
-    names = dict(enumerate(plan.shard_names))
-    mine = {shard_id: name for shard_id, name in names.items() if part.has(shard_id)}
+    mine = {shard_id: name for shard_id, name in enumerate(plan.shard_names) if part.has(shard_id)}
     done = finished(folder, plan.hash, mine)
     todo = [shard_id for shard_id in mine if shard_id not in done]
     generated = 0
@@ -128,16 +127,16 @@ def run(
     if part != WHOLE:
         for name, content in own.items():
             atomic.write_bytes(folder / name, content)
-    numbers = {name: shard_id for shard_id, name in names.items()}
-    for shard, count in engine(ShardTask(plan, imaginer, folder), todo):
-        done[numbers[shard.name]] = shard
-        generated += count
+    made = list(engine(ShardTask(plan, imaginer, folder), todo))
+    generated += sum(count for _, count in made)
+    numbers = {name: shard_id for shard_id, name in mine.items()}
+    done |= {numbers[shard.name]: shard for shard, _ in made}
     if part != WHOLE:
         done |= _made_by_others(plan, folder, done)
-        if len(done) < len(names):
+        if len(done) < len(plan.shard_names):
             return _partly(folder, plan, done, generated, tuple(bad), time.monotonic() - started)
         own = own_files(folder)
-    finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in names], own)
+    finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in sorted(done)], own)
     if todo or not (folder / manifests.PREVIEW).exists():
         draw_preview(folder, lambda index: source.sample(index)[0])
     return summarise(folder, generated, tuple(bad), time.monotonic() - started)
