@@ -7,7 +7,11 @@ the makers state are checked in test_full_size.py.
 
 from __future__ import annotations
 
+import json
+import struct
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -150,3 +154,46 @@ def build(part: Part, device: str = "meta", dtype: torch.dtype = torch.float32) 
 
 def count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def write(part: Part, folder: Path, variant: str | None = None) -> None:
+    """Write a part at full size with random weights, in half precision for ``"fp16"``, as its own library saves it."""
+    dtype = torch.float16 if variant else torch.float32
+    model: Any = build(part)
+    if isinstance(model, transformers.PreTrainedModel):
+        filled(model, dtype).save_pretrained(folder, variant=variant)
+        return
+    model.save_config(folder)
+    name = f"diffusion_pytorch_model{f'.{variant}' if variant else ''}.safetensors"
+    write_tensors(model.state_dict(), folder / name, dtype)
+
+
+def filled(model: Any, dtype: torch.dtype) -> Any:
+    """A model of the meta device with random weights."""
+    model = model.to(dtype).to_empty(device="cpu")
+    with torch.no_grad():
+        for value in (*model.parameters(), *model.buffers()):
+            if value.is_floating_point():
+                value.normal_(0, SPREAD)
+            else:
+                value.copy_(torch.arange(value.numel()).reshape(value.shape))
+    return model
+
+
+SPREAD = 0.02
+"""Standard deviation of the random weights."""
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, dtype: torch.dtype) -> None:
+    """Write random tensors of these shapes one by one: a safetensors file that need not fit into memory."""
+    kind, size = {torch.float32: ("F32", 4), torch.float16: ("F16", 2)}[dtype]
+    header, end = {}, 0
+    for name, value in tensors.items():
+        first, end = end, end + size * value.numel()
+        header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [first, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for value in tensors.values():
+            file.write(torch.empty(value.shape).normal_(0, SPREAD).to(dtype).numpy().data)

@@ -5,23 +5,21 @@ pytest -m slow tests/test_full_size.py
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import diffusers
 import full_size
 import open_clip
+import pipelines
 import pytest
 import torch
 from PIL import Image
-from pipelines import forget, tokenizer, write_snapshot
-from safetensors.torch import save_file
+from pipelines import adapter_tensors, forget
 
-import gif_datasets.priors as priors
 from gif_datasets import ExpansionConfig
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.published import PUBLISHED
@@ -103,63 +101,88 @@ def test_shapes_along_the_way(name: str) -> None:
 
 
 def publish(name: str, scratch: Path) -> None:
-    """Write a full-size prior of random weights into the Hub's cache."""
+    """Put a full-size prior of random weights into the Hub's cache: a tiny one, its weights replaced."""
     prior = PUBLISHED[name]
+    pipelines.publish(prior, scratch)
     torch.manual_seed(0)
-
-    def clip(folder: Path) -> None:
-        config = open_clip.get_model_config(CLIPS[prior.clip].model)
-        quick = {"quick_gelu": True} if prior.clip.endswith("openai") else {}
+    folder = prior.decoder.bring()
+    for part, spec in full_size.PARTS[name].items():
+        full_size.write(spec, folder if part == "model" else folder / part, prior.decoder.variant)
+    folder = CLIPS[prior.clip].weights.bring()
+    config = open_clip.get_model_config(CLIPS[prior.clip].model)
+    quick = {"quick_gelu": True} if prior.clip.endswith("openai") else {}
+    with torch.device("meta"):
+        state = open_clip.CLIP(**config, **quick).state_dict()
+    full_size.write_tensors(state, folder / pipelines.CLIP_FILE, torch.float32)
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    value = {"model_cfg": config | quick, "preprocess_cfg": {"mean": mean, "std": std}}
+    (folder / "open_clip_config.json").write_text(json.dumps(value))
+    if prior.adapter:
+        unet = full_size.build(full_size.PARTS[name]["unet"])
         with torch.device("meta"):
-            model = open_clip.CLIP(**config, **quick)
-        state = {key: torch.empty(value.shape).normal_(0, 0.02) for key, value in model.state_dict().items()}
-        save_file(state, folder / "open_clip_model.safetensors")
-        mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-        value = {"model_cfg": config | quick, "preprocess_cfg": {"mean": mean, "std": std}}
-        (folder / "open_clip_config.json").write_text(json.dumps(value))
-
-    def decoder(folder: Path) -> None:
-        parts = {key: _filled(part) for key, part in full_size.PARTS[name].items()}
-        if "model" in parts:
-            parts["model"].save_pretrained(folder)
-            return
-        pipeline = diffusers.StableDiffusionPipeline(
-            **parts, tokenizer=tokenizer(scratch / "tokenizer"), safety_checker=None, feature_extractor=None,
-            scheduler=diffusers.DDIMScheduler(beta_schedule="scaled_linear", steps_offset=1, set_alpha_to_one=False),
-            requires_safety_checker=False,
-        )  # fmt: skip
-        pipeline.save_pretrained(folder)
-
-    write_snapshot(CLIPS[prior.clip].weights, clip)
-    write_snapshot(prior.decoder, decoder)
+            state = adapter_tensors(name, unet, lambda number, *shape: torch.empty(shape))
+        full_size.write_tensors(state, prior.adapter.bring(), torch.float16)
 
 
-def _filled(part: full_size.Part) -> torch.nn.Module:
-    model = full_size.build(part).to_empty(device="cpu")
-    with torch.no_grad():
-        for value in (*model.parameters(), *model.buffers()):
-            if value.is_floating_point():
-                value.normal_(0, 0.02)
-            else:
-                value.copy_(torch.arange(value.numel()).reshape(value.shape))
-    return model
+UNGUIDED = {"decode_steps": 1, "guidance_scale": 1}
+HALF = {"dtype": "bfloat16"}
+STEPS: dict[str, dict[str, object]] = {
+    "mae-base": {},
+    "mae-large": {},
+    "sd15": UNGUIDED | {"decode_steps": 2, "strength": 0.5},
+    "sdxl": UNGUIDED | HALF | {"decode_steps": 2, "strength": 0.5},
+    "karlo": UNGUIDED | {"decode_steps": 2},  # its scheduler divides by one less
+    "sd21-unclip-small": UNGUIDED,
+    "sd21-unclip": UNGUIDED,
+    "kandinsky22": UNGUIDED | HALF,
+    "ip-adapter-sd15": UNGUIDED,
+    "ip-adapter-sdxl": UNGUIDED | HALF,
+    "ip-adapter-sdxl-vit-h": UNGUIDED | HALF,
+}
+"""Options of one step; half precision where single would take more than 14 GB. Others repeat one of these networks."""
 
 
-@pytest.mark.parametrize("name", ["mae-base", "mae-large", "sd15"])
+def shapes_seen(pipeline: Any) -> dict[str, tuple[int, ...]]:
+    """What the networks of a pipeline put out, filled while it runs: of the last call."""
+    parts = pipeline.components
+    networks = {name: parts[name] for name in ("unet", "decoder", "super_res_first", "super_res_last") if name in parts}
+    networks |= {name: parts[name].decoder for name in ("vae", "movq") if name in parts}
+    seen = {}
+
+    def note(name: str, out: Any) -> None:
+        value = out[0] if isinstance(out, tuple) else getattr(out, "sample", out)
+        assert value.isfinite().all()
+        seen[name] = tuple(value.shape)
+
+    for name, network in networks.items():
+        network.register_forward_hook(lambda _, given, out, name=name: note(name, out))
+    return seen
+
+
+def shapes_expected(name: str) -> dict[str, tuple[int, ...]]:
+    side = PUBLISHED[name].image_size
+    if name == "karlo":
+        return {"decoder": (1, 6, 64, 64)} | dict.fromkeys(("super_res_first", "super_res_last"), (1, 3, side, side))
+    inner = side // 8
+    if name == "kandinsky22":
+        return {"unet": (1, 8, inner, inner), "movq": (1, 3, side, side)}
+    return {"unet": (1, 4, inner, inner), "vae": (1, 3, side, side)}
+
+
+@pytest.mark.parametrize("name", STEPS)
 def test_one_step_at_full_size(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Through the loader, from a picture to a picture, in random weights; memory and time are told (-s)."""
     prior = PUBLISHED[name]
-    monkeypatch.setitem(priors.PUBLISHED, name, dataclasses.replace(prior))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    publish(name, tmp_path)
-    started = time.monotonic()
+    config = ExpansionConfig(**{"method": prior.family, "ratio": 1, "decode_batch": 1} | STEPS[name])
     try:
-        options = {"method": "sd", "decode_steps": 2, "strength": 0.5, "guidance_scale": 1} if name == "sd15" else {}
-        config = ExpansionConfig(**{"method": "mae", "ratio": 1, "decode_batch": 1} | options)
+        publish(name, tmp_path)
+        started = time.monotonic()
         loaded = load_prior(find_prior(name), prior.family, torch.device("cpu"), config)
-        after_load = time.monotonic()
+        after_load, used = time.monotonic(), time.process_time()
+        seen = shapes_seen(loaded.pipeline) if prior.family != "mae" else {}
         image = Image.new("RGB", (300, 200), "orange")
         latents = loaded.encode([image])
         moved = loaded.start([image], latents, ["bee"], ["key"], config)[:, 0]
@@ -168,9 +191,12 @@ def test_one_step_at_full_size(
     finally:
         for weights in prior.sources:
             forget(weights)
+    assert seen == (shapes_expected(name) if prior.family != "mae" else {})
     assert pictures.shape == (1, 3, prior.image_size, prior.image_size)
+    assert 0 <= pictures.min() < pictures.max() <= 1
     assert moved.shape[1:] == latents.shape[1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    told = f"peak {peak:.1f} GB, load {after_load - started:.0f} s, step {time.monotonic() - after_load:.0f} s"
+    took, used = time.monotonic() - after_load, time.process_time() - used
+    told = f"peak {peak:.1f} GB, load {after_load - started:.0f} s, step {took:.0f} s ({used:.0f} s of a core)"
     with capsys.disabled():
         sys.stdout.write(f"\n{name}: {told}\n")

@@ -9,7 +9,7 @@ import json
 import re
 import runpy
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,18 @@ import transformers
 from diffusers.loaders import IPAdapterMixin
 from hub_server import HubServer
 from PIL import Image
-from pipelines import WIDTH, clip_config, forget, image_encoder, masked, published_here, write_clip
+from pipelines import (
+    ADAPTED,
+    WIDTH,
+    adapted_layers,
+    adapter_tensors,
+    clip_config,
+    forget,
+    image_encoder,
+    masked,
+    published_here,
+    write_clip,
+)
 from safetensors.torch import load_file, save_file
 
 import gif_datasets.priors as priors
@@ -208,47 +219,6 @@ def test_names_on_the_hub_become_the_original_ones(name: str) -> None:
     with torch.device("meta"):
         model = mae.MaskedAutoencoder(mae.MaeConfig(**found))
     assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == names
-
-
-ADAPTED = {
-    "ip-adapter-sd15": (
-        ("down_blocks.0", 2, 1), ("down_blocks.1", 2, 1), ("down_blocks.2", 2, 1),
-        ("up_blocks.1", 3, 1), ("up_blocks.2", 3, 1), ("up_blocks.3", 3, 1), ("mid_block", 1, 1),
-    ),
-    "ip-adapter-sdxl": (
-        ("down_blocks.1", 2, 2), ("down_blocks.2", 2, 10), ("up_blocks.0", 3, 10), ("up_blocks.1", 3, 2),
-        ("mid_block", 1, 10),
-    ),
-}  # fmt: skip
-"""Blocks of a U-Net in the order in which the adapters' files number them 1, 3, 5 and so on: attentions, their depth.
-
-As the adapters' author lists them (tencent-ailab/IP-Adapter, README.md and issue 162).
-"""
-ADAPTED["ip-adapter-sdxl-vit-h"] = ADAPTED["ip-adapter-sdxl"]
-
-
-def adapted_layers(name: str) -> dict[int, str]:
-    """Cross attentions by the numbers that the adapter's file gives them."""
-    layers = [
-        f"{block}.attentions.{attention}.transformer_blocks.{depth}.attn2"
-        for block, attentions, depths in ADAPTED[name]
-        for attention in range(attentions)
-        for depth in range(depths)
-    ]
-    return {2 * place + 1: layer for place, layer in enumerate(layers)}
-
-
-def adapter_tensors(name: str, unet: Any, fill: Callable[..., torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What an adapter's file holds: projections of the embedding to four tokens, and of tokens to keys and values."""
-    cross, width = unet.config.cross_attention_dim, CLIPS[PUBLISHED[name].clip].width
-    tensors = {
-        "image_proj.proj.weight": fill(0, 4 * cross, width), "image_proj.proj.bias": fill(0, 4 * cross),
-        "image_proj.norm.weight": fill(0, cross), "image_proj.norm.bias": fill(0, cross),
-    }  # fmt: skip
-    for number, layer in adapted_layers(name).items():
-        inner = unet.get_submodule(layer).to_q.in_features
-        tensors |= {f"ip_adapter.{number}.to_{kind}_ip.weight": fill(number, inner, cross) for kind in "kv"}
-    return tensors
 
 
 @pytest.mark.parametrize("name", ADAPTED)
