@@ -17,12 +17,13 @@ import numpy as np
 
 from gif_datasets import comparison_page
 from gif_datasets.comparison_page import Comparison, Result, Row
-from gif_datasets.config import ExpansionConfig, closest
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.contest import ORIGINAL, Arm, Contest, Place
 from gif_datasets.errors import ConfigError
 from gif_datasets.held_out import HeldOut, hold_out_source, is_part_of, refuse_seen
 from gif_datasets.methods import METHODS
 from gif_datasets.networks import AUGMENTS, SMALL, Training, check_network
+from gif_datasets.option_values import closest
 from gif_datasets.recipe import Recipe, make_recipe, resolve_device
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, list_seeds, refuse_bad

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.errors import ConfigError, did_you_mean
+from gif_datasets.errors import ConfigError
 from gif_datasets.methods import (
     AUGMENT,
     CLASSIFIER,
@@ -27,8 +26,16 @@ from gif_datasets.methods import (
     SELECTION,
     Method,
 )
-from gif_datasets.parsing import read_toml
-from gif_datasets.wording import DOMAINS, check_synonyms, names_of, prompts_of, read_synonyms, templates_of
+from gif_datasets.option_values import checked, closest, read_options
+from gif_datasets.wording import (
+    DOMAINS,
+    check_prompts,
+    check_synonyms,
+    names_of,
+    prompts_of,
+    read_synonyms,
+    templates_of,
+)
 
 MAX_RATIO = 1000
 CRITERIA = ("consistency", "entropy", "diversity")
@@ -385,7 +392,7 @@ class ExpansionConfig:
         Raises:
             ConfigError: If the file cannot be read, or an option is unknown.
         """
-        merged = dict(_read_toml(config_file)) if config_file else {}
+        merged = dict(read_options(config_file)) if config_file else {}
         merged.update({name: value for name, value in values.items() if value is not None})
         if (preset := merged.pop("preset", None)) is not None:
             merged = {**_preset(preset, merged), **merged}
@@ -396,13 +403,6 @@ class ExpansionConfig:
             if name not in known:
                 raise ConfigError(f"unknown option {name!r}{closest(name, {*known, 'preset', 'domain'})}")
         return cls(**merged)
-
-
-def check_prompts(name: str, prompts: Sequence[str]) -> None:
-    """Raise ConfigError unless there are prompts, and each has one place for a class name."""
-    bad = [prompt for prompt in prompts if prompt.count("{}") != 1]
-    if bad or not prompts:
-        raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")
 
 
 def _parts(method: Method, *, classifies: bool, checks: bool) -> set[str]:
@@ -450,81 +450,3 @@ def _worded(domain: object, given: Mapping[str, Any]) -> dict[str, Any]:
     classifies = _classifies(method, given.get("check", method.defaults["check"]), given.get("measure_pictures", False))
     options = {"templates": templates_of(str(domain)), "prompts": prompts_of(str(domain))}
     return _mattering(options, _parts(method, classifies=classifies, checks=False))
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Read one ``KEY=VALUE`` of the command line; the value is TOML, or a bare word.
-
-    Example:
-        >>> parse_setting("epsilon=0.2"), parse_setting("held_class=label")
-        (('epsilon', 0.2), ('held_class', 'label'))
-    """
-    name, equals, raw = text.partition("=")
-    if not equals or not name:
-        raise ConfigError(f"--set takes KEY=VALUE, got {text!r}")
-    try:
-        return name, read_toml(f"value = {raw}")["value"]
-    except ValueError:
-        return name, raw
-
-
-def closest(name: str, known: Any) -> str:
-    """Return ``"; did you mean 'x'?"`` or the whole choice, for an error message."""
-    return did_you_mean(name, known) or f"; known: {', '.join(sorted(known))}"
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return read_toml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
-    "tuple[str, ...]": (tuple, list),
-}
-
-
-def _finite(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except OverflowError:  # an integer beyond any float
-        number = math.inf
-    if not math.isfinite(number):
-        raise ConfigError(f"{name} must be finite, got {number}")
-    return number
-
-
-def checked(spec: dataclasses.Field[Any], value: Any) -> Any:
-    """One value of a dataclass field, by its type and the limits in its metadata; raises ConfigError naming both."""
-    if value is None and spec.default is None:
-        return None
-    if isinstance(value, str) and "read" in spec.metadata:
-        value = spec.metadata["read"](value)
-    kinds = _TYPES[str(spec.type).removesuffix(" | None")]
-    wrong_bool = isinstance(value, bool) and bool not in kinds
-    if wrong_bool or not isinstance(value, kinds):
-        raise ConfigError(f"{spec.name} must be {spec.type}, got {value!r}")
-    if isinstance(value, (tuple, list)):
-        if not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{spec.name} must be {spec.type}, got {value!r}")
-        known = spec.metadata.get("items", value)
-        for item in value:
-            if item not in known:
-                raise ConfigError(f"unknown {spec.name} {item!r}{closest(item, known)}")
-        return tuple(value)
-    if "choices" in spec.metadata and value not in spec.metadata["choices"]:
-        choices = spec.metadata["choices"]
-        raise ConfigError(f"unknown {spec.name} {value!r}{closest(str(value), choices)}")
-    if float in kinds:
-        value = _finite(spec.name, value)
-    low, high = spec.metadata.get("low"), spec.metadata.get("high")
-    if low is not None and value < low:
-        raise ConfigError(f"{spec.name} must be at least {low}, got {value}")
-    if high is not None and value > high:
-        raise ConfigError(f"{spec.name} must be at most {high}, got {value}")
-    return value

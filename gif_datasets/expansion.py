@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.cache import open_cache
-from gif_datasets.config import ExpansionConfig, closest
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import run_local, visible_gpus
 from gif_datasets.errors import ConfigError, SourceError
+from gif_datasets.option_values import closest
 from gif_datasets.plan import make_plan
 from gif_datasets.recipe import make_recipe, resolve_device
 from gif_datasets.remote import place

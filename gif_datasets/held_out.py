@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets.config import closest
 from gif_datasets.duplicates import BITS, both_ways, near_duplicates, perceptual_hash
 from gif_datasets.errors import ConfigError, SourceError
+from gif_datasets.option_values import closest
 from gif_datasets.priors import PriorInfo
 from gif_datasets.sources.base import SeedList, Source, list_seeds
 from gif_datasets.sources.joined import JoinedSource

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from gif_datasets.cache_files import CACHE_FORMAT
-from gif_datasets.config import ExpansionConfig, closest
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.fingerprint import digest, digest_rows, digest_text
 from gif_datasets.memory import memory_of
 from gif_datasets.methods import METHODS
+from gif_datasets.option_values import closest
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
 from gif_datasets.seeds import SeedTable
 from gif_datasets.types import Seed

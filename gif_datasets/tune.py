@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from gif_datasets import atomic, charts, preview
 from gif_datasets.card import code, plain
-from gif_datasets.config import ExpansionConfig, check_prompts, checked, closest
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, PriorError, SourceError
 from gif_datasets.folder import STATE, claim
+from gif_datasets.option_values import checked, closest
 from gif_datasets.priors import FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior, prior_parts
 from gif_datasets.priors.published import UNDONE
 from gif_datasets.priors.weights import CLIPS
@@ -28,7 +29,7 @@ from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, Source, list_seeds
 from gif_datasets.splits import hold_out
 from gif_datasets.types import Progress, Seed, silent
-from gif_datasets.wording import DOMAINS, prompts_of
+from gif_datasets.wording import DOMAINS, check_prompts, prompts_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

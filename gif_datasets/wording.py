@@ -106,3 +106,10 @@ def names_of(class_name: str, synonyms: Sequence[str]) -> tuple[str, ...]:
     """
     pairs = [entry.partition(IS) for entry in synonyms]
     return tuple(name for known, _, name in pairs if known == class_name) or (class_name,)
+
+
+def check_prompts(name: str, prompts: Sequence[str]) -> None:
+    """Raise ConfigError unless there are prompts, and each has one place for a class name."""
+    bad = [prompt for prompt in prompts if prompt.count("{}") != 1]
+    if bad or not prompts:
+        raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gif_datasets import ConfigError, ExpansionConfig
-from gif_datasets.config import parse_setting
 from gif_datasets.methods import METHODS, PRESETS
+from gif_datasets.option_values import parse_setting
 
 
 @pytest.mark.parametrize(

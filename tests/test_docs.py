@@ -17,8 +17,8 @@ import pytest
 
 import gif_datasets
 from gif_datasets.cli import build_parser, main
-from gif_datasets.config import parse_setting
 from gif_datasets.methods import registered_methods
+from gif_datasets.option_values import parse_setting
 from gif_datasets.parsing import read_toml
 
 ROOT = Path(__file__).parents[1]

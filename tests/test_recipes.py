@@ -21,9 +21,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from gif_datasets import cli, networks
-from gif_datasets.config import ExpansionConfig, parse_setting
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.methods import METHODS
 from gif_datasets.networks import AUGMENTS, Pictures, Taught, Training, check_network, train
+from gif_datasets.option_values import parse_setting
 from gif_datasets.parsing import read_toml
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -17,8 +17,8 @@ import gif_datasets
 from gif_datasets import ConfigError, ExpansionConfig, heads, recognition
 from gif_datasets.checking import verify
 from gif_datasets.cli import main
-from gif_datasets.config import parse_setting
 from gif_datasets.fingerprint import digest
+from gif_datasets.option_values import parse_setting
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.recipe import make_recipe

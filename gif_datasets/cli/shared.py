@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.config import ExpansionConfig, parse_setting
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
 from gif_datasets.methods import METHODS
+from gif_datasets.option_values import parse_setting
 from gif_datasets.remote import AnyPath
 
 

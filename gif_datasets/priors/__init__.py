@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gif_datasets.config import ExpansionConfig, closest
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.fingerprint import digest, digest_folder
 from gif_datasets.methods import AUGMENT, METHODS
+from gif_datasets.option_values import closest
 from gif_datasets.parsing import read_json
 from gif_datasets.priors.parts import Parts
 from gif_datasets.priors.published import PUBLISHED, Published

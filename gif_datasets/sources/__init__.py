@@ -16,9 +16,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.config import closest
 from gif_datasets.errors import MissingExtra, SourceError
 from gif_datasets.manifests import MANIFEST
+from gif_datasets.option_values import closest
 from gif_datasets.sources.base import Source
 from gif_datasets.sources.folders import FolderSource, ShardSource
 from gif_datasets.sources.hugging_face import HuggingFaceSource, is_hugging_face

@@ -32,10 +32,11 @@ import gif_datasets
 from gif_datasets import GifDatasetsError, atomic, card, index, manifests, shards, ustar
 from gif_datasets.checking import verify
 from gif_datasets.cli import texts
-from gif_datasets.config import ExpansionConfig, parse_setting
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.fingerprint import digest
 from gif_datasets.folder import read_sidecar
 from gif_datasets.merge import _plan
+from gif_datasets.option_values import parse_setting
 from gif_datasets.priors import _read_card
 from gif_datasets.push import _published
 from gif_datasets.reader import ShardReader
