@@ -393,7 +393,7 @@ def test_img2img_pipelines_of_other_architectures(
     """Whatever form their latents have: copies differ, guidance raises the label's probability, and runs are alike."""
     torch.manual_seed(0)
     prior = own_prior(tmp_path / "prior", "sd", make(tmp_path / "scratch").save_pretrained)
-    options = {"method": "gif-sd", "ratio": 2, "steps": 3, "step_size": 0.5, "strength": 0.5, "decode_steps": 4}
+    options = {"method": "gif-sd", "ratio": 2, "steps": 3, "strength": 0.5, "decode_steps": 4}
     options |= {"prior": prior, "criteria": ["consistency"], "classifier": "text", "encode_batch": 1}
     first, again = (
         ExpandedDataset(str(seed_folder), cache_dir=tmp_path / name, decode_batch=size, **options)
