@@ -178,7 +178,7 @@ def parsers(place: Path) -> dict[str, Parser]:
         "index": Parser(indexed.read_bytes(), lambda c: within(indexed, c, read_index)),
         "shard": Parser(tar.read_bytes(), lambda c: within(tar, c, tar_of)),
         "record": Parser(record, read_record, written),
-        "sidecar": Parser(sidecar, lambda c: within(named, c, lambda: read_sidecar(named, "x")), written),
+        "sidecar": Parser(sidecar, lambda c: read_sidecar(c, "x"), written),
         "plan": Parser(plan, lambda c: within(folder / "plan.json", c, lambda: _plan(folder)), written),
         "config": Parser(toml, lambda c: within(named, c, lambda: ExpansionConfig.build({}, named))),
         "setting": Parser(b"epsilon=0.2", read_setting),
@@ -228,7 +228,7 @@ def run(count: int, first: int = 0, only: str = "") -> dict[str, Any]:
 
 
 def _fuzzed(parser: Parser, count: int, first: int) -> list[tuple[str, bytes]]:
-    assert outcome(parser.read, parser.whole) == "read"
+    assert parser.read(parser.whole) is not None  # or what is fuzzed would be something else
     made: list[bytes] = []
 
     @seed(first)
