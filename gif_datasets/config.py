@@ -39,8 +39,6 @@ from gif_datasets.wording import (
 
 MAX_RATIO = 1000
 CRITERIA = ("consistency", "entropy", "diversity")
-
-
 AGNOSTIC = "sample-agnostic"
 OWN = "own"
 """The scheduler that a pipeline's folder names."""

@@ -48,8 +48,8 @@ class ExpandedDataset(Dataset[Any]):
             such as ``"demo"`` or a folder.
         ratio: Copies per seed, K.
         method: See ``gif-datasets methods``.
-        prior: Name of a prior, a prior's folder, or an object with the four methods of
-            :class:`gif_datasets.priors.base.Prior` (and a ``key``, a text that changes whenever its results do).
+        prior: Name of a prior, a prior's folder, or an object that follows :class:`gif_datasets.priors.base.Prior` and
+            has a ``key``, a text that changes whenever its results do.
         rng_seed: The run's number.
         classes: Class names, when the dataset does not say.
         image_column: Column of the pictures of a Hugging Face dataset, when there are several.
@@ -292,9 +292,9 @@ class ExpandedDataset(Dataset[Any]):
         if folder is not None:
             self.precompute(folder, workers)
             return push_to_hub(folder, repo_id, **options)
-        with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
-            self.precompute(place, workers)
-            return push_to_hub(place, repo_id, **options)
+        with tempfile.TemporaryDirectory(prefix="gif-datasets-") as temporary:
+            self.precompute(temporary, workers)
+            return push_to_hub(temporary, repo_id, **options)
 
     def _rest_of_block(self, index: int) -> list[Row]:
         """The other copies of a missing copy's block: decoding runs on full blocks, and padding one costs the same."""
@@ -302,7 +302,7 @@ class ExpandedDataset(Dataset[Any]):
         start = index - (index - first) % size
         return [self._row(i) for i in range(start, min(start + size, len(self))) if i != index]
 
-    def _row(self, index: int) -> tuple[Seed, int]:
+    def _row(self, index: int) -> Row:
         size, count, ratio = len(self), len(self.plan.seeds), self.config.ratio
         if not -size <= index < size:
             raise IndexError(f"index {index} of {size} items")

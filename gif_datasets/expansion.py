@@ -14,13 +14,13 @@ from gif_datasets.option_values import closest
 from gif_datasets.plan import make_plan
 from gif_datasets.recipe import make_recipe, resolve_device
 from gif_datasets.remote import place
-from gif_datasets.run import Part, Summary, run, silently
+from gif_datasets.run import Part, Summary, run
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
 from gif_datasets.sources.joined import JoinedSource
 from gif_datasets.splits import without
 from gif_datasets.tasks import Engine
-from gif_datasets.types import Progress, Seed, silent
+from gif_datasets.types import Progress, Seed, silent, silently
 
 ENGINES = ("local", "ray")
 

@@ -22,7 +22,7 @@ from gif_datasets.hub_card import Rights
 from gif_datasets.hub_faults import MAIN, Repository
 from gif_datasets.parcel import CROISSANT, FORMS, Parcel, pack, pictures_of, read_report, text_of, without_rejected
 from gif_datasets.parsing import read_json
-from gif_datasets.types import Progress, silent
+from gif_datasets.types import Progress, silent, silently
 
 _MARKS = (manifests.MANIFEST, manifests.EXPORTED)
 """Either says that a repository holds what this package published, and which files that is."""
@@ -123,7 +123,7 @@ def push_to_hub(
     started = time.monotonic()
     name = hub.check_name(repo_id)
     _check(form, revision, create_pr)
-    show, tell = progress or silent, say or _unsaid
+    show, tell = progress or silent, say or silently
     edited = _verified(Path(folder), show)
     client = Client(Repository(name, revision or MAIN, token), tell)
     rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
@@ -137,10 +137,6 @@ def push_to_hub(
         hub.check_card(text_of(parcel[manifests.CARD]))
         job = _Job(client, parcel, private, create_pr, form, dry_run, show, started)
         return _dry_run(job, remote) if dry_run else _push(job, remote)
-
-
-def _unsaid(text: str) -> None:
-    pass
 
 
 def _check(form: str, revision: str | None, create_pr: bool) -> None:

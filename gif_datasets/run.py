@@ -21,6 +21,7 @@ from gif_datasets.remote import AnyPath
 from gif_datasets.sources.base import Source
 from gif_datasets.sources.own import source_columns
 from gif_datasets.tasks import Engine, ShardTask, select
+from gif_datasets.types import silently
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,6 @@ class Part:
 
 
 WHOLE = Part(0, 1)
-
-
-def silently(text: str) -> None:
-    """Tell nobody."""
 
 
 def run(

@@ -18,6 +18,10 @@ def silent(rows: Any, title: str, total: int | None = None) -> Any:
     return rows
 
 
+def silently(text: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True)
 class Seed:
     """One seed sample, without its pixels.
@@ -38,7 +42,7 @@ class Seed:
 
 
 Row = tuple[Seed, int]
-"""A seed sample and the number of one of its copies, from 1."""
+"""A seed sample and the number of one of its copies, from 1; 0 is the seed itself."""
 
 
 @dataclass(frozen=True)

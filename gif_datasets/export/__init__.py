@@ -132,7 +132,7 @@ def _check_shards(folder: Path, manifest: dict[str, Any], show: Progress) -> Non
 
 def _finish(job: Job, tally: Tally) -> None:
     """Write the card; and last, when all is on the disk, the file that says so."""
-    keep(job.out, manifests.CARD, _card(job, tally).encode("utf-8"), tally)
+    keep(job.out, manifests.CARD, _card(job).encode("utf-8"), tally)
     if hasattr(os, "sync"):
         os.sync()
     done = atomic.json_bytes({**job.settings, "files": tally.files})
@@ -150,7 +150,7 @@ def _write_shards(job: Job, tally: Tally) -> None:
 _WRITERS = {"imagefolder": write_folders, "parquet": write_parquet, "shards": _write_shards}
 
 
-def _card(job: Job, tally: Tally) -> str:
+def _card(job: Job) -> str:
     folders = job.settings["to"] == "imagefolder"
     parts = []
     for split, reader in job.readers.items():

@@ -18,7 +18,14 @@ def is_hugging_face(dataset: Any) -> bool:
 
 
 class HuggingFaceSource:
-    """A ``datasets.Dataset`` with an image column and a label column."""
+    """A ``datasets.Dataset`` with an image column and a label column.
+
+    Attributes:
+        rows: The dataset, whose pictures are left encoded.
+        features: ``datasets.Features`` of the dataset as it was given.
+        image_column: Its column of pictures.
+        label_column: Its column of labels.
+    """
 
     revision = ""
 
@@ -52,7 +59,7 @@ class HuggingFaceSource:
         ]
         self.label_column = _column(name, "label", label_column, named or likely[:1], features)
         self.rows = dataset.with_format(None).cast_column(self.image_column, datasets.Image(decode=False))
-        self._features = features
+        self.features = features
         values = list(self.rows[self.label_column])
         names = classes or getattr(features[self.label_column], "names", None)
         self.classes, self._labels = _classes_and_labels(values, names)
@@ -76,11 +83,6 @@ class HuggingFaceSource:
             raise BadImage(f"{self.origin(index)}: no picture")
         content = cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
         return images.read_rgb(content, self.origin(index)), self._labels[index]
-
-    @property
-    def features(self) -> Any:
-        """``datasets.Features`` of the dataset as it was given."""
-        return self._features
 
     def own(self, indices: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
         """Some of its columns, of some rows."""

@@ -92,7 +92,7 @@ def render(path: Path, config: dict[str, Any], arms: Sequence[Shown], results: R
         parts += ["## The paper's numbers", config["paper"].strip()]
     if "full" in config:
         parts += ["## The full run", f"```bash\n{config['full'].strip()}\n```"]
-    parts += ["## The reduced run", f"```bash\n{command(path, config)}\n```", _when(arms, results)]
+    parts += ["## The reduced run", f"```bash\n{command(path, config)}\n```", _when(results)]
     parts.append(table(config, arms, results))
     if "finding" in config:
         parts.append(config["finding"].strip())
@@ -108,7 +108,7 @@ def command(path: Path, config: dict[str, Any]) -> str:
     return f"python recipes/evidence/downstream.py {where} {places}"
 
 
-def _when(arms: Sequence[Shown], results: Results) -> str:
+def _when(results: Results) -> str:
     """When it was done, and how long it took, as far as that was written down."""
     if not results:
         return "Not run yet."
