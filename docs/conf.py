@@ -15,7 +15,6 @@ from gif_datasets import __version__  # noqa: E402 - of this clone
 project = "gif_datasets"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "from_code"]
-exclude_patterns = ["changelog.d"]
 add_module_names = False
 default_role = "code"  # docstrings write `name` as these pages do
 
