@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gif_datasets import card, manifests
+from gif_datasets.columns import SEED_INDEX, SOURCE
 from gif_datasets.measures import Measures, Nearness
 from gif_datasets.methods import is_imagined
 from gif_datasets.priors import find_prior, names
@@ -287,11 +288,11 @@ def _columns(it: Published) -> str:
     text = f"""`{card.code(it.image)}` is the picture, `{card.code(it.label)}` its class. Provenance is in {record}:
 `synthetic`, `seed_key`, `copy` (0 for a seed itself), `method`, `prior`, `recipe`, the criteria before and after
 guidance, and digests; what each means is in the documentation of `gif_datasets`."""
-    if "source.parquet" in it.files:
+    if SOURCE in it.files:
         text += f"""
 
-`source.parquet` has the source's own columns, a row for each seed picture; its `seed_index` is that of
-`{it.record}seed_index`."""
+`{SOURCE}` has the source's own columns, a row for each seed picture; its `{SEED_INDEX}` is what
+`{it.record}seed_index` names."""
     return text
 
 

@@ -166,7 +166,8 @@ def test_shards_carry_own_columns(hub: HubServer, bees: datasets.Dataset, tmp_pa
     beside = datasets.load_dataset("parquet", data_files=f"hf://datasets/{NAME}/source.parquet", split="train")
     assert {row["gif_seed_index"]: row["id"] for row in beside} == dict(enumerate(range(100, 112)))
     assert pixels(beside[0]["mask"]) == pixels(bees[beside[0]["gif_seed_index"]]["mask"])
-    assert "source.parquet" in hub.content(NAME, "README.md").decode()
+    assert "`source.parquet`" in (text := hub.content(NAME, "README.md").decode())
+    assert "`gif_seed_index`" in text
 
 
 def test_the_commit_that_was_read_is_told(hub: HubServer, bees: datasets.Dataset, tmp_path: Path) -> None:
