@@ -184,12 +184,6 @@ def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, 
     stages["seed samples"] = probe.original * (originals + len(plan.validation)) / workers
     stages["copies"] = sum(spent) / workers - stages["seed samples"]
     stages["waiting for the last shards"] = max(0.0, _makespan(spent, workers) - sum(spent) / workers)
-    machines = []
-    number = 1
-    while number <= MOST_MACHINES:
-        hours = (alone + _makespan(spent, workers * number)) / 3600
-        machines.append(Machines(number, workers * number, hours, None if price is None else hours * price * number))
-        number *= 2
     return Estimate(
         source=plan.source_name,
         originals=originals,
@@ -204,9 +198,19 @@ def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, 
         bottleneck=max(stages, key=lambda name: stages[name]),
         memory=round(probe.memory * workers),
         device_memory=round(probe.device_memory),
-        machines=tuple(machines),
+        machines=_machines(alone, spent, workers, price),
         probe=probe,
     )
+
+
+def _machines(alone: float, spent: Sequence[float], workers: int, price: float | None) -> tuple[Machines, ...]:
+    """What more machines take: each as long as one before the shards are made, which they share."""
+    found, number = list[Machines](), 1
+    while number <= MOST_MACHINES:
+        hours = (alone + _makespan(spent, workers * number)) / 3600
+        found.append(Machines(number, workers * number, hours, None if price is None else hours * price * number))
+        number *= 2
+    return tuple(found)
 
 
 def _shard_seconds(plan: Plan, probe: Probe) -> list[float]:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +34,10 @@ from gif_datasets.methods import (
 
 if TYPE_CHECKING:
     from gif_datasets.cache import Cache
+    from gif_datasets.imagine import Imaginer
+    from gif_datasets.preview import Row
     from gif_datasets.remote import RemotePath
+    from gif_datasets.types import Seed
 
 _Folder = TypeVar("_Folder", "Path", "RemotePath")
 
@@ -116,11 +120,10 @@ def preview(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
     check_out(args.out.parent)
     name_larger_priors(config)
-    from gif_datasets import decode
     from gif_datasets.cache import open_cache
     from gif_datasets.imagine import Imaginer
     from gif_datasets.plan import make_plan
-    from gif_datasets.preview import MOST_COPIES, Row, choose_seeds, save_preview
+    from gif_datasets.preview import MOST_COPIES, choose_seeds, save_preview
     from gif_datasets.recipe import make_recipe
     from gif_datasets.sources import open_source
     from gif_datasets.sources.base import list_seeds, refuse_bad
@@ -138,15 +141,7 @@ def preview(args: argparse.Namespace) -> int:
         warn(warning)
     seeds = choose_seeds(plan.seeds, args.rows)
     copies = range(1, min(config.ratio, MOST_COPIES) + 1)
-    made = (
-        decode.picture(content, "a copy")
-        for content in imaginer.pictures([(seed, copy) for seed in seeds for copy in copies])
-    )
-    rows = [
-        Row(recipe.classes[seed.label], source.sample(seed.index)[0], tuple(next(made) for _ in copies))
-        for seed in seeds
-    ]
-    save_preview(rows, f"imagined copies ({config.method})", args.out)
+    save_preview(_preview_rows(imaginer, seeds, copies), f"imagined copies ({config.method})", args.out)
     value = {
         "picture": str(args.out),
         "rows": len(seeds),
@@ -156,6 +151,17 @@ def preview(args: argparse.Namespace) -> int:
     }
     print_result(args, value, lambda v: f"{v['rows']} seeds and {v['rows'] * v['copies']} copies: {v['picture']}")
     return 0
+
+
+def _preview_rows(imaginer: Imaginer, seeds: Sequence[Seed], copies: range) -> list[Row]:
+    """Each seed beside its copies."""
+    from gif_datasets import decode
+    from gif_datasets.preview import Row
+
+    wanted = [(seed, copy) for seed in seeds for copy in copies]
+    made = (decode.picture(content, "a copy") for content in imaginer.pictures(wanted))
+    classes, sample = imaginer.recipe.classes, imaginer.source.sample
+    return [Row(classes[seed.label], sample(seed.index)[0], tuple(next(made) for _ in copies)) for seed in seeds]
 
 
 def info(args: argparse.Namespace) -> int:
