@@ -284,12 +284,12 @@ def paper(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
 def official(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     """Every open choice as the paper's released code makes it: one sign step of 0.1, projected only at the end."""
     epsilon = options.get("epsilon", _PUBLISHED_EPSILON.get(method.family))
-    known = isinstance(epsilon, (int, float)) and epsilon > 0
+    step_size = _OFFICIAL_STEP / epsilon if isinstance(epsilon, (int, float)) and epsilon > 0 else None
     return {
         **paper(method, options),
         "noise": "channel",
         "steps": 1,
-        "step_size": _OFFICIAL_STEP / epsilon if known and epsilon else None,
+        "step_size": step_size,
         "optimizer": "sign",
         "projection": "end",
         "diversity_order": "official",
