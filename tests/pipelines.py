@@ -30,6 +30,14 @@ WIDTH, TEXT, SIDE = 16, 32, 32
 """Of the CLIP's embeddings, of the pipelines' text encoders, of the CLIP's pictures."""
 
 
+def draws_alike(kind: torch.dtype) -> bool:
+    """Whether torch draws the same noise in half as in single precision, which older ones do not."""
+    single, half = (
+        torch.randn(32, dtype=one, generator=torch.Generator().manual_seed(0)) for one in (torch.float, kind)
+    )
+    return torch.allclose(single, half.float(), atol=0.1)
+
+
 def write_snapshot(weights: Weights, write: Callable[[Path], None], commit: str | None = None) -> Path:
     """Put files into the Hub's cache as a download would."""
     commit = commit or (weights.revision if weights.pinned else hashlib.sha1(weights.repository.encode()).hexdigest())
