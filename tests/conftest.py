@@ -67,7 +67,8 @@ def s3_server() -> Iterator[str]:
             patch.setenv(name, value)
         # moto keeps its buckets in this process, whatever server shows them
         urllib.request.urlopen(f"{variables['AWS_ENDPOINT_URL']}/moto-api/reset", data=b"").close()
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # kept by arguments, which the environment is not of
+        fsspec.filesystem("s3").mkdir("bucket")
         yield variables["AWS_ENDPOINT_URL"]
     made.stop()
 
