@@ -158,14 +158,15 @@ def test_lasting_faults_are_told(
 ) -> None:
     """One clear line; nobody sees half a set; and when the fault is over, the same command completes."""
     prepare(way, made, other)
-    if how == "slow":
-        hurry(monkeypatch)
-        monkeypatch.setattr(hub_faults, "ATTEMPTS", 1)
     before = hub.head(NAME) if hub.repositories else None
     fault, said = FAULTS[how]
     hub.fail(*where, times=9999, **fault)
     refused = way == "download" and how in ("401", "403")
-    with pytest.raises(UsageError if refused else HubError, match="does not give" if refused else said) as caught:
+    told = pytest.raises(UsageError if refused else HubError, match="does not give" if refused else said)
+    with monkeypatch.context() as patch, told as caught:
+        if how == "slow":
+            hurry(patch)
+            patch.setattr(hub_faults, "ATTEMPTS", 1)
         go(way, made)
     assert "\n" not in str(caught.value)
     assert max([0, *waits]) <= 16
