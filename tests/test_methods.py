@@ -34,9 +34,10 @@ from gif_datasets.checking import verify
 from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.fingerprint import digest
 from gif_datasets.methods import METHODS, PRESETS
-from gif_datasets.priors import PriorInfo, embedded_folder
+from gif_datasets.priors import PriorInfo, embedded_folder, find_prior, load_prior
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.priors.mae import MaePrior
+from gif_datasets.priors.objectives import objective_of
 from gif_datasets.reader import ShardReader
 from gif_datasets.rng import generator_for
 from gif_datasets.types import Seed
@@ -406,6 +407,14 @@ def test_img2img_pipelines_of_other_architectures(
     assert one.shape == (32, 32, 3)
     assert np.abs(one - other).mean() > 0.5
     assert np.abs(one - repeated).mean() < 0.25 * np.abs(one - other).mean()  # another batch rounds otherwise
+
+
+def test_of_img2img_only_stable_diffusion_is_tuned(tmp_path: Path) -> None:
+    """Other transformers' losses are not known here, which is said."""
+    folder = own_prior(tmp_path / "prior", "sd", pipelines.sd3(tmp_path / "scratch").save_pretrained)
+    prior = load_prior(find_prior(folder), "sd", torch.device("cpu"), ExpansionConfig(method="sd"))
+    with pytest.raises(ConfigError, match="cannot tune a StableDiffusion3Img2ImgPipeline"):
+        objective_of(prior, ["ant"], ["a {}"], None, 0)
 
 
 @pytest.mark.parametrize(

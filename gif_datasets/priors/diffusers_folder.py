@@ -237,7 +237,7 @@ def _set_attention(pipeline: Any, backend: str) -> None:
 
 def denoiser(pipeline: Any) -> Any:
     """The network that runs at every step."""
-    return pipeline.unet if hasattr(pipeline, "unet") else pipeline.decoder
+    return next(getattr(pipeline, name) for name in ("unet", "transformer", "decoder") if hasattr(pipeline, name))
 
 
 @contextlib.contextmanager

@@ -103,6 +103,8 @@ def objective_of(
     if not isinstance(prior, (SdPrior, UnclipPrior)):
         raise ConfigError(f"cannot tune a {type(prior).__name__}, only an unCLIP, an img2img or a MAE prior's decoder")
     pipeline: Any = prior.pipeline
+    if isinstance(prior, SdPrior) and not prior.hands_latents:
+        raise ConfigError(f"cannot tune a {type(pipeline).__name__}, only Stable Diffusion 1, 2 and XL among img2img")
     if distilled := _distilled(pipeline):
         raise ConfigError(UNDONE.format(f"this {type(pipeline).__name__}", distilled))
     dtype = denoiser(pipeline).dtype
