@@ -53,7 +53,7 @@ def test_weights_are_safetensors_only_and_small_enough() -> None:
     """Nothing in the folder can run code, and the assets, as a wheel compresses them, stay under 90 MB."""
     folder = embedded_folder()
     assert {p.suffix for p in folder.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".md"}
-    assert sum(len(zlib.compress(p.read_bytes(), 6)) for p in folder.parents[1].rglob("*") if p.is_file()) < 90e6
+    assert sum(len(zlib.compress(p.read_bytes(), 1)) for p in folder.parents[1].rglob("*") if p.is_file()) < 90e6
 
 
 def test_open_clip_loads_it_by_its_own_name(prior: UnclipPrior) -> None:

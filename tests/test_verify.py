@@ -68,12 +68,12 @@ def test_a_whole_folder_has_no_problems(folder: Path) -> None:
     assert verify(folder) == []
 
 
-def _flips(path: Path) -> Iterator[int]:
-    """Flip each bit of a file in turn; it is as before after each."""
+def _flips(path: Path, bits: int = 8) -> Iterator[int]:
+    """Flip so many bits of each byte of a file in turn, others in the next byte; it is as before after each."""
     content = path.read_bytes()
     with path.open("r+b", buffering=0) as file:
         for at, byte in enumerate(content):
-            for bit in range(8):
+            for bit in ((at + turn) % 8 for turn in range(bits)):
                 file.seek(at)
                 file.write(bytes([byte ^ (1 << bit)]))
                 yield at
@@ -81,9 +81,12 @@ def _flips(path: Path) -> Iterator[int]:
             file.write(bytes([byte]))
 
 
-def test_every_bit_of_the_manifest(folder: Path) -> None:
-    """Each single flipped bit makes the manifest refuse itself, white space and its own digest included."""
-    for at in _flips(folder / "manifest.json"):
+def test_every_byte_of_the_manifest(folder: Path) -> None:
+    """A flipped bit of each byte makes the manifest refuse itself, white space and its own digest included.
+
+    Which bit does not matter: the digest is of all, and reading the whole for each of eight takes a minute.
+    """
+    for at in _flips(folder / "manifest.json", bits=1):
         with pytest.raises(ShardError):
             pytest.fail(f"bit in byte {at}: {manifests.read_manifest(folder)['format']}")
     assert verify(folder) == []
