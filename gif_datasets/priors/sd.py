@@ -139,9 +139,8 @@ class SdPrior(ClipPrior):
             "guidance_scale": config.guidance_scale,
             "output_type": "latent" if self.hands_latents else "pt",
         }
-        if (
-            "height" in inspect.signature(self.pipeline.__call__).parameters
-        ):  # else its own side, whatever the picture's
+        takes = inspect.signature(self.pipeline.__call__).parameters
+        if "height" in takes:  # a pipeline that is not told draws at a side of its own, whatever the picture's
             how |= {"height": self.image_size, "width": self.image_size}
         for first in range(0, len(rows), size):
             part = slice(first, first + size)
