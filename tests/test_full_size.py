@@ -137,6 +137,7 @@ STEPS: dict[str, dict[str, object]] = {
     "sd21-unclip": UNGUIDED,
     "kandinsky22": UNGUIDED | HALF,
     "ip-adapter-sd15": UNGUIDED,
+    "ip-adapter-sdxl": UNGUIDED | HALF,
     "ip-adapter-sdxl-vit-h": UNGUIDED | HALF,
 }
 """Options of one step; half precision where single would take more than 14 GB. Others repeat one of these networks."""
