@@ -16,10 +16,12 @@ import page
 import paper_sets
 import pytest
 import sets
+import sheet
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
+import gif_datasets
 from gif_datasets import cli, networks
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.methods import METHODS
@@ -304,3 +306,20 @@ def test_a_host_that_gives_nothing_is_named(name: str, tmp_path: Path, monkeypat
     with pytest.raises(SystemExit, match=f"{hosts[name]}.*did not give it .*unreachable.*below --root"):
         paper_sets.make(name, tmp_path / "sets", tmp_path)
     assert not (tmp_path / "sets").exists()
+
+
+def test_a_sheet_of_folders(seed_folder: Path, tmp_path: Path) -> None:
+    """Each seed beside its own copies, of each folder in a block of its own."""
+    for method in ("cutout", "randaugment"):
+        gif_datasets.expand(seed_folder, tmp_path / method, method=method, ratio=2)
+    folders = [f"{method}={tmp_path / method}" for method in ("cutout", "randaugment")]
+    sheet.main([*folders, "--rows", "3", "--copies", "2", "--out", str(tmp_path / "sheet.png")])
+    found = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+    blocks = [found[sheet.HEAD :, left : left + sheet.CELL] for left in (0, 48, 90, 140, 182)]
+    assert found.shape == (sheet.HEAD + 3 * (sheet.CELL + sheet.GAP), 48 + 2 * 92, 3)
+    cells = [np.split(block, 3) for block in blocks]
+    for row in range(3):
+        near = [np.abs(cells[1][row] - cells[0][other]).mean() for other in range(3)]
+        assert near.index(min(near)) == row  # what a mask leaves is its own seed
+    assert not np.array_equal(blocks[1], blocks[2])
+    assert not np.array_equal(blocks[1], blocks[3])
