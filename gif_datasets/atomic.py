@@ -104,6 +104,20 @@ def _create(path: Path, content: bytes) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other thread or process is in such a block for the same file, which may be read-only.
+
+    For what is read, changed and written as a whole. Where the system or the disk has no locks, nobody waits.
+    """
+    with path.open("rb") as file:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name atomically: a hard link where the file system can, else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)

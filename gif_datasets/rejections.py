@@ -55,7 +55,7 @@ def rejected_keys(folder: AnyPath, manifest: Mapping[str, Any]) -> frozenset[str
 
 
 def reject(folder: str | Path, keys: Iterable[str], rejected: bool = True) -> frozenset[str]:
-    """Reject samples of an expanded folder, or take them back.
+    """Reject samples of an expanded folder, or take them back; whoever else does so at the same time waits.
 
     Args:
         folder: The expanded folder.
@@ -70,13 +70,14 @@ def reject(folder: str | Path, keys: Iterable[str], rejected: bool = True) -> fr
     """
     folder = Path(folder)
     manifest = manifests.read_manifest(folder)
-    before = rejected_keys(folder, manifest)
-    after = before.union(keys) if rejected else before.difference(keys)
-    if not after:
-        (folder / REJECTED).unlink(missing_ok=True)
-    elif after != before:
-        value = {"format": FORMAT, "plan_hash": manifest["plan_hash"], "rejected": sorted(after)}
-        atomic.write_json(folder / REJECTED, value)
+    with atomic.alone(folder / manifests.MANIFEST):
+        before = rejected_keys(folder, manifest)
+        after = before.union(keys) if rejected else before.difference(keys)
+        if not after:
+            (folder / REJECTED).unlink(missing_ok=True)
+        elif after != before:
+            value = {"format": FORMAT, "plan_hash": manifest["plan_hash"], "rejected": sorted(after)}
+            atomic.write_json(folder / REJECTED, value)
     return after
 
 

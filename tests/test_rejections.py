@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -85,6 +86,17 @@ def test_taking_back(folder: Path) -> None:
     assert verify(folder) == []
     assert reject(folder, out[2:], rejected=False) == frozenset()
     assert contents(folder) == before
+
+
+def test_many_at_once(folder: Path) -> None:
+    """Two browsers on one folder lose nothing of each other's."""
+    keys = keys_of(folder)
+    with ThreadPoolExecutor(len(keys)) as pool:
+        list(pool.map(lambda key: reject(folder, [key]), keys))
+    assert rejected_keys(folder, manifests.read_manifest(folder)) == {*keys}
+    with ThreadPoolExecutor(len(keys)) as pool:
+        list(pool.map(lambda key: reject(folder, [key], rejected=False), keys[1:]))
+    assert rejected_keys(folder, manifests.read_manifest(folder)) == {keys[0]}
 
 
 def test_loaders_tell_them_apart(folder: Path) -> None:
