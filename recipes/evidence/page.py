@@ -117,7 +117,7 @@ def _when(results: Results) -> str:
         return ""
     span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     some = "" if len(known) == len(results) else f", of {len(known)} of the {len(results)} results below"
-    return f"Done {span}, on two CPU cores, in {sum(known) / 60:.0f} min{some}."
+    return f"Done {span}, in {sum(known) / 60:.0f} min{some}, on a machine of two CPU cores that other work shared."
 
 
 def _row(cells: Any) -> str:
