@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gif_datasets.merge import merge_parts
     from gif_datasets.push import push_to_hub
     from gif_datasets.streamed import stream_expanded
+    from gif_datasets.teacher import soft_labels
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _LAZY = {
     "load_expanded": "gif_datasets.loaded",
     "merge_parts": "gif_datasets.merge",
     "push_to_hub": "gif_datasets.push",
+    "soft_labels": "gif_datasets.teacher",
     "stream_expanded": "gif_datasets.streamed",
 }
 
@@ -72,6 +74,7 @@ __all__ = [
     "load_expanded",
     "merge_parts",
     "push_to_hub",
+    "soft_labels",
     "stream_expanded",
 ]
 

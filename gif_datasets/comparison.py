@@ -8,6 +8,7 @@ pairs of runs. A result is a file of its own, named by the digest of all that de
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,7 @@ from gif_datasets.option_values import closest
 from gif_datasets.recipe import Recipe, make_recipe, resolve_device
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, list_seeds, refuse_bad
+from gif_datasets.teacher import TEMPERATURE, Teaching
 from gif_datasets.types import Progress, silent
 
 EPOCHS = 40
@@ -46,6 +48,9 @@ def compare(
     epochs: Sequence[int] | None = None,
     steps: Sequence[int] | None = None,
     augments: Sequence[str] = ("light",),
+    distil: Sequence[float] = (0.0,),
+    teacher: str = "both",
+    temperature: float = TEMPERATURE,
     synthetic_share: float | None = None,
     only_synthetic: bool = False,
     same_expansion: bool = False,
@@ -77,6 +82,10 @@ def compare(
         epochs: Lengths of training, in passes over the largest expansion; 40 by default.
         steps: Lengths of training in update steps, instead.
         augments: Online augmentations of all arms: ``"none"``, ``"light"``, ``"randaugment"``; each is tried.
+        distil: Weights of a teacher's probabilities beside the labels, 0 to 1; each is tried. The teacher is the CLIP
+            of the options' prior, and knows the seeds.
+        teacher: Its classifier: ``"text"`` (zero-shot), ``"seeds"``, ``"both"`` or ``"linear"``.
+        temperature: Divides the logits of teacher and student.
         synthetic_share: Share of a batch that is imagined; by default all pictures are drawn alike.
         only_synthetic: Train on each expansion's imagined pictures alone, too (Table 15).
         same_expansion: Expand once for all runs: quicker, and the deviation leaves out how expansions differ.
@@ -98,11 +107,12 @@ def compare(
         UsageError: If options, seeds and test set do not fit, before anything is made.
     """
     show = progress or silent
-    _check(runs, architectures, augments, epochs, steps, synthetic_share, image_size, batch_size, learning_rate)
+    _check(runs, architectures, augments, distil, epochs, steps, synthetic_share, image_size, batch_size, learning_rate)
     configs = _configs(methods, ratios, config_file, options)
     opened, settled = wrap_source(source), resolve_device(device)
     arms = _arms([make_recipe(config, opened.classes, settled) for config in configs], only_synthetic)
-    notes = _check_priors(arms, source, test, allow_seen)
+    teaching = _teaching(arms, config_file, options, teacher, temperature) if any(distil) else None
+    notes = _check_priors(arms, any(distil), source, test, allow_seen)
     listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
     held = hold_out_source(opened, listed, wrap_source(test), shared, show)
     bad = (*listed.bad, *held.bad)
@@ -111,14 +121,15 @@ def compare(
     for architecture in architectures:
         check_network(architecture, len(opened.classes), size)
     lengths = steps or _steps(epochs or (EPOCHS,), len(listed.seeds), configs, batch_size)
-    grid = product(dict.fromkeys(architectures), dict.fromkeys(lengths), dict.fromkeys(augments))
+    grid = product(dict.fromkeys(architectures), dict.fromkeys(lengths), dict.fromkeys(augments), dict.fromkeys(distil))
     trainings = [
-        Training(count, architecture, augment, batch_size, learning_rate) for architecture, count, augment in grid
+        Training(count, architecture, augment, batch_size, learning_rate, weight)
+        for architecture, count, augment, weight in grid
     ]
     how = {"workers": workers, "cache_dir": cache_dir, "limit": limit, "device": settled}
     first = configs[0].rng_seed
     expansion = first if same_expansion else None
-    contest = Contest(Path(out), source, listed, held, size, settled, how, synthetic_share, expansion, show)
+    contest = Contest(Path(out), source, listed, held, size, settled, how, synthetic_share, expansion, teaching, show)
     results = contest.run(arms, trainings, range(first, first + runs))
     found = Comparison(
         out=str(out),
@@ -131,6 +142,7 @@ def compare(
         image_size=size,
         runs=runs,
         synthetic_share=synthetic_share,
+        teacher=str(teaching or ""),
         bad=bad,
         notes=notes,
         rows=_rows(arms, trainings, results),
@@ -166,6 +178,16 @@ def _configs(
     return found
 
 
+def _teaching(
+    arms: Sequence[Arm], config_file: Path | None, options: dict[str, Any], teacher: str, temperature: float
+) -> Teaching:
+    """Who teaches: the prior of all arms, in the words of the options even where no arm's method takes them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what means nothing to this method
+        worded = ExpansionConfig.build({**options, "method": "gif-unclip"}, config_file)
+    return Teaching(next(arm.recipe.prior for arm in arms if arm.recipe), worded, teacher, temperature)
+
+
 def _arms(recipes: Sequence[Recipe], only_synthetic: bool) -> list[Arm]:
     kinds = (False, True) if only_synthetic else (False,)
     return [Arm(), *(Arm(recipe, kind) for recipe in recipes for kind in kinds)]
@@ -175,6 +197,7 @@ def _check(
     runs: int,
     architectures: Sequence[str],
     augments: Sequence[str],
+    distil: Sequence[float],
     epochs: Sequence[int] | None,
     steps: Sequence[int] | None,
     share: float | None,
@@ -200,16 +223,19 @@ def _check(
         )
     if not 0 < learning_rate < math.inf:
         raise ConfigError(f"learning_rate must be above 0, got {learning_rate}")
-    if not architectures or not augments:
-        raise ConfigError("give at least one architecture and one augmentation")
+    if not architectures or not augments or not distil:
+        raise ConfigError("give at least one architecture, one augmentation and one weight to distil by (0 for none)")
+    for weight in distil:
+        if not 0 <= weight <= 1:
+            raise ConfigError(f"distil must be from 0 to 1, got {weight}")
     for name in augments:
         if name not in AUGMENTS:
             raise ConfigError(f"unknown augmentation {name!r}{closest(name, AUGMENTS)}")
 
 
-def _check_priors(arms: Sequence[Arm], source: Any, test: Any, allow_seen: bool) -> tuple[str, ...]:
+def _check_priors(arms: Sequence[Arm], taught: bool, source: Any, test: Any, allow_seen: bool) -> tuple[str, ...]:
     """Refuse a test set that a prior has seen; tell of seeds that it has."""
-    used = [arm.recipe for arm in arms if arm.recipe and METHODS[arm.recipe.config.method].imagines]
+    used = [arm.recipe for arm in arms if arm.recipe and (taught or METHODS[arm.recipe.config.method].imagines)]
     if not used:
         return ()
     prior = used[0].prior

@@ -107,6 +107,7 @@ class Comparison:
         image_size: Side that all pictures were resized to.
         runs: Runs of every arm.
         synthetic_share: Share of a batch that was imagined, if it was set.
+        teacher: Who taught the trainings that distil.
         bad: Messages of pictures that cannot be read.
         notes: What else one should know.
         rows: The arms; of each training together, the seeds alone first.
@@ -122,6 +123,7 @@ class Comparison:
     image_size: int
     runs: int
     synthetic_share: float | None
+    teacher: str
     bad: tuple[str, ...]
     notes: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -150,11 +152,12 @@ class Comparison:
         steps = ", ".join(dict.fromkeys(str(row.training.steps) for row in self.rows))
         augments = ", ".join(dict.fromkeys(row.training.augment for row in self.rows))
         share = "" if self.synthetic_share is None else f", {self.synthetic_share:.0%} of a batch imagined"
+        taught = f"; taught by {self.teacher}" if self.teacher else ""
         left = f" ({len(self.left_out)} left out, which the seeds show too)" if self.left_out else ""
         return (
             f"{self.seeds} seeds of {self.source}, tested on {self.test_pictures} pictures of {self.test}{left}.\n"
             f"{self.runs} run{'s' * (self.runs > 1)}; {steps} steps of {one.batch_size} pictures at {self.image_size} x"
-            f" {self.image_size}{share}; augmentation: {augments}; tested after the last step."
+            f" {self.image_size}{share}; augmentation: {augments}{taught}; tested after the last step."
         )
 
     def table(self) -> list[list[str]]:
@@ -190,7 +193,7 @@ class Comparison:
 
     def _varied(self) -> list[str]:
         """In what the trainings differ."""
-        names = ("architecture", "steps", "augment")
+        names = ("architecture", "steps", "augment", "distil")
         return [name for name in names if len({getattr(row.training, name) for row in self.rows}) > 1]
 
     def _setting(self, row: Row) -> list[str]:

@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -25,10 +25,11 @@ from gif_datasets.fingerprint import digest
 from gif_datasets.folder import claim
 from gif_datasets.held_out import HeldOut
 from gif_datasets.loaded import load_expanded
-from gif_datasets.networks import Pictures, Training, predict, train
+from gif_datasets.networks import Pictures, Taught, Training, predict, train
 from gif_datasets.parsing import read_json
 from gif_datasets.recipe import Recipe
 from gif_datasets.sources.base import SeedList
+from gif_datasets.teacher import Teacher, Teaching, as_images, load_teacher
 from gif_datasets.types import Progress, Seed
 
 RESULT_FORMAT = 1
@@ -97,6 +98,7 @@ class Contest:
         how: Further arguments of :func:`gif_datasets.expand`: workers, cache, device, and the limit of the seeds.
         share: Share of a batch that is imagined.
         expansion: Number that all runs expand with; None: each with its own.
+        teaching: Who teaches the trainings that distil; None where none does.
         show: Wraps the loops.
     """
 
@@ -109,7 +111,9 @@ class Contest:
     how: dict[str, Any]
     share: float | None
     expansion: int | None
+    teaching: Teaching | None
     show: Progress
+    _teacher: Teacher | None = field(default=None, init=False)
 
     def run(self, arms: Sequence[Arm], trainings: Sequence[Training], numbers: Sequence[int]) -> dict[Place, Result]:
         """All results, run by run."""
@@ -141,12 +145,19 @@ class Contest:
     def _key(self, task: Task) -> dict[str, Any]:
         """All that decides a result."""
         recipe = task.arm.expansion(self._expansion(task.number))
+        training = asdict(task.training)
+        taught = {}
+        if training["distil"] and self.teaching:
+            taught["teacher"] = self.teaching.to_json()
+        else:
+            del training["distil"]  # results of before there were teachers count
         return {
             **self._plan,
+            **taught,
             "expansion": recipe.to_json() if recipe else None,
             "only_synthetic": task.arm.only_synthetic,
             "synthetic_share": None if recipe is None or task.arm.only_synthetic else self.share,
-            "training": asdict(task.training),
+            "training": training,
             "number": task.number,
             "image_size": self.size,
             "device": self.device,
@@ -181,6 +192,8 @@ class Contest:
             return self.show(rows, f"run {task.number}, {task.arm.name}", total)
 
         share = key["synthetic_share"]
+        if task.training.distil and self.teaching:
+            pictures = self._taught(self.teaching, pictures, task.training.distil)
         model = train(pictures, task.training, classes, task.number, self.device, share, shown)
         right = predict(model, self._test.images, self.device) == self._test.labels
         counts = torch.bincount(self._test.labels, minlength=classes).tolist()
@@ -195,6 +208,15 @@ class Contest:
         )
         atomic.write_json(self._path(task), {"key": key, "result": asdict(result)})
         return result
+
+    def _taught(self, by: Teaching, pictures: Pictures, weight: float) -> Pictures:
+        """Pictures with what the teacher says of them."""
+        if self._teacher is None:
+            seeds, classes = self._seeds, self.held.source.classes
+            self._teacher = load_teacher(by, classes, as_images(seeds.images), seeds.labels, self.device)
+        asked = self._teacher.embeddings(as_images(pictures.images), self.show, len(pictures.images))
+        wanted = self._teacher.probabilities(asked, by.classifier, by.temperature).cpu()
+        return replace(pictures, taught=Taught(wanted, weight, by.temperature))
 
     @cached_property
     def _test(self) -> Pictures:

@@ -97,6 +97,12 @@ class LoadedDataset(Dataset[tuple[Any, int]]):
         return self._reader.index.label
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """How the samples were made: options, prior and versions, as the plan has them."""
+        found: dict[str, Any] = self._reader.manifest["plan"]["recipe"]
+        return found
+
+    @property
     def facts(self) -> Facts:
         """Label, kind and seed of every sample, for samplers; no shard is read."""
         index = self._reader.index

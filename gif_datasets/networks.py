@@ -70,6 +70,7 @@ class Training:
             ``"randaugment"``, RandAugment before that.
         batch_size: Pictures a step.
         learning_rate: The highest rate; it rises for a tenth of the steps, then falls to nothing along a cosine.
+        distil: Weight of a teacher's probabilities beside the labels; it asks for :attr:`Pictures.taught`.
     """
 
     steps: int
@@ -77,6 +78,7 @@ class Training:
     augment: str = "light"
     batch_size: int = 64
     learning_rate: float = 0.1
+    distil: float = 0.0
 
 
 def network(architecture: str, classes: int, size: int) -> nn.Module:

@@ -268,6 +268,8 @@ def test_what_a_prior_was_trained_on(sets: tuple[Path, Path], tmp_path: Path) ->
         ("CIFAR10", False),
     ):
         assert any(is_part_of(spec, one) for one in listed) is part, spec
+    with pytest.raises(SourceError, match="was trained on"):  # its CLIP would teach
+        gif_datasets.compare(str(sets[0]), "torchvision:CIFAR10?root=x", ["randaugment"], distil=[0.5])
     folder = ImageFolder(str(sets[1]))
     assert is_part_of(folder, "torchvision:ImageFolder")
     assert not is_part_of(folder, "torchvision:ImageFolder?train=true")
@@ -388,6 +390,9 @@ BAD = {
     "ratios": (["--ratios", "0"], "ratio must be at least 1, got 0"),
     "ratios x": (["--ratios", "5,x"], "invalid value in '5,x'"),
     "share": (["--synthetic-share", "1"], "synthetic_share must be above 0 and below 1, got 1.0"),
+    "distil": (["--distil", "0,2"], "distil must be from 0 to 1, got 2.0"),
+    "no teacher": (["--distil", "0.5"], "prior 'linear' has no CLIP to teach by"),
+    "temperature": (["--distil", "1", "--temperature", "0"], "temperature must be above 0"),
     "size": (["--image-size", "4"], "image_size must be at least 8, got 4"),
     "rate": (["--learning-rate", "-1"], "learning_rate must be above 0, got -1.0"),
     "both": (["--epochs", "3"], "not allowed with argument"),

@@ -52,7 +52,8 @@ Try: gif-datasets compare my-pictures --test my-test-pictures --methods gif-uncl
      gif-datasets compare demo --test ... --methods gif-unclip,randaugment --ratios 5,10,20         Figure 4
      gif-datasets compare demo --test ... --methods gif-unclip --architectures small,resnet50       Table 2
      gif-datasets compare demo --test ... --methods gif-unclip --only-synthetic                     Table 15
-     gif-datasets compare demo --test ... --methods gif-unclip --augment randaugment --epochs 40,80 Table 13"""
+     gif-datasets compare demo --test ... --methods gif-unclip --augment randaugment --epochs 40,80 Table 13
+     gif-datasets compare demo --test ... --methods gif-unclip --distil 0,0.5        with the CLIP as a teacher"""
 
 
 _BROWSE = """What is rejected there is listed in DIR/rejected.json, and can be taken back. load_expanded,
@@ -258,6 +259,11 @@ def _add_compare(commands: _Commands) -> None:
     length.add_argument("--steps", type=_list(int), metavar="N,N", help="length of training, in update steps")
     online = "online augmentation of all arms: none, light (mirroring and shifts) or randaugment (default: light)"
     add("--augment", type=_list(str), default=["light"], metavar="A,B", help=online)
+    soft = "weights of the probabilities of a teacher, the prior's CLIP, beside the labels; each is tried (default: 0)"
+    add("--distil", type=_list(float), default=[0.0], metavar="W,W", help=soft)
+    knows = "text (zero-shot), seeds (class means), both or linear: what the teacher goes by (default: both)"
+    add("--teacher", choices=("text", "seeds", "both", "linear"), default="both", help=knows)
+    add("--temperature", type=float, default=4.0, metavar="T", help="softens teacher and student (default: 4)")
     add("--synthetic-share", type=float, metavar="S", help="share of a batch that is imagined (default: as it comes)")
     add("--only-synthetic", action="store_true", help="train on each expansion's imagined pictures alone, too")
     once = "expand once for all runs: quicker, but the deviation leaves out how expansions differ"

@@ -10,18 +10,14 @@ from dataclasses import replace
 from functools import cached_property
 
 import torch
-from PIL import Image
 from sets import Labelled, Set
 from torch import Tensor
 from torch.nn import functional as F
 
-from gif_datasets import heads
+from gif_datasets import teacher
+from gif_datasets.config import ExpansionConfig
 from gif_datasets.networks import Pictures, Taught
-from gif_datasets.priors import embedded_folder
-from gif_datasets.wording import DOMAINS
-from gif_datasets.zeroshot import Clip
-
-BLOCK = 20
+from gif_datasets.priors import find_prior
 
 
 class Teacher:
@@ -33,15 +29,13 @@ class Teacher:
     """
 
     def __init__(self, task: Set, domain: str = "natural") -> None:
-        self._task, self._templates = task, DOMAINS[domain].templates
+        self._task, self._config = task, ExpansionConfig.build({"domain": domain})
 
     @cached_property
-    def _clip(self) -> Clip:
-        return Clip(embedded_folder() / "clip", torch.device("cpu"))
-
-    @cached_property
-    def _seeds(self) -> Tensor:
-        return self.embeddings(self._task.seeds.images)
+    def _known(self) -> teacher.Teacher:
+        seeds, teaching = self._task.seeds, teacher.Teaching(find_prior("embedded"), self._config)
+        pictures, labels = teacher.as_images(seeds.images), torch.from_numpy(seeds.labels)
+        return teacher.load_teacher(teaching, self._task.classes, pictures, labels)
 
     @cached_property
     def test(self) -> Tensor:
@@ -50,15 +44,11 @@ class Teacher:
 
     def embeddings(self, images: Tensor) -> Tensor:
         """CLIP embeddings of pictures ``(N, 3, H, W)`` uint8."""
-        pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
-        blocks = [self._clip.encode_images(pictures[i : i + BLOCK]) for i in range(0, len(pictures), BLOCK)]
-        return torch.cat(blocks)
+        return self._known.embeddings(teacher.as_images(images))
 
     def probabilities(self, kind: str, embeddings: Tensor, temperature: float = 1.0) -> Tensor:
         """Class probabilities, ``(N, C)``, softened by a temperature."""
-        text = self._clip.classifier(self._task.classes, self._templates)
-        classifier = heads.fit(kind, text, self._seeds, torch.from_numpy(self._task.seeds.labels))
-        return (classifier.logits(embeddings) / temperature).softmax(-1)
+        return self._known.probabilities(embeddings, kind, temperature)
 
     def accuracy(self, kind: str) -> float:
         """Percent of the test pictures that it names right itself."""
