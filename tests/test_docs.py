@@ -50,7 +50,7 @@ def test_train_on_demo(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_loading_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples of docs/loading.md run one after another."""
-    gif_datasets.expand("demo", tmp_path / "flowers-gif5x", ratio=1, prior="linear", limit=30)
+    gif_datasets.expand("demo", tmp_path / "flowers-gif5x", ratio=1, method="randaugment", limit=30)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "loading.md").read_text(), re.DOTALL)
     assert len(blocks) >= 4

@@ -321,6 +321,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--arm", action="append", default=[], metavar="NAME", help="this arm only; repeatable")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--page", type=Path, help="write the page there, too (default: in --out alone)")
+    parser.add_argument("--no-runs", action="store_true", help="make nothing: the page of what is there")
     args = parser.parse_args(given)
 
     config = read_toml(args.config.read_text())
@@ -334,7 +335,8 @@ def main(given: list[str] | None = None) -> None:
     study = Study(config, task, args.out, results, cache, args.workers, network)
     if unknown := sorted(set(args.arm) - {arm.name for arm in study.arms}):
         parser.error(f"{args.config} has no arm {unknown[0]!r}; it has {', '.join(arm.name for arm in study.arms)}")
-    study.run(list(range(config["runs"])) if args.run is None else [args.run], args.arm)
+    if not args.no_runs:
+        study.run(list(range(config["runs"])) if args.run is None else [args.run], args.arm)
     shown = [page.Shown(arm.name, arm.paper) for arm in study.arms]
     for path in filter(None, (args.out / f"{args.config.stem}.md", args.page)):
         path.write_text(page.render(args.config, config, shown, study.results))
