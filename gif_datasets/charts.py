@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 24
-WIDTH, HEIGHT = 320, 140
+WIDTH, HEIGHT, LINE = 320, 150, 16
 MOST_BARS = 60
 
 
@@ -66,12 +66,12 @@ def histograms(title: str, series: Mapping[str, NDArray[np.floating]]) -> str:
         base, top = 18 + each * (number + 1), max(int(counts.max()), 1)
         step = WIDTH / BINS
         for place, count in enumerate(counts.tolist()):
-            tall = (each - 14) * count / top
+            tall = (each - LINE) * count / top
             shapes.append(
                 f'<rect class="{"ab"[number % 2]}" x="{place * step:.1f}" y="{base - tall:.1f}" width="{step - 1:.1f}"'
                 f' height="{tall:.1f}"/>'
             )
-        shapes.append(f'<text x="{WIDTH}" y="{base - each + 22:.1f}" text-anchor="end">{html.escape(name)}</text>')
+        shapes.append(f'<text x="{WIDTH}" y="{base - each + 10:.1f}" text-anchor="end">{html.escape(name)}</text>')
     shapes.append(f'<text x="0" y="{HEIGHT - 4}">{low:.3g}</text>')
     shapes.append(f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{high:.3g}</text>')
     return _svg(WIDTH, HEIGHT, shapes)
