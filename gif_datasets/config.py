@@ -39,6 +39,7 @@ from gif_datasets.wording import (
 
 MAX_RATIO = 1000
 CRITERIA = ("consistency", "entropy", "diversity")
+CLASSIFIERS = ("text", "seeds", "both", "linear")
 AGNOSTIC = "sample-agnostic"
 OWN = "own"
 """The scheduler that a pipeline's folder names."""
@@ -143,7 +144,7 @@ class ExpansionConfig:
     classifier: str = _option(
         None,
         "what scores: class texts (zero-shot), the seeds' class means, both, or a linear head fitted to the seeds",
-        choices=("text", "seeds", "both", "linear"),
+        choices=CLASSIFIERS,
         of=CLASSIFIER,
     )
     templates: tuple[str, ...] = _option(

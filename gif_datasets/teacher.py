@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from gif_datasets import heads
-from gif_datasets.config import ExpansionConfig
+from gif_datasets.config import CLASSIFIERS, ExpansionConfig
 from gif_datasets.errors import ConfigError
 from gif_datasets.loaded import LoadedDataset, load_expanded
 from gif_datasets.option_values import closest
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
     from gif_datasets.zeroshot import ZeroShotClassifier
 
-CLASSIFIERS = ("text", "seeds", "both", "linear")
 TEMPERATURE = 4.0
 BLOCK = 20
 _WORDS = ("templates", "synonyms", "logit_scale")  # options that the class texts follow from

@@ -392,6 +392,7 @@ BAD = {
     "share": (["--synthetic-share", "1"], "synthetic_share must be above 0 and below 1, got 1.0"),
     "distil": (["--distil", "0,2"], "distil must be from 0 to 1, got 2.0"),
     "no teacher": (["--distil", "0.5"], "prior 'linear' has no CLIP to teach by"),
+    "teacher": (["--distil", "1", "--teacher", "txt"], "unknown teacher 'txt'; did you mean 'text'?"),
     "temperature": (["--distil", "1", "--temperature", "0"], "temperature must be above 0"),
     "size": (["--image-size", "4"], "image_size must be at least 8, got 4"),
     "rate": (["--learning-rate", "-1"], "learning_rate must be above 0, got -1.0"),

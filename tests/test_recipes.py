@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 import gif_datasets
 from gif_datasets import cli, networks
-from gif_datasets.config import ExpansionConfig
+from gif_datasets.config import CLASSIFIERS, ExpansionConfig
 from gif_datasets.methods import METHODS
 from gif_datasets.networks import AUGMENTS, Pictures, Taught, Training, check_network, train
 from gif_datasets.option_values import parse_setting
@@ -44,7 +44,7 @@ def test_every_arm_can_be_run(path: Path) -> None:
     assert all(arm.expansion or not arm.options for arm in arms)  # which checks the options
     for arm in arms:
         assert arm.lesson.augment in AUGMENTS
-        assert arm.lesson.teacher in ("text", "seeds", "both", "linear")
+        assert arm.lesson.teacher in CLASSIFIERS
         assert arm.lesson.pictures == "all" or arm.options
         assert arm.expansion.get("prior") in (None, "tuned")
         assert arm.expansion.get("prior") is None or "tune" in config

@@ -262,7 +262,7 @@ def _add_compare(commands: _Commands) -> None:
     soft = "weights of the probabilities of a teacher, the prior's CLIP, beside the labels; each is tried (default: 0)"
     add("--distil", type=_list(float), default=[0.0], metavar="W,W", help=soft)
     knows = "text (zero-shot), seeds (class means), both or linear: what the teacher goes by (default: both)"
-    add("--teacher", choices=("text", "seeds", "both", "linear"), default="both", help=knows)
+    add("--teacher", default="both", metavar="KIND", help=knows)
     add("--temperature", type=float, default=4.0, metavar="T", help="softens teacher and student (default: 4)")
     add("--synthetic-share", type=float, metavar="S", help="share of a batch that is imagined (default: as it comes)")
     add("--only-synthetic", action="store_true", help="train on each expansion's imagined pictures alone, too")
