@@ -21,7 +21,7 @@ from torch import Tensor
 from gif_datasets import heads
 from gif_datasets.config import CLASSIFIERS, ExpansionConfig
 from gif_datasets.errors import ConfigError
-from gif_datasets.loaded import LoadedDataset, load_expanded
+from gif_datasets.loaded import load_expanded
 from gif_datasets.option_values import closest
 from gif_datasets.priors import PriorInfo, find_prior, load_prior
 from gif_datasets.recipe import resolve_device
@@ -163,8 +163,11 @@ def soft_labels(
     labels = torch.from_numpy(loaded.targets[real].astype(np.int64))
     if classifier != "text" and not len(real):
         raise ConfigError(f"{folder} has no real picture to fit {classifier!r} to; take classifier='text'")
-    teacher = load_teacher(teaching, loaded.classes, _pictures(loaded, real), labels, resolve_device(device))
-    every = teacher.embeddings(_pictures(loaded, range(len(loaded))), progress or silent, len(loaded))
+    clip = load_prior(teaching.prior, None, torch.device(resolve_device(device)))
+    pictures = (progress or silent)(loaded, "asking the teacher", len(loaded))
+    every = _embeddings(clip, (image for image, _ in pictures))
+    text, seeds = clip.classifier(loaded.classes, worded), every[torch.from_numpy(real)]
+    teacher = Teacher(clip, text, seeds, labels.to(seeds.device))
     return teacher.probabilities(every, classifier, temperature).cpu().numpy()
 
 
@@ -178,10 +181,6 @@ def _worded(options: Mapping[str, Any]) -> ExpansionConfig:
     return ExpansionConfig.build(
         {name: options[name] for name in _WORDS if isinstance(options.get(name), list | float)}
     )
-
-
-def _pictures(loaded: LoadedDataset, places: Iterable[int]) -> Iterator[Image.Image]:
-    return (loaded[int(place)][0] for place in places)
 
 
 @torch.no_grad()
