@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -113,7 +113,6 @@ class Contest:
     expansion: int | None
     teaching: Teaching | None
     show: Progress
-    _teacher: Teacher | None = field(default=None, init=False)
 
     def run(self, arms: Sequence[Arm], trainings: Sequence[Training], numbers: Sequence[int]) -> dict[Place, Result]:
         """All results, run by run."""
@@ -147,7 +146,8 @@ class Contest:
         recipe = task.arm.expansion(self._expansion(task.number))
         training = asdict(task.training)
         taught = {}
-        if training["distil"] and self.teaching:
+        if training["distil"]:
+            assert self.teaching is not None
             taught["teacher"] = self.teaching.to_json()
         else:
             del training["distil"]  # results of before there were teachers count
@@ -192,8 +192,8 @@ class Contest:
             return self.show(rows, f"run {task.number}, {task.arm.name}", total)
 
         share = key["synthetic_share"]
-        if task.training.distil and self.teaching:
-            pictures = self._taught(self.teaching, pictures, task.training.distil)
+        if task.training.distil:
+            pictures = self._taught(pictures, task.training.distil)
         model = train(pictures, task.training, classes, task.number, self.device, share, shown)
         right = predict(model, self._test.images, self.device) == self._test.labels
         counts = torch.bincount(self._test.labels, minlength=classes).tolist()
@@ -209,14 +209,19 @@ class Contest:
         atomic.write_json(self._path(task), {"key": key, "result": asdict(result)})
         return result
 
-    def _taught(self, by: Teaching, pictures: Pictures, weight: float) -> Pictures:
+    def _taught(self, pictures: Pictures, weight: float) -> Pictures:
         """Pictures with what the teacher says of them."""
-        if self._teacher is None:
-            seeds, classes = self._seeds, self.held.source.classes
-            self._teacher = load_teacher(by, classes, as_images(seeds.images), seeds.labels, self.device)
+        by = self.teaching
+        assert by is not None
         asked = self._teacher.embeddings(as_images(pictures.images), self.show, len(pictures.images))
         wanted = self._teacher.probabilities(asked, by.classifier, by.temperature).cpu()
         return replace(pictures, taught=Taught(wanted, weight, by.temperature))
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        assert self.teaching is not None
+        seeds, classes = self._seeds, self.held.source.classes
+        return load_teacher(self.teaching, classes, as_images(seeds.images), seeds.labels, self.device)
 
     @cached_property
     def _test(self) -> Pictures:

@@ -129,7 +129,7 @@ def test_a_training_is_taught(seed_folder: Path, tmp_path: Path) -> None:
     by_hand = replace(pictures, taught=Taught((logits / 2).softmax(-1), 1.0, 2.0))
     for one, other in zip(
         train(by_hand, training, len(opened.classes), 0).parameters(),
-        train(contest._taught(teaching, pictures, 1.0), training, len(opened.classes), 0).parameters(),
+        train(contest._taught(pictures, 1.0), training, len(opened.classes), 0).parameters(),
         strict=True,
     ):
         assert torch.equal(one, other)
