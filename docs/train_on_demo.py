@@ -15,9 +15,9 @@ from torchvision.transforms import v2
 from gif_datasets import DataLoader, ExpandedDataset
 
 
-def main(ratio: int = 5, epochs: int = 4) -> None:
+def main(source: str = "demo", ratio: int = 5, epochs: int = 4) -> None:
     to_tensor = v2.Compose([v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    expanded = ExpandedDataset("demo", ratio=ratio, transform=to_tensor)
+    expanded = ExpandedDataset(source, ratio=ratio, transform=to_tensor)
     print(f"{len(expanded)} samples of {len(expanded.classes)} classes")
 
     torch.manual_seed(0)

@@ -40,9 +40,9 @@ def test_there_are_examples() -> None:
     assert len(found) >= 10
 
 
-def test_train_on_demo(capsys: pytest.CaptureFixture[str]) -> None:
-    """docs/train_on_demo.py expands the demo, trains a small network with a DataLoader, and its loss falls."""
-    runpy.run_path(str(ROOT / "docs" / "train_on_demo.py"))["main"](ratio=1)
+def test_train_on_demo(seed_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/train_on_demo.py expands a set, trains a small network with a DataLoader, and its loss falls."""
+    runpy.run_path(str(ROOT / "docs" / "train_on_demo.py"))["main"](str(seed_folder), ratio=1, epochs=6)
     losses = [float(x) for x in re.findall(r"epoch \d+: loss ([\d.]+)", capsys.readouterr().out)]
     assert len(losses) >= 3
     assert losses[-1] < losses[0] - 0.1

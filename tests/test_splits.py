@@ -41,7 +41,7 @@ def pictures(tmp_path: Path, picture: Callable[[int], Image.Image]) -> Path:
     return folder
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=60),
     st.floats(0.01, 0.9),
