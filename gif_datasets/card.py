@@ -267,3 +267,13 @@ def code(text: str) -> str:
 def plain(text: str) -> str:
     """User text that cannot become markup: Markdown's and HTML's own characters are escaped; no address is a link."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&@:]|(?<=www)\.)", r"\\\1", visible(text))
+
+
+def percent(share: float | None) -> str:
+    """A share for people.
+
+    Example:
+        >>> percent(0.125), percent(None)
+        ('12.5%', 'not known')
+    """
+    return "not known" if share is None else f"{share:.1%}"

@@ -131,6 +131,7 @@ def compare(
     expansion = first if same_expansion else None
     contest = Contest(Path(out), source, listed, held, size, settled, how, synthetic_share, expansion, teaching, show)
     results = contest.run(arms, trainings, range(first, first + runs))
+    notes += contest.doubts(arms, first)
     found = Comparison(
         out=str(out),
         source=opened.name,
@@ -235,7 +236,7 @@ def _check(
 
 def _check_priors(arms: Sequence[Arm], taught: bool, source: Any, test: Any, allow_seen: bool) -> tuple[str, ...]:
     """Refuse a test set that a prior has seen; tell of seeds that it has."""
-    used = [arm.recipe for arm in arms if arm.recipe and (taught or METHODS[arm.recipe.config.method].imagines)]
+    used = [arm.recipe for arm in arms if arm.recipe and (taught or _asks_a_prior(arm.recipe.config))]
     if not used:
         return ()
     prior = used[0].prior
@@ -246,6 +247,11 @@ def _check_priors(arms: Sequence[Arm], taught: bool, source: Any, test: Any, all
         for listed in prior.training_sources
         if is_part_of(source, listed)
     )
+
+
+def _asks_a_prior(config: ExpansionConfig) -> bool:
+    """Whether a prior makes the pictures, or its CLIP chooses among them."""
+    return METHODS[config.method].imagines or config.classifies
 
 
 def _steps(epochs: Sequence[int], seeds: int, configs: Sequence[ExpansionConfig], batch_size: int) -> list[int]:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image, Resampling
+from torch import Tensor
 
-from gif_datasets import atomic
+from gif_datasets import atomic, manifests, recognition
 from gif_datasets.comparison_page import Result
 from gif_datasets.expansion import expand
 from gif_datasets.fingerprint import digest
@@ -28,6 +29,7 @@ from gif_datasets.loaded import load_expanded
 from gif_datasets.networks import Pictures, Taught, Training, predict, train
 from gif_datasets.parsing import read_json
 from gif_datasets.recipe import Recipe
+from gif_datasets.recognition import Recognition
 from gif_datasets.sources.base import SeedList
 from gif_datasets.teacher import Teacher, Teaching, as_images, load_teacher
 from gif_datasets.types import Progress, Seed
@@ -117,15 +119,24 @@ class Contest:
     def run(self, arms: Sequence[Arm], trainings: Sequence[Training], numbers: Sequence[int]) -> dict[Place, Result]:
         """All results, run by run."""
         claim(self.folder, self._plan, "comparison")
-        found = {}
+        found: dict[Place, Result] = {}
         for number in numbers:
             for arm in arms:
                 tasks = [Task(arm, training, number) for training in trainings]
-                known = [self._read(task) for task in tasks]
-                pictures = None if all(known) else self._pictures(arm, number)
-                for task, result in zip(tasks, known, strict=True):
-                    found[task.place] = result or self._make(task, pictures)
+                found |= {task.place: result for task in tasks if (result := self._read(task))}
+                found |= self._made([task for task in tasks if task.place not in found])
         return found
+
+    def doubts(self, arms: Sequence[Arm], number: int) -> tuple[str, ...]:
+        """What expansions found of the classifier that guides them, where it cannot tell the classes apart."""
+        found = {}
+        for arm in arms:
+            recipe = arm.expansion(self._expansion(number))
+            content = None if recipe is None else manifests.listed_file(self._expanded(recipe), recognition.FILE)
+            if recipe is not None and content is not None:
+                known = Recognition.from_json(content)
+                found[known.warning(recipe.config, recipe.prior.families)] = arm.name
+        return tuple(f"{name}: {warning}" for warning, name in found.items() if warning)
 
     @property
     def _plan(self) -> dict[str, Any]:
@@ -182,9 +193,16 @@ class Contest:
             return None
         return found if value["key"] == json.loads(json.dumps(self._key(task))) else None
 
-    def _make(self, task: Task, pictures: Pictures | None) -> Result:
-        """Train and test, and write the result down."""
-        assert pictures is not None
+    def _made(self, tasks: Sequence[Task]) -> dict[Place, Result]:
+        """Results of one arm and run, which share their pictures and what the teacher says of them."""
+        if not tasks:
+            return {}
+        pictures = self._pictures(tasks[0].arm, tasks[0].number)
+        said = self._said(pictures) if any(task.training.distil for task in tasks) else None
+        return {task.place: self._make(task, pictures, said) for task in tasks}
+
+    def _make(self, task: Task, pictures: Pictures, said: Tensor | None) -> Result:
+        """Train and test, and write the result down; given what the teacher says of the pictures."""
         started = time.monotonic()
         key, classes = self._key(task), len(self.held.source.classes)
 
@@ -193,7 +211,10 @@ class Contest:
 
         share = key["synthetic_share"]
         if task.training.distil:
-            pictures = self._taught(pictures, task.training.distil)
+            assert self.teaching is not None
+            assert said is not None
+            taught = Taught(said, task.training.distil, self.teaching.temperature)
+            pictures = replace(pictures, taught=taught)
         model = train(pictures, task.training, classes, task.number, self.device, share, shown)
         right = predict(model, self._test.images, self.device) == self._test.labels
         counts = torch.bincount(self._test.labels, minlength=classes).tolist()
@@ -209,13 +230,16 @@ class Contest:
         atomic.write_json(self._path(task), {"key": key, "result": asdict(result)})
         return result
 
-    def _taught(self, pictures: Pictures, weight: float) -> Pictures:
-        """Pictures with what the teacher says of them."""
+    def _said(self, pictures: Pictures) -> Tensor:
+        """What the teacher says of pictures, ``(N, C)``; the seeds come first, and it knows them already."""
         by = self.teaching
         assert by is not None
-        asked = self._teacher.embeddings(as_images(pictures.images), self.show, len(pictures.images))
-        wanted = self._teacher.probabilities(asked, by.classifier, by.temperature).cpu()
-        return replace(pictures, taught=Taught(wanted, weight, by.temperature))
+        own, copies = int((~pictures.made).sum()), pictures.images[pictures.made]
+        asked = self._teacher.seeds[:own]
+        if len(copies):
+            found = self._teacher.embeddings(as_images(copies), self.show, len(copies))
+            asked = torch.cat([asked, found.to(asked.device)])
+        return self._teacher.probabilities(asked, by.classifier, by.temperature).cpu()
 
     @cached_property
     def _teacher(self) -> Teacher:
@@ -244,10 +268,8 @@ class Contest:
         recipe = arm.expansion(self._expansion(number))
         if recipe is None:
             return self._seeds
-        config = recipe.config
-        name = f"{config.method} {config.ratio}x {config.rng_seed} {digest(recipe.to_json())[:12]}"
-        folder = self.folder / "expansions" / file_name(name)
-        expand(self.given, folder, config=config, progress=self.show, **self.how)
+        folder = self._expanded(recipe)
+        expand(self.given, folder, config=recipe.config, progress=self.show, **self.how)
         loaded = load_expanded(folder)
         made = np.flatnonzero(loaded.facts.synthetic).tolist()
         own = 0 if arm.only_synthetic else len(self._seeds.labels)
@@ -257,6 +279,12 @@ class Contest:
             row[:] = _pixels(loaded[index][0], self.size)
         labels = torch.from_numpy(loaded.targets[made].astype(np.int64))
         return Pictures(images, torch.cat([self._seeds.labels[:own], labels]), torch.arange(len(images)) >= own)
+
+    def _expanded(self, recipe: Recipe) -> Path:
+        """Where the seeds are expanded so."""
+        config = recipe.config
+        name = f"{config.method} {config.ratio}x {config.rng_seed} {digest(recipe.to_json())[:12]}"
+        return self.folder / "expansions" / file_name(name)
 
 
 def _buffer(count: int, size: int, folder: Path) -> torch.Tensor:

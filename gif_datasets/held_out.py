@@ -97,7 +97,7 @@ def refuse_seen(test: Any, prior: PriorInfo) -> None:
     """Refuse a test source that the prior's card names as training data.
 
     Args:
-        test: The test source's text, or a dataset of torchvision's; of others nothing is known.
+        test: The test source's text, or a dataset of torchvision's, below a ``Subset`` too; of others nothing is known.
         prior: The prior.
 
     Raises:
@@ -120,6 +120,8 @@ def is_part_of(source: Any, listed: str) -> bool:
         >>> is_part_of("hf:uoft-cs/cifar10?split=test", "hf:uoft-cs/cifar10?split=train")
         False
     """
+    if hasattr(source, "indices") and hasattr(source, "dataset"):  # a Subset
+        return is_part_of(source.dataset, listed)
     scheme, _, rest = listed.partition(":")
     name, _, query = rest.partition("?")
     options = dict(urllib.parse.parse_qsl(query))
@@ -149,5 +151,12 @@ def _defaults(scheme: str, name: str) -> dict[str, str]:
 
 
 def _covers(own: str, listed: str) -> bool:
-    """Whether an option's value names the one that is listed: itself, a slice of it, or it and others."""
-    return listed.lower() in (re.sub(r"\[.*", "", part).strip().lower() for part in own.split("+"))
+    """Whether an option's value names the one that is listed: itself, a slice of it, it and others, or all."""
+    parts = {_plain(re.sub(r"\[.*", "", part)) for part in own.split("+")}
+    return not parts.isdisjoint({_plain(listed), "all"})
+
+
+def _plain(value: str) -> str:
+    """An option's value, however it is spelled."""
+    value = value.strip().lower()
+    return {"1": "true", "0": "false"}.get(value, value)

@@ -276,10 +276,10 @@ def _likeness(it: Likeness) -> str:
     return (
         f"- By the CLIP of `{card.code(it.clip)}`, of {it.made} copies and {it.real} real pictures: class consistency"
         f" {it.consistent:.1%} (copies nearest to the mean of their own class's real pictures; of the real pictures,"
-        f" each left out, {it.consistent_real:.1%}); coverage {it.coverage:.1%}; precision {it.precision:.1%}; recall"
-        f" {it.recall:.1%}; Fréchet distance {it.frechet:.4f} (of the halves of the real pictures"
-        f" {it.frechet_of_halves:.4f}); near-duplicates of their own seed {it.like_seed:.1%}, of another copy"
-        f" {it.alike:.1%}."
+        f" each left out, {card.percent(it.consistent_real)}); coverage {it.coverage:.1%};"
+        f" precision {it.precision:.1%}; recall {it.recall:.1%}; Fréchet distance {it.frechet:.4f} (of the halves of"
+        f" the real pictures {it.frechet_of_halves:.4f}); near-duplicates of their own seed"
+        f" {card.percent(it.like_seed)}, of another copy {it.alike:.1%}."
     )
 
 

@@ -18,6 +18,7 @@ from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.reader import ShardReader
 from gif_datasets.splits import VALIDATION
 from gif_datasets.types import Progress, Provenance
+from gif_datasets.zeroshot import Clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,10 +62,12 @@ class Likeness:
         radius_of: What covering radii are of: ``"validation"`` or ``"seeds, each left out with its copies"``.
         radius_seeds: Median and largest distance to the nearest seed (Appendix G).
         radius_expanded: The same to the nearest seed or copy.
-        like_seed: Share of copies that are near-duplicates of their own seed.
-        alike: Share of copies that are near-duplicates of another copy of their seed.
+        like_seed: Share of copies that are near-duplicates of their own seed, of those whose seed is compared; None: of
+            none.
+        alike: Share of copies that are near-duplicates of another copy.
         consistent: Share of copies that are nearest to the mean of the real pictures of their own class.
-        consistent_real: The same of the real pictures, each left out of its mean; of classes with several.
+        consistent_real: The same of the real pictures, each left out of its mean; of classes with several; None: there
+            are no such classes.
         shift: Where the CLIP has a feature map.
     """
 
@@ -80,16 +83,34 @@ class Likeness:
     radius_of: str
     radius_seeds: tuple[float, float]
     radius_expanded: tuple[float, float]
-    like_seed: float
+    like_seed: float | None
     alike: float
     consistent: float
-    consistent_real: float
+    consistent_real: float | None
     shift: Shift | None
 
 
 def spread(indices: Sequence[int]) -> list[int]:
     """At most ``MOST`` of them, evenly."""
     return [indices[i] for i in evenly(len(indices), MOST)]
+
+
+def sample(records: Sequence[Provenance]) -> tuple[list[int], list[int]]:
+    """Real pictures and copies to compare, at most ``MOST`` of each, spread evenly.
+
+    Copies come with all copies of their seed, as many seeds as fit, and with that seed where it is compared too: of one
+    copy a seed nothing could be said about how copies repeat each other.
+    """
+    real = spread([i for i, record in enumerate(records) if not record.synthetic])
+    families: dict[str, list[int]] = {}
+    for i, record in enumerate(records):
+        if record.synthetic:
+            families.setdefault(record.seed_key, []).append(i)
+    shown = {records[i].seed_key for i in real}
+    chosen = [family for key, family in families.items() if key in shown] or list(families.values())
+    copies = sum(map(len, chosen))
+    fitting = [chosen[i] for i in evenly(len(chosen), max(1, len(chosen) * MOST // max(copies, MOST)))]
+    return real, sorted(i for family in fitting for i in family)[:MOST]
 
 
 @dataclass(frozen=True)
@@ -146,18 +167,11 @@ def embed(reader: ShardReader, real: Sequence[int], made: Sequence[int], prior: 
     return Compared(info.name, real_rows, made_rows, held_rows, real_map, made_map)
 
 
-@torch.no_grad()
 def _feature_map(prior: Any, pictures: Sequence[Image]) -> tuple[Tensor, Tensor] | None:
-    """Means over channels ``(B, places)`` and over places ``(B, channels)``, of a timm trunk's feature map."""
-    trunk = getattr(getattr(getattr(prior, "clip", None), "model", None), "visual", None)
-    trunk = getattr(trunk, "trunk", None)
-    if trunk is None or not hasattr(trunk, "forward_features"):
-        return None
-    pixels = torch.stack([prior.clip.preprocess(picture) for picture in pictures]).to(prior.clip.device)
-    found = trunk.forward_features(pixels).float().cpu()
-    if found.dim() != 4:
-        return None
-    return found.mean(1).flatten(1), found.mean((2, 3))
+    """Means over channels ``(B, places)`` and over places ``(B, channels)``, of the CLIP's feature map."""
+    clip = getattr(prior, "clip", None)
+    found = clip.feature_map(pictures) if isinstance(clip, Clip) else None
+    return None if found is None else (found.mean(2), found.mean(1))
 
 
 def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance]) -> Likeness:
@@ -166,10 +180,7 @@ def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance])
     own = torch.tensor([seed_row.get(record.seed_key, -1) for record in made])
     has_seed = own >= 0
     cosine_to_seed = (c.made[has_seed] * c.real[own[has_seed]]).sum(1)
-    among = c.made @ c.made.T
-    keys = {key: number for number, key in enumerate(dict.fromkeys(record.seed_key for record in made))}
-    family = torch.tensor([keys[record.seed_key] for record in made])
-    siblings = (family[:, None] == family[None]).fill_diagonal_(False)
+    among = (c.made @ c.made.T).fill_diagonal_(-1)
     half = len(c.real) // 2
     density, coverage = metrics.density_coverage(c.real, c.made)
     precision, recall = metrics.precision_recall(c.real, c.made)
@@ -188,8 +199,8 @@ def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance])
         radius_of=of,
         radius_seeds=to_seeds,
         radius_expanded=to_all,
-        like_seed=float((cosine_to_seed >= SAME).double().mean()) if len(cosine_to_seed) else 0.0,
-        alike=float(((among >= SAME) & siblings).any(1).double().mean()),
+        like_seed=float((cosine_to_seed >= SAME).double().mean()) if len(cosine_to_seed) else None,
+        alike=float((among >= SAME).any(1).double().mean()),
         consistent=consistent,
         consistent_real=consistent_real,
         shift=_shift(c, own) if c.real_map and c.made_map and has_seed.any() else None,
@@ -208,7 +219,7 @@ def _radii(c: Compared, own: Tensor) -> tuple[str, tuple[float, float], tuple[fl
     return "seeds, each left out with its copies", _median_and_most(seeds), _median_and_most(both)
 
 
-def _consistency(c: Compared, real: Sequence[int], made: Sequence[int]) -> tuple[float, float]:
+def _consistency(c: Compared, real: Sequence[int], made: Sequence[int]) -> tuple[float, float | None]:
     """Share of copies, and of real pictures, that are nearest to their own class's mean of the real pictures."""
     known, place, counts = torch.unique(torch.tensor(real), return_inverse=True, return_counts=True)
     sums = torch.zeros(len(known), c.real.shape[1]).index_add(0, place, c.real)
@@ -219,7 +230,7 @@ def _consistency(c: Compared, real: Sequence[int], made: Sequence[int]) -> tuple
     scores[torch.arange(len(place)), place] = (without_itself * c.real).sum(1)
     several = counts[place] > 1
     right = (scores.argmax(1) == place)[several]
-    return float(copies.double().mean()), float(right.double().mean()) if len(right) else 0.0
+    return float(copies.double().mean()), float(right.double().mean()) if len(right) else None
 
 
 def _median_and_most(values: Tensor) -> tuple[float, float]:

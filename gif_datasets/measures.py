@@ -52,7 +52,8 @@ class Measures:
 
     Attributes:
         per_class: Real and synthetic samples of each class, by label.
-        criteria: Means over the copies: (before, after) of each criterion.
+        criteria: Means over the copies: (before, after) of each criterion. Seeds that are themselves imagined, as those
+            of an expansion of an expansion, are no copies.
         scored: Copies whose picture itself was classified.
         consistent: Share of these that were given their label.
         repeated: Copies whose picture is, byte for byte, that of another sample.
@@ -71,15 +72,16 @@ def measure_records(reader: ShardReader, records: Sequence[Provenance]) -> Measu
     """Measure the expanded split of a folder, whose records have been read; reads at most 2 x 1,000 pictures."""
     real = [index for index, record in enumerate(records) if not record.synthetic]
     made = [index for index, record in enumerate(records) if record.synthetic]
+    copies = [record for record in records if record.copy]
     counts = Counter((record.label, record.synthetic) for record in records)
-    scored = [records[index] for index in made if records[index].picture_class >= 0]
+    scored = [record for record in copies if record.picture_class >= 0]
     pictures = Counter(record.image_sha256 for record in records)
     return Measures(
         per_class=tuple((counts[label, False], counts[label, True]) for label in range(len(reader.classes))),
-        criteria={name: _means([records[index] for index in made], name) for name in CRITERIA},
+        criteria={name: _means(copies, name) for name in CRITERIA},
         scored=len(scored),
         consistent=sum(r.picture_class == r.label for r in scored) / len(scored) if scored else 0.0,
-        repeated=sum(pictures[records[index].image_sha256] > 1 for index in made),
+        repeated=sum(pictures[record.image_sha256] > 1 for record in copies),
         nearness=_nearness(reader, [r.seed_key for r in records], real, made),
     )
 

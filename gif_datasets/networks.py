@@ -18,6 +18,7 @@ TORCHVISION = "torchvision:"
 AUGMENTS = ("none", "light", "randaugment")
 KEPT_SIDE = 64  # up to this side a small network looks at the pictures as they are; else its stem makes them smaller
 GROUP = 8  # pictures of a batch that share one draw of RandAugment
+_WITH_HELPERS = ("googlenet", "inception_v3")  # whose training has further outputs, unless asked for none
 WARM_UP = 0.1  # share of the steps in which the rate rises
 
 
@@ -120,11 +121,12 @@ def check_network(architecture: str, classes: int, size: int) -> None:
     Raises:
         ConfigError: Then.
     """
-    with torch.random.fork_rng():
-        model = network(architecture, classes, size).eval()
     try:
-        with torch.no_grad():
-            shape = tuple(model(torch.zeros(2, 3, size, size)).shape)
+        with torch.random.fork_rng(), torch.no_grad():
+            model, pictures = network(architecture, classes, size), torch.zeros(2, 3, size, size)
+            shape = tuple(model.train()(pictures).shape)  # some give other things while they train
+    except ConfigError:
+        raise
     except Exception as error:  # of many kinds: sizes that vanish, sizes that are fixed, tuples for tensors
         raise ConfigError(
             f"architecture {architecture!r} does not take pictures of {size} x {size}"
@@ -140,7 +142,8 @@ def _from_torchvision(name: str, classes: int) -> Any:
     known = models.list_models(module=models)
     if name not in known:
         raise ConfigError(f"torchvision has no architecture {name!r}{did_you_mean(name, known)}")
-    return models.get_model(name, weights=None, num_classes=classes)
+    alone = {"aux_logits": False, "init_weights": True} if name in _WITH_HELPERS else {}
+    return models.get_model(name, weights=None, num_classes=classes, **alone)
 
 
 def _from_timm(name: str, classes: int, size: int) -> Any:

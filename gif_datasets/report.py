@@ -77,16 +77,19 @@ def draw(folder: Path, prior: str | None, show: Progress) -> Report:
     reader = ShardReader(folder)
     records = [reader.provenance(index) for index in show(range(len(reader)), "measuring")]
     found = measure_records(reader, records)
-    real, made = (
-        likeness.spread([i for i, record in enumerate(records) if record.synthetic == kind]) for kind in (False, True)
-    )
-    like, plane = None, ""
-    if prior is not None and min(len(real), len(made)) >= likeness.FEWEST:
+    real, made = likeness.sample(records)
+    like, nearness = None, ""
+    if prior is not None and min(len(real), len(made)) < likeness.FEWEST:
+        nearness = (
+            f"<h2>Copies and real pictures</h2><p>Not compared by a CLIP: {len(real)} real pictures and {len(made)}"
+            f" copies are too few; {likeness.FEWEST} of each are needed.</p>"
+        )
+    elif prior is not None:
         compared = likeness.embed(reader, real, made, prior, show)
         like = likeness.compare(compared, [records[i] for i in real], [records[i] for i in made])
         labels = [[records[i].label for i in part] for part in (real, made)]
-        plane = _plane(compared, labels[0], labels[1], reader.classes)
-    return Report(_page(reader, records, found, like, plane), found, like)
+        nearness = _compared(like) + _plane(compared, labels[0], labels[1], reader.classes)
+    return Report(_page(reader, records, found, nearness, _figures(reader, like)), found, like)
 
 
 def figures_of(page: bytes) -> tuple[str, Likeness | None] | None:
@@ -127,9 +130,7 @@ def _plane(c: Compared, real: Sequence[int], made: Sequence[int], classes: Seque
     )
 
 
-def _page(
-    reader: ShardReader, records: Sequence[Provenance], found: Measures, like: Likeness | None, plane: str
-) -> str:
+def _page(reader: ShardReader, records: Sequence[Provenance], found: Measures, nearness: str, figures: str) -> str:
     m = reader.manifest
     options = m["plan"]["recipe"]["options"]
     method = METHODS.get(options["method"])
@@ -145,12 +146,11 @@ def _page(
         _sheets(reader, records, imagines),
         _criteria(records, found) if imagines else "",
         _labels(reader, records, found),
-        _compared(like) if like else "",
-        plane,
+        nearness,
         f"<h2>How it was made</h2>{settings}",
     ]
     body = "\n".join(part for part in parts if part)
-    return charts.page(card.title(m), body, _figures(reader, like))
+    return charts.page(card.title(m), body, figures)
 
 
 def _missing(reader: ShardReader) -> str:
@@ -233,11 +233,11 @@ def _compared(it: Likeness) -> str:
         ("precision, recall", f"{it.precision:.3f}, {it.recall:.3f}"),
         ("density, coverage", f"{it.density:.3f}, {it.coverage:.3f}"),
         (f"covering radius of {it.radius_of}", f"by seeds: {seeds}; by seeds and copies: {both}"),
-        ("near-duplicates of their own seed", f"{it.like_seed:.1%} of copies (cosine from {SAME})"),
+        ("near-duplicates of their own seed", f"{card.percent(it.like_seed)} of copies (cosine from {SAME})"),
         ("near-duplicates of another copy", f"{it.alike:.1%} of copies"),
         (
             "nearest to the mean of their own class",
-            f"{it.consistent:.1%} of copies; {it.consistent_real:.1%} of real pictures, each left out",
+            f"{it.consistent:.1%} of copies; {card.percent(it.consistent_real)} of real pictures, each left out",
         ),
     ]
     if it.shift:

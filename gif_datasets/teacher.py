@@ -58,7 +58,7 @@ class Teaching:
             raise ConfigError(f"unknown teacher {self.classifier!r}{closest(self.classifier, CLASSIFIERS)}")
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"temperature must be above 0, got {self.temperature}")
-        if not self.prior.has_clip and self.prior.make is None:
+        if not self.prior.has_clip:
             raise ConfigError(f"prior {self.prior.name!r} has no CLIP to teach by; take another")
 
     def to_json(self) -> dict[str, Any]:

@@ -107,6 +107,26 @@ class Clip:
         x = vision.normalize(vision.center_crop(x, [size, size]), list(visual.image_mean), list(visual.image_std))
         return self._latents(x)
 
+    @torch.no_grad()
+    def feature_map(self, images: Sequence[Image]) -> Tensor | None:
+        """What the image tower has of each place before it pools them, ``(B, places, channels)``, if it tells."""
+        visual = self.model.visual
+        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+        if trunk := getattr(visual, "trunk", None):  # of timm
+            found = trunk.forward_features(pixels)
+            if found.dim() == 4:
+                found = found.flatten(1, 2) if getattr(trunk, "output_fmt", "") == "NHWC" else found.flatten(2).mT
+            else:
+                found = found[:, getattr(trunk, "num_prefix_tokens", 0) :]
+            return _at_rest(found)
+        if not hasattr(visual, "output_tokens"):
+            return None
+        visual.output_tokens = True
+        try:
+            return _at_rest(visual(pixels)[1])
+        finally:
+            visual.output_tokens = False
+
     @property
     def image_size(self) -> int:
         """Side of the pictures that it sees, pixels."""
@@ -137,6 +157,10 @@ class Clip:
         return ZeroShotClassifier(
             weights.T.float().contiguous(), self.logit_scale if logit_scale is None else logit_scale
         )
+
+
+def _at_rest(found: Tensor) -> Tensor:
+    return found.float().cpu()
 
 
 def _fold_batch_norms(tower: nn.Module) -> None:

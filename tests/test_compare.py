@@ -22,7 +22,7 @@ from scipy import stats
 from torchvision.datasets import ImageFolder
 
 import gif_datasets
-from gif_datasets import ConfigError, PlanMismatch, SourceError
+from gif_datasets import ConfigError, PlanMismatch, SourceError, recognition
 from gif_datasets.cli import main
 from gif_datasets.duplicates import NEAR, both_ways, near_duplicates, perceptual_hash
 from gif_datasets.held_out import is_part_of
@@ -182,9 +182,16 @@ def test_architectures() -> None:
         ("resnet5O", "timm has no architecture 'resnet5O'; did you mean 'resnet"),
         ("torchvision:resnet19", "did you mean 'resnet1"),
         ("torchvision:alexnet", "does not take pictures of 16 x 16"),
+        ("twins_svt_small", "does not take pictures of 18 x 18"),  # which it says when it is built
     ):
         with pytest.raises(ConfigError, match=words):
-            check_network(name, 3, 16)
+            check_network(name, 3, 18 if "18" in words else 16)
+
+
+def test_architectures_with_helpers_train() -> None:
+    """What returns more than class scores while it trains is asked for these alone."""
+    check_network("torchvision:googlenet", 3, 32)
+    assert network("torchvision:googlenet", 3, 32).train()(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
 
 
 # --- the test set -------------------------------------------------------------------------------------------------
@@ -208,6 +215,31 @@ def test_perceptual_hash_on_real_pictures(tmp_path: Path) -> None:
     bits = (known[:, None] != known[None]).sum(-1)
     assert bits[~np.eye(len(known), dtype=bool)].min() > NEAR
     assert near_duplicates(known, [both_ways(demo.sample(i)[0]) for i in range(1, 200, 4)]) == {}
+
+
+def test_perceptual_hash_of_aligned_pictures(tmp_path: Path) -> None:
+    """Where all look alike, as solar cells do, others of the kind are others; encoded again is the same."""
+    rng = np.random.default_rng(0)
+    frame = rng.normal(128, 30, (32, 32))
+
+    def cell() -> Image.Image:
+        return Image.fromarray((frame + rng.normal(0, 15, (32, 32))).clip(0, 255).astype(np.uint8)).convert("RGB")
+
+    seeds, others = [cell() for _ in range(40)], [cell() for _ in range(40)]
+    known = np.stack([perceptual_hash(one) for one in seeds])
+    bits = (known[:, None] != np.stack([perceptual_hash(one) for one in others])[None]).sum(-1)
+    assert bits.min() < NEAR  # which a fixed bound takes for the same
+    assert near_duplicates(known, [both_ways(one) for one in others]) == {}
+    seeds[3].save(tmp_path / "a.jpg", quality=90)
+    assert near_duplicates(known, [both_ways(Image.open(tmp_path / "a.jpg").convert("RGB"))])[0][0] == 3
+
+
+def test_pictures_of_one_colour_are_no_near_duplicates() -> None:
+    """They show nothing that could be the same."""
+    flat = [Image.new("RGB", (16, 16), colour) for colour in ("white", "red", "black")]
+    known = np.stack([perceptual_hash(one) for one in flat])
+    assert not known.any()
+    assert near_duplicates(known, [both_ways(one) for one in flat]) == {}
 
 
 CHANGES: dict[str, Callable[[Path, Path], None]] = {
@@ -264,15 +296,35 @@ def test_what_a_prior_was_trained_on(sets: tuple[Path, Path], tmp_path: Path) ->
         ("hf:uoft-cs/cifar10?split=train[:10%25]&image=img", True),
         ("hf:uoft-cs/cifar10?split=test%2Btrain", True),
         ("hf:uoft-cs/cifar10?split=test", False),
+        ("hf:uoft-cs/cifar10?split=all", True),
+        ("torchvision:CIFAR10?train=1", True),
+        ("torchvision:CIFAR10?train=0", False),
         ("demo", False),
         ("CIFAR10", False),
     ):
         assert any(is_part_of(spec, one) for one in listed) is part, spec
     with pytest.raises(SourceError, match="was trained on"):  # its CLIP would teach
         gif_datasets.compare(str(sets[0]), "torchvision:CIFAR10?root=x", ["randaugment"], distil=[0.5])
+    with pytest.raises(SourceError, match="was trained on"):  # its CLIP would choose
+        gif_datasets.compare(str(sets[0]), "torchvision:CIFAR10?root=x", ["select:randaugment"])
     folder = ImageFolder(str(sets[1]))
     assert is_part_of(folder, "torchvision:ImageFolder")
+    assert is_part_of(torch.utils.data.Subset(folder, [0]), "torchvision:ImageFolder")
     assert not is_part_of(folder, "torchvision:ImageFolder?train=true")
+
+
+def test_doubts_about_the_classifier_are_told(
+    sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where guidance cannot tell the classes apart, a comparison says so, when it finds its results there too."""
+    monkeypatch.setattr(recognition, "LEAST", 1.1)  # beyond perfect
+    options = QUICK | {"prior": "embedded", "ratios": [1], "limit": 6, "decode_steps": 1, "decode_batch": 2}
+    for _ in range(2):
+        found = gif_datasets.compare(
+            str(sets[0]), str(sets[1]), ["gif-unclip", "randaugment"], out=tmp_path, runs=1, **options
+        )
+        assert len(found.notes) == 1
+        assert found.notes[0].startswith("gif-unclip 1x: the classifier (both) names the class of only ")
 
 
 # --- running again ------------------------------------------------------------------------------------------------

@@ -6,11 +6,13 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pipelines
 import pytest
 import torch
 from PIL import Image
@@ -18,8 +20,10 @@ from PIL import Image
 import gif_datasets
 from gif_datasets import ConfigError, charts, likeness, metrics
 from gif_datasets.likeness import Compared
+from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.report import write_report
 from gif_datasets.types import Provenance
+from gif_datasets.zeroshot import Clip
 
 VOID = {"meta", "img", "br", "rect", "circle"}
 
@@ -75,6 +79,27 @@ def test_copies_that_are_their_seeds(real: torch.Tensor) -> None:
     assert found.shift is None
 
 
+def test_every_copy_is_compared_with_every_other(real: torch.Tensor) -> None:
+    """Copies that repeat each other are found, whoever's they are; what cannot be known is not zero."""
+    same = real[:1].expand(40, -1)
+    seeds = [dataclasses.replace(record(i, 0), label=i) for i in range(40)]
+    made = [dataclasses.replace(record(i, 1), seed_key="elsewhere", label=i) for i in range(40)]
+    found = likeness.compare(Compared("x", real, same, torch.empty(0, 1), None, None), seeds, made)
+    assert (found.alike, found.like_seed, found.consistent_real) == (1, None, None)
+
+
+@pytest.mark.parametrize(("seeds", "copies"), [(3000, 5), (1500, 1), (400, 3), (20, 2), (2, 3000)])
+def test_copies_are_compared_in_families(seeds: int, copies: int) -> None:
+    """As many as may be, all copies of a seed together, and that seed too."""
+    records = [record(seed, copy) for seed in range(seeds) for copy in range(copies + 1)]
+    real, made = likeness.sample(records)
+    assert len(real) == min(seeds, likeness.MOST)
+    assert min(seeds * copies, likeness.MOST) - copies < len(made) <= likeness.MOST
+    families = Counter(records[i].seed_key for i in made)
+    assert set(families.values()) == {min(copies, likeness.MOST)}
+    assert families.keys() <= {records[i].seed_key for i in real}
+
+
 def test_class_consistency(real: torch.Tensor) -> None:
     """Copies have their seed's class, unless they look like another's; a class of one real picture does not count."""
     axes = torch.eye(6)[[0, 0, 0, 1, 1, 1, 2]]
@@ -106,6 +131,24 @@ def test_shift_is_split_into_content_and_style(real: torch.Tensor) -> None:
     compared = Compared("x", real, real, torch.empty(0, 1), maps, (2 * maps[0], maps[1]))
     found = likeness.compare(compared, [record(i, 0) for i in range(40)], [record(i, 1) for i in range(40)])
     assert found.shift == likeness.Shift(pytest.approx(1), pytest.approx(0))
+
+
+def test_feature_maps(tmp_path: Path) -> None:
+    """A transformer's are its patches' tokens, as transformers has them; a convolutional network's, its last map."""
+    pipelines.write_clip("ViT-B-32/openai")(tmp_path)
+    clip, pictures = Clip(tmp_path, torch.device("cpu")), [Image.effect_noise((40, 40), 90).convert("RGB")] * 2
+    pixels = torch.stack([clip.preprocess(one) for one in pictures])
+    theirs = pipelines.image_encoder("ViT-B-32/openai", clip.model).vision_model
+    with torch.no_grad():
+        tokens = theirs.post_layernorm(theirs(pixels).last_hidden_state)[:, 1:]
+    found = clip.feature_map(pictures)
+    assert found is not None
+    torch.testing.assert_close(found, tokens, rtol=1e-4, atol=1e-4)
+    assert clip.encode_images(pictures).shape == (2, pipelines.WIDTH)  # which goes on as before
+    own = load_prior(find_prior("embedded"), "unclip", torch.device("cpu")).clip  # type: ignore[attr-defined]
+    with torch.no_grad():
+        plain = own.model.visual.trunk.forward_features(torch.stack([own.preprocess(one) for one in pictures]))
+    assert torch.equal(own.feature_map(pictures)[:, 3], plain[:, :, 0, 3])
 
 
 def test_density_and_coverage_by_hand() -> None:
@@ -176,6 +219,7 @@ def test_few_pictures_are_not_compared(seed_folder: Path, tmp_path: Path) -> Non
     found = write_report(tmp_path / "out", tmp_path / "r.html", "linear")
     assert found.likeness is None
     text = Page((tmp_path / "r.html").read_text()).text
+    assert "Not compared by a CLIP: 4 real pictures and 4 copies are too few" in text
     assert "Criteria" not in text
     assert "under `cutout`" in text
 

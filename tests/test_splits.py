@@ -161,11 +161,14 @@ def test_a_validation_set_of_its_own(pictures: Path, other: Path, tmp_path: Path
         gif_datasets.expand(str(pictures), tmp_path / "stop", validation=str(other), on_bad_image="stop", **OPTIONS)
     with pytest.raises(ConfigError, match="validation_share"):
         gif_datasets.expand(str(pictures), tmp_path / "two", validation=str(other), validation_share=0.1, **OPTIONS)
-    (other / "wasp").mkdir()
-    with pytest.raises(SourceError, match="has a class 'wasp' that pictures has not; its classes: ant, bee"):
-        gif_datasets.expand(str(pictures), tmp_path / "three", validation=str(other), **OPTIONS)
+    (other / "wasp").mkdir()  # a class without pictures is none
+    assert gif_datasets.expand(str(pictures), tmp_path / "three", validation=str(other), **OPTIONS).validation == 2
+    Image.new("RGB", (8, 8), (7, 8, 9)).save(other / "wasp" / "w.png")
+    words = r"has a class 'wasp' that pictures has not \(wasp/w.png\); its classes: ant, bee; give"
+    with pytest.raises(SourceError, match=words):
+        gif_datasets.expand(str(pictures), tmp_path / "four", validation=str(other), **OPTIONS)
     with pytest.raises(SourceError, match="every picture"):
-        gif_datasets.expand(str(pictures), tmp_path / "four", validation=str(pictures), **OPTIONS)
+        gif_datasets.expand(str(pictures), tmp_path / "five", validation=str(pictures), **OPTIONS)
 
 
 def test_copies_are_not_held_out(pictures: Path, tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ class PriorInfo:
 
     @property
     def has_clip(self) -> bool:
-        """Whether its weights have a CLIP among them."""
-        return self.folder is not None or self.published is not None
+        """Whether it has one, to compare and to teach by: among its weights, or as its maker's code has it."""
+        return self.folder is not None or self.published is not None or self.make is not None
 
     @cached_property
     def training_sources(self) -> tuple[str, ...]:

@@ -21,17 +21,13 @@ class JoinedSource:
     """
 
     def __init__(self, source: Source, validation: Source, role: str = "validation set") -> None:
-        unknown = [name for name in validation.classes if name not in source.classes]
-        if unknown:
-            raise SourceError(
-                f"the {role} {validation.name} has a class {unknown[0]!r} that {source.name} has not;"
-                f" its classes: {', '.join(source.classes[:20])}"
-            )
         self.name = source.name
         self.revision = revision_of(source)
         self.classes = source.classes
         self.parts = (source, validation)
-        self._labels = [source.classes.index(name) for name in validation.classes]
+        self._role = role
+        places = {name: label for label, name in enumerate(source.classes)}
+        self._labels = [places.get(name, -1) for name in validation.classes]
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
@@ -53,7 +49,19 @@ class JoinedSource:
         return (0, index) if index < first else (1, index - first)
 
     def validation_seeds(self, listed: SeedList) -> tuple[Seed, ...]:
-        """Seeds of the validation source, as this source counts and labels them."""
+        """Seeds of the validation source, as this source counts and labels them.
+
+        Raises:
+            SourceError: If one is of a class that this source has not.
+        """
+        foreign = next((seed for seed in listed.seeds if self._labels[seed.label] < 0), None)
+        if foreign is not None:
+            source, other = self.parts
+            raise SourceError(
+                f"the {self._role} {other.name} has a class {other.classes[foreign.label]!r} that {source.name} has not"
+                f" ({foreign.origin}); its classes: {', '.join(source.classes[:20])}; give a {self._role} of these"
+                " alone, by these names"
+            )
         first = len(self.parts[0])
         return tuple(replace(s, index=s.index + first, label=self._labels[s.label]) for s in listed.seeds)
 
