@@ -16,7 +16,7 @@ from gif_datasets import ConfigError, load_expanded, soft_labels
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.contest import Contest
 from gif_datasets.held_out import hold_out_source
-from gif_datasets.networks import Taught, Training, train
+from gif_datasets.networks import Pictures, Taught, Training, train
 from gif_datasets.priors import find_prior
 from gif_datasets.reader import ShardReader
 from gif_datasets.rejections import reject
@@ -129,7 +129,14 @@ def test_a_training_is_taught(seed_folder: Path, tmp_path: Path) -> None:
     by_hand = replace(pictures, taught=Taught((logits / 2).softmax(-1), 1.0, 2.0))
     for one, other in zip(
         train(by_hand, training, len(opened.classes), 0).parameters(),
-        train(contest._taught(pictures, 1.0), training, len(opened.classes), 0).parameters(),
+        train(
+            replace(pictures, taught=Taught(contest._said(pictures), 1.0, 2.0)), training, len(opened.classes), 0
+        ).parameters(),
         strict=True,
     ):
         assert torch.equal(one, other)
+    for own, copies in ((pictures.images, 3), (pictures.images[:0], 5)):  # the seeds are not asked of again
+        images = torch.cat([own, 255 - pictures.images[:copies]])
+        mixed = Pictures(images, pictures.labels[:1].expand(len(images)), torch.arange(len(images)) >= len(own))
+        anew = teacher.probabilities(teacher.embeddings(as_images(images)), "text", 2.0)
+        torch.testing.assert_close(contest._said(mixed), anew, rtol=1e-4, atol=1e-5)
