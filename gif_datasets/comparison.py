@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from gif_datasets import comparison_page
+from gif_datasets.architectures import SMALL, check_network
 from gif_datasets.comparison_page import Comparison, Result, Row
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.contest import ORIGINAL, Arm, Contest, Place
 from gif_datasets.errors import ConfigError
 from gif_datasets.held_out import HeldOut, hold_out_source, is_part_of, refuse_seen
 from gif_datasets.methods import METHODS
-from gif_datasets.networks import AUGMENTS, SMALL, Training, check_network
+from gif_datasets.networks import AUGMENTS, Training
 from gif_datasets.option_values import closest
 from gif_datasets.recipe import Recipe, make_recipe, resolve_device
 from gif_datasets.sources import wrap_source
@@ -78,7 +79,8 @@ def compare(
             runs and settings may be added, other seeds or test pictures are refused.
         runs: Runs of every arm.
         ratios: Copies per seed, one arm each; by default that of the options.
-        architectures: ``"small"``, names of timm's, or ``"torchvision:NAME"``; each trains on all arms.
+        architectures: ``"small"``, names of timm's, or ``"torchvision:NAME"``; each trains on all arms. From scratch,
+            or, after ``"pretrained:"``, from the weights that these libraries publish, which are fetched.
         epochs: Lengths of training, in passes over the largest expansion; 40 by default.
         steps: Lengths of training in update steps, instead.
         augments: Online augmentations of all arms: ``"none"``, ``"light"``, ``"randaugment"``; each is tried.

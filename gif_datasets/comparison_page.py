@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets import atomic, charts
-from gif_datasets.networks import SMALL, Training
+from gif_datasets.architectures import SMALL
+from gif_datasets.networks import Training
 from gif_datasets.statistics import Difference, Spread, paired_difference
 
 MOST_CLASSES, MOST_COLUMNS = 20, 6

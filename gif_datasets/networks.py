@@ -1,7 +1,8 @@
-"""Train a classifier from scratch on pictures in memory, for a fixed number of steps; nothing chooses among epochs."""
+"""Train a classifier on pictures in memory, for a fixed number of steps; nothing chooses among epochs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gif_datasets.errors import ConfigError, did_you_mean
+from gif_datasets.architectures import SMALL, network
 from gif_datasets.types import Progress, silent
 
-SMALL = "small"
-"""Architecture of :func:`small_resnet`."""
-TORCHVISION = "torchvision:"
 AUGMENTS = ("none", "light", "randaugment")
-KEPT_SIDE = 64  # up to this side a small network looks at the pictures as they are; else its stem makes them smaller
 GROUP = 8  # pictures of a batch that share one draw of RandAugment
-_WITH_HELPERS = ("googlenet", "inception_v3")  # whose training has further outputs, unless asked for none
 WARM_UP = 0.1  # share of the steps in which the rate rises
 
 
@@ -66,7 +62,7 @@ class Training:
 
     Attributes:
         steps: Update steps.
-        architecture: ``"small"``, a name of timm's, or ``"torchvision:NAME"``.
+        architecture: As :func:`gif_datasets.architectures.network` takes it.
         augment: Online augmentation: ``"none"``; ``"light"``, mirroring and shifts by up to an eighth of the side;
             ``"randaugment"``, RandAugment before that.
         batch_size: Pictures a step.
@@ -82,82 +78,6 @@ class Training:
     distil: float = 0.0
 
 
-def network(architecture: str, classes: int, size: int) -> nn.Module:
-    """A network with random weights.
-
-    Args:
-        architecture: See :class:`Training`.
-        classes: Number of classes.
-        size: Side of the pictures.
-
-    Raises:
-        ConfigError: If there is no such architecture, or it does not take such pictures.
-    """
-    if architecture == SMALL:
-        return small_resnet(classes, size)
-    if architecture.startswith(TORCHVISION):
-        model = _from_torchvision(architecture.removeprefix(TORCHVISION), classes)
-    else:
-        model = _from_timm(architecture, classes, size)
-    found: nn.Module = model.to(memory_format=torch.channels_last)
-    return found
-
-
-def small_resnet(classes: int, size: int) -> nn.Module:
-    """A ResNet of four basic blocks, 0.7M parameters; for pictures up to 64 pixels its stem keeps their size."""
-    from timm.models.resnet import BasicBlock, ResNet
-
-    model: Any = ResNet(BasicBlock, (1, 1, 1, 1), channels=(24, 48, 96, 192), num_classes=classes)
-    if size <= KEPT_SIDE:
-        model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
-        model.maxpool = nn.Identity()
-    found: nn.Module = model.to(memory_format=torch.channels_last)
-    return found
-
-
-def check_network(architecture: str, classes: int, size: int) -> None:
-    """Find out now, not after an expansion, that an architecture cannot be had or does not take the pictures.
-
-    Raises:
-        ConfigError: Then.
-    """
-    try:
-        with torch.random.fork_rng(), torch.no_grad():
-            model, pictures = network(architecture, classes, size), torch.zeros(2, 3, size, size)
-            shape = tuple(model.train()(pictures).shape)  # some give other things while they train
-    except ConfigError:
-        raise
-    except Exception as error:  # of many kinds: sizes that vanish, sizes that are fixed, tuples for tensors
-        raise ConfigError(
-            f"architecture {architecture!r} does not take pictures of {size} x {size}"
-            f" ({' '.join(str(error).split())[:120]}); give another image size"
-        ) from error
-    if shape != (2, classes):
-        raise ConfigError(f"architecture {architecture!r} is no classifier: it gives {shape}, not (2, {classes})")
-
-
-def _from_torchvision(name: str, classes: int) -> Any:
-    from torchvision import models
-
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ConfigError(f"torchvision has no architecture {name!r}{did_you_mean(name, known)}")
-    alone = {"aux_logits": False, "init_weights": True} if name in _WITH_HELPERS else {}
-    return models.get_model(name, weights=None, num_classes=classes, **alone)
-
-
-def _from_timm(name: str, classes: int, size: int) -> Any:
-    import timm
-
-    if not timm.is_model(name):
-        known = [*timm.list_models(), SMALL]
-        raise ConfigError(
-            f"timm has no architecture {name!r}{did_you_mean(name, known)} (torchvision's: torchvision:NAME)"
-        )
-    fixed = {"img_size": size} if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False) else {}
-    return timm.create_model(name, pretrained=False, num_classes=classes, **fixed)
-
-
 def train(
     data: Pictures,
     training: Training,
@@ -166,8 +86,9 @@ def train(
     device: str = "cpu",
     share: float | None = None,
     show: Progress = silent,
+    make: Callable[[], nn.Module] | None = None,
 ) -> nn.Module:
-    """Train from scratch.
+    """Train a network.
 
     Every step draws its pictures anew, with replacement, so that a set of any size trains for as many steps.
 
@@ -179,6 +100,7 @@ def train(
         device: Where.
         share: Share of the draws that are of imagined pictures; None: of all pictures alike.
         show: Wraps the loop over steps.
+        make: Makes the network that is trained; by default that of ``training.architecture``.
 
     Returns:
         The network after the last step, in evaluation mode.
@@ -186,7 +108,8 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        model = network(training.architecture, classes, data.images.shape[-1]).to(device).train()
+        model = make() if make else network(training.architecture, classes, data.images.shape[-1])
+        model = model.to(device).train()
         rate = training.learning_rate
         optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=training.steps, pct_start=WARM_UP)

@@ -16,17 +16,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from scipy import stats
+from torchvision import models
 from torchvision.datasets import ImageFolder
+from torchvision.transforms.functional import normalize
 
 import gif_datasets
-from gif_datasets import ConfigError, PlanMismatch, SourceError, recognition
+from gif_datasets import ConfigError, HubError, PlanMismatch, SourceError, recognition
+from gif_datasets.architectures import check_network, network
 from gif_datasets.cli import main
 from gif_datasets.duplicates import NEAR, both_ways, near_duplicates, perceptual_hash
 from gif_datasets.held_out import is_part_of
-from gif_datasets.networks import Pictures, Training, check_network, network, train
+from gif_datasets.networks import Pictures, Training, train
 from gif_datasets.priors import find_prior
 from gif_datasets.sources import open_source
 from gif_datasets.statistics import Spread, paired_difference, student_t
@@ -186,6 +191,46 @@ def test_architectures() -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             check_network(name, 3, 18 if "18" in words else 16)
+
+
+def test_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the last layer is as published, and sees what it was trained to see."""
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    theirs = timm.create_model("resnet10t", pretrained=False).eval()
+    place = tmp_path / "models--timm--resnet10t.c3_in1k"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("a" * 40)
+    (place / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    save_file(theirs.state_dict(), place / "snapshots" / ("a" * 40) / "model.safetensors")
+    ours = network("pretrained:resnet10t", 3, 64).eval()
+    about = theirs.pretrained_cfg
+    with torch.no_grad():
+        seen = ours[1].forward_features(ours[0](2 * x - 1))
+        expected = theirs.forward_features(normalize(x, about["mean"], about["std"]))
+        assert ours(x).shape == (2, 3)
+    torch.testing.assert_close(seen, expected, rtol=1e-3, atol=1e-4)
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    published = models.ShuffleNet_V2_X0_5_Weights.DEFAULT
+    other = models.shufflenet_v2_x0_5().eval()
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(other.state_dict(), tmp_path / "hub" / "checkpoints" / published.url.rsplit("/", 1)[1])
+    ours = network("pretrained:torchvision:shufflenet_v2_x0_5", 3, 64).eval()
+    with torch.no_grad():
+        shown = published.transforms()
+        torch.testing.assert_close(ours[0](2 * x - 1), normalize(x, shown.mean, shown.std), rtol=1e-4, atol=1e-5)
+    own, known = ours[1].state_dict(), other.state_dict()
+    assert {name for name in known if own[name].shape != known[name].shape} == {"fc.weight", "fc.bias"}
+    assert all(torch.equal(own[name], known[name]) for name in known if not name.startswith("fc."))
+    for name, error, words in (
+        ("pretrained:resnet18d", HubError, "cannot fetch the weights of resnet18d"),
+        ("pretrained:botnet50ts_256", ConfigError, "timm has no weights of 'botnet50ts_256'"),
+        ("pretrained:small", ConfigError, "timm has no architecture 'small'"),
+    ):
+        with pytest.raises(error, match=words):
+            check_network(name, 3, 64)
 
 
 def test_architectures_with_helpers_train() -> None:

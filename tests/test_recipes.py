@@ -23,9 +23,10 @@ from torch.nn import functional as F
 
 import gif_datasets
 from gif_datasets import cli, networks
+from gif_datasets.architectures import check_network
 from gif_datasets.config import CLASSIFIERS, ExpansionConfig
 from gif_datasets.methods import METHODS
-from gif_datasets.networks import AUGMENTS, Pictures, Taught, Training, check_network, train
+from gif_datasets.networks import AUGMENTS, Pictures, Taught, Training, train
 from gif_datasets.option_values import parse_setting
 from gif_datasets.parsing import read_toml
 

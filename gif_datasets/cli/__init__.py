@@ -45,12 +45,15 @@ Try: gif-datasets cache prune --max-size 10GB --older-than 30d"""
 
 _COMPARE = f"""{_SOURCE}
 
-Every arm trains from scratch, for the same number of steps, on pictures prepared and augmented in the same way, and is
-tested once, after its last step. Run again = resume; methods, runs and settings may be added later.
+Every arm trains, from scratch unless the architecture is pretrained:NAME, for the same number of steps, on pictures
+prepared and augmented in the same way, and is tested once, after its last step. Run again = resume; methods, runs and
+settings may be added later.
 
 Try: gif-datasets compare my-pictures --test my-test-pictures --methods gif-unclip,unclip,randaugment
      gif-datasets compare demo --test ... --methods gif-unclip,randaugment --ratios 5,10,20         Figure 4
      gif-datasets compare demo --test ... --methods gif-unclip --architectures small,resnet50       Table 2
+     gif-datasets compare demo --test ... --methods gif-unclip --architectures resnet50,pretrained:resnet50 \
+         --image-size 224 --learning-rate 0.01                                                      Table 5
      gif-datasets compare demo --test ... --methods gif-unclip --only-synthetic                     Table 15
      gif-datasets compare demo --test ... --methods gif-unclip --augment randaugment --epochs 40,80 Table 13
      gif-datasets compare demo --test ... --methods gif-unclip --distil 0,0.5        with the CLIP as a teacher"""
@@ -251,7 +254,7 @@ def _add_compare(commands: _Commands) -> None:
     add("--methods", required=True, type=_list(str), metavar="A,B", help="to expand by; see `gif-datasets methods`")
     add("--runs", type=int, default=3, metavar="N", help="runs of every arm, each with its own number (default: 3)")
     add("--ratios", type=_list(int), metavar="K,K", help="new samples per seed sample, an arm each (default: 5)")
-    many = "small, names of timm's, or torchvision:NAME (default: small, a ResNet of four blocks)"
+    many = "small, names of timm's, torchvision:NAME, or pretrained:NAME of either (default: small, of four blocks)"
     add("--architectures", type=_list(str), default=["small"], metavar="A,B", help=many)
     length = compare.add_mutually_exclusive_group()
     passes = "length of training, in passes over the largest expansion (default: 40; the paper's is 100)"

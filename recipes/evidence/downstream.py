@@ -44,10 +44,11 @@ import torch
 from torch import Tensor, nn
 
 import gif_datasets
+from gif_datasets.architectures import SMALL
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.contest import file_name
 from gif_datasets.metrics import frechet_distance
-from gif_datasets.networks import SMALL, Pictures, Training, predict, train
+from gif_datasets.networks import Pictures, Training, predict, train
 from gif_datasets.parsing import read_toml
 from gif_datasets.tune import tune
 
