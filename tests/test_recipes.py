@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shlex
+import shutil
+import subprocess
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,11 @@ import downstream
 import numpy as np
 import page
 import paper_sets
+import pick
 import pytest
 import sets
 import sheet
+import teacher as evidence_teacher
 import torch
 from PIL import Image
 from torch.nn import functional as F
@@ -29,6 +35,7 @@ from gif_datasets.methods import METHODS
 from gif_datasets.networks import AUGMENTS, Pictures, Taught, Training, train
 from gif_datasets.option_values import parse_setting
 from gif_datasets.parsing import read_toml
+from gif_datasets.sources import open_source
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FILES = sorted([*(RECIPES / "paper").glob("*.toml"), *(RECIPES / "evidence").glob("*.toml")])
@@ -74,14 +81,33 @@ def test_pages(path: Path) -> None:
     text = page.render(path, config, shown, {})
     for words in ("## The paper's numbers", "## The full run", f"recipes/paper/{path.name} --", "Not run yet."):
         assert words in text
-    for name in (line.split()[2] for line in config["full"].splitlines() if line.startswith("python ")):
-        assert name in paper_sets.SETS
+    for name in re.findall(r"paper_sets\.py (\S+)", config["full"]):
+        assert name in paper_sets.SETS or (name == "$set" and "read -r set" in config["full"])
+
+
+VARIABLES = {
+    "set": "cars",
+    "ratio": "20",
+    "rate": "0.01",
+    "noise": "token",
+    "classifier": "text",
+    "criteria": "entropy",
+}
+"""What the loops of full runs go over."""
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "paper").glob("*.toml")), ids=lambda path: path.stem)
+def test_full_runs_are_shell(path: Path) -> None:
+    """And bash can read them."""
+    done = subprocess.run(["bash", "-n"], input=read_toml(path.read_text())["full"], text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "paper").glob("*.toml")), ids=lambda path: path.stem)
 def test_full_runs_are_commands(path: Path) -> None:
     """All that is asked of `gif-datasets` parses, and its options are options."""
-    lines = read_toml(path.read_text())["full"].replace("\\\n", " ").splitlines()
+    full = re.sub(r"\$(\w+)", lambda found: VARIABLES[found[1]], read_toml(path.read_text())["full"])
+    lines = full.replace("\\\n", " ").splitlines()
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.strip().startswith("gif-datasets ")]
     assert commands or "as in" in path.read_text()
     for command in commands:
@@ -207,6 +233,40 @@ def test_labels_alone_train_as_ever() -> None:
     flat = Pictures(data.images, data.labels, data.made, Taught(torch.full((24, 3), 1 / 3), 1.0))
     plain, taught = (train(part, training, 3, 0).state_dict()["fc.weight"] for part in (data, flat))
     assert not torch.equal(plain, taught)
+
+
+def test_picks_are_sure_and_not_too_many() -> None:
+    """The first of each predicted class above the threshold; none are looked at after all classes are full."""
+    said = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.95, 0.05], [0.7, 0.3], [0.1, 0.9]])
+    asked: list[int] = []
+
+    def ask(pictures: Sequence[Any]) -> torch.Tensor:
+        asked.extend(picture.size[0] - 1 for picture in pictures)
+        return said[[asked[-len(pictures) + i] % 6 for i in range(len(pictures))]]
+
+    shown = (Image.new("L", (1 + i, 1)) for i in range(600))
+    assert list(evidence_teacher.picks(shown, ask, 0.65, 2)) == [(0, 0), (2, 1), (3, 0), (5, 1)]
+    assert len(asked) == 20
+
+
+def test_picking_from_a_larger_set(tmp_path: Path) -> None:
+    """Seeds and what the CLIP names, under the classes of the seeds, most of them rightly."""
+    demo = RECIPES.parent / "gif_datasets" / "assets" / "demo"
+    for name in ("frog", "ship"):
+        (tmp_path / "seeds" / name).mkdir(parents=True)
+        shutil.copy(sorted((demo / name).iterdir())[0], tmp_path / "seeds" / name)
+        shutil.copytree(demo / name, tmp_path / "pool" / f"not {name}")
+    words = [str(tmp_path / "seeds"), "--pool", str(tmp_path / "pool"), "--out", str(tmp_path / "out")]
+    pick.main([*words, "--threshold", "0.9", "--ratio", "4"])
+    own = open_source(str(tmp_path / "pool"))
+    for label, name in enumerate(("frog", "ship")):
+        picked = list((tmp_path / "out" / name).glob("picked-*.png"))
+        assert len(picked) == 4
+        assert len(list((tmp_path / "out" / name).iterdir())) == 5
+        right = sum(own.sample(int(path.stem.split("-")[1]))[1] == label for path in picked)
+        assert right >= 3
+    with pytest.raises(SystemExit):
+        pick.main(words)
 
 
 # --- the paper's datasets -----------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ by a network that no prior has seen. ``page.py`` writes the page.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -57,7 +58,7 @@ import judge
 import page
 import sets
 from page import Result, Results
-from teacher import Teacher, pick, teach, weigh
+from teacher import Teacher, pick, teach, tower, weigh
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Lesson:
         temperature: That softens both sides of ``distil``.
         weigh: Imagined pictures count by the teacher's probability of their label.
         untrained: No network is trained: the teacher itself names the test pictures.
+        tower: Side at which the CLIP's image tower is fine-tuned, instead of a network from scratch; None: it is not.
+        learning_rate: The highest.
     """
 
     steps: int | None = None
@@ -87,6 +90,8 @@ class Lesson:
     temperature: float = 1.0
     weigh: bool = False
     untrained: bool = False
+    tower: int | None = None
+    learning_rate: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -209,8 +214,15 @@ class Study:
             data = teach(data, self.teacher, lesson.teacher, weight, lesson.temperature, bool(lesson.distil))
         if lesson.weigh:
             data = weigh(data, self.teacher, lesson.teacher)
-        training = Training(lesson.steps or self.config["steps"], lesson.architecture, lesson.augment)
-        model = train(data, training, len(self.task.classes), number)
+        training = Training(
+            lesson.steps or self.config["steps"],
+            lesson.architecture,
+            lesson.augment,
+            learning_rate=lesson.learning_rate,
+        )
+        classes = len(self.task.classes)
+        make = functools.partial(tower, classes, lesson.tower) if lesson.tower else None
+        model = train(data, training, classes, number, make=make)
         return {**measured, "accuracy": accuracy(model, self.task.test)}
 
     def pictures(self, arm: Arm, number: int) -> tuple[Pictures, list[int] | None]:

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 CARS = "tanganke/stanford_cars"
-MEDMNIST = "https://zenodo.org/records/6496656/files/{}.npz"  # version 2; version 3 has eight OrganS pictures fewer
+MEDMNIST = "https://zenodo.org/records/6496656/files/{}.npz"  # version 2; version 3 has ten OrganS pictures fewer
 MEDMNIST_FILES = {
     "breastmnist": ("750601b1f35ba3300ea97c75c52ff8f6", ("malignant", "normal, benign")),
     "pathmnist": (
