@@ -106,7 +106,7 @@ class ExpandedDataset(Dataset[Any]):
         self.transform = transform
         wrapped = dataset if not isinstance(dataset, (str, Path)) else None
         columns = format_transform(wrapped) if transform is None else None
-        self._form = ItemForm(self.source, wrapped, self.plan.seeds[0].index, columns)
+        self._form = ItemForm(self.source, wrapped, columns)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import threading
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,7 +40,7 @@ def decode(content: bytes, name: str) -> Pixels:
     out = np.empty((*size, 3), np.uint8) if size else None
     if out is not None and _decode_plain(content, out):
         return out
-    return _decode_carefully(content, name)
+    return np.asarray(images.read_rgb(content, name))
 
 
 def picture(content: bytes, name: str) -> Image.Image:
@@ -172,18 +170,3 @@ def _decode_plain(content: bytes, out: Pixels) -> bool:
 def _plain_png(content: bytes, size: tuple[int, int]) -> Image.Image:
     """By Pillow's decoder alone: the plugin around it takes half as long again for a small picture."""
     return Image.frombytes("RGB", size[::-1], b"".join(_png_data(content)), "zip", "RGB", 0)
-
-
-def _decode_carefully(content: bytes, name: str) -> Pixels:
-    with _careful:
-        return np.asarray(images.read_rgb(content, name))
-
-
-def _start() -> None:
-    global _careful
-    _careful = threading.Lock()
-
-
-_careful = threading.Lock()  # it silences warnings, which is for one thread at a time
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start)  # another thread of the parent may have held it

@@ -282,7 +282,7 @@ def _facts(dataset: Any, policy: Policy) -> Facts:
 
 def mix_text(mix: str | Mix) -> str:
     """A mix in one form of words, however it was written."""
-    parsed = parse_mix(mix) if isinstance(mix, str) else mix
+    parsed = mix if isinstance(mix, Mix) else parse_mix(str(mix))
     return f"{parsed.kind}:{parsed.amount}" if parsed.kind in ("share", "replace") else parsed.kind
 
 

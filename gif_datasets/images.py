@@ -15,6 +15,8 @@ empty, truncated, no image  refused
 from __future__ import annotations
 
 import io
+import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from gif_datasets.errors import BadImage, GifDatasetsError
 
 MAX_PIXELS = 89_478_485
+_GREY, _COLOURED = Image.new("L", (1, 1)), Image.new("RGB", (1, 1))
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 
 
@@ -41,7 +44,7 @@ def read_rgb(file: Path | bytes, name: str) -> Image.Image:
     Raises:
         BadImage: If it is empty, truncated, too large or no picture.
     """
-    with as_bad_image(name):
+    with as_bad_image(name), _quietly():
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
             return to_rgb(image, name)
 
@@ -52,7 +55,7 @@ def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     Raises:
         BadImage: If its pixels cannot be read, or are too many.
     """
-    with as_bad_image(name):
+    with as_bad_image(name), _quietly():
         if image.width * image.height > MAX_PIXELS:
             raise BadImage(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
         if getattr(image, "is_animated", False):
@@ -86,6 +89,15 @@ def from_array(value: Any, name: str = "image") -> Image.Image:
         array = (array * 255).round().astype(np.uint8)
     with as_bad_image(name):
         return to_rgb(Image.fromarray(array), name)
+
+
+def blank_like(value: Any) -> Any:
+    """What :func:`like` must know of a picture, array or tensor, in next to no memory."""
+    if isinstance(value, Image.Image):
+        return _GREY if value.mode == "L" else _COLOURED
+    if isinstance(value, np.ndarray):
+        return np.broadcast_to(np.zeros((), value.dtype), value.shape)
+    return value.new_zeros(()).expand(value.shape)
 
 
 def like(image: Image.Image, example: Any) -> Any:
@@ -134,23 +146,39 @@ def _eight_bits(array: np.ndarray, mode: str) -> np.ndarray:
 @contextmanager
 def as_bad_image(name: str) -> Iterator[None]:
     """Turn whatever a decoder raises on hostile bytes into BadImage, under the picture's name."""
-    with warnings.catch_warnings():
+    try:
+        yield
+    except GifDatasetsError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImage(f"{name}: too many pixels (a decompression bomb?)") from error
+    except UnidentifiedImageError as error:
+        raise BadImage(f"{name}: not a picture") from error
+    except FileNotFoundError as error:
+        raise BadImage(f"{name}: no such file") from error
+    # Hostile bytes make decoders raise nearly everything: ValueError, IndexError, struct.error, and RuntimeError
+    # (AVIF) among them.
+    except Exception as error:
+        raise BadImage(f"{name}: unreadable ({error or type(error).__name__})") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without a decoder's warnings; one thread at a time, since these are the whole process's."""
+    with _silence, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels are what counts
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            yield
-        except GifDatasetsError:
-            raise
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise BadImage(f"{name}: too many pixels (a decompression bomb?)") from error
-        except UnidentifiedImageError as error:
-            raise BadImage(f"{name}: not a picture") from error
-        except FileNotFoundError as error:
-            raise BadImage(f"{name}: no such file") from error
-        # Hostile bytes make decoders raise nearly everything: ValueError, IndexError, struct.error, and RuntimeError
-        # (AVIF) among them.
-        except Exception as error:
-            raise BadImage(f"{name}: unreadable ({error or type(error).__name__})") from error
+        yield
+
+
+def _start() -> None:
+    global _silence
+    _silence = threading.RLock()
+
+
+_silence = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start)  # another thread of the parent may have held it
 
 
 def is_picture_name(name: str) -> bool:

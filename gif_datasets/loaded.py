@@ -139,6 +139,7 @@ class LoadedRows(Sequence[tuple[Any, int]]):
         self._dataset, self._indices = dataset, indices
         self._batch: torch.Tensor | None = None
         self._pictures: list[decode.Pixels] | None = None
+        self._made: list[tuple[Any, int]] | None = None
 
     def load(self) -> LoadedRows:
         """Read and decode now; several threads may load different rows at once."""
@@ -155,8 +156,11 @@ class LoadedRows(Sequence[tuple[Any, int]]):
     def __getitem__(self, place: slice) -> list[tuple[Any, int]]: ...
 
     def __getitem__(self, place: int | slice) -> Any:
-        if isinstance(place, slice):
-            return [self[i] for i in range(len(self))[place]]
+        if self._made is None:  # once: a transform may draw at random
+            self._made = [self._item(i) for i in range(len(self))]
+        return self._made[place]
+
+    def _item(self, place: int) -> tuple[Any, int]:
         # a copy, because a picture keeps its array, and this one is part of a batch
         image = Image.fromarray(self._decoded()[place].copy())
         transform, reader = self._dataset.transform, self._dataset._reader

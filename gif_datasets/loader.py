@@ -15,6 +15,7 @@ from torch.utils.data._utils import pin_memory as pinning
 from torch.utils.data._utils.collate import collate as collate_by
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from gif_datasets import images
 from gif_datasets.ahead import ahead
 from gif_datasets.epochs import (
     PREFETCH,
@@ -207,6 +208,8 @@ class DataLoader(tud.DataLoader[Any]):
         if self._resumed is not None and self._resumed.epoch != epoch:
             self._resumed = None
         self._next_epoch = epoch
+        if not self._steps:  # between two epochs
+            self._place = Place(epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration stands after the batches it has yielded, as JSON types; the same on every rank.
@@ -347,7 +350,10 @@ def _is_of_a_dead_worker(error: Exception) -> bool:
 
 
 def collate(rows: Any) -> Any:
-    """Torch's default collation, that also takes PIL pictures of one size: uint8 ``(N, 3, H, W)``."""
+    """Torch's default collation, that also takes PIL pictures of one size: uint8 ``(N, 3, H, W)``.
+
+    ``(N, 1, H, W)`` where all are grey.
+    """
     if isinstance(rows, LoadedRows) and rows.plain:
         return rows.tensors()
     return collate_by(list(rows), collate_fn_map={Image.Image: _stack_pictures, **default_collate_fn_map})
@@ -356,6 +362,8 @@ def collate(rows: Any) -> Any:
 def _stack_pictures(pictures: Sequence[Image.Image], *, collate_fn_map: Any = None) -> torch.Tensor:
     if len({picture.size for picture in pictures}) > 1:
         raise ConfigError(different_sizes(picture.size for picture in pictures))
+    if {picture.mode for picture in pictures} not in ({"L"}, {"RGB"}):
+        pictures = [images.to_rgb(picture) for picture in pictures]
     stacked = np.stack([np.atleast_3d(np.asarray(picture)) for picture in pictures])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 

@@ -189,7 +189,7 @@ def make_order(
     Raises:
         ConfigError: If there is nothing of a kind the policy asks for, or an argument does not fit.
     """
-    mix = parse_mix(mix) if isinstance(mix, str) else mix
+    mix = mix if isinstance(mix, Mix) else parse_mix(str(mix))
     checked = _check_weights(weights, balance, len(facts))
     labels = facts.labels if balance else None
 

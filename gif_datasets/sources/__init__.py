@@ -82,7 +82,14 @@ def wrap_source(
     Raises:
         SourceError: If columns or class names cannot be found.
     """
+    if isinstance(classes, str):
+        raise SourceError(f"classes must be a list of names, got the text {classes!r}")
     if isinstance(dataset, (str, Path)):
+        if classes is not None or image_column is not None or label_column is not None:
+            raise SourceError(
+                f"{dataset}: classes and columns are told of dataset objects; a text says them itself,"
+                " as in hf:NAME?image=..&label=..&classes=a,b, and a folder by its sub-folders"
+            )
         return open_source(str(dataset))
     if hasattr(dataset, "column_names") and isinstance(dataset, dict):
         raise SourceError(f"expected one split, got a dictionary of them; choose one of {', '.join(map(str, dataset))}")

@@ -15,6 +15,9 @@ from gif_datasets.order import evenly
 from gif_datasets.seeds import SeedTable
 from gif_datasets.types import Seed
 
+READ_TWICE = 16
+"""Seeds that are read again, to see whether something random is done to them."""
+
 
 class Source(Protocol):
     """A labelled image dataset as this package reads it."""
@@ -83,8 +86,9 @@ def list_seeds(
     seeds = SeedTable.of(_readable(source, progress(indices), bad))
     if not seeds:
         raise SourceError(f"no readable picture in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
-    if digest_pixels(np.asarray(source.sample(seeds[0].index)[0])) != seeds[0].key:
-        raise SourceError(f"{source.name} gives other pixels each time; take its random transforms away")
+    for seed in (seeds[place] for place in evenly(len(seeds), READ_TWICE)):
+        if digest_pixels(np.asarray(source.sample(seed.index)[0])) != seed.key:
+            raise SourceError(f"{source.name} gives other pixels each time; take its random transforms away")
     return SeedList(seeds, tuple(bad))
 
 

@@ -69,7 +69,9 @@ def _pictures(folder: Path) -> Iterable[Path]:
     return (
         path
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".") and images.is_picture_name(path.name)
+        if path.is_file()
+        and images.is_picture_name(path.name)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 

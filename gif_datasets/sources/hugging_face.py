@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class HuggingFaceSource:
     ) -> None:
         import datasets
 
+        if isinstance(dataset, datasets.IterableDataset):
+            raise SourceError(f"{name} is a stream, whose rows have no numbers; load it without streaming=True")
         if not isinstance(dataset, datasets.Dataset):
             raise SourceError(
                 f"{name}: expected one split (a datasets.Dataset), got {type(dataset).__name__}; choose one"
@@ -63,6 +66,8 @@ class HuggingFaceSource:
         values = list(self.rows[self.label_column])
         names = classes or getattr(features[self.label_column], "names", None)
         self.classes, self._labels = _classes_and_labels(values, names)
+        self._strange = {i: value for i, value in enumerate(values) if value is not None and self._labels[i] < 0}
+        self._pictures = self.rows.select_columns([self.image_column])  # so that no other column is decoded
         self._synthetic = _synthetic(self.rows)
 
     def __len__(self) -> int:
@@ -78,11 +83,29 @@ class HuggingFaceSource:
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One picture as 8-bit RGB, and its class index."""
-        cell = self.rows[index][self.image_column]
+        image = images.read_rgb(self._content(index), self.origin(index))
+        if index in self._strange:
+            raise BadImage(f"{self.origin(index)}: its label {self._strange[index]!r} is none of the classes")
+        return image, self._labels[index]
+
+    def is_grey(self, index: int) -> bool:
+        """Whether its picture is kept as grey levels, which is how the dataset yields it."""
+        content = self._content(index)
+        with images.as_bad_image(self.origin(index)):
+            with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+                return bool(image.mode == "L")
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Its whole row, with the picture encoded; raises BadImage if another column of it cannot be decoded."""
+        with images.as_bad_image(self.origin(index)):
+            found: dict[str, Any] = self.rows[index]
+        return found
+
+    def _content(self, index: int) -> bytes | Path:
+        cell = self._pictures[index][self.image_column]
         if not cell or (cell.get("bytes") is None and cell.get("path") is None):
             raise BadImage(f"{self.origin(index)}: no picture")
-        content = cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
-        return images.read_rgb(content, self.origin(index)), self._labels[index]
+        return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
 
     def own(self, indices: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
         """Some of its columns, of some rows."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
@@ -16,17 +18,63 @@ from gif_datasets.order import facts_of
 def without_transforms(dataset: Any) -> Any:
     """A shallow copy of a torchvision-like dataset (or ``Subset``, ``ConcatDataset``) that yields stored pictures.
 
-    Transforms of the label stay: they say what the labels are.
+    Transforms of the label stay: they say what the labels are. One of picture and label together cannot.
+
+    Raises:
+        SourceError: If the dataset does not let go of them.
     """
-    bare = copy.copy(dataset)
-    for attribute in ("transform", "transforms"):
-        if hasattr(bare, attribute):
-            setattr(bare, attribute, None)
-    if hasattr(bare, "dataset"):
-        bare.dataset = without_transforms(bare.dataset)
-    if isinstance(getattr(bare, "datasets", None), (list, tuple)):
-        bare.datasets = [without_transforms(part) for part in bare.datasets]
+    try:
+        bare = copy.copy(dataset)
+        if getattr(bare, "transform", None) is not None:
+            bare.transform = _same
+        if (joint := getattr(bare, "transforms", None)) is not None:
+            bare.transforms = _of_labels(joint)
+        if hasattr(bare, "dataset"):
+            bare.dataset = without_transforms(bare.dataset)
+        if isinstance(getattr(bare, "datasets", None), (list, tuple)):
+            bare.datasets = [without_transforms(part) for part in bare.datasets]
+    except (AttributeError, RecursionError) as error:
+        raise SourceError(
+            f"{type(dataset).__name__} does not let its transforms be set aside ({str(error)[:100]}); give it without"
+            " them, and pass transform="
+        ) from error
     return bare
+
+
+def transformed(dataset: Any, index: int, image: Any, label: int) -> Any:
+    """A picture through the transforms that its place in a dataset, and in what that wraps, would give it."""
+    sizes, parts = getattr(dataset, "cumulative_sizes", None), getattr(dataset, "datasets", None)
+    if sizes is not None and isinstance(parts, (list, tuple)):
+        part = bisect.bisect_right(sizes, index)
+        image = transformed(parts[part], index - (sizes[part - 1] if part else 0), image, label)
+    elif (inner := getattr(dataset, "dataset", None)) is not None:
+        indices = getattr(dataset, "indices", None)
+        image = transformed(inner, index if indices is None else int(indices[index]), image, label)
+    joint, own = getattr(dataset, "transforms", None), getattr(dataset, "transform", None)
+    if callable(joint) and not _is_standard(joint):
+        return joint(image, label)[0]
+    return own(image) if callable(own) else image
+
+
+def _of_labels(joint: Any) -> Any:
+    """What torchvision makes of ``transform`` and ``target_transform``, without the former."""
+    if not _is_standard(joint):
+        return _both
+    found = copy.copy(joint)
+    found.transform = None
+    return found
+
+
+def _is_standard(joint: Any) -> bool:
+    return hasattr(joint, "transform") and hasattr(joint, "target_transform")
+
+
+def _same(image: Any) -> Any:
+    return image
+
+
+def _both(image: Any, label: Any) -> tuple[Any, Any]:
+    return image, label
 
 
 class MapSource:
@@ -35,10 +83,10 @@ class MapSource:
     def __init__(self, dataset: Any, classes: Sequence[str] | None, name: str) -> None:
         self.name = name
         self.dataset = without_transforms(dataset)
-        found = classes if classes is not None else below(dataset, "classes", lambda value: not callable(value))
-        if found is None or isinstance(found, (str, dict)):
+        found = classes if classes is not None else _class_names(dataset, name)
+        if found is None:
             raise SourceError(f"{name} does not name its classes; pass classes=[...], in the order of the labels")
-        self.classes = tuple(str(entry[0] if isinstance(entry, (tuple, list)) else entry) for entry in found)
+        self.classes = tuple(found)
         self._facts = facts_of(dataset)
 
     def is_synthetic(self, index: int) -> bool:
@@ -61,22 +109,40 @@ class MapSource:
 
     def stored(self, index: int) -> tuple[Any, int]:
         """One picture as the dataset keeps it, and its class index."""
+        item = self.item(index)
+        try:
+            return item[0], operator.index(item[1].item() if hasattr(item[1], "item") else item[1])
+        except (TypeError, ValueError, RuntimeError) as error:  # several numbers, a fraction, a text
+            raise SourceError(f"{self.name}[{index}] has the label {item[1]!r}; labels must be integers") from error
+
+    def item(self, index: int) -> Sequence[Any]:
+        """Picture, label, and whatever the dataset has beside them, as it keeps them."""
         with images.as_bad_image(self.origin(index)):
             item = self.dataset[index]
         if not isinstance(item, (tuple, list)) or len(item) < 2:
             raise SourceError(f"{self.name}[{index}] is no (image, label) pair but {type(item).__name__}")
-        try:
-            return item[0], int(item[1])
-        except (TypeError, ValueError) as error:
-            raise SourceError(f"{self.name}[{index}] has the label {item[1]!r}; labels must be integers") from error
+        return item
 
 
-def below(dataset: Any, attribute: str, fits: Callable[[Any], bool]) -> Any:
-    """The first fitting attribute of a dataset, or of one that a ``Subset``, ``ConcatDataset`` or the like wraps."""
-    while dataset is not None:
-        value = getattr(dataset, attribute, None)
-        if value is not None and fits(value):
-            return value
-        parts = getattr(dataset, "datasets", None)
-        dataset = parts[0] if isinstance(parts, (list, tuple)) and parts else getattr(dataset, "dataset", None)
-    return None
+def _class_names(dataset: Any, name: str) -> list[str] | None:
+    """What a dataset, or what it wraps, calls its classes; None where it does not.
+
+    Raises:
+        SourceError: If parts that are joined call them otherwise.
+    """
+    for attribute in ("classes", "categories"):  # the latter is Caltech's
+        found = getattr(dataset, attribute, None)
+        if found is not None and not callable(found) and not isinstance(found, (str, dict)):
+            return [str(entry[0] if isinstance(entry, (tuple, list)) else entry) for entry in found]
+    parts = getattr(dataset, "datasets", None)
+    if not isinstance(parts, (list, tuple)) or not parts:
+        inner = getattr(dataset, "dataset", None)
+        return None if inner is None else _class_names(inner, name)
+    first, *others = [_class_names(part, name) for part in parts]
+    for number, other in enumerate(others, 1):
+        if other != first:
+            raise SourceError(
+                f"{name}: its parts name other classes, the first {first}, part {number} {other}, so one label has two"
+                " meanings; join datasets of the same classes, or pass classes=[...]"
+            )
+    return first
