@@ -98,7 +98,7 @@ def _span(size: int, share: float, generator: torch.Generator) -> slice:
 def _with_global_draws(transform: Callable[[Any], Any], image: Image, generator: torch.Generator) -> Image:
     """Run a torchvision transform, which draws from the global generator, as if it drew from ``generator``."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
+        torch.default_generator.manual_seed(generator.initial_seed())  # a GPU's generators are nobody's business here
         result: Image = transform(image)
     return result
 

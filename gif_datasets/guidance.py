@@ -71,7 +71,7 @@ def draw(keys: Sequence[str], copies: int, shape: Sequence[int], rng_seed: int) 
     Returns:
         ``z`` and ``b``, each ``(B, K, *shape)``.
     """
-    noise, bias = torch.empty(2, len(keys), copies, *shape)
+    noise, bias = torch.empty(2, len(keys), copies, *shape, dtype=torch.float32)
     for row, key in enumerate(keys):
         for copy in range(copies):
             noise[row, copy].uniform_(generator=generator_for(rng_seed, key, "noise", copy + 1))
@@ -186,7 +186,8 @@ class _Objective:
         held = self.held.repeat_interleave(copies)
         parts = zip(*(self._parts(rows) for rows in (perturbed.flatten(0, 1), spread, held)), strict=True)
         gradients, slacks = zip(*(self._part_gradient(*part) for part in parts), strict=True)
-        return _joined(gradients).reshape(perturbed.shape), _joined(slacks).reshape(-1, copies)
+        gradient, slack = (_joined(found)[: len(held)] for found in (gradients, slacks))
+        return gradient.reshape(perturbed.shape), slack.reshape(-1, copies)
 
     def _part_gradient(self, rows: Tensor, pull: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient and slack of some copies; ``pull`` is diversity's gradient where diversity is taken.
@@ -244,11 +245,19 @@ class _Objective:
     def _embeddings(self, perturbed: Tensor) -> Tensor:
         if self.embed is None:
             return perturbed
-        parts = [self.embed(part) for part in self._parts(perturbed.flatten(0, 1))]
-        return _joined(parts).reshape(*perturbed.shape[:2], -1)
+        rows = perturbed.flatten(0, 1)
+        parts = [self.embed(part) for part in self._parts(rows)]
+        return _joined(parts)[: len(rows)].reshape(*perturbed.shape[:2], -1)
 
     def _parts(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(rows, self.config.score_batch if self.embed else len(rows))
+        """Parts of one size, so that a row is rounded alike wherever it stands; the last row repeats to fill them."""
+        if self.embed is None:
+            return (rows,)
+        count = -(-len(rows) // self.config.score_batch)
+        size = -(-len(rows) // count)
+        if missing := count * size - len(rows):
+            rows = torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+        return torch.split(rows, size)
 
     def _diversity_space(self, latents: Tensor, embeddings: Tensor) -> Tensor:
         return latents if self.config.diversity_space == "latent" else F.normalize(embeddings, dim=-1)

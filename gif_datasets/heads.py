@@ -23,8 +23,8 @@ def fit(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: Tensor)
         labels: Their class indices, ``(N,)``.
 
     Returns:
-        A classifier. Its temperature is calibrated on the seeds, each scored without its own part in the class mean;
-        a linear head's is the mean length of its weights. A class without seeds keeps its text.
+        A classifier. Its temperature is calibrated on the seeds, each scored without its own part in the class mean, so
+        far as that leaves any; a linear head's is the mean length of its weights. A class without seeds keeps its text.
     """
     if kind == "text":
         return text
@@ -33,26 +33,37 @@ def fit(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: Tensor)
         return _linear(text, unit, labels)
     sums, texts = _means(kind, text, unit, labels)
     weights = F.normalize(F.normalize(sums, dim=-1) + texts, dim=-1)
-    cosines = _left_out(sums, texts, unit, labels)
-    losses = torch.stack([F.cross_entropy(scale * cosines, labels) for scale in SCALES])
+    several = _several(labels)
+    if not several.any():
+        return ZeroShotClassifier(weights, text.logit_scale)
+    cosines, known = _left_out(sums, texts, unit, labels)[several], labels[several]
+    losses = torch.stack([F.cross_entropy(scale * cosines, known) for scale in SCALES])
     return ZeroShotClassifier(weights, float(SCALES[losses.argmin()]))
 
 
 def tells(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: Tensor) -> Tensor:
     """Whether each seed is given its class by a classifier of this kind that was not fitted to it, ``(N,)``.
 
-    A class mean leaves the seed out; a linear head is fitted to every other seed. Arguments as of :func:`fit`.
+    A class mean leaves the seed out; a linear head is fitted to every other seed. Where that leaves nothing to go by,
+    as of a class's only seed, the texts tell. Arguments as of :func:`fit`.
     """
     unit = F.normalize(embeddings, dim=-1)
-    if kind == "text":
-        return text.logits(unit).argmax(1) == labels
+    by_text = text.logits(unit).argmax(1) == labels
+    if kind == "text" or len(labels) < 2:
+        return by_text
     if kind != "linear":
-        return _left_out(*_means(kind, text, unit, labels), unit, labels).argmax(1) == labels
+        found = _left_out(*_means(kind, text, unit, labels), unit, labels).argmax(1) == labels
+        return torch.where(_several(labels), found, by_text)
     right = torch.zeros_like(labels, dtype=torch.bool)
     for first in (0, 1):
         one, other = slice(first, None, 2), slice(1 - first, None, 2)
         right[other] = _linear(text, unit[one], labels[one]).logits(unit[other]).argmax(1) == labels[other]
     return right
+
+
+def _several(labels: Tensor) -> Tensor:
+    """Which seeds are not their class's only one, ``(N,)``."""
+    return torch.bincount(labels)[labels] > 1
 
 
 def _means(kind: str, text: ZeroShotClassifier, unit: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,8 @@ from gif_datasets.sources.joined import JoinedSource
 from gif_datasets.types import Progress, Seed
 
 SHARED = ("refuse", "drop", "allow")
+_PARTS = ("train", "split")
+"""Options that say which part of a dataset a source is."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,27 @@ def is_part_of(source: Any, listed: str) -> bool:
         own = {key: str(getattr(source, key, "")) for key in options}
     same = own_scheme == scheme and own_name.lower() == name.lower()
     return same and all(_covers(own.get(key, ""), value) for key, value in options.items())
+
+
+def as_listed(source: Any) -> tuple[str, ...]:
+    """How a prior's card lists a source that it was trained on, part by part; nothing where no name tells it.
+
+    Example:
+        >>> as_listed("hf:me/cells?split=train%2Btest&image=img"), as_listed("my-pictures")
+        (('hf:me/cells?split=train', 'hf:me/cells?split=test'), ())
+    """
+    if isinstance(source, str):
+        scheme, _, rest = source.partition(":")
+        name, _, query = rest.partition("?")
+        options = {**_defaults(scheme, name), **dict(urllib.parse.parse_qsl(query))}
+    else:
+        scheme, name = type(source).__module__.partition(".")[0], type(source).__name__
+        options = {key: str(value) for key in _PARTS if (value := getattr(source, key, None)) is not None}
+    if scheme not in ("torchvision", "hf") or options.keys().isdisjoint(_PARTS):
+        return ()
+    part = next(key for key in _PARTS if key in options)
+    values = [_plain(re.sub(r"\[.*", "", value)) for value in options[part].split("+")]
+    return tuple(f"{scheme}:{name}?{part}={value}" for value in values)
 
 
 def _defaults(scheme: str, name: str) -> dict[str, str]:

@@ -105,7 +105,7 @@ class Imaginer:
 
     def originals(self, seeds: Sequence[Seed]) -> list[Sample]:
         """The seed samples themselves, in the form of the imagined ones; their own pictures, re-encoded."""
-        with self._lock, _fixed_threads(self.recipe.config.threads):
+        with self._lock, _settled(self.recipe):
             loaded = self._load()
             fields = loaded.maker.seed_fields(seeds)
             pictures = [self._picture(seed) for seed in seeds]
@@ -123,7 +123,7 @@ class Imaginer:
         from gif_datasets.criteria import entropy
 
         records = [sample.provenance for sample in self.imagine(wanted)]
-        with self._lock, _fixed_threads(self.recipe.config.threads):
+        with self._lock, _settled(self.recipe):
             score = self._load().seed_scores
             assert score is not None
             of_seeds = score([seed for seed, _ in wanted])
@@ -137,7 +137,7 @@ class Imaginer:
         if self.given_prior is None and self.recipe.config.classifies:
             fetch_prior(self.recipe.prior, self.recipe.device, self.recipe.config)
         if self.recipe.config.fits_classifier:
-            with self._lock, _fixed_threads(self.recipe.config.threads):
+            with self._lock, _settled(self.recipe):
                 self._load()
 
     def recognition(self) -> Recognition | None:
@@ -145,7 +145,7 @@ class Imaginer:
         config = self.recipe.config
         if not (METHODS[config.method].guided or config.check != "none"):
             return None
-        with self._lock, _fixed_threads(config.threads):
+        with self._lock, _settled(self.recipe):
             recognise = self._load().recognition
             return recognise() if recognise else None
 
@@ -168,7 +168,7 @@ class Imaginer:
         found: dict[str, Sample] = {}
         with self.cache.claims() as claims:
             while left := {key: row for key, row in missing.items() if key not in found}:
-                with self._lock, _fixed_threads(self.recipe.config.threads):
+                with self._lock, _settled(self.recipe):
                     for key, sample in self._make(left, claims):
                         self.cache.put(key, sample)
                         claims.release(key)
@@ -299,13 +299,22 @@ def _with_seeds_ahead(
 
 
 @contextlib.contextmanager
-def _fixed_threads(threads: int) -> Iterator[None]:
-    """Another number of threads sums in another order, so it is set around all arithmetic and then put back."""
+def _settled(recipe: Recipe) -> Iterator[None]:
+    """Arithmetic as it is whoever asks: what a caller has set of torch's would change pixels, or the sums' order."""
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    threads, dtype, precision = torch.get_num_threads(), torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    with (
+        torch.inference_mode(False),
+        torch.autocast(recipe.device.partition(":")[0], enabled=False),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True),
+    ):
+        torch.set_num_threads(recipe.config.threads)
+        torch.set_default_dtype(torch.float32)
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+            torch.set_float32_matmul_precision(precision)

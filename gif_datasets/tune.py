@@ -19,6 +19,7 @@ from gif_datasets.card import code, plain
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, PriorError, SourceError
 from gif_datasets.folder import STATE, claim
+from gif_datasets.held_out import as_listed
 from gif_datasets.option_values import checked, closest
 from gif_datasets.priors import FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior, prior_parts
 from gif_datasets.priors.published import UNDONE
@@ -120,7 +121,7 @@ class TuneSummary:
 
 @dataclass(frozen=True)
 class _Task:
-    """A fine-tuning, fixed, before anything heavy is loaded."""
+    """A fine-tuning, fixed, before anything heavy is loaded; ``listed`` is how its card lists the source."""
 
     config: TuneConfig
     source: Source
@@ -130,6 +131,7 @@ class _Task:
     family: str
     device: str
     source_license: str
+    listed: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """All that decides the result."""
@@ -234,7 +236,10 @@ def _task(
         )
     made = len(listed.seeds) - len(real)
     bad = (*listed.bad, *([f"{made} imagined pictures: a prior is tuned on real ones"] if made else []))
-    task = _Task(config, opened, tuple(ordered(train)), tuple(ordered(held)), base, family, settled, source_license)
+    task = _Task(
+        config, opened, tuple(ordered(train)), tuple(ordered(held)), base, family, settled, source_license,
+        as_listed(source),
+    )  # fmt: skip
     return task, bad
 
 
@@ -382,8 +387,11 @@ def _readme(card: dict[str, Any], task: _Task, architecture: str) -> str:
         "options": f"`{code(json.dumps(task.to_json()['options']))}`",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    seen = [*task.base.training_sources, *task.listed]
+    lines = "".join(f"- {json.dumps(name)}\n" for name in dict.fromkeys(seen))
+    head = f"---\ntraining_sources:\n{lines}---\n" if seen else ""
     return (
-        f"# {plain(card['name'])}: {plain(card['summary'])}\n\n| what | |\n|---|---|\n{table}\n\n"
+        f"{head}# {plain(card['name'])}: {plain(card['summary'])}\n\n| what | |\n|---|---|\n{table}\n\n"
         f"It resembles the pictures that it was tuned on, and may repeat them; share it as you would share those.\n\n"
         f"![Losses]({CHART})\n\nUse it: `gif-datasets expand SOURCE --prior THIS_FOLDER --method gif-{task.family}"
         f" --out DIR`. Sheets of what it made of held-out seeds on the way, and the log, are in `tuning/`.\n"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,35 @@ def test_guidance_is_independent_of_companions(tmp_path: Path) -> None:
         torch.set_num_threads(threads)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+@contextmanager
+def doubles() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("method", ["gif-unclip", "gif-mae"])
+def test_a_caller_s_settings_change_nothing(method: str, seed_folder: Path, tmp_path: Path) -> None:
+    """Copies that a training loop asks for, in half precision or without gradients, are anybody's."""
+    options = {"ratio": 2, "method": method, "steps": 1, "decode_steps": 2, "encode_batch": 1, "decode_batch": 2}
+    options |= {"classifier": "linear"}
+
+    def copy(name: str) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # gif-mae has no decode_steps
+            return np.asarray(ExpandedDataset(str(seed_folder), cache_dir=tmp_path / name, **options)[13][0])
+
+    plain, threads = copy("plain"), torch.get_num_threads()
+    for name, settings in {
+        "half": torch.autocast("cpu", torch.bfloat16), "doubles": doubles(), "inference": torch.inference_mode()
+    }.items():  # fmt: skip
+        with settings:
+            assert np.array_equal(copy(name), plain), name
+    assert (torch.get_default_dtype(), torch.get_num_threads()) == (torch.float32, threads)
 
 
 def test_another_block_size_differs_by_rounding_only(prior: UnclipPrior, latents: torch.Tensor) -> None:

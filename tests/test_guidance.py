@@ -106,6 +106,27 @@ def test_channel_level_guidance_agrees_with_the_literal_algorithm_2(projection: 
         torch.testing.assert_close(guided.latents[i], torch.stack(expected), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(("seeds", "ratio", "most"), [(8, 3, 20), (8, 7, 20), (1, 23, 20), (5, 2, 3)])
+def test_a_seed_is_guided_alike_wherever_it_stands(seeds: int, ratio: int, most: int) -> None:
+    """Parts that are embedded are of one size, since another size rounds otherwise, and sign steps make much of it."""
+    generator = torch.Generator().manual_seed(3)
+    latents = torch.randn(seeds, 6, generator=generator)
+    clip = ZeroShotClassifier(F.normalize(torch.randn(C, 6, generator=generator), dim=-1), 4.0)
+    config = equal_weights(ratio=ratio, epsilon=0.3, steps=2, score_batch=most)
+    sizes = set[int]()
+
+    def embed(rows: torch.Tensor) -> torch.Tensor:
+        sizes.add(len(rows))
+        return rows * (1 + len(rows) * 1e-2)  # as if it rounded by the size of its batch
+
+    names, labels = [str(i) for i in range(seeds)], torch.zeros(seeds, dtype=torch.long)
+    there = guide(latents, labels, names, clip, config, embed=embed).latents
+    back = guide(latents.flip(0), labels, names[::-1], clip, config, embed=embed).latents.flip(0)
+    assert len(sizes - {seeds}) <= 1  # that of the seeds' own latents beside it
+    assert max(sizes - {seeds}, default=0) <= most
+    torch.testing.assert_close(there, back, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(("kind", "constant"), [("channel", 1), ("token", 2)])
 def test_shared_noise_stays_shared(kind: str, constant: int) -> None:
     """Within the ball, channel noise moves all tokens of a channel by one affine map, token noise all channels."""

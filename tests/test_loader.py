@@ -148,8 +148,11 @@ def test_rows_are_a_sequence(loaded: LoadedDataset) -> None:
     assert [label for _, label in rows] == [loaded[3][1], loaded[47][1], loaded[20][1]]
     assert len(rows) == 3
     assert [label for _, label in rows[1:]] == [loaded[47][1], loaded[20][1]]
+    before = loaded[3][0].getpixel((0, 0))
     rows[0][0].putpixel((0, 0), (1, 2, 3))
-    assert loaded[3][0].getpixel((0, 0)) == rows[0][0].getpixel((0, 0))
+    assert rows[0][0].getpixel((0, 0)) == (1, 2, 3)  # an item is made once
+    assert loaded[3][0].getpixel((0, 0)) == before
+    assert tuple(rows.tensors()[0][0, :, 0, 0].tolist()) == before  # and is no part of the batch
     with pytest.raises(IndexError, match="48"):
         loaded.__getitems__([48])
 

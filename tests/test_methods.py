@@ -249,10 +249,23 @@ def test_a_class_without_seeds_keeps_its_text() -> None:
 
 
 def test_calibration_leaves_each_seed_out() -> None:
-    """With one seed a class and no texts, a seed says nothing of itself: the flattest scale is the best."""
-    embeddings = torch.eye(6)[:4]
-    text = ZeroShotClassifier(F.normalize(torch.ones(4, 6), dim=-1), 10.0)
-    assert heads.fit("seeds", text, embeddings, torch.arange(4)).logit_scale == pytest.approx(1.0)
+    """Where a class's seeds have nothing in common, a seed says nothing of itself: the flattest scale is the best."""
+    embeddings = torch.eye(8)
+    text = ZeroShotClassifier(F.normalize(torch.ones(4, 8), dim=-1), 10.0)
+    assert heads.fit("seeds", text, embeddings, torch.arange(8) % 4).logit_scale == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["seeds", "both", "linear"])
+def test_an_only_seed_is_told_by_its_text(kind: str) -> None:
+    """Nothing else is left where it is left out; others are told and calibrated as if it were not there."""
+    embeddings, labels, text = clusters(0.2)
+    first = torch.tensor([int((labels == c).nonzero()[0]) for c in range(len(text.weights))])
+    right = heads.tells("text", text, embeddings[first], labels[first])
+    if kind != "linear":
+        assert torch.equal(heads.tells(kind, text, embeddings[first], labels[first]), right)
+        assert heads.fit(kind, text, embeddings[first], labels[first]).logit_scale == text.logit_scale
+    one = heads.tells(kind, text, embeddings[first[:1]], labels[first[:1]])
+    assert torch.equal(one, right[:1])
 
 
 @pytest.mark.parametrize("kind", ["seeds", "linear"])
@@ -642,3 +655,19 @@ def test_replacing_an_option_keeps_the_method_s_other_defaults() -> None:
     config = ExpansionConfig(method="select:unclip", redraws=3)
     assert (config.check, config.redraws, config.epsilon) == ("selective", 3, 0.0)
     assert dataclasses.replace(config, redraws=4).check == "selective"
+
+
+def test_augmenting_leaves_a_gpu_s_draws_alone(
+    seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeding the CPU's generator for one picture must not restart those that a network's dropout draws from."""
+
+    def seeded(number: int) -> None:
+        raise AssertionError("a GPU's generators were seeded")
+
+    for name in ("torch.cuda.manual_seed_all", "torch.manual_seed", "torch.random.manual_seed"):
+        monkeypatch.setattr(name, seeded)
+    before = torch.get_rng_state()
+    expanded = ExpandedDataset(str(seed_folder), ratio=1, method="randaugment", cache_dir=tmp_path)
+    assert expanded[13][0].size == expanded[1][0].size
+    assert torch.equal(before, torch.get_rng_state())

@@ -403,8 +403,12 @@ def drawn(published: str, **options: object) -> torch.Tensor:
 
 @pytest.mark.parametrize("published", ["ip-adapter-sd15", "kandinsky22", "sd15"], indirect=True)
 def test_every_scheduler_draws_its_own_pictures(published: str) -> None:
-    """Each decodes what the network predicts, a learned variance beside it or not; no two draw the same."""
-    pictures = {name: drawn(published, scheduler=name, decode_steps=4) for name in SCHEDULERS if name != "lcm"}
+    """Each decodes what the network predicts, a learned variance beside it or not; no two draw the same.
+
+    Kandinsky's pipeline does not scale its network's input, as Euler's schedulers ask for.
+    """
+    unfit = {"lcm", "euler", "euler-a"} if published == "kandinsky22" else {"lcm"}
+    pictures = {name: drawn(published, scheduler=name, decode_steps=4) for name in SCHEDULERS if name not in unfit}
     for one, other in itertools.combinations(pictures, 2):
         assert (pictures[one] - pictures[other]).abs().max() > 1e-4, (one, other)
 
@@ -469,6 +473,7 @@ REFUSED = [
     ("karlo", "cpu", {"dtype": "bfloat16"}, "no half-precision pictures on a CPU; take 'float32'"),
     ("karlo", "cpu", {"scheduler": "ddim"}, "scheduler 'ddim' does not fit a UnCLIPImageVariationPipeline; take 'own'"),
     ("lcm-dreamshaper", "cpu", {"scheduler": "ddim"}, "scheduler 'ddim' does not fit a LatentConsistency"),
+    ("kandinsky22", "cpu", {"scheduler": "euler"}, "scheduler 'euler' does not fit a KandinskyV22Pipeline; take 'own'"),
     ("sdxl", "cpu", {"scheduler": "lcm"}, "scheduler 'lcm' does not fit a StableDiffusionXLImg2ImgPipeline"),
     ("ip-adapter-sdxl", "cpu", {"noise_level": 5}, "noise_level is for Stable unCLIP"),
     ("kandinsky22", "cuda", {"attention": "xformers"}, "pip install xformers"),

@@ -185,6 +185,7 @@ def test_the_loss_falls_and_the_result_is_a_prior(prediction: str, seeds: Path, 
     found, card = find_prior(str(out)), (out / "README.md").read_text()
     assert found.card["base"] == {"name": "tiny", "digest": find_prior(str(base)).digest}
     assert found.digest != find_prior(str(base)).digest
+    assert found.training_sources == find_prior(str(base)).training_sources
     for told in (
         "UNet2DConditionModel",
         found.card["base"]["digest"],

@@ -102,6 +102,8 @@ def _schedulers_of(kind: str) -> set[str]:
     """Names of the schedulers that can take the place of the folder's own, whatever that is."""
     if kind == _ENLARGES:
         return set()
+    if kind.startswith("KandinskyV22"):  # which does not scale what its network sees, as these ask for
+        return SCHEDULERS.keys() - {"lcm", "euler", "euler-a"}
     return {"lcm"} if kind.startswith("LatentConsistency") else SCHEDULERS.keys() - {"lcm"}
 
 

@@ -150,7 +150,7 @@ def _add_lora(unet: Any, rank: int, seed: int) -> None:
         from peft import LoraConfig
     except ImportError as error:
         raise MissingExtra("peft", "tune") from error
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(generator_for(seed, "", "tune/lora", 0).initial_seed())
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_LAYERS)))
     unet.enable_gradient_checkpointing()
