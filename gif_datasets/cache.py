@@ -295,7 +295,8 @@ class Cache:
 
     def _sweep(self) -> None:
         for folder in self.folder.glob("??"):
-            atomic.sweep(folder)
+            if _OWN_FOLDER.fullmatch(folder.name):
+                atomic.sweep(folder)
 
     def _path(self, key: str, suffix: str) -> Path:
         return Path(self._name(key, suffix))

@@ -78,7 +78,7 @@ class ExpansionConfig:
     rng_seed: int = _option(0, "the run's number; the same number gives the same samples", low=0, high=2**63 - 1)
 
     epsilon: float = _option(
-        None, "radius of the L-infinity ball, in units of the latent (Eq. 1)", low=0.0, of=PERTURBATION
+        None, "radius of the L-infinity ball, in units of the latent (Eq. 1)", low=0.0, high=1e6, of=PERTURBATION
     )
     steps: int = _option(
         None, "guidance steps; 0 leaves the random perturbation as it is", low=0, high=10_000, of=GUIDANCE
@@ -164,6 +164,7 @@ class ExpansionConfig:
         None,
         "inverse temperature of the scores; None: the CLIP's own, or calibrated on the seeds",
         low=0.01,
+        high=1e6,
         of=CLASSIFIER,
     )
     check: str = _option(

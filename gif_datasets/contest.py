@@ -29,7 +29,6 @@ from gif_datasets.loaded import load_expanded
 from gif_datasets.networks import Pictures, Taught, Training, predict, train
 from gif_datasets.parsing import read_json
 from gif_datasets.recipe import Recipe
-from gif_datasets.recognition import Recognition
 from gif_datasets.sources.base import SeedList
 from gif_datasets.teacher import Teacher, Teaching, as_images, load_teacher
 from gif_datasets.types import Progress, Seed
@@ -133,8 +132,8 @@ class Contest:
         for arm in arms:
             recipe = arm.expansion(self._expansion(number))
             content = None if recipe is None else manifests.listed_file(self._expanded(recipe), recognition.FILE)
-            if recipe is not None and content is not None:
-                known = Recognition.from_json(content)
+            known = recognition.read(content)
+            if recipe is not None and known is not None:
                 found[known.warning(recipe.config, recipe.prior.families)] = arm.name
         return tuple(f"{name}: {warning}" for warning, name in found.items() if warning)
 

@@ -69,6 +69,11 @@ class MissingExtra(GifDatasetsError, ImportError):
     def __init__(self, package: str, extra: str = "") -> None:
         what = f"'gif_datasets[{extra}]'" if extra else package
         super().__init__(f"{package} is not installed; run: pip install {what}")
+        self._given = package, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """From a worker process it comes as it was."""
+        return type(self), self._given
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import numpy as np
 from gif_datasets.cache import Cache
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.engines.local import SPAWN, default_workers, in_turn, start_process, visible_gpus
-from gif_datasets.errors import ConfigError
+from gif_datasets.errors import ConfigError, EngineError
 from gif_datasets.imagine import Imaginer
 from gif_datasets.methods import METHODS
 from gif_datasets.order import evenly
@@ -162,7 +163,7 @@ def estimate(
     reading = time.monotonic() - started
     refuse_bad(listed, settled.on_bad_image)
     plan = make_plan(opened, listed, recipe)
-    count = workers or default_workers(recipe.device)
+    count = min(workers or default_workers(recipe.device), len(plan.shard_names))
     return _predict(plan, _probes(plan, opened, count), reading, count, price)
 
 
@@ -257,6 +258,11 @@ def _probes(plan: Plan, source: Source, workers: int) -> list[Probe]:
                 for number in range(workers)
             ]
             return [job.result() for job in jobs]
+        except BrokenProcessPool as error:
+            raise EngineError(
+                f"a worker process of the probe died (killed, or out of memory); plan for fewer than {workers}"
+                " (--workers), or for a smaller prior"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

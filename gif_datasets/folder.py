@@ -23,6 +23,7 @@ from gif_datasets.remote import AnyPath, RemotePath, read_all, sizes
 from gif_datasets.types import PLAN_FILE, Sample, Seed
 
 STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
+OWN = "own.json"  # which other files belong to the plan
 
 
 def claim(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion") -> None:
@@ -160,9 +161,27 @@ def finished(folder: AnyPath, plan_hash: str, names: Mapping[int, str]) -> dict[
     return done
 
 
-def own_files(folder: AnyPath) -> dict[str, bytes]:
-    """What the part that has the first shard wrote: the source's own columns, how well its classes are told apart."""
-    return dict(read_all(folder, (SOURCE, FILE)))
+def put_own_files(folder: AnyPath, plan_hash: str, files: Mapping[str, bytes]) -> None:
+    """Write what belongs to a plan beside its shards, for whoever finishes the folder, and note down which it is."""
+    if own_files(folder, plan_hash) == files:
+        return
+    for name, content in files.items():
+        atomic.write_bytes(folder / name, content)
+    atomic.write_json(folder / STATE / OWN, {"plan_hash": plan_hash, "files": manifests.file_entries(files)})
+
+
+def own_files(folder: AnyPath, plan_hash: str) -> dict[str, bytes] | None:
+    """What :func:`put_own_files` wrote: the source's own columns, how well its classes are told apart.
+
+    None where nobody has, or where one of them is missing, or another.
+    """
+    try:
+        noted = read_json((folder / STATE / OWN).read_bytes())
+        entries = noted["files"] if noted["plan_hash"] == plan_hash else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
+        return None
+    found = dict(read_all(folder, (SOURCE, FILE)))
+    return found if manifests.file_entries(found) == entries else None
 
 
 def finish(

@@ -106,8 +106,8 @@ def render(it: Published) -> str:
         f"## How it was made\n\n{_how(it)}",
         f"## Measures\n\n{_measures(it)}",
         f"## Columns\n\n{_columns(it)}",
-        f"## Intended use and limits\n\n{_USE}",
-        f"## Bias and privacy\n\n{_BIAS}",
+        f"## Intended use and limits\n\n{_USE if _imagined(it) else _USE_OF_CHANGED}",
+        f"## Bias and privacy\n\n{_BIAS if _imagined(it) else _BIAS_OF_CHANGED}",
         f"## Licences\n\n{_licences(it)}",
         f"## Citation\n\n{_citation(it)}",
     )
@@ -203,6 +203,12 @@ def _imagined(it: Published) -> bool:
     return is_imagined(it.manifest["plan"]["recipe"]["options"]["method"])
 
 
+def _by_prior(it: Published) -> bool:
+    """Whether a prior made the pictures, or chose among them."""
+    options = it.manifest["plan"]["recipe"]["options"]
+    return _imagined(it) or options.get("check", "none") != "none" or bool(options.get("measure_pictures"))
+
+
 def _maker(it: Published) -> str:
     return ": a model imagined them" if _imagined(it) else ", by augmentation"
 
@@ -229,9 +235,10 @@ def _how(it: Published) -> str:
     first = {
         "seeds": f"{_source_name(it)}: {it.manifest['plan'].get('seeds', it.manifest['originals'])} pictures",
         **card.revision(it.manifest),
-        "prior": f"{recipe['prior']['name']}, revision {recipe['prior']['digest']}",
-        "licence of the prior": _prior_licence(it) or UNKNOWN,
     }
+    if _by_prior(it):
+        first["prior"] = f"{recipe['prior']['name']}, revision {recipe['prior']['digest']}"
+        first["licence of the prior"] = _prior_licence(it) or UNKNOWN
     return f"""{card.how(recipe["options"]["method"])}
 
 {card.option_table(recipe["options"], first)}
@@ -307,8 +314,19 @@ resemble it closely: if the real pictures are private, so are the copies. The re
 wherever `synthetic` is false."""
 
 
+_USE_OF_CHANGED = """To train or study image classifiers where real pictures are few. Not for evaluation: measure on
+real pictures that were not expanded. A copy is a real picture that was changed, and may hide what its label says."""
+
+_BIAS_OF_CHANGED = """Copies repeat what the seeds show, biases included. Each is one real picture, changed: if the real
+pictures are private, so are the copies. The real pictures themselves are in this set wherever `synthetic` is false."""
+
+
 _DERIVED = """Synthetic pictures derive from the seed pictures and are made by the prior: the conditions of both may
 apply to them. Where a licence is unknown, find it out before you use or share the set."""
+
+
+_CHANGED = """Synthetic pictures are seed pictures that were changed: the conditions of these may apply to them. Where a
+licence is unknown, find it out before you use or share the set."""
 
 
 def _prior_licence(it: Published) -> str:
@@ -325,9 +343,11 @@ def _prior_card(it: Published) -> dict[str, str]:
 
 
 def _licences(it: Published) -> str:
-    known = (("This set", it.rights.license), ("Seed pictures", it.rights.source), ("Prior", _prior_licence(it)))
+    known = [("This set", it.rights.license), ("Seed pictures", it.rights.source)]
+    if _imagined(it):
+        known.append(("Prior", _prior_licence(it)))
     lines = [f"- {what}: {card.plain(name) if name else UNKNOWN}.{_implied(name)}" for what, name in known]
-    return "\n".join([*lines, "", _DERIVED])
+    return "\n".join([*lines, "", _DERIVED if _imagined(it) else _CHANGED])
 
 
 _ASKED = (

@@ -186,7 +186,7 @@ class Imaginer:
         for key, row in missing.items():
             if not claims.take(key):
                 continue
-            if key in self.cache:  # who had the claim before has made it
+            if self.cache.get(key) is not None:  # who had the claim before has made it
                 claims.release(key)
                 continue
             block.append((key, row))

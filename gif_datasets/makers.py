@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -141,6 +142,12 @@ class GuidedMaker:
 
         whole = padded(list(zip(draws, latents, strict=True)), config.decode_batch)
         pixels = torch.stack(in_memory(decode, whole, "decode_batch")[: len(rows)])
+        for (seed, _), picture in zip(rows, pixels, strict=True):
+            if not picture.isfinite().all():
+                half = "" if config.dtype == "float32" else f"; in {config.dtype} some do: try --set dtype=float32"
+                raise PriorError(
+                    f"prior {self.recipe.prior.name!r} drew what are no numbers (NaN) of the seed {seed.origin}{half}"
+                )
         arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return [
             Candidate(PillowImage.fromarray(np.ascontiguousarray(array)), _copy_fields(one, copy - 1))
@@ -342,6 +349,10 @@ def _copy_fields(found: Guided, copy: int) -> dict[str, Any]:
         for when, values in (("before", found.before), ("after", found.after))
         for name in CRITERIA
     }
+    if not all(map(math.isfinite, fields.values())):
+        raise PriorError(
+            "guidance led to latents whose scores are no numbers (NaN); give a smaller epsilon or logit_scale"
+        )
     return {"held_class": int(found.held_class[0]), **fields}
 
 

@@ -16,6 +16,7 @@ from gif_datasets import atomic
 from gif_datasets.config import MAX_RATIO
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.fingerprint import digest
+from gif_datasets.index import IMAGE_SUFFIXES
 from gif_datasets.parsing import read_json
 from gif_datasets.remote import AnyPath
 from gif_datasets.splits import VALIDATION
@@ -74,6 +75,18 @@ _MANIFEST_FIELDS = {
     "digest": str,
 }
 _PRIOR_FIELDS = {"name": str, "digest": str}
+_PLAN_FIELDS = {
+    "source": str,
+    "split": str,
+    "seeds": int,
+    "synthetic_seeds": int,
+    "validation_seeds": int,
+    "originals": bool,
+    "shards": list,
+    "recipe": dict,
+}
+SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+"""Names of splits: they become parts of files' names."""
 _RECIPE_FIELDS = {"options": dict, "prior": dict, "device": str, "versions": dict}
 
 
@@ -194,12 +207,29 @@ def _damage(manifest: Mapping[str, Any]) -> str:
         for name, kind in fields.items():
             if not isinstance(part, dict) or type(part.get(name)) is not kind:
                 return f"{name!r} is missing or of another type"
+    if not SPLIT.fullmatch(manifest["split"]):
+        return f"its split is {manifest['split'][:60]!r}"
+    if (kind := manifest["plan"]["recipe"]["options"].get("image_format")) not in IMAGE_SUFFIXES:
+        return f"its image_format is {str(kind)[:60]!r}"
     if not isinstance(manifest.get(LEFT_OUT, {}), dict):
         return f"{LEFT_OUT!r} is of another type"
     ratio = manifest["plan"]["recipe"]["options"].get("ratio")
     if type(ratio) is not int or not 1 <= ratio <= MAX_RATIO:
         return f"its ratio is {ratio!r}"
     return "" if all(isinstance(name, str) for name in manifest["classes"]) else "a class name is no text"
+
+
+def plan_damage(plan: Any) -> str:
+    """What of a plan is not as this package writes it; empty where all that a folder is finished by is."""
+    for name, kind in _PLAN_FIELDS.items():
+        if not isinstance(plan, dict) or type(plan.get(name)) is not kind:
+            return f"{name!r} is missing or of another type"
+    if not SPLIT.fullmatch(plan["split"]):
+        return f"its split is {plan['split'][:60]!r}"
+    recipe = plan["recipe"]
+    if not isinstance(recipe.get("classes"), list) or not isinstance(recipe.get("options"), dict):
+        return "its recipe is none"
+    return "" if type(recipe["options"].get("ratio")) is int else f"its ratio is {recipe['options'].get('ratio')!r}"
 
 
 def is_newer(folder: AnyPath) -> bool:

@@ -16,11 +16,12 @@ from gif_datasets.folder import (
     draw_preview,
     finish,
     own_files,
+    put_own_files,
     read_sidecar,
     sidecar,
     write_sidecar,
 )
-from gif_datasets.manifests import Shard
+from gif_datasets.manifests import Shard, plan_damage
 from gif_datasets.parsing import read_json
 from gif_datasets.types import PLAN_FILE, Progress, silent
 
@@ -60,7 +61,13 @@ def merge_parts(parts: Sequence[str | Path], out: str | Path, progress: Progress
             f" {', '.join(map(str, missing[:NAMED]))}{more}; make the parts that have them"
             " (part = number modulo the number of parts), and merge again"
         )
-    own = next((files for folder in (target, *folders) if (files := own_files(folder))), {})
+    own = next((files for folder in (target, *folders) if (files := own_files(folder, plan_hash)) is not None), None)
+    if own is None:
+        raise ShardError(
+            "what the part with the first shard writes beside it is in no part, or damaged: run that part again"
+            " (part 0), and merge again"
+        )
+    put_own_files(target, plan_hash, own)
     finish(target, plan, plan_hash, [done[number] for number in range(len(plan["shards"]))], own)
     draw_preview(target)
     return len(done)
@@ -84,9 +91,10 @@ def _plan(folder: Path) -> dict[str, Any]:
         plan: Any = read_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} is no part of an expansion: cannot read its {PLAN_FILE} ({error})") from error
-    if isinstance(plan, dict) and isinstance(plan.get("shards"), list) and isinstance(plan.get("recipe"), dict):
-        return plan
-    raise UsageError(f"{folder} is no part of an expansion: its {PLAN_FILE} is no plan")
+    if problem := plan_damage(plan):
+        raise UsageError(f"{folder} is no part of an expansion: its {PLAN_FILE} is no plan ({problem})")
+    found: dict[str, Any] = plan
+    return found
 
 
 def _sidecars(folders: Sequence[Path], plan_hash: str) -> dict[int, tuple[Shard, list[Path]]]:

@@ -67,7 +67,7 @@ def push_to_hub(
     folder: str | Path,
     repo_id: str,
     *,
-    private: bool = True,
+    private: bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
     form: str = "shards",
@@ -91,7 +91,8 @@ def push_to_hub(
         folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote; checked first. What was
             rejected in it is not published.
         repo_id: ``owner/name`` of the data set; made if it is not there.
-        private: False to let everybody see it.
+        private: Whether only its owner sees it. None: so where it is made now; as it is, where it is there. True: a
+            public one is refused.
         revision: Branch to push to, made if need be, or ``refs/pr/N`` to go on with a pull request.
         create_pr: Open a pull request instead of changing the branch ``main``.
         form: ``"shards"``: the folder as it is. ``"parquet"``: rows of picture, class, the source's own columns and
@@ -110,7 +111,7 @@ def push_to_hub(
 
     Raises:
         UsageError: If the folder is no finished expansion, the repository holds something else, or it is public and
-            ``private`` is not given as False.
+            ``private`` was asked for.
         ShardError: If the folder is damaged.
         HubError: If the Hub refuses, or cannot be reached for long.
 
@@ -178,7 +179,7 @@ class _Job:
 
     client: Client
     parcel: Parcel
-    private: bool
+    private: bool | None
     create_pr: bool
     form: str
     dry_run: bool
@@ -219,7 +220,7 @@ def _push(job: _Job, remote: Remote | None) -> PushSummary:
         return _summary(job, remote, found)
     if manifests.CARD in found.changed:
         client.validate(text_of(job.parcel[manifests.CARD]))
-    client.create(job.private)
+    client.create(job.private is not False)
     title = "Publish an expanded dataset" if remote is None else "Update the expanded dataset"
     if not job.create_pr:
         return _bring(job, title)
@@ -264,7 +265,7 @@ def _dry_run(job: _Job, remote: Remote | None) -> PushSummary:
     except HubError as error:
         job.client.say(f"not compared with what is there: {error}")
         remote, found = None, _compared(job, None)
-    return _summary(job, remote or Remote("", job.private, {}), found)
+    return _summary(job, remote or Remote("", job.private is not False, {}), found)
 
 
 def _summary(job: _Job, remote: Remote, found: _Difference) -> PushSummary:
@@ -294,9 +295,11 @@ def _compared(job: _Job, remote: Remote | None) -> _Difference:
         return _Difference(tuple(job.parcel), ())
     if job.private and not remote.private:
         raise UsageError(
-            f"{job.client.repository.name} is there, and public; push with --public (private=False) if everybody may"
+            f"{job.client.repository.name} is there, and public; push without --private (private=None) if everybody may"
             " see it, or make it private in its settings"
         )
+    if job.private is None and not remote.private:
+        job.client.say(f"{job.client.repository.name} is public: everybody can see what is pushed")
     return _difference(job.client, remote, job.parcel)
 
 

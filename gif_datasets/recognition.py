@@ -80,6 +80,14 @@ class Recognition:
         )
 
 
+def read(content: bytes | None) -> Recognition | None:
+    """What a file tells; None where there is none, or where it tells nothing."""
+    try:
+        return None if content is None else Recognition.from_json(content)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
 def _advice(found: Recognition, config: ExpansionConfig, families: Sequence[str]) -> list[str]:
     """What applies, most direct first."""
     advice = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from gif_datasets.errors import ConfigError, MissingExtra
 
 _PACKAGES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs",), "gcs": ("gcsfs",)}
 TOGETHER = 500  # small objects that are read at once
+_USER = re.compile(r"(?<=://)[^/@]*@")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class RemotePath:
         return RemotePath(f"{self.url}/{name}")
 
     def __str__(self) -> str:
-        return self.url
+        """The URL, without a user's name and password."""
+        return _USER.sub("", self.url)
 
     @property
     def name(self) -> str:
@@ -126,13 +129,15 @@ AnyPath: TypeAlias = Path | RemotePath
 """A folder or file, here or in a store."""
 
 
-def place(text: str | Path) -> AnyPath:
+def place(text: str | AnyPath) -> AnyPath:
     """A path, or where a URL points to.
 
     Example:
         >>> place("s3://bucket/set/"), place("here/set").name, place("file:///tmp/set").name
         (RemotePath(url='s3://bucket/set'), 'set', 'set')
     """
+    if isinstance(text, RemotePath):
+        return text
     if isinstance(text, Path) or "://" not in text:
         return Path(text)
     local = text.removeprefix("file://")
@@ -165,21 +170,24 @@ def read_all(folder: AnyPath, names: Sequence[str]) -> Iterator[tuple[str, bytes
     """Name and content of those files of a folder that are there; of a store, many at once."""
     if isinstance(folder, Path):
         for name in names:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 yield name, (folder / name).read_bytes()
         return
     for start in range(0, len(names), TOGETHER):
         with _store(folder) as (store, root):
             paths = {f"{root}/{name}": name for name in names[start : start + TOGETHER]}
-            found = store.cat(list(paths), on_error="omit") if len(paths) > 1 else _one(store, *paths)
-        yield from ((name, found[path]) for path, name in paths.items() if path in found)
+            found = store.cat(list(paths), on_error="return") if len(paths) > 1 else _one(store, *paths)
+            for problem in found.values():
+                if isinstance(problem, Exception) and not isinstance(problem, FileNotFoundError):
+                    raise problem
+        yield from ((name, found[path]) for path, name in paths.items() if isinstance(found[path], bytes))
 
 
-def _one(store: Any, path: str) -> dict[str, bytes]:
+def _one(store: Any, path: str) -> dict[str, Any]:
     try:
         return {path: store.cat_file(path)}
-    except FileNotFoundError:
-        return {}
+    except FileNotFoundError as error:
+        return {path: error}
 
 
 @contextlib.contextmanager
@@ -227,5 +235,5 @@ def _connected(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise MissingExtra(*_PACKAGES.get(scheme, (f"what opens {scheme}:// URLs",))) from error
     except ValueError as error:
-        raise ConfigError(f"nothing is known that opens {scheme}:// URLs, got {url}") from error
+        raise ConfigError(f"nothing is known that opens {scheme}:// URLs, got {RemotePath(url)}") from error
     return found

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from gif_datasets import atomic, manifests, recognition
 from gif_datasets.cache import Cache
 from gif_datasets.errors import ConfigError
-from gif_datasets.folder import STATE, claim, draw_preview, finish, finished, own_files, sidecar
+from gif_datasets.folder import STATE, claim, draw_preview, finish, finished, own_files, put_own_files, sidecar
 from gif_datasets.imagine import Imaginer
 from gif_datasets.manifests import Shard
 from gif_datasets.plan import Plan
-from gif_datasets.recognition import Recognition
 from gif_datasets.remote import AnyPath
 from gif_datasets.sources.base import Source
 from gif_datasets.sources.own import source_columns
@@ -120,10 +119,8 @@ def run(
         imaginer.prepare()
         if plan.recipe.config.agnostic:
             plan, generated = select(plan, imaginer, engine)
-    own = _own_files(plan, source, imaginer, folder, say) if part.has(0) else {}
-    if part != WHOLE:
-        for name, content in own.items():
-            atomic.write_bytes(folder / name, content)
+    if part.has(0):
+        put_own_files(folder, plan.hash, _own_files(plan, source, imaginer, folder, say))
     made = list(engine(ShardTask(plan, imaginer, folder), todo))
     generated += sum(count for _, count in made)
     numbers = {name: shard_id for shard_id, name in mine.items()}
@@ -132,7 +129,10 @@ def run(
         done |= _made_by_others(plan, folder, done)
         if len(done) < len(plan.shard_names):
             return _partly(folder, plan, done, generated, tuple(bad), time.monotonic() - started)
-        own = own_files(folder)
+    own = own_files(folder, plan.hash)
+    if own is None:  # whoever made the first shard did not come so far
+        own = _own_files(plan, source, imaginer, folder, say)
+        put_own_files(folder, plan.hash, own)
     finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in sorted(done)], own)
     if todo or not (folder / manifests.PREVIEW).exists():
         draw_preview(folder, lambda index: source.sample(index)[0])
@@ -153,16 +153,14 @@ def _own_files(
 ) -> dict[str, bytes]:
     """The source's own columns, and how well the classifier tells the seeds apart, known already or found out now."""
     own = source_columns(source, [*plan.seeds.indices.tolist(), *plan.validation.indices.tolist()])
-    content = manifests.listed_file(folder, recognition.FILE)
-    if content is None and manifests.may_hold(folder, recognition.FILE):
+    found = recognition.read(manifests.listed_file(folder, recognition.FILE))
+    if found is None and manifests.may_hold(folder, recognition.FILE):
         found = imaginer.recognition()
-        content = atomic.json_bytes(found.to_json()) if found else None
-    if content is None:
+    if found is None:
         return own
-    recipe = plan.recipe
-    if warning := Recognition.from_json(content).warning(recipe.config, recipe.prior.families):
+    if warning := found.warning(plan.recipe.config, plan.recipe.prior.families):
         say(warning)
-    return {**own, recognition.FILE: content}
+    return {**own, recognition.FILE: atomic.json_bytes(found.to_json())}
 
 
 def _partly(
@@ -192,7 +190,7 @@ def summarise(folder: AnyPath, generated: int = 0, bad: tuple[str, ...] = (), se
     """Summarise a finished folder from its manifest."""
     manifest = manifests.read_manifest(folder)
     sizes = [shard.bytes for shard in manifests.all_shards(manifest)]
-    told = manifests.listed_file(folder, recognition.FILE)
+    told = recognition.read(manifests.listed_file(folder, recognition.FILE))
     return Summary(
         folder=str(folder),
         originals=manifest["originals"],
@@ -205,5 +203,5 @@ def summarise(folder: AnyPath, generated: int = 0, bad: tuple[str, ...] = (), se
         bad=bad,
         seconds=round(seconds, 1),
         failed=manifest["failed_checks"],
-        recognised=round(Recognition.from_json(told).accuracy, 4) if told else None,
+        recognised=round(told.accuracy, 4) if told else None,
     )

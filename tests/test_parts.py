@@ -81,6 +81,41 @@ def test_columns_of_the_source_survive(seed_folder: Path, tmp_path: Path) -> Non
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_whoever_finishes_makes_what_is_missing(seed_folder: Path, tmp_path: Path) -> None:
+    """A whole run was killed after its first shard, so nobody wrote the source's columns: the last part does."""
+    rows = hugging_face(seed_folder)
+    gif_datasets.expand(rows, tmp_path / "whole", **OPTIONS)
+    gif_datasets.expand(rows, tmp_path / "out", part=(0, 2), **OPTIONS)
+    (tmp_path / "out" / "source.parquet").unlink()
+    (tmp_path / "out" / STATE / "own.json").unlink()
+    gif_datasets.expand(rows, tmp_path / "out", part=(1, 2), **OPTIONS)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_damaged_files_beside_the_shards_are_not_merged(seed_folder: Path, tmp_path: Path) -> None:
+    """The part that has them is made again, and then all is well."""
+    rows = hugging_face(seed_folder)
+    folders = made_in_parts(rows, tmp_path, 2)
+    (folders[0] / "source.parquet").write_bytes((folders[0] / "source.parquet").read_bytes()[:100])
+    with pytest.raises(ShardError, match="is in no part, or damaged: run that part again"):
+        gif_datasets.merge_parts(folders, tmp_path / "out")
+    gif_datasets.expand(rows, folders[0], part=(0, 2), cache_dir=tmp_path / "cache-0", **OPTIONS)
+    gif_datasets.merge_parts(folders, tmp_path / "out")
+    assert verify(tmp_path / "out") == []
+
+
+def test_a_plan_cannot_lead_elsewhere(seed_folder: Path, tmp_path: Path) -> None:
+    """The name of a split becomes part of files' names."""
+    folders = made_in_parts(str(seed_folder), tmp_path, 2)
+    for change in ({"split": "x/../../pwned"}, {"shards": None}, {"recipe": {}}):
+        for folder in folders:
+            plan = json.loads((folder / "plan.json").read_text())
+            (folder / "plan.json").write_text(json.dumps(plan | change))
+        with pytest.raises(UsageError, match=r"its plan\.json is no plan"):
+            gif_datasets.merge_parts(folders, tmp_path / "out")
+    assert not list(tmp_path.rglob("*pwned*"))
+
+
 def test_missing_and_damaged_shards_are_named(seed_folder: Path, tmp_path: Path) -> None:
     """Nothing is finished until every shard is there; what is intact is kept, and a mended part completes it."""
     folders = made_in_parts(str(seed_folder), tmp_path, 3)
@@ -105,7 +140,7 @@ def test_foreign_parts_are_refused(seed_folder: Path, tmp_path: Path) -> None:
         gif_datasets.merge_parts([folders[0], seed_folder], tmp_path / "out")
     with pytest.raises(UsageError, match="at least one"):
         gif_datasets.merge_parts([], tmp_path / "out")
-    first, second = sorted((folders[0] / STATE).iterdir())[:2]
+    first, second = sorted((folders[0] / STATE).glob("train-*.json"))[:2]
     state = json.loads(first.read_text())
     state["shard"]["name"] = "../../elsewhere.tar"
     atomic.write_json(first, state)

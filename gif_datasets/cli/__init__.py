@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 import warnings
@@ -52,10 +54,9 @@ settings may be added later.
 Try: gif-datasets compare my-pictures --test my-test-pictures --methods gif-unclip,unclip,randaugment
      gif-datasets compare demo --test ... --methods gif-unclip,randaugment --ratios 5,10,20         Figure 4
      gif-datasets compare demo --test ... --methods gif-unclip --architectures small,resnet50       Table 2
-     gif-datasets compare demo --test ... --methods gif-unclip --architectures resnet50,pretrained:resnet50 \
-         --image-size 224 --learning-rate 0.01                                                      Table 5
+     gif-datasets compare demo --test ... --methods gif-unclip --architectures resnet50,pretrained:resnet50 Table 5
      gif-datasets compare demo --test ... --methods gif-unclip --only-synthetic                     Table 15
-     gif-datasets compare demo --test ... --methods gif-unclip --augment randaugment --epochs 40,80 Table 13
+     gif-datasets compare demo --test ... --methods gif-unclip --augment light,randaugment --steps 3907,7813 Table 13
      gif-datasets compare demo --test ... --methods gif-unclip --distil 0,0.5        with the CLIP as a teacher"""
 
 
@@ -81,6 +82,9 @@ Try: gif-datasets push DIR me/name --dry-run"""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed while running, 2 wrong usage or bad input."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # class names in whatever the terminal cannot write
     args = build_parser().parse_args(argv)
     keep_freed_memory()
     warnings.formatwarning = _warning
@@ -100,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on", 1)
     except OSError as error:
-        return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
+        told = f"{error.strerror or error}" + (f": {str(error.filename)[:200]}" if error.filename else "")
+        return _fail(told, 2 if error.errno == errno.ENAMETOOLONG else 1)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ from gif_datasets.cli.shared import (
     name_larger_priors,
     print_result,
     progress,
+    progress_after,
     warn,
 )
 from gif_datasets.config import ExpansionConfig, own_defaults
@@ -50,7 +52,6 @@ def expand(args: argparse.Namespace) -> int:
     config = config_of(args)
     check_count("workers", args.workers)
     check_out(args.out)
-    name_larger_priors(config)
     from gif_datasets import expansion
     from gif_datasets.engines.local import default_workers
     from gif_datasets.recipe import resolve_device
@@ -70,7 +71,7 @@ def expand(args: argparse.Namespace) -> int:
             device=device,
             part=_part(args.shard_index, args.num_shards),
             config=config,
-            progress=progress,
+            progress=progress_after(partial(name_larger_priors, config)),
             say=warn,
         )
     name_bad(summary.bad)
@@ -119,7 +120,6 @@ def preview(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
     check_out(args.out.parent)
-    name_larger_priors(config)
     from gif_datasets.cache import open_cache
     from gif_datasets.imagine import Imaginer
     from gif_datasets.plan import make_plan
@@ -136,6 +136,7 @@ def preview(args: argparse.Namespace) -> int:
     plan = make_plan(source, listed, recipe)
     recipe = plan.recipe
     imaginer = Imaginer(recipe, source, open_cache(args.cache_dir), plan.seeds)
+    name_larger_priors(config)
     found = imaginer.recognition()
     if found and (warning := found.warning(recipe.config, recipe.prior.families)):
         warn(warning)
@@ -215,6 +216,7 @@ def report(args: argparse.Namespace) -> int:
     """``gif-datasets report``."""
     if args.out.is_dir():
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
+    check_out(args.out.parent)
     from gif_datasets.report import write_report
 
     found = write_report(_existing(args.dir), args.out, args.prior, progress)
@@ -245,7 +247,7 @@ def push(args: argparse.Namespace) -> int:
     summary = push_to_hub(
         _existing(args.dir),
         args.repo_id,
-        private=not args.public,
+        private=True if args.private else False if args.public else None,
         revision=args.revision,
         create_pr=args.create_pr,
         form=args.form,
@@ -364,7 +366,10 @@ def cache_verify(args: argparse.Namespace) -> int:
 def _cache(args: argparse.Namespace) -> Cache:
     from gif_datasets.cache import open_cache
 
-    return open_cache(args.cache_dir)
+    found = open_cache(args.cache_dir)
+    if found.folder.exists() and not found.folder.is_dir():
+        raise ConfigError(f"--cache-dir must be a folder, but {found.folder} is a file")
+    return found
 
 
 def _existing(folder: _Folder) -> _Folder:

@@ -11,7 +11,7 @@ from gif_datasets.cli.shared import (
     name_bad,
     name_larger_priors,
     print_result,
-    progress,
+    progress_after,
     values_of,
 )
 from gif_datasets.config import ExpansionConfig
@@ -23,8 +23,12 @@ def compare(args: argparse.Namespace) -> int:
     values = values_of(args)
     check_count("workers", args.workers)
     check_out(args.out)
-    for method in [name for name in args.methods if name in METHODS and METHODS[name].imagines][:1]:
-        name_larger_priors(ExpansionConfig.build({**values, "method": method}, args.config))
+    imagining = [name for name in args.methods if name in METHODS and METHODS[name].imagines]
+
+    def note() -> None:
+        if imagining:
+            name_larger_priors(ExpansionConfig.build({**values, "method": imagining[0]}, args.config))
+
     from gif_datasets import comparison
     from gif_datasets.engines.local import default_workers
     from gif_datasets.recipe import resolve_device
@@ -57,11 +61,11 @@ def compare(args: argparse.Namespace) -> int:
         cache_dir=args.cache_dir,
         device=device,
         config_file=args.config,
-        progress=progress,
+        progress=progress_after(note),
         **values,
     )
     name_bad(found.bad)
-    for note in found.notes:
-        print(f"gif-datasets: {note}", file=sys.stderr)
+    for told in found.notes:
+        print(f"gif-datasets: {told}", file=sys.stderr)
     print_result(args, found.to_json(), lambda _: found.text())
     return 0

@@ -25,6 +25,7 @@ def config_of(args: argparse.Namespace) -> ExpansionConfig:
 def values_of(args: argparse.Namespace) -> dict[str, Any]:
     """Options that the command line gives to all methods."""
     check_count("limit", args.limit)
+    check_count("batch-size", args.batch_size)
     values = dict(parse_setting(text) for text in args.set)
     return {**values, **_given(prior=args.prior, rng_seed=args.rng_seed, decode_batch=args.batch_size)}
 
@@ -84,6 +85,22 @@ def progress(rows: Any, title: str, total: int | None = None) -> Any:
     from tqdm import tqdm
 
     return tqdm(rows, desc=title, total=total, file=sys.stderr, leave=False)
+
+
+def progress_after(note: Callable[[], None]) -> Callable[..., Any]:
+    """A :func:`progress` that says something once, before the first work: after it, input is known to be good."""
+    said: list[bool] = []
+
+    def show(rows: Any, title: str, total: int | None = None) -> Any:
+        if not said and title not in _LOOKING:
+            said.append(True)
+            note()
+        return progress(rows, title, total)
+
+    return show
+
+
+_LOOKING = ("reading seeds", "reading validation set", "reading test set", "looking for duplicates")
 
 
 def print_result(args: argparse.Namespace, value: Any, text: Callable[[Any], str]) -> None:

@@ -43,13 +43,22 @@ def run_local(
     try:
         for future in as_completed([pool.submit(_run_in_worker, item) for item in ids]):
             yield future.result()
-    except BrokenProcessPool as error:
-        raise EngineError(
-            "a worker process died (killed, or out of memory); run the same command again to go on,"
-            f" with fewer than --workers {workers} if memory is short"
-        ) from error
+    except BaseException as error:
+        stop_workers(pool)
+        if isinstance(error, BrokenProcessPool):
+            raise EngineError(
+                "a worker process died (killed, or out of memory); run the same command again to go on,"
+                f" with fewer than --workers {workers} if memory is short"
+            ) from error
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def stop_workers(pool: ProcessPoolExecutor) -> None:
+    """End a pool's processes in the middle of what they do, which bears it: the rest of a shard may take an hour."""
+    for process in list((pool._processes or {}).values()):  # terminate_workers() of Python 3.14
+        process.terminate()
 
 
 def default_workers(device: str) -> int:

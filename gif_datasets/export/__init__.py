@@ -14,7 +14,7 @@ from typing import Any
 
 from gif_datasets import atomic, card, manifests, shards
 from gif_datasets.columns import to_yaml
-from gif_datasets.errors import ConfigError, ShardError
+from gif_datasets.errors import ConfigError, ShardError, UsageError
 from gif_datasets.export.folders import COLUMNS, write_folders
 from gif_datasets.export.job import Job, Tally, keep
 from gif_datasets.export.parquet import parquet_versions, write_parquet
@@ -92,7 +92,11 @@ def export_expanded(
     settings = _settings(folder, manifest, to, shard_bytes)
     _check_shards(folder, manifest, show)
     claim(out, settings, "export")
-    job = Job({split: ShardReader(folder, split) for split in manifests.splits(manifest)}, out, settings, show)
+    readers = {split: ShardReader(folder, split) for split in manifests.splits(manifest)}
+    if not len(readers[manifest["split"]]):
+        raise UsageError(f"every sample of {folder} was rejected, so there is nothing to export")
+    kept = {split: reader for split, reader in readers.items() if len(reader) or to == "shards"}
+    job = Job(kept, out, settings, show)
     tally = Tally()
     _WRITERS[to](job, tally)
     if to != "shards":

@@ -41,12 +41,16 @@ def open_source(spec: str) -> Source:
     Raises:
         SourceError: If it cannot be opened, with the reason and what would work.
     """
+    if not spec.strip():
+        raise SourceError("the source is an empty text; name a folder, demo, torchvision:NAME or hf:NAME")
     if spec == "demo":
         return FolderSource(Path(str(files("gif_datasets"))) / "assets" / "demo", "demo")
     scheme, colon, rest = spec.partition(":")
     name, _, query = rest.partition("?")
     options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     if colon and scheme in _SCHEMES:
+        if not name:
+            raise SourceError(f"{spec!r} names no dataset; say {scheme}:NAME")
         return _SCHEMES[scheme](name, options)
     folder = Path(spec)
     if not folder.is_dir():
@@ -56,9 +60,10 @@ def open_source(spec: str) -> Source:
             f"no such folder: {spec!r}; a source is a folder with one sub-folder per class, demo, torchvision:NAME or"
             " hf:NAME"
         )
+    called = folder.name or folder.resolve().name or "folder"  # of ".", what it is called
     if (folder / MANIFEST).is_file() and (folder / PLAN_FILE).is_file():
-        return ShardSource(folder)
-    return FolderSource(folder, folder.name)
+        return ShardSource(folder, called)
+    return FolderSource(folder, called)
 
 
 def wrap_source(
@@ -170,8 +175,8 @@ def _open_registered(point: EntryPoint, spec: str, name: str, options: dict[str,
     except SourceError:
         raise
     except Exception as error:  # another package's, of any kind
-        raise SourceError(f"{spec}: {_one_line(error)}") from error
-    return wrap_source(dataset, name=spec)
+        raise SourceError(f"{spec.partition('?')[0]}: {_one_line(error)}") from error
+    return wrap_source(dataset, name=spec.partition("?")[0])  # options may hold what is nobody's business
 
 
 _SCHEMES: dict[str, Callable[[str, dict[str, str]], Source]] = {

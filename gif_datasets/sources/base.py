@@ -82,7 +82,7 @@ def list_seeds(
     """
     count = len(source)
     indices = range(count) if limit is None else evenly(count, limit)
-    bad: list[str] = []
+    bad: list[str] = list(getattr(source, "unreadable", ()))
     seeds = SeedTable.of(_readable(source, progress(indices), bad))
     if not seeds:
         raise SourceError(f"no readable picture in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))

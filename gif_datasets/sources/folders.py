@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ class FolderSource:
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
         self.folder = folder
+        self.unreadable: list[str] = []  # folders that could not be listed
         try:
             groups = sorted(path for path in folder.iterdir() if _is_class(path))
             counts: list[int] = []
@@ -38,9 +39,13 @@ class FolderSource:
     def _list(self, groups: Iterable[Path], counts: list[int]) -> Iterator[bytes]:
         """Names of the pictures below the folder, class by class, of which only one is there as paths at a time."""
         for group in groups:
-            paths = sorted(_pictures(group))
+            paths = sorted(_pictures(group, self._note))
             counts.append(len(paths))
             yield from (os.fsencode(path.relative_to(self.folder).as_posix()) for path in paths)
+
+    def _note(self, error: OSError) -> None:
+        place = Path(error.filename).relative_to(self.folder).as_posix()
+        self.unreadable.append(f"{_printable(place)}: cannot be listed ({error.strerror})")
 
     def __len__(self) -> int:
         return len(self._names)
@@ -65,14 +70,17 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _pictures(folder: Path) -> Iterable[Path]:
-    return (
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and images.is_picture_name(path.name)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+def _pictures(folder: Path, note: Callable[[OSError], None]) -> Iterator[Path]:
+    """Pictures at any depth, links to folders followed; not in hidden ones, nor in an expansion that lies there."""
+    been = set[str]()
+    for place, folders, files in os.walk(folder, onerror=note, followlinks=True):
+        if (real := os.path.realpath(place)) in been:  # a link that leads back
+            folders.clear()
+            continue
+        been.add(real)
+        folders[:] = [name for name in folders if _is_class(Path(place, name))]
+        paths = (Path(place, name) for name in files if not name.startswith(".") and images.is_picture_name(name))
+        yield from (path for path in paths if path.is_file())
 
 
 class ShardSource:

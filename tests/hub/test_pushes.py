@@ -111,7 +111,7 @@ def test_refuses_a_folder_that_is_not_whole(hub: HubServer, folder: Path) -> Non
 
 
 def test_refuses_what_holds_something_else(hub: HubServer, made: Path) -> None:
-    """Another data set of that name is not overwritten, nor a public one by a push that wants to be private."""
+    """Another data set of that name is not overwritten, nor a public one by a push that asks to be private."""
     hub.create(NAME, private=True)
     hub.write(NAME, "README.md", b"---\nlicense: mit\n---\n")
     hub.write(NAME, "manifest.json", b'{"files": {"data/mine.tar": {}}}')
@@ -121,8 +121,11 @@ def test_refuses_what_holds_something_else(hub: HubServer, made: Path) -> None:
     assert hub.head(NAME) is before
     hub.create("me/public")
     with pytest.raises(UsageError, match="is there, and public"):
-        push_to_hub(made, "me/public")
-    assert push_to_hub(made, "me/public", private=False).private is False
+        push_to_hub(made, "me/public", private=True)
+    told: list[str] = []
+    assert push_to_hub(made, "me/public", say=told.append).private is False
+    assert told == ["me/public is public: everybody can see what is pushed"]
+    assert push_to_hub(made, "me/public", private=False).uploaded == ()
 
 
 @pytest.mark.parametrize("name", ["tiny", "me/../you", "me/a b", "https://x/me/tiny", "me/a--b", "", "me/tiny.git"])
