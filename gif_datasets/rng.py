@@ -18,8 +18,8 @@ def generator_for(rng_seed: int, seed_key: str, stream: str, copy: int) -> torch
         stream: What is drawn: ``"noise"``, ``"bias"``, ``"decode"``, ...
         copy: Which copy of the seed sample, from 1.
 
-    Torch's CPU generator keeps 32 of the number's 63 bits: among some hundred thousand streams a few pairs are the same,
-    of seeds that have nothing to do with each other.
+    Torch's CPU generator keeps 32 of the number's 63 bits: among some hundred thousand streams a few pairs are the
+    same, of seeds that have nothing to do with each other.
 
     Example:
         >>> a = torch.rand(2, generator=generator_for(0, "cat", "noise", 1))
