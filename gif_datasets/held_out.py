@@ -127,14 +127,7 @@ def is_part_of(source: Any, listed: str) -> bool:
     scheme, _, rest = listed.partition(":")
     name, _, query = rest.partition("?")
     options = dict(urllib.parse.parse_qsl(query))
-    if isinstance(source, str):
-        own_scheme, _, own_rest = source.partition(":")
-        own_name, _, own_query = own_rest.partition("?")
-        own = {**_defaults(own_scheme, own_name), **dict(urllib.parse.parse_qsl(own_query))}
-    else:
-        kind = type(source)
-        own_scheme, own_name = kind.__module__.partition(".")[0], kind.__name__
-        own = {key: str(getattr(source, key, "")) for key in options}
+    own_scheme, own_name, own = _named(source, tuple(options))
     same = own_scheme == scheme and own_name.lower() == name.lower()
     return same and all(_covers(own.get(key, ""), value) for key, value in options.items())
 
@@ -146,18 +139,22 @@ def as_listed(source: Any) -> tuple[str, ...]:
         >>> as_listed("hf:me/cells?split=train%2Btest&image=img"), as_listed("my-pictures")
         (('hf:me/cells?split=train', 'hf:me/cells?split=test'), ())
     """
-    if isinstance(source, str):
-        scheme, _, rest = source.partition(":")
-        name, _, query = rest.partition("?")
-        options = {**_defaults(scheme, name), **dict(urllib.parse.parse_qsl(query))}
-    else:
-        scheme, name = type(source).__module__.partition(".")[0], type(source).__name__
-        options = {key: str(value) for key in _PARTS if (value := getattr(source, key, None)) is not None}
+    scheme, name, options = _named(source, _PARTS)
     if scheme not in ("torchvision", "hf") or options.keys().isdisjoint(_PARTS):
         return ()
     part = next(key for key in _PARTS if key in options)
     values = [_plain(re.sub(r"\[.*", "", value)) for value in options[part].split("+")]
     return tuple(f"{scheme}:{name}?{part}={value}" for value in values)
+
+
+def _named(source: Any, asked: Sequence[str]) -> tuple[str, str, dict[str, str]]:
+    """Scheme, name and options of a source: of its text, what that leaves open too; of an object, what is asked for."""
+    if not isinstance(source, str):
+        options = {key: str(value) for key in asked if (value := getattr(source, key, None)) is not None}
+        return type(source).__module__.partition(".")[0], type(source).__name__, options
+    scheme, _, rest = source.partition(":")
+    name, _, query = rest.partition("?")
+    return scheme, name, {**_defaults(scheme, name), **dict(urllib.parse.parse_qsl(query))}
 
 
 def _defaults(scheme: str, name: str) -> dict[str, str]:

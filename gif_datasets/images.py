@@ -49,6 +49,13 @@ def read_rgb(file: Path | bytes, name: str) -> Image.Image:
             return to_rgb(image, name)
 
 
+def is_grey(file: Path | bytes, name: str) -> bool:
+    """Whether a picture is kept as 8-bit grey levels; its pixels are not read. Arguments as of :func:`read_rgb`."""
+    with as_bad_image(name), _quietly():
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
+            return bool(image.mode == "L")
+
+
 def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     """Convert an open picture to 8-bit RGB; the table is in the module's docstring.
 

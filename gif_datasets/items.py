@@ -36,6 +36,10 @@ class ItemForm:
     columns: FormatTransform | None = None
     _forms: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the forms that this process has seen: a worker sees its own."""
+        return {**self.__dict__, "_forms": {}}
+
     def item(self, seed: Seed, made: bytes | None, transform: Transform | None) -> Any:
         """A seed as the dataset yields it, or a copy of it as it would; ``transform`` instead of the dataset's own.
 

@@ -119,8 +119,9 @@ def run(
         imaginer.prepare()
         if plan.recipe.config.agnostic:
             plan, generated = select(plan, imaginer, engine)
-    if part.has(0):
-        put_own_files(folder, plan.hash, _own_files(plan, source, imaginer, folder, say))
+    own = _own_files(plan, source, imaginer, folder, say) if part.has(0) else None
+    if own is not None:
+        put_own_files(folder, plan.hash, own)
     made = list(engine(ShardTask(plan, imaginer, folder), todo))
     generated += sum(count for _, count in made)
     numbers = {name: shard_id for shard_id, name in mine.items()}
@@ -129,7 +130,7 @@ def run(
         done |= _made_by_others(plan, folder, done)
         if len(done) < len(plan.shard_names):
             return _partly(folder, plan, done, generated, tuple(bad), time.monotonic() - started)
-    own = own_files(folder, plan.hash)
+    own = own_files(folder, plan.hash) if own is None else own
     if own is None:  # whoever made the first shard did not come so far
         own = _own_files(plan, source, imaginer, folder, say)
         put_own_files(folder, plan.hash, own)

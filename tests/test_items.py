@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import threading
 import warnings
 from collections.abc import Callable
@@ -166,6 +167,16 @@ def test_tensors_stay_tensors(expand: Callable[..., ExpandedDataset]) -> None:
     expanded = expand(TensorDataset(torch.rand(4, 3, 32, 32), torch.tensor(LABELS)), classes=["a", "b"])
     (batch,) = DataLoader(expanded, batch_size=8)
     assert (batch[0].shape, batch[0].dtype, batch[1].tolist()) == ((8, 3, 32, 32), torch.float32, LABELS * 2)
+
+
+def test_forms_stay_with_their_process(expand: Callable[..., ExpandedDataset]) -> None:
+    """A worker is sent none of them, and sees its own."""
+    expanded = expand(Pairs([(np.asarray(colour(i)), np.array([label])) for i, label in enumerate(LABELS)]))
+    before = len(pickle.dumps(expanded))
+    copies = [expanded[i] for i in range(4, 8)]
+    assert len(pickle.dumps(expanded)) < before + 100
+    again = pickle.loads(pickle.dumps(expanded))
+    assert all(np.array_equal(again[i][0], copies[i - 4][0]) for i in range(4, 8))
 
 
 @pytest.mark.parametrize("label", [0.7, "0", np.array([0, 1]), torch.tensor(0.5)])

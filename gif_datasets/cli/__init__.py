@@ -314,7 +314,7 @@ def _add_push(commands: _Commands) -> None:
     add("dir", type=Path, metavar="DIR", help="an expanded folder; checked first")
     add("repo_id", metavar="REPO_ID", help="owner/name on the Hub; made if it is not there")
     seen = push.add_mutually_exclusive_group()
-    seen.add_argument("--private", action="store_true", help="let only its owner see it (the default)")
+    seen.add_argument("--private", action="store_true", help="let only its owner see it (a new one: the default)")
     seen.add_argument("--public", action="store_true", help="let everybody see it")
     add("--as", dest="form", choices=("shards", "parquet"), default="shards", help="see below (default: shards)")
     target = push.add_mutually_exclusive_group()

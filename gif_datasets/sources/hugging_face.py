@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,10 +89,7 @@ class HuggingFaceSource:
 
     def is_grey(self, index: int) -> bool:
         """Whether its picture is kept as grey levels, which is how the dataset yields it."""
-        content = self._content(index)
-        with images.as_bad_image(self.origin(index)):
-            with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-                return bool(image.mode == "L")
+        return images.is_grey(self._content(index), self.origin(index))
 
     def row(self, index: int) -> dict[str, Any]:
         """Its whole row, with the picture encoded; raises BadImage if another column of it cannot be decoded."""
