@@ -94,7 +94,7 @@ def export_expanded(
     claim(out, settings, "export")
     readers = {split: ShardReader(folder, split) for split in manifests.splits(manifest)}
     if not len(readers[manifest["split"]]):
-        raise UsageError(f"every sample of {folder} was rejected, so there is nothing to export")
+        raise UsageError(f"every sample of {folder} was rejected; nothing is left to export")
     kept = {split: reader for split, reader in readers.items() if len(reader) or to == "shards"}
     job = Job(kept, out, settings, show)
     tally = Tally()

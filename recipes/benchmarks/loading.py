@@ -100,7 +100,7 @@ def finish(folder: Path, listed: list[manifests.Shard], made: index.Index) -> No
     """Write the index, and as much of a manifest as readers look at."""
     samples = sum(shard.samples for shard in listed)
     recipe: dict[str, Any] = {
-        "options": {"ratio": 3},
+        "options": {"ratio": 3, "image_format": "jpg"},
         "prior": {"name": "", "digest": ""},
         "device": "cpu",
         "versions": {},
