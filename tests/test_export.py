@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import gif_datasets
 from gif_datasets import ConfigError, MissingExtra, PlanMismatch, ShardError, UsageError
@@ -212,3 +215,39 @@ def test_class_folders_are_safe_distinct_and_in_label_order(names: list[str]) ->
 def test_class_folders(names: list[str], folders: tuple[str, ...]) -> None:
     """Plain names stay; others are cleaned, and numbered where that is needed."""
     assert class_folders(names) == folders
+
+
+def test_a_source_s_own_columns_come_along(tmp_path: Path) -> None:
+    """In class folders too: those that JSON holds, typed, with the seed's values in every copy."""
+    buffers = []
+    for number in range(6):
+        buffers.append(io.BytesIO())
+        Image.new("RGB", (32, 32), (number, 2 * number, 90)).save(buffers[-1], "PNG")
+    features = datasets.Features(
+        {
+            "photo": datasets.Image(),
+            "label": datasets.ClassLabel(names=["ant", "bee"]),
+            "site": datasets.ClassLabel(names=["north", "south"]),
+            "size": datasets.Value("float32"),
+            "tags": datasets.List(datasets.Value("string")),
+            "mask": datasets.Image(),
+        }
+    )
+    cells = [{"bytes": buffer.getvalue(), "path": None} for buffer in buffers]
+    rows = {
+        "photo": cells, "label": [0, 1] * 3, "site": [0, 0, 0, 1, 1, 1],
+        "size": [0.5, float("nan"), 2.5, 3.5, 4.5, 5.5], "tags": [["a"], [], ["b", "c"], [], [], ["d"]], "mask": cells,
+    }  # fmt: skip
+    source = datasets.Dataset.from_dict(rows, features=features)
+    gif_datasets.ExpandedDataset(
+        source, image_column="photo", label_column="label", prior="linear", ratio=1, cache_dir=tmp_path / "cache"
+    ).precompute(tmp_path / "made")
+    export_expanded(tmp_path / "made", tmp_path / "out", "imagefolder")
+    loaded = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    assert loaded.features["source"]["site"] == features["site"]
+    assert set(loaded.features["source"]) == {"label", "site", "size", "tags"}
+    assert len(loaded) == 12
+    for row in loaded:
+        own, seed = row["source"], row["seed_index"]
+        assert (own["label"], own["site"], own["tags"]) == (row["label"], rows["site"][seed], rows["tags"][seed])
+        assert own["size"] == (None if seed == 1 else rows["size"][seed])

@@ -15,7 +15,7 @@ from typing import Any
 from gif_datasets import atomic, card, manifests, shards
 from gif_datasets.columns import to_yaml
 from gif_datasets.errors import ConfigError, ShardError, UsageError
-from gif_datasets.export.folders import COLUMNS, write_folders
+from gif_datasets.export.folders import COLUMNS, SOURCE, write_folders
 from gif_datasets.export.job import Job, Tally, keep
 from gif_datasets.export.parquet import parquet_versions, write_parquet
 from gif_datasets.fingerprint import digest
@@ -163,6 +163,8 @@ def _card(job: Job) -> str:
     kinds = "".join(f"  - name: {name}\n    dtype: {kind}\n" for name, kind in (("key", "string"), *COLUMNS))
     label = card.class_label(job.manifest["classes"])
     columns = f"  - name: image\n    dtype: image\n  - name: label\n{label}{kinds}"
+    if folders and job.plain:
+        columns += to_yaml({SOURCE: job.plain})
     if not folders and job.source:
         columns = to_yaml(job.columns.features)
     load = _LOAD[job.settings["to"]].replace("SPLIT", job.manifest["split"])

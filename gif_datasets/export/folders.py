@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import unicodedata
@@ -16,6 +17,8 @@ from gif_datasets.reader import ShardReader
 
 COLUMNS = tuple((name, kind) for name, kind in card.RECORD if name != "label")
 """What is told of a sample besides picture, label and key, and its type."""
+SOURCE = "source"
+"""Column of the source's own columns."""
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")  # file names that Windows refuses
 
 
@@ -61,7 +64,7 @@ def write_folders(job: Job, tally: Tally) -> None:
             (job.out / split / name).mkdir(parents=True, exist_ok=True)
         lines = []
         for index in job.show(range(len(reader)), f"exporting {split}"):
-            row, content = _row(reader, index), reader.image_bytes(index)
+            row, content = _row(job, reader, index), reader.image_bytes(index)
             name = f"{names[row['label']]}/{row['key']}.{job.suffix}"
             lines.append(json.dumps({"file_name": name, **row}, ensure_ascii=True) + "\n")
             tally.written += _write_picture(job.out / split / name, content)
@@ -84,7 +87,20 @@ def _write_picture(path: Path, content: bytes) -> bool:
     return True
 
 
-def _row(reader: ShardReader, index: int) -> dict[str, Any]:
-    """The columns of a sample but its picture."""
+def _row(job: Job, reader: ShardReader, index: int) -> dict[str, Any]:
+    """The columns of a sample but its picture; the source's own of its seed as one."""
     record = reader.provenance(index).to_json()
-    return {"label": record["label"], "key": reader.key(index), **{name: record[name] for name, _ in COLUMNS}}
+    row = {"label": record["label"], "key": reader.key(index), **{name: record[name] for name, _ in COLUMNS}}
+    if not job.plain:
+        return row
+    own = job.source.rows.get(record["seed_index"], {}) if job.source else {}
+    return {**row, SOURCE: {name: _as_json(own.get(name)) for name in job.plain}}
+
+
+def _as_json(value: Any) -> Any:
+    """A value with null for what is no number, of which JSON has none."""
+    if isinstance(value, dict):
+        return {name: _as_json(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_as_json(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

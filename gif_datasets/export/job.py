@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets import atomic, manifests
-from gif_datasets.columns import Columns, SourceColumns, expanded_columns, read_source
+from gif_datasets.columns import Columns, SourceColumns, expanded_columns, own_features, read_source
 from gif_datasets.fingerprint import digest_file
 from gif_datasets.reader import ShardReader
 from gif_datasets.types import Progress
@@ -44,6 +44,12 @@ class Job:
     def columns(self) -> Columns:
         """Columns of the set as Hugging Face features."""
         return expanded_columns(self.manifest["classes"], self.source)
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """Features of those of the source's own columns that JSON holds as they are."""
+        found = self.source
+        return dict(own_features(found.features, found.image, found.label)) if found else {}
 
     def shard_bytes(self, split: str) -> int:
         """Size of a split's shards."""
