@@ -174,7 +174,7 @@ def test_forms_stay_with_their_process(expand: Callable[..., ExpandedDataset]) -
     expanded = expand(Pairs([(np.asarray(colour(i)), np.array([label])) for i, label in enumerate(LABELS)]))
     before = len(pickle.dumps(expanded))
     copies = [expanded[i] for i in range(4, 8)]
-    assert len(pickle.dumps(expanded)) < before + 100
+    assert len(pickle.dumps(expanded)) < before + 1000  # one such array is 3,072 bytes
     again = pickle.loads(pickle.dumps(expanded))
     assert all(np.array_equal(again[i][0], copies[i - 4][0]) for i in range(4, 8))
 
