@@ -107,9 +107,15 @@ def test_damaged_files_beside_the_shards_are_not_merged(seed_folder: Path, tmp_p
 def test_a_plan_cannot_lead_elsewhere(seed_folder: Path, tmp_path: Path) -> None:
     """The name of a split becomes part of files' names."""
     folders = made_in_parts(str(seed_folder), tmp_path, 2)
-    for change in ({"split": "x/../../pwned"}, {"shards": None}, {"recipe": {}}):
+    plan = json.loads((folders[0] / "plan.json").read_text())
+    recipe = plan["recipe"]
+    for change in (
+        {"split": "x/../../pwned"},
+        {"shards": None},
+        {"recipe": {}},
+        {"recipe": recipe | {"options": recipe["options"] | {"ratio": "2"}}},
+    ):
         for folder in folders:
-            plan = json.loads((folder / "plan.json").read_text())
             (folder / "plan.json").write_text(json.dumps(plan | change))
         with pytest.raises(UsageError, match=r"its plan\.json is no plan"):
             gif_datasets.merge_parts(folders, tmp_path / "out")
