@@ -44,16 +44,22 @@ def read_rgb(file: Path | bytes, name: str) -> Image.Image:
     Raises:
         BadImage: If it is empty, truncated, too large or no picture.
     """
-    with as_bad_image(name), _quietly():
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
-            return to_rgb(image, name)
+    with _opened(file, name) as image:
+        return to_rgb(image, name)
 
 
 def is_grey(file: Path | bytes, name: str) -> bool:
     """Whether a picture is kept as 8-bit grey levels; its pixels are not read. Arguments as of :func:`read_rgb`."""
+    with _opened(file, name) as image:
+        return bool(image.mode == "L")
+
+
+@contextmanager
+def _opened(file: Path | bytes, name: str) -> Iterator[Image.Image]:
+    """A picture of which no more than the header was read; what is done with it may fail as its bytes do."""
     with as_bad_image(name), _quietly():
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
-            return bool(image.mode == "L")
+            yield image
 
 
 def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:

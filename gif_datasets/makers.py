@@ -142,12 +142,12 @@ class GuidedMaker:
 
         whole = padded(list(zip(draws, latents, strict=True)), config.decode_batch)
         pixels = torch.stack(in_memory(decode, whole, "decode_batch")[: len(rows)])
-        for (seed, _), picture in zip(rows, pixels, strict=True):
-            if not picture.isfinite().all():
-                half = "" if config.dtype == "float32" else f"; in {config.dtype} some do: try --set dtype=float32"
-                raise PriorError(
-                    f"prior {self.recipe.prior.name!r} drew what are no numbers (NaN) of the seed {seed.origin}{half}"
-                )
+        if not (whole_pictures := pixels.flatten(1).isfinite().all(1)).all():
+            origin = rows[whole_pictures.tolist().index(False)][0].origin
+            half = "" if config.dtype == "float32" else f"; in {config.dtype} some do: try --set dtype=float32"
+            raise PriorError(
+                f"prior {self.recipe.prior.name!r} drew what are no numbers (NaN) of the seed {origin}{half}"
+            )
         arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return [
             Candidate(PillowImage.fromarray(np.ascontiguousarray(array)), _copy_fields(one, copy - 1))

@@ -204,11 +204,8 @@ def _damage(manifest: Mapping[str, Any]) -> str:
         (prior, _PRIOR_FIELDS),
     )
     for part, fields in parts:
-        for name, kind in fields.items():
-            if not isinstance(part, dict) or type(part.get(name)) is not kind:
-                return f"{name!r} is missing or of another type"
-    if not SPLIT.fullmatch(manifest["split"]):
-        return f"its split is {manifest['split'][:60]!r}"
+        if problem := _unlike(part, fields):
+            return problem
     if (kind := manifest["plan"]["recipe"]["options"].get("image_format")) not in IMAGE_SUFFIXES:
         return f"its image_format is {str(kind)[:60]!r}"
     if not isinstance(manifest.get(LEFT_OUT, {}), dict):
@@ -221,15 +218,22 @@ def _damage(manifest: Mapping[str, Any]) -> str:
 
 def plan_damage(plan: Any) -> str:
     """What of a plan is not as this package writes it; empty where all that a folder is finished by is."""
-    for name, kind in _PLAN_FIELDS.items():
-        if not isinstance(plan, dict) or type(plan.get(name)) is not kind:
-            return f"{name!r} is missing or of another type"
-    if not SPLIT.fullmatch(plan["split"]):
-        return f"its split is {plan['split'][:60]!r}"
+    if problem := _unlike(plan, _PLAN_FIELDS):
+        return problem
     recipe = plan["recipe"]
     if not isinstance(recipe.get("classes"), list) or not isinstance(recipe.get("options"), dict):
         return "its recipe is none"
     return "" if type(recipe["options"].get("ratio")) is int else f"its ratio is {recipe['options'].get('ratio')!r}"
+
+
+def _unlike(part: Any, fields: Mapping[str, type]) -> str:
+    """Which of some fields is missing, of another type, or names no split; empty where none is."""
+    for name, kind in fields.items():
+        if not isinstance(part, dict) or type(part.get(name)) is not kind:
+            return f"{name!r} is missing or of another type"
+    if "split" in fields and not SPLIT.fullmatch(part["split"]):
+        return f"its split is {part['split'][:60]!r}"
+    return ""
 
 
 def is_newer(folder: AnyPath) -> bool:

@@ -48,3 +48,11 @@ def stored(url: str) -> dict[str, bytes]:
     store, root = fsspec.url_to_fs(url, skip_instance_cache=True)
     found = {name.removeprefix(f"{root}/"): store.cat_file(name) for name in store.find(root)}
     return {name: content for name, content in found.items() if not name.endswith(".index.safetensors")}
+
+
+def install(site: Path, name: str, entry_points: str) -> None:
+    """What pip leaves of an installed package: that it is there, and what it registers."""
+    info = site / f"{name}-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(entry_points)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import install
 
 import gif_datasets
 from gif_datasets.cli import build_parser, main
@@ -128,15 +129,12 @@ def run_commands(block: str, *more: str) -> None:
 def extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The three files of docs/extend.md, installed as a package."""
     blocks, (pyproject,) = fenced("extend.md", "python"), fenced("extend.md", "toml")
-    info = tmp_path / "site" / "mine-1.dist-info"
-    info.mkdir(parents=True)
+    groups = read_toml(pyproject)["project"]["entry-points"]
+    lines = [line for group in groups for line in (f"[{group}]", *(f"{n} = {v}" for n, v in groups[group].items()))]
+    install(tmp_path / "site", "mine", "\n".join(lines))
     for block in blocks:
         name = block.splitlines()[0].removeprefix("# ")
         (tmp_path / "site" / name).write_text(block)
-    groups = read_toml(pyproject)["project"]["entry-points"]
-    lines = [line for group in groups for line in (f"[{group}]", *(f"{n} = {v}" for n, v in groups[group].items()))]
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     registered_methods.cache_clear()
     yield blocks

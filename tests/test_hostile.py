@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import OPTIONS, forge_manifest
+from helpers import OPTIONS, forge_manifest, install
 from PIL import Image
 
 import gif_datasets
@@ -127,10 +127,7 @@ def test_an_error_ends_the_other_workers() -> None:
 
 def test_secrets_of_addresses_stay_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the options of a registered source nor a URL's password are told on."""
-    package = tmp_path / "site" / "odd-1.dist-info"
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[gif_datasets.sources]\nodd = odd_source:make\n")
+    install(tmp_path / "site", "odd", "[gif_datasets.sources]\nodd = odd_source:make\n")
     (tmp_path / "site" / "odd_source.py").write_text(
         "from torchvision.datasets import FakeData\n"
         "def make(name, token):\n"

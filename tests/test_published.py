@@ -20,6 +20,7 @@ import pytest
 import torch
 import transformers
 from diffusers.loaders import IPAdapterMixin
+from helpers import install
 from hub_server import HubServer
 from PIL import Image
 from pipelines import (
@@ -693,10 +694,7 @@ def test_a_text_encoder_that_nobody_has_is_named(published: str, tmp_path: Path)
 
 def test_an_entry_point_is_a_prior(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A class that a package registers is found by its name, and made where it is used."""
-    package = tmp_path / "site" / "mine-1.dist-info"
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[gif_datasets.priors]\nmine = registered_prior:Mine\n")
+    install(tmp_path / "site", "mine", "[gif_datasets.priors]\nmine = registered_prior:Mine\n")
     (tmp_path / "site" / "registered_prior.py").write_text(
         "from gif_datasets.priors.linear import LinearPrior\nclass Mine(LinearPrior):\n    key = 'mine 1'\n"
     )
