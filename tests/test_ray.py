@@ -21,7 +21,7 @@ from ray_task import Task
 
 import gif_datasets
 from gif_datasets import ConfigError, EngineError, SourceError
-from gif_datasets.engines.ray import MOST_LOSSES, run_ray
+from gif_datasets.engines.ray import MOST_LOSSES, _connected, run_ray
 
 DRIVER = """
 import os, sys
@@ -183,6 +183,19 @@ def test_the_command(address: bool, cluster: Cluster, seed_folder: Path, tmp_pat
     assert told.stdout.startswith("{"), told.stdout
     assert json.loads(told.stdout)["generated"] == 24
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_connection_of_its_own_is_closed(connected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller's is left; over one of its own Ray would go on telling, on stdout, what befalls the cluster."""
+    told: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: connected)
+    monkeypatch.setattr(ray, "init", lambda *words, **options: told.append("init"))
+    monkeypatch.setattr(ray, "shutdown", lambda: told.append("shutdown"))
+    with pytest.raises(EngineError), _connected("10.0.0.1:6379"):
+        told.append("work")
+        raise EngineError("it fails")
+    assert told == (["work"] if connected else ["init", "work", "shutdown"])
 
 
 def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from gif_datasets.engines.local import let_go
@@ -46,17 +47,17 @@ def run_ray(
     """
     if not ids:  # a folder that is only checked again wants no cluster
         return
-    ray = _connected(address)
-    needed = {"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}
-    places = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1))
-    actor_type = ray.remote(**needed, max_restarts=0)(_Holder)
-    let_go(task)
-    shared = ray.put(task)
-    pool = _Pool(ray, lambda: actor_type.remote(shared), ids)
-    try:
-        yield from pool.run(min(workers or max(places, 1), len(ids)))
-    finally:
-        pool.close()
+    with _connected(address) as ray:
+        needed = {"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}
+        places = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1))
+        actor_type = ray.remote(**needed, max_restarts=0)(_Holder)
+        let_go(task)
+        shared = ray.put(task)
+        pool = _Pool(ray, lambda: actor_type.remote(shared), ids)
+        try:
+            yield from pool.run(min(workers or max(places, 1), len(ids)))
+        finally:
+            pool.close()
 
 
 class _Holder:
@@ -143,17 +144,23 @@ def _cause(error: Any, item: int | None) -> Exception:
     return EngineError(f"shard {item} failed: {type(cause).__name__}: {cause}")
 
 
-def _connected(address: str | None) -> Any:
-    """The ray module, connected to a cluster."""
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """The ray module, connected to a cluster: a caller's connection is left as it is, one of our own is closed."""
     try:
         import ray
     except ImportError as error:
         raise MissingExtra("ray", "ray") from error
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster tells nobody that it was started
-        named = address or os.environ.get("RAY_ADDRESS") or _OWN
-        try:
-            ray.init(named, include_dashboard=False if named == _OWN else None, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise EngineError(f"cannot reach a Ray cluster at {named!r}: {error}") from error
-    return ray
+    if ray.is_initialized():
+        yield ray
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster tells nobody that it was started
+    named = address or os.environ.get("RAY_ADDRESS") or _OWN
+    try:
+        ray.init(named, include_dashboard=False if named == _OWN else None, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise EngineError(f"cannot reach a Ray cluster at {named!r}: {error}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
