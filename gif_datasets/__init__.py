@@ -23,32 +23,34 @@ from gif_datasets.errors import (
 )
 
 if TYPE_CHECKING:
-    from gif_datasets.comparison import compare
+    from gif_datasets.comparison.compare import compare
+    from gif_datasets.comparison.teacher import soft_labels
     from gif_datasets.config import ExpansionConfig
-    from gif_datasets.dataset import ExpandedDataset
-    from gif_datasets.expansion import expand
-    from gif_datasets.export import export_expanded
-    from gif_datasets.loaded import load_expanded
-    from gif_datasets.loader import DataLoader
-    from gif_datasets.merge import merge_parts
-    from gif_datasets.push import push_to_hub
-    from gif_datasets.streamed import stream_expanded
-    from gif_datasets.teacher import soft_labels
+    from gif_datasets.data.loader import DataLoader
+    from gif_datasets.data.map_style import load_expanded
+    from gif_datasets.data.streaming import stream_expanded
+    from gif_datasets.expansion.dataset import ExpandedDataset
+    from gif_datasets.expansion.expand import expand
+    from gif_datasets.expansion.merge import merge_parts
+    from gif_datasets.publish.export import export_expanded
+    from gif_datasets.publish.push import push_to_hub
 
 __version__ = "0.1.0"
 
+__path__.append(f"{__path__[0]}/aliases")  # old paths, such as gif_datasets.rng, for one release
+
 _LAZY = {
-    "DataLoader": "gif_datasets.loader",
-    "ExpandedDataset": "gif_datasets.dataset",
+    "DataLoader": "gif_datasets.data.loader",
+    "ExpandedDataset": "gif_datasets.expansion.dataset",
     "ExpansionConfig": "gif_datasets.config",
-    "compare": "gif_datasets.comparison",
-    "expand": "gif_datasets.expansion",
-    "export_expanded": "gif_datasets.export",
-    "load_expanded": "gif_datasets.loaded",
-    "merge_parts": "gif_datasets.merge",
-    "push_to_hub": "gif_datasets.push",
-    "soft_labels": "gif_datasets.teacher",
-    "stream_expanded": "gif_datasets.streamed",
+    "compare": "gif_datasets.comparison.compare",
+    "expand": "gif_datasets.expansion.expand",
+    "export_expanded": "gif_datasets.publish.export",
+    "load_expanded": "gif_datasets.data.map_style",
+    "merge_parts": "gif_datasets.expansion.merge",
+    "push_to_hub": "gif_datasets.publish.push",
+    "soft_labels": "gif_datasets.comparison.teacher",
+    "stream_expanded": "gif_datasets.data.streaming",
 }
 
 __all__ = [

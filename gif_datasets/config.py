@@ -26,8 +26,8 @@ from gif_datasets.methods import (
     SELECTION,
     Method,
 )
-from gif_datasets.option_values import checked, closest, read_options
-from gif_datasets.wording import (
+from gif_datasets.options import checked, closest, read_options
+from gif_datasets.prompts import (
     DOMAINS,
     check_prompts,
     check_synonyms,

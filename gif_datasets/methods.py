@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "gif_datasets.methods"
-"""Group of entry points: a name, and an augmentation as those of ``gif_datasets.augment``, with a ``key``."""
+"""Group of entry points: a name, and an augmentation as those of ``gif_datasets.expansion.augment``, with a ``key``."""
 SELECT = "select:"
 AUGMENT = "augment"
 """Family of the methods that need no prior."""

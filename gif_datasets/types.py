@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 Progress = Callable[..., Any]
 """``progress(iterable, title, total=None)`` returns the iterable, wrapped."""
@@ -133,3 +136,48 @@ class Sample:
 
     image: bytes
     provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What an order may depend on: one entry a sample.
+
+    Attributes:
+        labels: Class index, ``(N,)`` int.
+        synthetic: Whether it is an imagined copy, ``(N,)`` bool.
+        seeds: Number of the seed sample it is or comes from, ``(N,)`` int.
+    """
+
+    labels: NDArray[np.integer]
+    synthetic: NDArray[np.bool_]
+    seeds: NDArray[np.integer]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Sequence[int]) -> Facts:
+        chosen = np.asarray(rows, dtype=np.int64)
+        return Facts(self.labels[chosen], self.synthetic[chosen], self.seeds[chosen])
+
+
+def facts_of(dataset: object) -> Facts | None:
+    """What a dataset of ours says of its items, below any ``Subset``; None for others."""
+    found = getattr(dataset, "facts", None)
+    if isinstance(found, Facts):
+        return found
+    if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
+        inner = facts_of(dataset.dataset)
+        return None if inner is None else inner[list(dataset.indices)]
+    return None
+
+
+VALIDATION = "validation"
+"""Name of the split that is held out."""
+
+
+EXPORTED = "export.json"
+"""Written last into an export; marks it as one."""
+
+
+CLASSIFIER_FILE = "classifier.json"
+"""Of an expanded folder: what :meth:`Recognition.to_json` gives."""

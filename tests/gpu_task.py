@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from gif_datasets.engines.local import VISIBLE
+from gif_datasets.expansion.engines.local import VISIBLE
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import datasets
 import fsspec
 
-from gif_datasets import atomic
-from gif_datasets.fingerprint import digest
+from gif_datasets.io import atomic
+from gif_datasets.io.digests import digest
 
 
 def forge_manifest(folder: Path, **changes: object) -> None:

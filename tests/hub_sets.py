@@ -13,7 +13,7 @@ from hub_server import HubServer
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import manifests
+from gif_datasets.shards import manifest
 
 CLASSES = ("bee", "ant: `x` | <b>&amp;\n---\n# no\x07", "crab 🦀 'or\" so")
 """Not in the order of their names, and hostile to YAML, Markdown and HTML."""
@@ -53,4 +53,4 @@ def metadata(text: str) -> dict[str, Any]:
 def published(hub: HubServer, folder: Path) -> bool:
     """Whether `main` holds the shards of a folder and no others."""
     listed = {path: file.oid for path, file in hub.head(NAME).files.items() if path.endswith(".tar")}
-    return listed == {entry["name"]: entry["sha256"] for entry in manifests.read_manifest(folder)["shards"]}
+    return listed == {entry["name"]: entry["sha256"] for entry in manifest.read_manifest(folder)["shards"]}

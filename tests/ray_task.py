@@ -50,7 +50,7 @@ class Task:
 
 def slow_down() -> None:
     """Make every shard of this worker take longer."""
-    from gif_datasets.tasks import ShardTask
+    from gif_datasets.expansion.tasks import ShardTask
 
     make = ShardTask.__call__
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gif_datasets.rng import generator_for
+from gif_datasets.guidance.rng import generator_for
 
 
 def entropy(scores: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gif_datasets import ConfigError, ExpansionConfig
 from gif_datasets.methods import METHODS, PRESETS
-from gif_datasets.option_values import parse_setting
+from gif_datasets.options import parse_setting
 
 
 @pytest.mark.parametrize(

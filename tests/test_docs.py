@@ -18,9 +18,9 @@ from helpers import install
 
 import gif_datasets
 from gif_datasets.cli import build_parser, main
+from gif_datasets.io.parsing import read_toml
 from gif_datasets.methods import registered_methods
-from gif_datasets.option_values import parse_setting
-from gif_datasets.parsing import read_toml
+from gif_datasets.options import parse_setting
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(

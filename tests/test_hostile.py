@@ -17,12 +17,13 @@ from helpers import OPTIONS, forge_manifest, install
 from PIL import Image
 
 import gif_datasets
-from gif_datasets import ConfigError, MissingExtra, PriorError, ShardError, SourceError, UsageError, cli
-from gif_datasets.cache import open_cache
-from gif_datasets.engines.local import run_local
+from gif_datasets import ConfigError, MissingExtra, PriorError, ShardError, SourceError, UsageError
+from gif_datasets.cli import parser
+from gif_datasets.expansion.engines.local import run_local
+from gif_datasets.io.cache.store import open_cache
+from gif_datasets.io.stores import RemotePath
 from gif_datasets.priors.linear import LinearPrior
-from gif_datasets.rejections import reject
-from gif_datasets.remote import RemotePath
+from gif_datasets.shards.rejections import reject
 from gif_datasets.sources import open_source
 from gif_datasets.sources.base import list_seeds
 
@@ -169,7 +170,7 @@ def test_bad_input_is_one_line(case: str, tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "file").write_text("x")
     (tmp_path / "made").mkdir()
     words, told = LINES[case]
-    assert cli.main([word.replace("{}", str(tmp_path)) for word in words]) == 2
+    assert parser.main([word.replace("{}", str(tmp_path)) for word in words]) == 2
     printed = capsys.readouterr()
     assert (printed.out, len(printed.err.splitlines())) == ("", 1)
     assert told in printed.err
@@ -182,9 +183,9 @@ def test_a_store_by_the_command_line(
     monkeypatch.setenv("GIF_DATASETS_CACHE", str(tmp_path))
     words = f"expand {seed_folder} --out memory://hostile/set --method cutout --ratio 1 --workers 1 --json".split()
     for generated in (12, 0):
-        assert cli.main(words) == 0
+        assert parser.main(words) == 0
         assert json.loads(capsys.readouterr().out)["generated"] == generated
-    assert cli.main(["verify", "memory://hostile/set"]) == 0
+    assert parser.main(["verify", "memory://hostile/set"]) == 0
 
 
 def test_names_that_a_terminal_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +196,7 @@ def test_names_that_a_terminal_cannot_write(tmp_path: Path, monkeypatch: pytest.
     gif_datasets.expand(str(tmp_path / "seeds"), tmp_path / "out", method="cutout", ratio=1, cache_dir=tmp_path / "c")
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    assert cli.main(["info", str(tmp_path / "out")]) == 0
+    assert parser.main(["info", str(tmp_path / "out")]) == 0
     assert b"\\u65e5\\u672c" in written.getvalue()
 
 

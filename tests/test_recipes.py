@@ -28,13 +28,14 @@ from PIL import Image
 from torch.nn import functional as F
 
 import gif_datasets
-from gif_datasets import cli, networks
-from gif_datasets.architectures import check_network
+from gif_datasets.cli import parser
+from gif_datasets.comparison import train as networks
+from gif_datasets.comparison.architectures import check_network
+from gif_datasets.comparison.train import AUGMENTS, Pictures, Taught, Training, train
 from gif_datasets.config import CLASSIFIERS, ExpansionConfig
+from gif_datasets.io.parsing import read_toml
 from gif_datasets.methods import METHODS
-from gif_datasets.networks import AUGMENTS, Pictures, Taught, Training, train
-from gif_datasets.option_values import parse_setting
-from gif_datasets.parsing import read_toml
+from gif_datasets.options import parse_setting
 from gif_datasets.sources import open_source
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -111,7 +112,7 @@ def test_full_runs_are_commands(path: Path) -> None:
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.strip().startswith("gif-datasets ")]
     assert commands or "as in" in path.read_text()
     for command in commands:
-        args = cli.build_parser().parse_args(command)
+        args = parser.build_parser().parse_args(command)
         for name, value in map(parse_setting, getattr(args, "set", None) or []):
             assert name in ExpansionConfig.__dataclass_fields__ or name == "domain", (name, value)
         assert set(getattr(args, "methods", [])) <= {*METHODS}
@@ -153,7 +154,7 @@ train = { untrained = true, teacher = "linear" }
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe on 20 seeds and 20 test pictures of the demo."""
-    demo = sorted((Path(networks.__file__).parent / "assets" / "demo").glob("*/*.png"))
+    demo = sorted((Path(gif_datasets.__file__).parent / "assets" / "demo").glob("*/*.png"))
     rows = [(np.asarray(Image.open(path)), cifar10.CLASSES.index(path.parent.name), path.name) for path in demo]
     everything = sets._stacked(rows)
     place = np.arange(200) % 20

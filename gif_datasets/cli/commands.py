@@ -35,10 +35,10 @@ from gif_datasets.methods import (
 )
 
 if TYPE_CHECKING:
-    from gif_datasets.cache import Cache
-    from gif_datasets.imagine import Imaginer
-    from gif_datasets.preview import Row
-    from gif_datasets.remote import RemotePath
+    from gif_datasets.expansion.imagine import Imaginer
+    from gif_datasets.io.cache.store import Cache
+    from gif_datasets.io.stores import RemotePath
+    from gif_datasets.shards.image_grid import Row
     from gif_datasets.types import Seed
 
 _Folder = TypeVar("_Folder", "Path", "RemotePath")
@@ -52,9 +52,9 @@ def expand(args: argparse.Namespace) -> int:
     config = config_of(args)
     check_count("workers", args.workers)
     check_out(args.out)
-    from gif_datasets import expansion
-    from gif_datasets.engines.local import default_workers
-    from gif_datasets.recipe import resolve_device
+    from gif_datasets.expansion import expand as expansion
+    from gif_datasets.expansion.engines.local import default_workers
+    from gif_datasets.io.devices import resolve_device
 
     device = resolve_device(args.device)
     with contextlib.redirect_stdout(sys.stderr):  # Ray tells of lost nodes there, in the midst of the result
@@ -82,7 +82,7 @@ def expand(args: argparse.Namespace) -> int:
 def plan(args: argparse.Namespace) -> int:
     """``gif-datasets plan``."""
     config = config_of(args)
-    from gif_datasets.estimate import estimate
+    from gif_datasets.expansion.estimate import estimate
 
     found = estimate(
         args.source,
@@ -100,9 +100,9 @@ def plan(args: argparse.Namespace) -> int:
 def merge(args: argparse.Namespace) -> int:
     """``gif-datasets merge``."""
     check_out(args.out)
-    from gif_datasets import checking
-    from gif_datasets.merge import merge_parts
-    from gif_datasets.run import summarise
+    from gif_datasets.expansion.merge import merge_parts
+    from gif_datasets.expansion.run import summarise
+    from gif_datasets.shards import verify as checking
 
     merge_parts(args.parts, args.out, progress)
     if problems := checking.verify(args.out, progress):
@@ -120,11 +120,11 @@ def preview(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
     check_out(args.out.parent)
-    from gif_datasets.cache import open_cache
-    from gif_datasets.imagine import Imaginer
-    from gif_datasets.plan import make_plan
-    from gif_datasets.preview import MOST_COPIES, choose_seeds, save_preview
-    from gif_datasets.recipe import make_recipe
+    from gif_datasets.expansion.imagine import Imaginer
+    from gif_datasets.expansion.plan import make_plan
+    from gif_datasets.expansion.recipe import make_recipe
+    from gif_datasets.io.cache.store import open_cache
+    from gif_datasets.shards.image_grid import MOST_COPIES, choose_seeds, save_preview
     from gif_datasets.sources import open_source
     from gif_datasets.sources.base import list_seeds, refuse_bad
 
@@ -156,8 +156,8 @@ def preview(args: argparse.Namespace) -> int:
 
 def _preview_rows(imaginer: Imaginer, seeds: Sequence[Seed], copies: range) -> list[Row]:
     """Each seed beside its copies."""
-    from gif_datasets import decode
-    from gif_datasets.preview import Row
+    from gif_datasets.io import decode
+    from gif_datasets.shards.image_grid import Row
 
     wanted = [(seed, copy) for seed in seeds for copy in copies]
     made = (decode.picture(content, "a copy") for content in imaginer.pictures(wanted))
@@ -167,7 +167,7 @@ def _preview_rows(imaginer: Imaginer, seeds: Sequence[Seed], copies: range) -> l
 
 def info(args: argparse.Namespace) -> int:
     """``gif-datasets info``."""
-    from gif_datasets.reader import ShardReader
+    from gif_datasets.shards.reader import ShardReader
 
     reader = ShardReader(_existing(args.dir))
     manifest = reader.manifest
@@ -192,7 +192,7 @@ def info(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """``gif-datasets verify``."""
-    from gif_datasets import checking
+    from gif_datasets.shards import verify as checking
 
     problems = checking.verify(_existing(args.dir), progress)
     value = {"folder": str(args.dir), "ok": not problems, "problems": problems}
@@ -205,7 +205,7 @@ def verify(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """``gif-datasets export``."""
     check_out(args.out)
-    from gif_datasets.export import export_expanded
+    from gif_datasets.publish.export import export_expanded
 
     summary = export_expanded(_existing(args.dir), args.out, args.to, progress=progress)
     print_result(args, dataclasses.asdict(summary), texts.export_text)
@@ -217,7 +217,7 @@ def report(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
     check_out(args.out.parent)
-    from gif_datasets.report import write_report
+    from gif_datasets.report.page import write_report
 
     found = write_report(_existing(args.dir), args.out, args.prior, progress)
     print_result(args, found.to_json(), lambda v: v["page"])
@@ -228,7 +228,7 @@ def browse(args: argparse.Namespace) -> int:
     """``gif-datasets browse``."""
     import webbrowser
 
-    from gif_datasets.browse import browse as serve
+    from gif_datasets.report.server import browse as serve
 
     def ready(address: str) -> None:
         print(address, flush=True)
@@ -242,7 +242,7 @@ def browse(args: argparse.Namespace) -> int:
 
 def push(args: argparse.Namespace) -> int:
     """``gif-datasets push``."""
-    from gif_datasets.push import push_to_hub
+    from gif_datasets.publish.push import push_to_hub
 
     summary = push_to_hub(
         _existing(args.dir),
@@ -331,8 +331,8 @@ def cache_clear(args: argparse.Namespace) -> int:
 
 def cache_prune(args: argparse.Namespace) -> int:
     """``gif-datasets cache prune``."""
-    from gif_datasets.amounts import parse_duration, parse_size
-    from gif_datasets.cache import LIMIT_ENVIRONMENT
+    from gif_datasets.io.cache.store import LIMIT_ENVIRONMENT
+    from gif_datasets.io.units import parse_duration, parse_size
 
     store = _cache(args)
     most = parse_size(args.max_size, "--max-size") if args.max_size else None
@@ -364,7 +364,7 @@ def cache_verify(args: argparse.Namespace) -> int:
 
 
 def _cache(args: argparse.Namespace) -> Cache:
-    from gif_datasets.cache import open_cache
+    from gif_datasets.io.cache.store import open_cache
 
     found = open_cache(args.cache_dir)
     if found.folder.exists() and not found.folder.is_dir():

@@ -29,9 +29,9 @@ def compare(args: argparse.Namespace) -> int:
         if imagining:
             name_larger_priors(ExpansionConfig.build({**values, "method": imagining[0]}, args.config))
 
-    from gif_datasets import comparison
-    from gif_datasets.engines.local import default_workers
-    from gif_datasets.recipe import resolve_device
+    from gif_datasets.comparison import compare as comparison
+    from gif_datasets.expansion.engines.local import default_workers
+    from gif_datasets.io.devices import resolve_device
 
     device = resolve_device(args.device)
     found = comparison.compare(

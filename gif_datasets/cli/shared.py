@@ -11,9 +11,9 @@ from typing import Any
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
+from gif_datasets.io.stores import AnyPath
 from gif_datasets.methods import METHODS
-from gif_datasets.option_values import parse_setting
-from gif_datasets.remote import AnyPath
+from gif_datasets.options import parse_setting
 
 
 def config_of(args: argparse.Namespace) -> ExpansionConfig:

@@ -52,7 +52,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """``gif-datasets tune``."""
     from gif_datasets.cli.shared import check_count, check_out, name_bad, print_result, progress
-    from gif_datasets.tune import TuneConfig, tune
+    from gif_datasets.tune.fine_tune import TuneConfig, tune
 
     check_count("limit", args.limit)
     names = ["prior", *(name.replace("-", "_") for name, *_ in _FLAGS)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.zeroshot import Clip, ZeroShotClassifier
+from gif_datasets.guidance.zeroshot import Clip, ZeroShotClassifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from gif_datasets.config import OWN, ExpansionConfig
 from gif_datasets.errors import ConfigError, MissingExtra, PriorError
-from gif_datasets.parsing import read_json
+from gif_datasets.io.parsing import read_json
 from gif_datasets.priors.parts import Parts
 
 INDEX = "model_index.json"

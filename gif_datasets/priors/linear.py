@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.guidance.rng import generator_for
+from gif_datasets.guidance.zeroshot import ZeroShotClassifier
 from gif_datasets.priors.base import Prior
-from gif_datasets.rng import generator_for
-from gif_datasets.zeroshot import ZeroShotClassifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image

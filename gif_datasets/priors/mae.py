@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
-from gif_datasets.parsing import read_json
-from gif_datasets.priors import mae_names
+from gif_datasets.guidance.zeroshot import Clip
+from gif_datasets.io.parsing import read_json
+from gif_datasets.priors import mae_checkpoints
 from gif_datasets.priors.base import ClipPrior
 from gif_datasets.priors.parts import Parts
-from gif_datasets.zeroshot import Clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -177,7 +177,7 @@ def load(folder: Path) -> MaskedAutoencoder:
         fields: Any = read_json((folder / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
         if fields.get("model_type") == "vit_mae":
-            fields, tensors = mae_names.transformers_config(fields), mae_names.from_transformers(tensors)
+            fields, tensors = mae_checkpoints.transformers_config(fields), mae_checkpoints.from_transformers(tensors)
         model = MaskedAutoencoder(MaeConfig(**fields))
         model.load_state_dict(tensors)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:

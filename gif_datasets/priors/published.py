@@ -4,7 +4,7 @@ Revisions are commits, as public code and the Hub's own pages record them. Where
 is a branch or a pull request: the plan names what it points to, and ``NAME@REVISION`` fixes it.
 
 Sizes follow from the architectures: bytes of the weights that are fetched, and what these take on a device with the
-activations of one picture (tests/test_full_size.py).
+activations of one picture (tests/priors/test_full_size.py).
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
+from gif_datasets.guidance.zeroshot import Clip
 from gif_datasets.priors.base import ClipPrior
 from gif_datasets.priors.diffusers_folder import check_options, denoiser, load_pipeline, pipeline_class
 from gif_datasets.priors.parts import Parts
-from gif_datasets.zeroshot import Clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image

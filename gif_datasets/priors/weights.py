@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from gif_datasets import hub
 from gif_datasets.errors import ConfigError
+from gif_datasets.io import hub
 
 MAIN = "main"
 HALF = "fp16"

@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from gif_datasets.chunks import evenly
 from gif_datasets.errors import BadImage, SourceError
-from gif_datasets.fingerprint import digest_pixels, digest_rows
-from gif_datasets.order import evenly
-from gif_datasets.seeds import SeedTable
+from gif_datasets.io.digests import digest_pixels, digest_rows
+from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Seed
 
 READ_TWICE = 16

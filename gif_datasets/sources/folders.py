@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gif_datasets import images
 from gif_datasets.errors import SourceError
-from gif_datasets.reader import ShardReader
-from gif_datasets.seeds import Packed
+from gif_datasets.io import images
+from gif_datasets.shards.reader import ShardReader
+from gif_datasets.sources.seed_table import Packed
 from gif_datasets.types import PLAN_FILE
 
 

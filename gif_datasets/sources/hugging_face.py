@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from gif_datasets import images
 from gif_datasets.errors import BadImage, SourceError
+from gif_datasets.io import images
 
 
 def is_hugging_face(dataset: Any) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from gif_datasets import images
 from gif_datasets.errors import SourceError
-from gif_datasets.order import facts_of
+from gif_datasets.io import images
+from gif_datasets.types import facts_of
 
 
 def without_transforms(dataset: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from timing import times
 
-from gif_datasets.memory import keep_freed_memory
+from gif_datasets.io.devices import keep_freed_memory
 from gif_datasets.priors import find_prior, load_prior
 
 PICTURES = 20

@@ -23,8 +23,8 @@ from timing import times
 
 from gif_datasets import ExpandedDataset
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.guidance.rng import generator_for
 from gif_datasets.priors import find_prior, load_prior
-from gif_datasets.rng import generator_for
 from gif_datasets.sources import open_source
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.guidance import draw, guide
-from gif_datasets.zeroshot import ZeroShotClassifier
+from gif_datasets.guidance.guide import draw, guide
+from gif_datasets.guidance.zeroshot import ZeroShotClassifier
 
 PAPER = ExpansionConfig.build({"preset": "paper", "projection": "post-step"})
 

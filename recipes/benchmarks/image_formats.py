@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from timing import times
 
-from gif_datasets import images
+from gif_datasets.io import images
 from gif_datasets.sources import open_source
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "ihc", "motorcycle_left")

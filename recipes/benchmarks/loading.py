@@ -49,7 +49,9 @@ from torch.utils.data import DataLoader, default_collate
 from torchvision.io import ImageReadMode, decode_jpeg
 
 import gif_datasets
-from gif_datasets import atomic, index, manifests, shards, ustar
+from gif_datasets.io import atomic
+from gif_datasets.shards import index, tar, ustar
+from gif_datasets.shards import manifest as manifests
 from gif_datasets.types import Provenance, Sample
 
 BATCH = 64
@@ -128,9 +130,9 @@ def expanded(folder: Path, pool: list[bytes], per: int) -> None:
     listed = []
     for i in range(SHARDS):
         rows = [(n, record(n)) for n in range(i * per, (i + 1) * per)]
-        made = [(shards.sample_key("train", r.seed_index, r.copy), Sample(pool[n % len(pool)], r)) for n, r in rows]
-        listed.append(shards.write_shard(folder / manifests.shard_name("train", i, SHARDS), made, "jpg"))
-    finish(folder, listed, shards.build_index(folder, listed))
+        made = [(tar.sample_key("train", r.seed_index, r.copy), Sample(pool[n % len(pool)], r)) for n, r in rows]
+        listed.append(tar.write_shard(folder / manifests.shard_name("train", i, SHARDS), made, "jpg"))
+    finish(folder, listed, tar.build_index(folder, listed))
 
 
 def prepare(base: Path, count: int) -> None:
@@ -465,7 +467,7 @@ def memory():
     lines = open("/proc/self/smaps_rollup").read().splitlines()
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
     return kilobytes["Rss"] / 1024, (kilobytes["Private_Dirty"]) / 1024
-import gif_datasets.loader
+import gif_datasets.data.loader
 before, started = memory(), time.perf_counter()
 data = load_expanded(sys.argv[1])
 opened = time.perf_counter() - started
@@ -509,7 +511,7 @@ def opening(base: Path, entries: int, rounds: int) -> dict[str, float]:
     pool = [content.ljust(ROOM, b"\0") for content in map(picture, range(BATCH)) if len(content) <= ROOM]
     loader = gif_datasets.DataLoader(gif_datasets.load_expanded(base), BATCH, shuffle=True)
     for number in islice(loader.sampler, WRITTEN * BATCH):
-        name = f"{shards.sample_key('train', number // 4, number % 4)}.jpg"
+        name = f"{tar.sample_key('train', number // 4, number % 4)}.jpg"
         with (base / listed[number // per].name).open("r+b") as file:
             file.seek(int(spaced[number]) + PLACE - ustar.BLOCK)
             file.write(ustar.header(name, ROOM) + pool[number % len(pool)])

@@ -21,8 +21,8 @@ import torch
 from timing import times
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.guidance import Guided, guide
-from gif_datasets.memory import keep_freed_memory
+from gif_datasets.guidance.guide import Guided, guide
+from gif_datasets.io.devices import keep_freed_memory
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.mae import MaePrior
 from gif_datasets.sources import open_source

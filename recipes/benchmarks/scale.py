@@ -31,15 +31,15 @@ from typing import Any
 import torch
 from memory import Noise
 
-from gif_datasets.cache import Cache
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.engines.local import run_local
-from gif_datasets.imagine import Imaginer
-from gif_datasets.plan import Plan, make_plan
+from gif_datasets.expansion.engines.local import run_local
+from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.plan import Plan, make_plan
+from gif_datasets.expansion.recipe import make_recipe
+from gif_datasets.expansion.run import run
+from gif_datasets.io.cache.store import Cache
 from gif_datasets.priors import own_prior
 from gif_datasets.priors.linear import LinearPrior
-from gif_datasets.recipe import make_recipe
-from gif_datasets.run import run
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import Source, list_seeds
 
@@ -185,7 +185,7 @@ def steady(stamps: Sequence[Stamp]) -> tuple[float, int]:
 def _runner(engine: str) -> Callable[..., Iterator[Any]]:
     if engine == "local":
         return run_local
-    from gif_datasets.engines.ray import run_ray
+    from gif_datasets.expansion.engines.ray import run_ray
 
     return run_ray
 

@@ -35,8 +35,10 @@ from timing import times
 from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
-from gif_datasets import ExpandedDataset, decode, images, shards
-from gif_datasets.fingerprint import digest_pixels
+from gif_datasets import ExpandedDataset
+from gif_datasets.io import decode, images
+from gif_datasets.io.digests import digest_pixels
+from gif_datasets.shards import tar as shards
 from gif_datasets.sources import open_source
 from gif_datasets.types import Sample
 

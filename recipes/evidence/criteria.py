@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gif_datasets import criteria, load_expanded
-from gif_datasets.loaded import LoadedDataset
+from gif_datasets import load_expanded
+from gif_datasets.data.map_style import LoadedDataset
+from gif_datasets.guidance import criteria
 from gif_datasets.priors import find_prior, load_prior
 
 sys.path.append(str(Path(__file__).parents[1] / "priors"))

@@ -45,13 +45,13 @@ import torch
 from torch import Tensor, nn
 
 import gif_datasets
-from gif_datasets.architectures import SMALL
+from gif_datasets.comparison.architectures import SMALL
+from gif_datasets.comparison.experiment import file_name
+from gif_datasets.comparison.train import Pictures, Training, predict, train
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.contest import file_name
-from gif_datasets.metrics import frechet_distance
-from gif_datasets.networks import Pictures, Training, predict, train
-from gif_datasets.parsing import read_toml
-from gif_datasets.tune import tune
+from gif_datasets.io.parsing import read_toml
+from gif_datasets.report.metrics import frechet_distance
+from gif_datasets.tune.fine_tune import tune
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "priors")]
 import judge
@@ -67,7 +67,7 @@ class Lesson:
 
     Attributes:
         steps: Update steps; None: as many as the recipe says.
-        architecture: As of ``gif_datasets.networks.Training``.
+        architecture: As of ``gif_datasets.comparison.train.Training``.
         augment: Likewise.
         pictures: ``"all"``, or ``"synthetic"``: without the seeds.
         teacher: Which of the CLIP's classifiers teaches, weighs or names: ``text``, ``seeds``, ``both``, ``linear``.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets.statistics import Spread, paired_difference
+from gif_datasets.comparison.intervals import Spread, paired_difference
 
 PLACES = {
     "cifar10": "--cifar10 A/package --judge recipes/evidence/judge",

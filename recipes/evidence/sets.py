@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gif_datasets.fingerprint import digest_file
+from gif_datasets.io.digests import digest_file
 
 sys.path.append(str(Path(__file__).parents[1] / "priors"))
 import cifar10

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import gif_datasets
-from gif_datasets.loaded import LoadedDataset
+from gif_datasets.data.map_style import LoadedDataset
 
 CELL, GAP, HEAD, FOOT = 40, 2, 18, 14
 INK, SOFT, PAPER = "#1a1a1a", "#666666", "#ffffff"

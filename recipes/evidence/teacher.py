@@ -21,12 +21,12 @@ from sets import Labelled, Set
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gif_datasets import teacher
+from gif_datasets.comparison import teacher
+from gif_datasets.comparison.teacher import as_images
+from gif_datasets.comparison.train import Pictures, Taught
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.networks import Pictures, Taught
-from gif_datasets.parsing import read_json
+from gif_datasets.io.parsing import read_json
 from gif_datasets.priors import embedded_folder, find_prior
-from gif_datasets.teacher import as_images
 
 
 class Teacher:

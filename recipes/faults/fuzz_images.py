@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gif_datasets import BadImage, images
+from gif_datasets import BadImage
+from gif_datasets.io import images
 from gif_datasets.sources.base import list_seeds
 from gif_datasets.sources.folders import FolderSource
 

@@ -29,19 +29,23 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import gif_datasets
-from gif_datasets import GifDatasetsError, atomic, card, index, manifests, shards, ustar
-from gif_datasets.checking import verify
+from gif_datasets import GifDatasetsError
 from gif_datasets.cli import texts
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.fingerprint import digest
-from gif_datasets.folder import read_sidecar
-from gif_datasets.merge import _plan
-from gif_datasets.option_values import parse_setting
-from gif_datasets.priors import _read_card
-from gif_datasets.push import _published
-from gif_datasets.reader import ShardReader
-from gif_datasets.rejections import FORMAT, REJECTED, LeftOut
-from gif_datasets.wording import read_synonyms
+from gif_datasets.expansion.merge import _plan
+from gif_datasets.io import atomic
+from gif_datasets.io.digests import digest
+from gif_datasets.options import parse_setting
+from gif_datasets.priors.find import _read_card
+from gif_datasets.prompts import read_synonyms
+from gif_datasets.publish.push import _published
+from gif_datasets.shards import card, index, ustar
+from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards import tar as shards
+from gif_datasets.shards.folder import read_sidecar
+from gif_datasets.shards.reader import ShardReader
+from gif_datasets.shards.rejections import FORMAT, REJECTED, LeftOut
+from gif_datasets.shards.verify import verify
 
 DEEP = 1_500
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets import ExpandedDataset, load_expanded
-from gif_datasets.atomic import TEMPORARY
-from gif_datasets.checking import verify
+from gif_datasets.io.atomic import TEMPORARY
+from gif_datasets.shards.verify import verify
 
 RATIO = 4
 SAMPLES_PER_SHARD = 10

@@ -22,11 +22,11 @@ from PIL.Image import Image
 sys.path += [str(Path(__file__).parents[1] / "evidence"), str(Path(__file__).parents[1] / "priors")]
 from teacher import picks
 
+from gif_datasets.comparison.teacher import Teaching, load_teacher
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.priors import find_prior
 from gif_datasets.sources import open_source
 from gif_datasets.sources.base import Source
-from gif_datasets.teacher import Teaching, load_teacher
 
 
 def main(given: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from gif_datasets.priors.mae import MaeConfig, MaskedAutoencoder, save
-from gif_datasets.priors.mae_names import original_config
+from gif_datasets.priors.mae_checkpoints import original_config
 
 
 def convert(checkpoint: Path, out: Path, clip: str) -> None:

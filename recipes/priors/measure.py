@@ -23,12 +23,12 @@ from PIL import Image
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.metrics import frechet_distance, precision_recall
+from gif_datasets.guidance.rng import generator_for
 from gif_datasets.priors import find_prior, load_prior
+from gif_datasets.priors.img2img import SdPrior
 from gif_datasets.priors.mae import MaePrior
-from gif_datasets.priors.sd import SdPrior
 from gif_datasets.priors.unclip import UnclipPrior
-from gif_datasets.rng import generator_for
+from gif_datasets.report.metrics import frechet_distance, precision_recall
 
 FAITHFUL = 4.0  # the guidance scale that keeps most classes; the methods' default trades some for variety
 

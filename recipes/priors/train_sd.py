@@ -27,7 +27,7 @@ from diffusers import (
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from gif_datasets.zeroshot import Clip
+from gif_datasets.guidance.zeroshot import Clip
 
 TOKENS = 12
 TEMPLATES = ("{}", "a {}", "a photo of a {}", "a small {}", "a picture of a {}", "one {}")

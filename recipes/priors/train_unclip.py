@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from gif_datasets.zeroshot import Clip
+from gif_datasets.guidance.zeroshot import Clip
 
 DROP_CONDITION = 0.1
 CONDITION_NOISE = 0.1  # largest standard deviation added to a latent, the radius of the paper's ball

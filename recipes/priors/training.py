@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gif_datasets.training import load_optimizer, optimizer_tensors
+from gif_datasets.tune.loop import load_optimizer, optimizer_tensors
 
 
 class Ema:

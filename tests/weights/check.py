@@ -30,10 +30,10 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as vision
 
 from gif_datasets import ExpansionConfig
+from gif_datasets.guidance.rng import generator_for
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.published import PUBLISHED
 from gif_datasets.priors.weights import CLIPS
-from gif_datasets.rng import generator_for
 from gif_datasets.sources import open_source
 
 IMAGENET = {"ViT-B-32/openai": 63.2, "ViT-L-14/openai": 75.5, "ViT-H-14/laion2b_s32b_b79k": 78.0}

@@ -1,0 +1,1 @@
+"""Does an expansion help: train on each arm, test, intervals."""

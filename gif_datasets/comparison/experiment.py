@@ -1,0 +1,308 @@
+"""The arms of a comparison, trained and tested one by one; what is there of their results is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image, Resampling
+from torch import Tensor
+
+from gif_datasets.comparison.results import Result
+from gif_datasets.comparison.teacher import Teacher, Teaching, as_images, load_teacher
+from gif_datasets.comparison.test_set import HeldOut
+from gif_datasets.comparison.train import Pictures, Taught, Training, predict, train
+from gif_datasets.data.map_style import load_expanded
+from gif_datasets.expansion.expand import expand
+from gif_datasets.expansion.recipe import Recipe
+from gif_datasets.guidance import recognition
+from gif_datasets.io import atomic
+from gif_datasets.io.digests import digest
+from gif_datasets.io.parsing import read_json
+from gif_datasets.shards import manifest
+from gif_datasets.shards.folder import claim
+from gif_datasets.sources.base import SeedList
+from gif_datasets.types import CLASSIFIER_FILE, Progress, Seed
+
+RESULT_FORMAT = 1
+ORIGINAL = "original"
+IN_MEMORY = 4 << 30
+"""Bytes of decoded pictures from which they lie in a file."""
+_LIBRARIES = ("torch", "torchvision", "timm", "pillow")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to come by pictures to train on.
+
+    Attributes:
+        recipe: How the seeds are expanded; None: they are not.
+        only_synthetic: Leave the seeds out.
+    """
+
+    recipe: Recipe | None = None
+    only_synthetic: bool = False
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        if self.recipe is None:
+            return ORIGINAL
+        config = self.recipe.config
+        return f"{config.method} {config.ratio}x{', only synthetic' if self.only_synthetic else ''}"
+
+    def expansion(self, number: int) -> Recipe | None:
+        """How the seeds are expanded in the run of that number."""
+        if self.recipe is None:
+            return None
+        return replace(self.recipe, config=replace(self.recipe.config, rng_seed=number))
+
+
+Place = tuple[str, Training, int]
+"""Name of an arm, its training, and its run's number."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network to train and test."""
+
+    arm: Arm
+    training: Training
+    number: int
+
+    @property
+    def place(self) -> Place:
+        """Where its result is."""
+        return self.arm.name, self.training, self.number
+
+
+@dataclass
+class Contest:
+    """Seeds, test set and folder of a comparison; makes the results that are not there.
+
+    Attributes:
+        folder: Where expansions and results are.
+        given: The seeds as the caller gave them.
+        listed: The seeds.
+        held: The test set.
+        size: Side of all pictures.
+        device: Where networks train.
+        how: Further arguments of :func:`gif_datasets.expand`: workers, cache, device, and the limit of the seeds.
+        share: Share of a batch that is imagined.
+        expansion: Number that all runs expand with; None: each with its own.
+        teaching: Who teaches the trainings that distil; None where none does.
+        show: Wraps the loops.
+    """
+
+    folder: Path
+    given: Any
+    listed: SeedList
+    held: HeldOut
+    size: int
+    device: str
+    how: dict[str, Any]
+    share: float | None
+    expansion: int | None
+    teaching: Teaching | None
+    show: Progress
+
+    def run(self, arms: Sequence[Arm], trainings: Sequence[Training], numbers: Sequence[int]) -> dict[Place, Result]:
+        """All results, run by run."""
+        claim(self.folder, self._plan, "comparison")
+        found: dict[Place, Result] = {}
+        for number in numbers:
+            for arm in arms:
+                tasks = [Task(arm, training, number) for training in trainings]
+                found |= {task.place: result for task in tasks if (result := self._read(task))}
+                found |= self._made([task for task in tasks if task.place not in found])
+        return found
+
+    def doubts(self, arms: Sequence[Arm], number: int) -> tuple[str, ...]:
+        """What expansions found of the classifier that guides them, where it cannot tell the classes apart."""
+        found = {}
+        for arm in arms:
+            recipe = arm.expansion(self._expansion(number))
+            content = None if recipe is None else manifest.listed_file(self._expanded(recipe), CLASSIFIER_FILE)
+            known = recognition.read(content)
+            if recipe is not None and known is not None:
+                found[known.warning(recipe.config, recipe.prior.families)] = arm.name
+        return tuple(f"{name}: {warning}" for warning, name in found.items() if warning)
+
+    @property
+    def _plan(self) -> dict[str, Any]:
+        """What all results of a folder share."""
+        return {
+            "format": RESULT_FORMAT,
+            "source": self.held.source.name,
+            "classes": list(self.held.source.classes),
+            "seeds": len(self.listed.seeds),
+            "seeds_digest": self.listed.digest,
+            "test": self.held.name,
+            "test_pictures": len(self.held.seeds),
+            "test_digest": SeedList(self.held.seeds, ()).digest,
+        }
+
+    def _key(self, task: Task) -> dict[str, Any]:
+        """All that decides a result."""
+        recipe = task.arm.expansion(self._expansion(task.number))
+        training = asdict(task.training)
+        taught = {}
+        if training["distil"]:
+            assert self.teaching is not None
+            taught["teacher"] = self.teaching.to_json()
+        else:
+            del training["distil"]  # results of before there were teachers count
+        return {
+            **self._plan,
+            **taught,
+            "expansion": recipe.to_json() if recipe else None,
+            "only_synthetic": task.arm.only_synthetic,
+            "synthetic_share": None if recipe is None or task.arm.only_synthetic else self.share,
+            "training": training,
+            "number": task.number,
+            "image_size": self.size,
+            "device": self.device,
+            "versions": {name: version(name) for name in _LIBRARIES},
+        }
+
+    def _expansion(self, number: int) -> int:
+        return number if self.expansion is None else self.expansion
+
+    def _path(self, task: Task) -> Path:
+        t = task.training
+        name = (
+            f"{task.arm.name} {t.architecture} {t.steps} {t.augment} run {task.number} {digest(self._key(task))[:12]}"
+        )
+        return self.folder / "results" / f"{file_name(name)}.json"
+
+    def _read(self, task: Task) -> Result | None:
+        try:
+            value = read_json(self._path(task).read_text(encoding="utf-8"))
+            found = Result(**value["result"])
+        except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged: it is made again
+            return None
+        return found if value["key"] == json.loads(json.dumps(self._key(task))) else None
+
+    def _made(self, tasks: Sequence[Task]) -> dict[Place, Result]:
+        """Results of one arm and run, which share their pictures and what the teacher says of them."""
+        if not tasks:
+            return {}
+        pictures = self._pictures(tasks[0].arm, tasks[0].number)
+        said = self._said(pictures) if any(task.training.distil for task in tasks) else None
+        return {task.place: self._make(task, pictures, said) for task in tasks}
+
+    def _make(self, task: Task, pictures: Pictures, said: Tensor | None) -> Result:
+        """Train and test, and write the result down; given what the teacher says of the pictures."""
+        started = time.monotonic()
+        key, classes = self._key(task), len(self.held.source.classes)
+
+        def shown(rows: Any, title: str, total: int | None = None) -> Any:
+            return self.show(rows, f"run {task.number}, {task.arm.name}", total)
+
+        share = key["synthetic_share"]
+        if task.training.distil:
+            assert self.teaching is not None
+            assert said is not None
+            taught = Taught(said, task.training.distil, self.teaching.temperature)
+            pictures = replace(pictures, taught=taught)
+        model = train(pictures, task.training, classes, task.number, self.device, share, shown)
+        right = predict(model, self._test.images, self.device) == self._test.labels
+        counts = torch.bincount(self._test.labels, minlength=classes).tolist()
+        hits = torch.bincount(self._test.labels[right], minlength=classes).tolist()
+        per_class = [100 * hit / count if count else None for hit, count in zip(hits, counts, strict=True)]
+        result = Result(
+            accuracy=100 * int(right.sum()) / len(right),
+            per_class=per_class,
+            pictures=len(pictures.labels),
+            seconds=round(time.monotonic() - started, 1),
+            threads=torch.get_num_threads(),
+        )
+        atomic.write_json(self._path(task), {"key": key, "result": asdict(result)})
+        return result
+
+    def _said(self, pictures: Pictures) -> Tensor:
+        """What the teacher says of pictures, ``(N, C)``; the seeds come first, and it knows them already."""
+        by = self.teaching
+        assert by is not None
+        own, copies = int((~pictures.made).sum()), pictures.images[pictures.made]
+        asked = self._teacher.seeds[:own]
+        if len(copies):
+            found = self._teacher.embeddings(as_images(copies), self.show, len(copies))
+            asked = torch.cat([asked, found.to(asked.device)])
+        return self._teacher.probabilities(asked, by.classifier, by.temperature).cpu()
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        assert self.teaching is not None
+        seeds, classes = self._seeds, self.held.source.classes
+        return load_teacher(self.teaching, classes, as_images(seeds.images), seeds.labels, self.device)
+
+    @cached_property
+    def _test(self) -> Pictures:
+        return self._of(self.held.seeds)
+
+    @cached_property
+    def _seeds(self) -> Pictures:
+        return self._of(self.listed.seeds)
+
+    def _of(self, seeds: Sequence[Seed]) -> Pictures:
+        """A source's pictures, decoded."""
+        images = _buffer(len(seeds), self.size, self.folder)
+        for row, seed in zip(images, self.show(seeds, "decoding"), strict=True):
+            row[:] = _pixels(self.held.source.sample(seed.index)[0], self.size)
+        labels = torch.tensor([seed.label for seed in seeds])
+        return Pictures(images, labels, torch.zeros(len(seeds), dtype=torch.bool))
+
+    def _pictures(self, arm: Arm, number: int) -> Pictures:
+        """What an arm trains on: the seeds, then their copies."""
+        recipe = arm.expansion(self._expansion(number))
+        if recipe is None:
+            return self._seeds
+        folder = self._expanded(recipe)
+        expand(self.given, folder, config=recipe.config, progress=self.show, **self.how)
+        loaded = load_expanded(folder)
+        made = np.flatnonzero(loaded.facts.synthetic).tolist()
+        own = 0 if arm.only_synthetic else len(self._seeds.labels)
+        images = _buffer(own + len(made), self.size, self.folder)
+        images[:own] = self._seeds.images[:own]
+        for row, index in zip(images[own:], self.show(made, "decoding"), strict=True):
+            row[:] = _pixels(loaded[index][0], self.size)
+        labels = torch.from_numpy(loaded.targets[made].astype(np.int64))
+        return Pictures(images, torch.cat([self._seeds.labels[:own], labels]), torch.arange(len(images)) >= own)
+
+    def _expanded(self, recipe: Recipe) -> Path:
+        """Where the seeds are expanded so."""
+        config = recipe.config
+        name = f"{config.method} {config.ratio}x {config.rng_seed} {digest(recipe.to_json())[:12]}"
+        return self.folder / "expansions" / file_name(name)
+
+
+def _buffer(count: int, size: int, folder: Path) -> torch.Tensor:
+    """Room for pictures, ``(N, 3, S, S)`` uint8: in memory, or in a file without a name where they are too many."""
+    shape = (count, 3, size, size)
+    if math.prod(shape) <= IN_MEMORY:
+        return torch.empty(shape, dtype=torch.uint8)
+    with tempfile.NamedTemporaryFile(prefix=atomic.TEMPORARY, dir=folder) as file:
+        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).view(shape)
+
+
+def _pixels(image: Image, size: int) -> torch.Tensor:
+    """A picture as ``(3, S, S)`` uint8, squeezed into the square."""
+    fitted = image if image.size == (size, size) else image.resize((size, size), Resampling.BICUBIC)
+    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
+
+
+def file_name(name: str) -> str:
+    """A name as a file's."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

@@ -1,0 +1,221 @@
+"""What a comparison found: as values, as text, as a page for a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.comparison.intervals import Difference, Spread, paired_difference
+from gif_datasets.comparison.train import Training
+
+MOST_CLASSES, MOST_COLUMNS = 20, 6
+"""Classes and arms up to which the text says how each class did; the page and the JSON always do."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One network's test, after its last step.
+
+    Attributes:
+        accuracy: Percent of the test pictures named right.
+        per_class: The same of each class's pictures; None of a class without any.
+        pictures: Pictures that it was trained on.
+        seconds: Of training and testing.
+        threads: CPU threads of it; another number rounds differently.
+    """
+
+    accuracy: float
+    per_class: list[float | None]
+    pictures: int
+    seconds: float
+    threads: int
+
+    @property
+    def macro(self) -> float:
+        """Mean of the classes' accuracies."""
+        known = [value for value in self.per_class if value is not None]
+        return sum(known) / len(known)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm under one training: accuracies in percent, of all runs.
+
+    Attributes:
+        arm: Its name.
+        method: Of the expansion; ``"original"`` for the seeds alone.
+        ratio: Copies per seed.
+        only_synthetic: Whether the seeds were left out.
+        training: How it was trained.
+        pictures: Pictures trained on.
+        accuracies: Of each run.
+        accuracy: Their mean and deviation.
+        macro: Mean and deviation of the mean over classes.
+        per_class: Mean over runs, of each class.
+        difference: Of accuracy from the seeds alone, with its 95% interval over pairs of runs; None for these.
+        macro_difference: The same of macro accuracy.
+    """
+
+    arm: str
+    method: str
+    ratio: int
+    only_synthetic: bool
+    training: Training
+    pictures: int
+    accuracies: tuple[float, ...]
+    accuracy: Spread
+    macro: Spread
+    per_class: tuple[float | None, ...]
+    difference: Difference | None
+    macro_difference: Difference | None
+
+    @classmethod
+    def of(cls, own: Sequence[Result], base: Sequence[Result] | None, **named: Any) -> Row:
+        """Sum up an arm's runs, against those of the seeds alone."""
+        accuracies, macros = [r.accuracy for r in own], [r.macro for r in own]
+        columns = (
+            [value for value in column if value is not None] for column in zip(*(r.per_class for r in own), strict=True)
+        )
+        return cls(
+            pictures=own[0].pictures,
+            accuracies=tuple(accuracies),
+            accuracy=Spread.of(accuracies),
+            macro=Spread.of(macros),
+            per_class=tuple(Spread.of(values).mean if values else None for values in columns),
+            difference=paired_difference(accuracies, [r.accuracy for r in base]) if base else None,
+            macro_difference=paired_difference(macros, [r.macro for r in base]) if base else None,
+            **named,
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`gif_datasets.compare` found.
+
+    Attributes:
+        out: Its folder, with ``compare.html`` and ``compare.json``.
+        source: Name of the seeds' source.
+        test: Name of the test source.
+        seeds: Seeds.
+        test_pictures: Pictures tested on.
+        left_out: A message for each test picture that was left out, because the seeds show it too.
+        classes: Class names.
+        image_size: Side that all pictures were resized to.
+        runs: Runs of every arm.
+        synthetic_share: Share of a batch that was imagined, if it was set.
+        teacher: Who taught the trainings that distil.
+        bad: Messages of pictures that cannot be read.
+        notes: What else one should know.
+        rows: The arms; of each training together, the seeds alone first.
+    """
+
+    out: str
+    source: str
+    test: str
+    seeds: int
+    test_pictures: int
+    left_out: tuple[str, ...]
+    classes: tuple[str, ...]
+    image_size: int
+    runs: int
+    synthetic_share: float | None
+    teacher: str
+    bad: tuple[str, ...]
+    notes: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def page(self) -> str:
+        """The page."""
+        return str(Path(self.out) / "compare.html")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON types."""
+        rows = [{**asdict(row), "per_class": dict(zip(self.classes, row.per_class, strict=True))} for row in self.rows]
+        return {**asdict(self), "page": self.page, "rows": rows}
+
+    def text(self) -> str:
+        """Two tables: the arms, and, where there are not too many, the classes."""
+        parts = [f"{self.heading()}\n", _aligned(self.table())]
+        if len(self.classes) <= MOST_CLASSES and len(self.rows) <= MOST_COLUMNS:
+            parts += ["\npercent right of each class, mean of the runs", _aligned(self.class_table())]
+        parts.append(f"\nplot and tables: {self.page}")
+        return "\n".join(parts)
+
+    def heading(self) -> str:
+        """What was done, in a sentence or two."""
+        one = self.rows[0].training
+        steps = ", ".join(dict.fromkeys(str(row.training.steps) for row in self.rows))
+        augments = ", ".join(dict.fromkeys(row.training.augment for row in self.rows))
+        share = "" if self.synthetic_share is None else f", {self.synthetic_share:.0%} of a batch imagined"
+        taught = f"; taught by {self.teacher}" if self.teacher else ""
+        left = f" ({len(self.left_out)} left out, which the seeds show too)" if self.left_out else ""
+        return (
+            f"{self.seeds} seeds of {self.source}, tested on {self.test_pictures} pictures of {self.test}{left}.\n"
+            f"{self.runs} run{'s' * (self.runs > 1)}; {steps} steps of {one.batch_size} pictures at {self.image_size} x"
+            f" {self.image_size}{share}; augmentation: {augments}{taught}; tested after the last step."
+        )
+
+    def table(self) -> list[list[str]]:
+        """The arms: a head and rows."""
+        shown = [
+            [
+                *self._setting(row),
+                row.arm,
+                str(row.pictures),
+                _spread(row.accuracy),
+                _spread(row.macro),
+                _difference(row.difference),
+            ]
+            for row in self.rows
+        ]
+        return [
+            [*self._varied(), "arm", "pictures", "accuracy, %", "macro, %", "against original, 95% interval"],
+            *shown,
+        ]
+
+    def class_table(self) -> list[list[str]]:
+        """A row a class, a column an arm."""
+        labels = self.labels()
+        rows = [
+            [name, *("-" if row.per_class[i] is None else f"{row.per_class[i]:.1f}" for row in self.rows)]
+            for i, name in enumerate(self.classes)
+        ]
+        return [["class", *labels], *rows]
+
+    def labels(self) -> list[str]:
+        """The arms' names, with what else tells them apart."""
+        return [", ".join([row.arm, *self._setting(row)]) for row in self.rows]
+
+    def _varied(self) -> list[str]:
+        """In what the trainings differ."""
+        names = ("architecture", "steps", "augment", "distil")
+        return [name for name in names if len({getattr(row.training, name) for row in self.rows}) > 1]
+
+    def _setting(self, row: Row) -> list[str]:
+        return [str(getattr(row.training, name)) for name in self._varied()]
+
+
+def _spread(value: Spread) -> str:
+    return f"{value.mean:.1f}" + ("" if value.deviation is None else f" ± {value.deviation:.1f}")
+
+
+def _difference(value: Difference | None) -> str:
+    if value is None:
+        return ""
+    return f"{value.mean:+.1f}" + (" (one run)" if value.half is None else f" ± {value.half:.1f}")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell: the first is text, the others end together."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,109 @@
+"""A test set of its own: none of its pictures among the seeds, nor among what a prior was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gif_datasets.comparison.duplicates import BITS, both_ways, near_duplicates, perceptual_hash
+from gif_datasets.errors import ConfigError, SourceError
+from gif_datasets.options import closest
+from gif_datasets.priors import PriorInfo
+from gif_datasets.sources.base import SeedList, Source, list_seeds
+from gif_datasets.sources.identity import is_part_of
+from gif_datasets.sources.joined import JoinedSource
+from gif_datasets.types import Progress, Seed
+
+SHARED = ("refuse", "drop", "allow")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A test set.
+
+    Attributes:
+        source: The seeds' source, followed by the test source; labels are the former's.
+        name: Name of the test source.
+        seeds: Its pictures, as ``source`` counts them.
+        left_out: A message for each picture that was left out, because the seeds show it too.
+        bad: A message for each picture that cannot be read.
+    """
+
+    source: Source
+    name: str
+    seeds: tuple[Seed, ...]
+    left_out: tuple[str, ...]
+    bad: tuple[str, ...]
+
+
+def hold_out_source(source: Source, listed: SeedList, test: Source, shared: str, show: Progress) -> HeldOut:
+    """Read a test set, and look for its pictures among the seeds: the same pixels, and the same to the eye.
+
+    Args:
+        source: The seeds' source.
+        listed: The seeds.
+        test: The test source; its classes are found in ``source`` by name.
+        shared: What to do with pictures that both show: ``"refuse"`` the test set, ``"drop"`` them from it, or
+            ``"allow"`` them.
+        show: Wraps the loops.
+
+    Raises:
+        SourceError: If its classes or pictures do not fit.
+    """
+    if shared not in SHARED:
+        raise ConfigError(f"unknown shared {shared!r}{closest(shared, SHARED)}")
+    joined = JoinedSource(source, test, "test set")
+    found = list_seeds(test, progress=lambda rows: show(rows, "reading test set"))
+    seeds = joined.validation_seeds(found)
+    for name, rows in ((source.name, listed.seeds), (test.name, seeds)):
+        made = next((seed for seed in rows if seed.synthetic), None)
+        if made is not None:
+            raise SourceError(f"{name} holds imagined pictures, such as {made.origin}; compare takes real ones alone")
+    same = {} if shared == "allow" else _same(joined, listed.seeds, seeds, show)
+    if same and (shared == "refuse" or len(same) == len(seeds)):
+        ways = "give a test set of other pictures" + (
+            ", or --shared drop to leave these out" if shared != "drop" else ""
+        )
+        raise SourceError(
+            f"{len(same)} of {len(seeds)} pictures of the test set {test.name} are among the seeds of {source.name};"
+            f" the first: {next(iter(same.values()))}; {ways} (--shared allow to keep them)"
+        )
+    kept = tuple(seed for number, seed in enumerate(seeds) if number not in same)
+    return HeldOut(joined, test.name, kept, tuple(same.values()), found.bad)
+
+
+def _same(source: Source, seeds: Sequence[Seed], tests: Sequence[Seed], show: Progress) -> dict[int, str]:
+    """Those test pictures that the seeds show too, by number, with what is the same."""
+    origins = {seed.key: seed.origin for seed in seeds}
+    known = np.stack([perceptual_hash(source.sample(seed.index)[0]) for seed in show(seeds, "looking for duplicates")])
+    asked = [both_ways(source.sample(test.index)[0]) for test in show(tests, "looking for duplicates")]
+    near = near_duplicates(known, asked)
+    found = {}
+    for number, test in enumerate(tests):
+        if test.key in origins:
+            found[number] = f"{test.origin} has the pixels of {origins[test.key]}"
+        elif number in near:
+            nearest, bits = near[number]
+            found[number] = f"{test.origin} looks like {seeds[nearest].origin} ({bits} of {BITS} bits differ)"
+    return found
+
+
+def refuse_seen(test: Any, prior: PriorInfo) -> None:
+    """Refuse a test source that the prior's card names as training data.
+
+    Args:
+        test: The test source's text, or a dataset of torchvision's, below a ``Subset`` too; of others nothing is known.
+        prior: The prior.
+
+    Raises:
+        SourceError: If it is.
+    """
+    for listed in prior.training_sources:
+        if is_part_of(test, listed):
+            raise SourceError(
+                f"prior {prior.name!r} was trained on {listed}, which the test set is of: it would be tested on what it"
+                " has seen; give another test set, or --allow-seen"
+            )

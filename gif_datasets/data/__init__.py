@@ -1,0 +1,1 @@
+"""Loading: the DataLoader, its datasets and the order of samples."""

@@ -1,0 +1,395 @@
+"""`DataLoader`: torch's, with an order that is a function of (epoch, position), so that it resumes exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+import torch.utils.data as tud
+from PIL import Image
+from torch.utils.data._utils import pin_memory as pinning
+from torch.utils.data._utils.collate import collate as collate_by
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from gif_datasets.data.batches import (
+    PREFETCH,
+    EpochBatches,
+    Epochs,
+    EpochSampler,
+    Place,
+    Policy,
+    Skipping,
+    distributed_epochs,
+    lazily,
+    mix_text,
+    own_epochs,
+)
+from gif_datasets.data.map_style import LoadedDataset, LoadedRows, different_sizes
+from gif_datasets.data.order import Mix
+from gif_datasets.data.prefetch import ahead
+from gif_datasets.data.spans import Readers
+from gif_datasets.data.streaming import StreamBatches, StreamedDataset
+from gif_datasets.errors import ConfigError, EngineError
+from gif_datasets.io import images
+from gif_datasets.io.digests import digest
+
+Batches: TypeAlias = EpochBatches | Skipping | StreamBatches
+
+STATE_FORMAT = 1
+MOST_THREADS = 8
+
+
+class DataLoader(tud.DataLoader[Any]):
+    """torch's DataLoader, with every argument and its meaning, and the following differences.
+
+    - The order is a pure function of ``seed``, epoch and position: the same at any number of workers, and
+      :meth:`state_dict` resumes within an epoch exactly, also with other workers, ranks or another batch size. Each
+      ``iter(loader)`` is the next epoch; :meth:`set_epoch` chooses one.
+    - Without ``collate_fn``, PIL pictures become uint8 tensors ``(N, 3, H, W)``.
+    - Without workers, an expanded folder is read and decoded by threads, which is faster than worker processes: nothing
+      has to be sent. Transforms and ``collate_fn`` run in the calling thread, as with torch.
+    - Missing copies of an :class:`ExpandedDataset` are imagined by one thread of this process, ahead of the order;
+      worker processes only read.
+
+    Args:
+        dataset: Any dataset; mixing needs ``load_expanded(..)``, an ``ExpandedDataset``, or a ``Subset`` of one.
+        batch_size: As torch's.
+        shuffle: As torch's.
+        sampler: As torch's. The order and ranks of a ``DistributedSampler`` are taken over, and resume as ours do; any
+            other is begun again and skipped through when resuming, which is exact if it repeats itself.
+        batch_sampler: As torch's; resumes by skipping.
+        num_workers: As torch's.
+        collate_fn: As torch's.
+        pin_memory: As torch's.
+        drop_last: As torch's.
+        timeout: As torch's.
+        worker_init_fn: As torch's.
+        multiprocessing_context: As torch's.
+        generator: As torch's; its ``initial_seed()`` is the seed, if none is given.
+        prefetch_factor: As torch's.
+        persistent_workers: As torch's.
+        pin_memory_device: As torch's.
+        in_order: As torch's; there is no state to save when False.
+        mix: ``"all"``, ``"originals"``, ``"synthetic"``, ``"share:0.5"`` (that part of every batch copies, exactly) or
+            ``"replace:0.3"`` (each original replaced by one of its copies, with that probability).
+        weights: One a sample: draws are independent, with replacement, in proportion.
+        balance: Give every class the same number of places.
+        epoch_length: Samples in an epoch, all ranks together; see :func:`gif_datasets.data.order.make_order`.
+        seed: The order's number; 0 by default. All ranks need the same.
+        rank: This process's number among ``world_size``.
+        world_size: Number of processes that share an epoch.
+        threads: Decoding threads when there are no workers; by default one a CPU, at most 8; 0 decodes in the caller.
+
+    Raises:
+        ConfigError: If arguments do not fit each other or the dataset.
+        EngineError: While iterating, if a worker process died, or a lazy sample cannot be made.
+
+    Example:
+        >>> from gif_datasets import ExpandedDataset
+        >>> expanded = ExpandedDataset("demo", ratio=1, prior="linear")
+        >>> loader = DataLoader(expanded, batch_size=50, shuffle=True, mix="originals")
+        >>> batches = iter(loader)
+        >>> pictures, labels = next(batches)
+        >>> pictures.shape, loader.state_dict()["position"], len(loader)
+        (torch.Size([50, 3, 32, 32]), 50, 4)
+        >>> rest = DataLoader(expanded, batch_size=25, shuffle=True, mix="originals")
+        >>> rest.load_state_dict(loader.state_dict())
+        >>> torch.equal(torch.cat([labels for _, labels in rest]), torch.cat([labels for _, labels in batches]))
+        True
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[Any], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], None] | None = None,
+        multiprocessing_context: Any = None,
+        generator: torch.Generator | None = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+        mix: str | Mix = "all",
+        weights: Sequence[float] | None = None,
+        balance: bool = False,
+        epoch_length: int | None = None,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        threads: int | None = None,
+    ) -> None:
+        own = sampler is None and batch_sampler is None and not isinstance(dataset, tud.IterableDataset)
+        policy = Policy(
+            mix=mix_text(mix),
+            shuffle=bool(shuffle),
+            seed=seed if seed is not None else generator.initial_seed() if generator is not None else 0,
+            balance=balance,
+            weights=weights,
+            length=epoch_length,
+        )
+        _check(own, policy.chosen or seed is not None or world_size != 1, rank, world_size, threads)
+        epochs: Epochs | None = None
+        if own:
+            epochs = own_epochs(dataset, policy, rank, world_size)
+        elif type(sampler) is tud.DistributedSampler and batch_sampler is None:
+            epochs = distributed_epochs(sampler)
+        super().__init__(
+            dataset,
+            batch_size,
+            None if own else shuffle,
+            EpochSampler(epochs) if own and epochs else sampler,
+            batch_sampler,
+            num_workers,
+            collate_fn if collate_fn is not None or (batch_size is None and batch_sampler is None) else collate,
+            pin_memory,
+            drop_last,
+            timeout,
+            worker_init_fn,
+            multiprocessing_context,
+            generator,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+            pin_memory_device=pin_memory_device,
+            in_order=in_order,
+        )
+        self.threads = _cpus() if threads is None else threads
+        # under their names, so that a framework that builds the loader anew with a sampler of its own keeps them, and
+        # is told that they do not go together
+        self.mix, self.weights, self.balance, self.epoch_length = mix, weights, balance, epoch_length
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self._batches = self._batches_of(epochs)
+        self._next_epoch = 0
+        self._resumed: Place | None = None
+        self._place, self._steps = Place(0, 0), 0
+        self._latest: object = None  # told apart from earlier ones, without keeping its workers alive
+
+    @property
+    def _index_sampler(self) -> Any:
+        """What torch's iterators take their batches of indices from."""
+        return super()._index_sampler if self._batches is None else self._batches
+
+    def __iter__(self) -> Any:
+        if not all(worker.is_alive() for worker in getattr(self._iterator, "_workers", ())):
+            self._iterator = None  # one has died since; torch would fail in every pass
+        if self._batches is None:
+            return super().__iter__()
+        place = self._begin()
+        self._batches.begin(place)
+        self._place, self._steps, self._next_epoch = place, 0, place.epoch + 1
+        threaded = not self.num_workers and self.threads and self._auto_collation and _is_loaded(self.dataset)
+        if threaded:
+            torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # torch draws its workers' seed here
+        if isinstance(self._batches, StreamBatches):
+            self._iterator = None  # workers that persist would not learn where to start
+            with self._batches.telling():
+                rows: Iterator[Any] = super().__iter__()
+        else:
+            rows = self._threaded(iter(self._batches)) if threaded else super().__iter__()
+        self._latest = object()
+        return _Iteration(self, self._latest, rows, place)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the next one; a loaded state of the same epoch still resumes within it."""
+        if isinstance(self.sampler, tud.DistributedSampler):
+            self.sampler.set_epoch(epoch)
+        if self._resumed is not None and self._resumed.epoch != epoch:
+            self._resumed = None
+        self._next_epoch = epoch
+        if not self._steps:  # between two epochs
+            self._place = Place(epoch, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iteration stands after the batches it has yielded, as JSON types; the same on every rank.
+
+        Raises:
+            ConfigError: If the loader has no place to return to: an iterable dataset, or batches out of order.
+        """
+        batches = self._resumable()
+        if self.num_workers and not self.in_order:
+            raise ConfigError("with in_order=False there is no place in the order to save")
+        place = self._resumed or batches.after(self._place, self._steps)
+        return {"format": STATE_FORMAT, **place.to_json(), "order": self._order_of(batches)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state with the next ``iter(loader)``; batch size, workers and ranks may be others.
+
+        Raises:
+            ConfigError: If the state is of another order; the difference is named.
+        """
+        batches = self._resumable()
+        try:
+            if state["format"] != STATE_FORMAT:
+                raise ConfigError(f"the state is of format {state['format']}, not {STATE_FORMAT}")
+            place, found = Place.from_json(state), dict(state["order"])
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"this is no state of a gif_datasets.DataLoader: {error!r}") from error
+        order = self._order_of(batches)
+        for name in dict.fromkeys([*order, *found]):
+            if found.get(name) != order.get(name):
+                raise ConfigError(
+                    f"the state is of another order: {name} was {found.get(name)!r}, and is {order.get(name)!r} here"
+                )
+        if isinstance(self.sampler, tud.DistributedSampler):
+            self.sampler.set_epoch(place.epoch)
+        self._resumed = place
+
+    def _batches_of(self, epochs: Epochs | None) -> Batches | None:
+        """Batches that can be begun anywhere, or None where only torch knows them."""
+        if epochs is not None:
+            return EpochBatches(epochs, self.batch_size, self.drop_last, lazily(self.dataset))
+        if isinstance(self.dataset, StreamedDataset):
+            readers = Readers(self.dataset.world_size, self.num_workers, self.batch_size or 1, self.drop_last)
+            return StreamBatches(self.dataset, super()._index_sampler, readers)
+        if isinstance(self.dataset, tud.IterableDataset):
+            return None
+        return Skipping(super()._index_sampler, lazily(self.dataset), self._auto_collation)
+
+    def _order_of(self, batches: Batches) -> dict[str, Any]:
+        """What must be equal to resume."""
+        return {**batches.description, "dataset": _fingerprint(self.dataset)}
+
+    def _begin(self) -> Place:
+        """The next iteration's first place."""
+        resumed, self._resumed = self._resumed, None
+        if isinstance(self.sampler, tud.DistributedSampler):  # torch's rule: its epoch is the one that was set
+            epoch = self.sampler.epoch
+            return resumed if resumed is not None and resumed.epoch == epoch else Place(epoch, 0)
+        asker = self.dataset if isinstance(self.dataset, StreamedDataset) else self.sampler
+        if isinstance(asker, EpochSampler | StreamedDataset) and asker.asked is not None:
+            self._next_epoch, asker.asked = asker.asked, None
+            resumed = resumed if resumed is not None and resumed.epoch == self._next_epoch else None
+        return resumed or Place(self._next_epoch, 0)
+
+    def _resumable(self) -> Batches:
+        if self._batches is None:
+            raise ConfigError(f"{type(self.dataset).__name__} is an iterable dataset, which keeps its own place")
+        return self._batches
+
+    def _threaded(self, batches: Iterator[list[int]]) -> Iterator[Any]:
+        """Read and decode in threads, ahead; everything of the user's runs here."""
+        dataset, combine, pin = cast(Any, self.dataset), cast(Any, self.collate_fn), cast(Any, pinning.pin_memory)
+
+        def load(indices: list[int]) -> LoadedRows:
+            rows: LoadedRows = dataset.__getitems__(indices)
+            return rows.load()
+
+        device = _pinning_device() if self.pin_memory else None
+        for rows in ahead(batches, load, self.threads, PREFETCH * self.threads):
+            batch = combine(rows)
+            yield batch if device is None else pin(batch, device)
+
+
+def _check(own: bool, ordered: bool, rank: int, world_size: int, threads: int | None) -> None:
+    """Raise ConfigError where arguments do not go together, or are out of range."""
+    if ordered and not own:
+        raise ConfigError(
+            "mix, weights, balance, epoch_length, seed, rank and world_size make an order of their own;"
+            " give them without sampler and batch_sampler, and with a map-style dataset (seed, rank and world_size"
+            " of a stream are stream_expanded's)"
+        )
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank must be 0 to {world_size - 1} with world_size {world_size}, got {rank}")
+    if threads is not None and threads < 0:
+        raise ConfigError(f"threads must be >= 0, got {threads}")
+
+
+class _Iteration:
+    """One pass over a loader, which tells it how far it is."""
+
+    def __init__(self, loader: DataLoader, name: object, rows: Iterator[Any], place: Place) -> None:
+        self._loader, self._name, self._rows, self._place, self._steps = loader, name, rows, place, 0
+
+    def __iter__(self) -> _Iteration:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __next__(self) -> Any:
+        try:
+            batch = next(self._rows)
+        except StopIteration:
+            self._tell(Place(self._place.epoch + 1, 0), 0)
+            raise
+        except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
+            if self._loader.num_workers and _is_of_a_dead_worker(error):
+                self._loader._iterator = None  # of workers that persist; the next pass starts others
+                raise EngineError(
+                    f"a worker process died (killed, or out of memory): {error}; state_dict() leads to what is left"
+                ) from error
+            raise
+        self._steps += 1
+        self._tell(self._place, self._steps)
+        return batch
+
+    def _tell(self, place: Place, steps: int) -> None:
+        if self._loader._latest is self._name:
+            self._loader._place, self._loader._steps = place, steps
+
+
+def _is_of_a_dead_worker(error: Exception) -> bool:
+    """Whether torch says so, or a batch could not be taken over from its sender; a dataset's own errors are no such."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker (pid")
+    return not str(error).startswith("Caught ")  # in DataLoader worker process
+
+
+def collate(rows: Any) -> Any:
+    """Torch's default collation, that also takes PIL pictures of one size: uint8 ``(N, 3, H, W)``.
+
+    ``(N, 1, H, W)`` where all are grey.
+    """
+    if isinstance(rows, LoadedRows) and rows.plain:
+        return rows.tensors()
+    return collate_by(list(rows), collate_fn_map={Image.Image: _stack_pictures, **default_collate_fn_map})
+
+
+def _stack_pictures(pictures: Sequence[Image.Image], *, collate_fn_map: Any = None) -> torch.Tensor:
+    if len({picture.size for picture in pictures}) > 1:
+        raise ConfigError(different_sizes(picture.size for picture in pictures))
+    if {picture.mode for picture in pictures} not in ({"L"}, {"RGB"}):
+        pictures = [images.to_rgb(picture) for picture in pictures]
+    stacked = np.stack([np.atleast_3d(np.asarray(picture)) for picture in pictures])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+
+def _fingerprint(dataset: Any) -> str | None:
+    """What a dataset of ours says it is, below any ``Subset``."""
+    if isinstance(dataset, tud.Subset):
+        inner = _fingerprint(dataset.dataset)
+        indices = np.asarray(dataset.indices, dtype=np.int64)
+        return None if inner is None else digest([inner, hashlib.sha256(indices.tobytes()).hexdigest()])
+    found = getattr(dataset, "fingerprint", None)
+    return found if isinstance(found, str) else None
+
+
+def _is_loaded(dataset: Any) -> bool:
+    while type(dataset) is tud.Subset:
+        dataset = dataset.dataset
+    return isinstance(dataset, LoadedDataset)
+
+
+def _cpus() -> int:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, MOST_THREADS)
+
+
+def _pinning_device() -> str | None:
+    """The device whose transfers pinned memory speeds up, by torch's own rule; None without one."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return None if accelerator is None or accelerator.type == "mps" else accelerator.type

@@ -1,0 +1,211 @@
+"""`load_expanded`: an expanded folder as a map-style dataset that is read at random, many samples at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset, get_worker_info
+
+from gif_datasets.data.buffers import Buffers
+from gif_datasets.errors import ConfigError
+from gif_datasets.io import decode
+from gif_datasets.io.stores import AnyPath, place
+from gif_datasets.shards.reader import ShardReader
+from gif_datasets.types import Facts, Provenance
+
+_REPOSITORY = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def load_expanded(
+    folder: str | Path,
+    transform: Callable[[Any], Any] | None = None,
+    split: str | None = None,
+    *,
+    revision: str | None = None,
+) -> LoadedDataset:
+    """Open an expanded folder as a map-style dataset of ``(image, label)``.
+
+    Args:
+        folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote; or ``user/name`` of a dataset
+            on the Hugging Face Hub, when there is no such folder, or ``hub:user/name``: it is downloaded once, into the
+            Hub's own cache, and opened from there when there is no network; or a URL that fsspec opens, such as
+            ``s3://bucket/set``: every picture is then a request of its own, so that
+            :func:`gif_datasets.stream_expanded` is far quicker for going through all of them.
+        transform: Applied to every picture, an RGB ``PIL.Image``.
+        split: ``"validation"`` for what was held out; the expanded split by default.
+        revision: Branch, tag or commit of a dataset on the Hub.
+
+    Raises:
+        UsageError: If the folder is no finished expansion, or has no such split.
+        ShardError: If it is damaged.
+        HubError: If the Hub cannot be reached for long.
+
+    Example:
+        >>> import tempfile
+        >>> from gif_datasets import expand
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     summary = expand("demo", folder, ratio=1, prior="linear", limit=20)
+        ...     loaded = load_expanded(folder)
+        ...     image, label = loaded[0]
+        >>> len(loaded), image.size, loaded.classes[label] == loaded.classes[loaded.targets[0]]
+        (40, (32, 32), True)
+    """
+    path = place(folder)
+    if isinstance(path, Path) and _is_published(str(folder), path):
+        from gif_datasets.io.hub import download
+
+        path = download(str(folder), revision)
+    elif revision is not None:
+        raise ConfigError(f"{folder} is a folder, and has no revision {revision!r}")
+    return LoadedDataset(path, transform, split)
+
+
+def _is_published(name: str, path: Path) -> bool:
+    return _REPOSITORY.fullmatch(name) is not None and (name.startswith("hub:") or not path.exists())
+
+
+class LoadedDataset(Dataset[tuple[Any, int]]):
+    """The samples of an expanded folder; see :func:`load_expanded`. Pickles to workers without its contents."""
+
+    def __init__(
+        self, folder: AnyPath, transform: Callable[[Any], Any] | None = None, split: str | None = None
+    ) -> None:
+        self._reader = ShardReader(folder, split)
+        self.transform = transform
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        return self._reader.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the plan, name of the split, and digest of what was rejected: another one has other samples."""
+        return self._reader.fingerprint
+
+    @property
+    def targets(self) -> NDArray[np.int32]:
+        """The label of every sample, ``(N,)``; no shard is read."""
+        return self._reader.index.label
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How the samples were made: options, prior and versions, as the plan has them."""
+        found: dict[str, Any] = self._reader.manifest["plan"]["recipe"]
+        return found
+
+    @property
+    def facts(self) -> Facts:
+        """Label, kind and seed of every sample, for samplers; no shard is read."""
+        index = self._reader.index
+        return Facts(index.label, index.synthetic, index.seed)
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> LoadedRows:
+        """Many samples at once, read and decoded together when first looked at. DataLoader calls this."""
+        return LoadedRows(self, [self._place(index) for index in indices])
+
+    def __iter__(self) -> Iterator[tuple[Any, int]]:
+        return (self[index] for index in range(len(self)))
+
+    def provenance(self, index: int) -> Provenance:
+        """Where a sample comes from."""
+        return self._reader.provenance(self._place(index))
+
+    def _place(self, index: int) -> int:
+        size = len(self)
+        if not -size <= index < size:
+            raise IndexError(f"index {index} of {size} samples")
+        return int(index) % size
+
+
+class LoadedRows(Sequence[tuple[Any, int]]):
+    """Some samples of a :class:`LoadedDataset`: a sequence of ``(image, label)``, or one batch of tensors."""
+
+    def __init__(self, dataset: LoadedDataset, indices: Sequence[int]) -> None:
+        self._dataset, self._indices = dataset, indices
+        self._batch: torch.Tensor | None = None
+        self._pictures: list[decode.Pixels] | None = None
+        self._made: list[tuple[Any, int]] | None = None
+
+    def load(self) -> LoadedRows:
+        """Read and decode now; several threads may load different rows at once."""
+        self._decoded()
+        return self
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[Any, int]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[tuple[Any, int]]: ...
+
+    def __getitem__(self, place: int | slice) -> Any:
+        if self._made is None:  # once: a transform may draw at random
+            self._made = [self._item(i) for i in range(len(self))]
+        return self._made[place]
+
+    def _item(self, place: int) -> tuple[Any, int]:
+        # a copy, because a picture keeps its array, and this one is part of a batch
+        image = Image.fromarray(self._decoded()[place].copy())
+        transform, reader = self._dataset.transform, self._dataset._reader
+        return (image if transform is None else transform(image)), reader.label(self._indices[place])
+
+    @property
+    def plain(self) -> bool:
+        """Whether pictures are wanted as they are stored."""
+        return self._dataset.transform is None
+
+    def tensors(self) -> list[Any]:
+        """``[pictures, labels]``: ``(N, 3, H, W)`` uint8, channels last in memory, and ``(N,)`` int64.
+
+        Raises:
+            ConfigError: If the pictures have different sizes.
+        """
+        pictures = self._decoded()
+        if self._batch is None:
+            raise ConfigError(different_sizes(picture.shape[1::-1] for picture in pictures))
+        labels = self._dataset._reader.index.label[np.asarray(self._indices)]
+        return [self._batch.permute(0, 3, 1, 2), torch.from_numpy(labels.astype(np.int64))]
+
+    def _decoded(self) -> list[decode.Pixels]:
+        if self._pictures is None:
+            reader = self._dataset._reader
+            contents = [reader.image_bytes(i) for i in self._indices]
+            self._batch, self._pictures = decode.decode_batch(contents, self._name, _buffer)
+        return self._pictures
+
+    def _name(self, place: int) -> str:
+        return self._dataset._reader.key(self._indices[place])
+
+
+def different_sizes(sizes: Any) -> str:
+    """What to say of pictures that make no batch; ``sizes`` are (width, height)."""
+    found = " and ".join(f"{width} x {height}" for width, height in sorted(set(sizes))[:2])
+    return f"a batch needs pictures of one size, got {found}; pass a transform that resizes them, or a collate_fn"
+
+
+_buffers = Buffers()
+
+
+def _buffer(shape: tuple[int, ...]) -> torch.Tensor:
+    """Memory for a batch: in a worker process, memory that the training process sees too, so that nothing is copied."""
+    if get_worker_info() is None:
+        return _buffers.take(shape)
+    # as torch's default_collate allocates its batches
+    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

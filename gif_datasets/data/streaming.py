@@ -1,0 +1,255 @@
+"""An expanded folder in an object store, read shard by shard: :func:`stream_expanded`."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset, get_worker_info
+
+from gif_datasets.data.batches import Place
+from gif_datasets.data.keyed_random import Ints, permute, stream_key, subkey
+from gif_datasets.data.map_style import LoadedDataset
+from gif_datasets.data.prefetch import ahead
+from gif_datasets.data.spans import Readers, Spans, cut, length
+from gif_datasets.errors import ConfigError, ShardError
+from gif_datasets.io import atomic
+from gif_datasets.io.stores import place
+from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards import rejections, tar
+from gif_datasets.shards.manifest import Shard
+from gif_datasets.shards.reader import ShardReader
+
+BLOCK = 64  # samples that are decoded together
+
+
+def stream_expanded(
+    url: str,
+    transform: Callable[[Any], Any] | None = None,
+    split: str | None = None,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
+    together: int = 4,
+    rank: int = 0,
+    world_size: int = 1,
+) -> StreamedDataset:
+    """Open an expanded folder that is not on this machine as an iterable dataset of ``(image, label)``.
+
+    A few shards at a time are fetched ahead into a temporary folder, checked against their digests, and removed again.
+    Under :class:`gif_datasets.DataLoader` it resumes in mid-epoch, and each pass is the next epoch. Where the folder
+    fits on a disk, :func:`gif_datasets.load_expanded` on a copy shuffles better and mixes.
+
+    Args:
+        url: Anything fsspec opens (``s3://bucket/set``, ``hf://datasets/user/name``, ``https://..``, a path).
+        transform: Applied to every picture, an RGB ``PIL.Image``.
+        split: ``"validation"`` for what was held out; the expanded split by default.
+        shuffle: Go through the shards in another order each epoch, and shuffle ``together`` of them fully.
+        seed: The order's number.
+        together: Shards that are fetched and shuffled at once.
+        rank: This process's number among ``world_size``. Each rank, and each worker of its DataLoader, reads one run of
+            the order. All ranks have as many samples: where they divide unevenly, some also have the next one's first.
+        world_size: Number of processes that share an epoch.
+
+    Raises:
+        UsageError: If there is no finished expansion, or it has no such split.
+        ShardError: While reading, if a shard is missing or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from gif_datasets import expand
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     summary = expand("demo", folder, ratio=1, prior="linear", limit=20)
+        ...     len([label for image, label in stream_expanded(f"file://{folder}")])
+        40
+    """
+    if together < 1 or not 0 <= rank < world_size:
+        raise ConfigError(
+            f"together must be at least 1 and rank below world_size, got together={together}, rank={rank},"
+            f" world_size={world_size}"
+        )
+    return StreamedDataset(url, transform, split, shuffle, seed, together, rank, world_size)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass over a streamed set reads, all ranks together."""
+
+    epoch: int
+    spans: Spans
+    readers: Readers
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Shards that are fetched together, and the places of the wanted samples among theirs, in order."""
+
+    shards: tuple[Shard, ...]
+    places: tuple[int, ...]
+
+
+class StreamedDataset(IterableDataset[tuple[Any, int]]):
+    """The samples of an expanded folder, shard by shard; see :func:`stream_expanded`."""
+
+    def __init__(
+        self,
+        url: str,
+        transform: Callable[[Any], Any] | None,
+        split: str | None,
+        shuffle: bool,
+        seed: int,
+        together: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.url, self.transform, self.split = url, transform, split
+        self.shuffle, self.seed, self.together = shuffle, seed, together
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.asked: int | None = None
+        self._told: Pass | None = None
+        self.manifest = manifests.read_manifest(place(url))
+        manifests.check_split(self.manifest, split)
+        self.classes = tuple(self.manifest["classes"])
+        self._rejected = rejections.rejected_keys(place(url), self.manifest)
+        self._shards = self._without_rejected(manifests.manifest_shards(self.manifest, split))
+        self.samples = sum(shard.samples for shard in self._shards)
+
+    def _without_rejected(self, listed: list[Shard]) -> list[Shard]:
+        """The shards, with as many samples as are wanted of each; only where some are rejected is the index read."""
+        if not self._rejected:
+            return listed
+        counts = ShardReader(place(self.url), self.split).counts
+        return [replace(shard, samples=count) for shard, count in zip(listed, counts, strict=True)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the plan, name of the split, and digest of what was rejected: another one has other samples."""
+        return rejections.fingerprint(self.manifest, self.split, self._rejected)
+
+    def __len__(self) -> int:
+        """Samples of this rank in an epoch."""
+        return -(-self.samples // self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order, also of a :class:`gif_datasets.DataLoader`; call it before workers start.
+
+        Without it every pass is the same, but in such a loader.
+        """
+        self.epoch = self.asked = epoch
+
+    def __iter__(self) -> Iterator[tuple[Any, int]]:
+        worker = get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker else (0, 0)
+        told = self._told or Pass(self.epoch, ((0, self.samples),), Readers(self.world_size, workers))
+        part = told.readers.parts(length(told.spans), self.rank)[number]
+        return self._rows(told.epoch, cut(told.spans, *part))  # now, not at the first sample: another pass may begin
+
+    @contextlib.contextmanager
+    def telling(self, told: Pass) -> Iterator[None]:
+        """Have the iterators and workers that begin within do this pass."""
+        self._told = told
+        try:
+            yield
+        finally:
+            self._told = None
+
+    def _rows(self, epoch: int, spans: Spans) -> Iterator[tuple[Any, int]]:
+        for folder, places in ahead(self._fetches(epoch, spans), self._fetch_shards, threads=1, depth=1):
+            with folder:
+                loaded = LoadedDataset(Path(folder.name), self.transform, self.split)
+                for start in range(0, len(places), BLOCK):
+                    yield from loaded.__getitems__(places[start : start + BLOCK])
+
+    def _fetches(self, epoch: int, spans: Spans) -> Iterator[Fetch]:
+        """What to read for some positions of an epoch's order.
+
+        The order goes through one group of ``together`` shards after the other, the same whoever reads which part.
+        """
+        own = [self._shards[i] for i in self._order(epoch, len(self._shards), "shards")]
+        groups = [own[i : i + self.together] for i in range(0, len(own), self.together)]
+        starts = np.cumsum([0, *(sum(shard.samples for shard in group) for group in groups)]).tolist()
+        parts = (
+            (number, first, last)
+            for start, stop in spans
+            for number, (first, last) in enumerate(pairwise(starts))
+            for first, last in [(max(start, first) - first, min(stop, last) - first)]
+            if first < last
+        )
+        for number, some in groupby(parts, key=lambda part: part[0]):
+            order = self._order(epoch, starts[number + 1] - starts[number], f"group {number}")
+            yield _fetch_of(groups[number], np.concatenate([order[first:last] for _, first, last in some]))
+
+    def _order(self, epoch: int, count: int, name: str) -> Ints:
+        places = np.arange(count)
+        if not self.shuffle:
+            return places
+        return permute(subkey(stream_key(self.seed, name), np.array([epoch])), np.array([count]), places)
+
+    def _fetch_shards(self, wanted: Fetch) -> tuple[tempfile.TemporaryDirectory[str], tuple[int, ...]]:
+        """A folder with some of the shards, whole in itself, and the wanted places in it."""
+        folder = tempfile.TemporaryDirectory(prefix="gif_datasets-")
+        for shard in wanted.shards:
+            try:
+                atomic.write_bytes(Path(folder.name) / shard.name, (place(self.url) / shard.name).read_bytes())
+            except OSError as error:
+                raise ShardError(f"cannot fetch {shard.name}: {type(error).__name__}") from error
+            if not tar.intact(Path(folder.name), shard):
+                raise ShardError(f"{shard.name} is not what the manifest describes")
+        entries = {entry["name"]: entry for entry in self.manifest["shards"]}
+        part = {**self.manifest, "shards": [entries[shard.name] for shard in wanted.shards]}
+        atomic.write_json(Path(folder.name) / manifests.MANIFEST, manifests.sealed(part, {}))
+        rejections.reject(Path(folder.name), self._rejected)
+        return folder, wanted.places
+
+
+def _fetch_of(group: list[Shard], places: Ints) -> Fetch:
+    """Those shards of a group that hold some of the places, and the places counted in these alone."""
+    counts = np.array([shard.samples for shard in group])
+    ends = np.cumsum(counts)
+    held = np.searchsorted(ends, places, side="right")
+    needed = np.isin(np.arange(len(group)), held)
+    missing = np.cumsum(np.where(needed, 0, counts))  # samples of shards that are left out, before each one's end
+    return Fetch(tuple(group[i] for i in np.flatnonzero(needed)), tuple((places - missing[held]).tolist()))
+
+
+class StreamBatches:
+    """A streamed set's place in its epoch, for a loader; torch makes the batches.
+
+    Args:
+        dataset: The set.
+        inner: What torch draws its batches' sizes from.
+        readers: All ranks and workers.
+    """
+
+    def __init__(self, dataset: StreamedDataset, inner: Iterable[Any], readers: Readers) -> None:
+        self._dataset, self._inner, self._readers = dataset, inner, readers
+        self._place = Place(0, 0)
+        names = ("samples", "shuffle", "seed", "together")
+        self.description = {name: getattr(dataset, name) for name in names}
+
+    def begin(self, place: Place) -> None:
+        """Where the next iteration starts."""
+        self._place = place
+
+    def telling(self) -> contextlib.AbstractContextManager[None]:
+        """Have the iterators and workers that begin within start there."""
+        return self._dataset.telling(Pass(self._place.epoch, self._spans(self._place), self._readers))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._inner)
+
+    def after(self, place: Place, steps: int) -> Place:
+        """The place after some batches on every rank."""
+        left = self._readers.left(self._spans(place), steps)
+        done = self._dataset.samples - length(left)
+        return Place(place.epoch, done, () if left == self._spans(Place(place.epoch, done)) else left)
+
+    def _spans(self, place: Place) -> Spans:
+        whole = ((0, self._dataset.samples),)
+        return place.left or cut(whole, place.position, self._dataset.samples)

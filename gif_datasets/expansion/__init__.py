@@ -1,0 +1,1 @@
+"""From seed samples to an expanded dataset."""

@@ -1,0 +1,234 @@
+"""How candidate pictures are made of seed samples: by a guided prior, or by classical augmentation."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from gif_datasets.chunks import blocks, padded
+from gif_datasets.config import CRITERIA
+from gif_datasets.errors import PriorError
+from gif_datasets.expansion import augment
+from gif_datasets.expansion.halving import in_memory, scored_in_memory
+from gif_datasets.expansion.recipe import Recipe
+from gif_datasets.expansion.scoring import SeedEmbeddings, _keep_last
+from gif_datasets.guidance import criteria
+from gif_datasets.guidance.guide import Guided, guide
+from gif_datasets.guidance.rng import generator_for
+from gif_datasets.methods import METHODS
+from gif_datasets.types import Row, Seed
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from gif_datasets.guidance.zeroshot import ZeroShotClassifier
+    from gif_datasets.priors.base import Prior
+
+KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access copy by copy
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A picture that may become a sample, with the fields of :class:`~gif_datasets.types.Provenance` it brings."""
+
+    picture: Image
+    fields: dict[str, Any]
+
+
+class Maker(Protocol):
+    """Makes candidates in blocks; what one looks like does not depend on its block."""
+
+    def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
+        """Do ahead, in full blocks, what the copies of a seed share; at most ``KEEP_GUIDED`` seeds."""
+        ...
+
+    def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
+        """One candidate a row; another ``attempt`` is another draw."""
+        ...
+
+    def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
+        """The same fields for the seeds themselves."""
+        ...
+
+
+@dataclass
+class GuidedMaker:
+    """Guides the copies of a seed together, once, and decodes those that are wanted."""
+
+    recipe: Recipe
+    prior: Prior
+    classifier: ZeroShotClassifier
+    embeddings: SeedEmbeddings
+    _guided: OrderedDict[tuple[str, int, int], Guided] = field(default_factory=OrderedDict)
+
+    def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
+        """Guide."""
+        self.guide(seeds, self._perturbation(attempt))
+
+    def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
+        """Decode; another attempt draws the decoder's noise again, or the perturbation where decoding has no noise.
+
+        A copy above the ratio is what another attempt makes of a copy within it.
+        """
+        config = self.recipe.config
+        draws = [(seed, *self._draw_of(copy, attempt)) for seed, copy in rows]
+        found = self._guided_rows(draws)
+        latents = [one.latents[0, copy - 1] for one, (_, copy, _) in zip(found, draws, strict=True)]
+
+        def decode(block: Sequence[tuple[tuple[Seed, int, int], Tensor]]) -> Tensor:
+            generators = [
+                generator_for(config.rng_seed, seed.key, _stream("decode", turn), copy)
+                for (seed, copy, turn), _ in block
+            ]
+            return self.prior.decode(torch.stack([latent for _, latent in block]), generators, config)
+
+        whole = padded(list(zip(draws, latents, strict=True)), config.decode_batch)
+        pixels = torch.stack(in_memory(decode, whole, "decode_batch")[: len(rows)])
+        if not (whole_pictures := pixels.flatten(1).isfinite().all(1)).all():
+            origin = rows[whole_pictures.tolist().index(False)][0].origin
+            half = "" if config.dtype == "float32" else f"; in {config.dtype} some do: try --set dtype=float32"
+            raise PriorError(
+                f"prior {self.recipe.prior.name!r} drew what are no numbers (NaN) of the seed {origin}{half}"
+            )
+        arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return [
+            Candidate(PillowImage.fromarray(np.ascontiguousarray(array)), _copy_fields(one, copy - 1))
+            for array, one, (_, copy, _) in zip(arrays, found, draws, strict=True)
+        ]
+
+    def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
+        """Criteria of the seeds' own pictures; nothing is guided for them."""
+        scores = self.classifier.scores(self.embeddings(seeds)).cpu()
+        by_label = self.recipe.config.held_class == "label"
+        held = [seed.label if by_label else int(row.argmax()) for seed, row in zip(seeds, scores, strict=True)]
+        return [_seed_fields(row, one) for row, one in zip(scores, held, strict=True)]
+
+    def guide(self, seeds: Sequence[Seed], attempt: int) -> dict[tuple[str, int], Guided]:
+        """Guide each seed once, by key and label; the last ones asked for stay in memory."""
+        names = {(seed.key, seed.label, attempt): seed for seed in seeds}
+        result = {name: self._guided[name] for name in names if name in self._guided}
+        missing = [name for name in names if name not in result]
+        for part in blocks(missing, self.recipe.config.encode_batch):
+            whole = padded([names[name] for name in part], self.recipe.config.encode_batch)
+            found = in_memory(functools.partial(self._guide_block, attempt=attempt), whole, "encode_batch")
+            result.update(zip(part, found, strict=False))
+        _keep_last(self._guided, result, KEEP_GUIDED)
+        return {(key, label): found for (key, label, _), found in result.items()}
+
+    def _draw_of(self, copy: int, attempt: int) -> tuple[int, int]:
+        """Copy within the ratio, and attempt, that a copy of any number is."""
+        turn, within = divmod(copy - 1, self.recipe.config.ratio)
+        return within + 1, attempt + turn
+
+    def _guided_rows(self, draws: Sequence[tuple[Seed, int, int]]) -> list[Guided]:
+        by_turn: dict[int, list[Seed]] = {}
+        for seed, _, turn in draws:
+            by_turn.setdefault(self._perturbation(turn), []).append(seed)
+        guided = {turn: self.guide(seeds, turn) for turn, seeds in by_turn.items()}
+        return [guided[self._perturbation(turn)][seed.key, seed.label] for seed, _, turn in draws]
+
+    def _perturbation(self, attempt: int) -> int:
+        """Which draw of the perturbation an attempt uses: the first, where decoding draws anew itself."""
+        return 0 if self.prior.decodes_noise else attempt
+
+    def _guide_block(self, seeds: Sequence[Seed], attempt: int) -> list[Guided]:
+        config, prior = self.recipe.config, self.prior
+        pictures = {seed.index: self.embeddings.picture(seed) for seed in seeds}
+        shown = [pictures[seed.index] for seed in seeds]
+        embeddings = self.embeddings(seeds)
+        latents = embeddings if prior.latent_is_embedding else prior.encode(shown)
+        keys = [_stream(seed.key, attempt) for seed in seeds]
+        names = [config.names_of(self.recipe.classes[seed.label])[0] for seed in seeds]
+        guided = scored_in_memory(
+            functools.partial(
+                guide,
+                latents,
+                torch.tensor([seed.label for seed in seeds], device=latents.device),
+                keys,
+                self.classifier,
+                embed=None if prior.latent_is_embedding else prior.embed,
+                seed_scores=self.classifier.scores(embeddings),
+                channel_axis=prior.channel_axis,
+                centre=prior.start(shown, latents, names, keys, config),
+            ),
+            config,
+        )
+        return [guided.row(index) for index in range(len(seeds))]
+
+
+@dataclass(frozen=True)
+class AugmentMaker:
+    """Applies a classical augmentation to the seeds' pictures; needs no prior.
+
+    Attributes:
+        seeds: All seeds, in an order of their own; partners of a mix are drawn from them.
+    """
+
+    recipe: Recipe
+    picture: Callable[[Seed], Image]
+    seeds: Sequence[Seed]
+
+    def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
+        """Copies share nothing."""
+
+    def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
+        """Augment; the partner of a mix is drawn from all seeds, whatever their order."""
+        config = self.recipe.config
+        apply = augment.augmentation_of(METHODS[config.method])
+        made = []
+        for seed, copy in rows:
+            generator = generator_for(config.rng_seed, seed.key, _stream("augment", attempt), copy)
+            partner = self._partner(seed, copy, attempt) if config.mixes else seed
+            found = apply(self.picture(seed), self.picture(partner), config, generator)
+            mixed = {"partner_key": partner.key, "partner_label": partner.label, "partner_share": found.partner_share}
+            made.append(Candidate(found.image, {**_UNSCORED, **(mixed if partner is not seed else {})}))
+        return made
+
+    def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
+        """Nothing is scored."""
+        return [dict(_UNSCORED) for _ in seeds]
+
+    def _partner(self, seed: Seed, copy: int, attempt: int) -> Seed:
+        generator = generator_for(self.recipe.config.rng_seed, seed.key, _stream("partner", attempt), copy)
+        return self.seeds[int(torch.randint(len(self.seeds), (), generator=generator))]
+
+
+def _stream(name: str, attempt: int) -> str:
+    """Name of a random stream; the first attempt's is the plain name."""
+    return f"{name}/{attempt}" if attempt else name
+
+
+def _seed_fields(scores: Tensor, held: int) -> dict[str, Any]:
+    values = {"consistency": _short(scores[held]), "entropy": _short(criteria.entropy(scores)), "diversity": 0.0}
+    fields = {f"{name}_{when}": values[name] for name in CRITERIA for when in ("before", "after")}
+    return {"held_class": held, **fields}
+
+
+def _copy_fields(found: Guided, copy: int) -> dict[str, Any]:
+    fields = {
+        f"{name}_{when}": _short(getattr(values, name)[0, copy])
+        for when, values in (("before", found.before), ("after", found.after))
+        for name in CRITERIA
+    }
+    if not all(map(math.isfinite, fields.values())):
+        raise PriorError(
+            "guidance led to latents whose scores are no numbers (NaN); give a smaller epsilon or logit_scale"
+        )
+    return {"held_class": int(found.held_class[0]), **fields}
+
+
+_UNSCORED = {f"{name}_{when}": 0.0 for name in CRITERIA for when in ("before", "after")}
+
+
+def _short(value: Tensor) -> float:
+    """Six decimals: what a reader needs, and the same text on machines that round the last bits otherwise."""
+    return round(float(value), 6)

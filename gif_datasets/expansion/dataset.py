@@ -1,0 +1,338 @@
+"""`ExpandedDataset`: a seed dataset and its imagined copies as one map-style dataset."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.utils.data import Dataset, get_worker_info
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import CacheError, ConfigError, EngineError, HubError, MissingExtra, PriorError
+from gif_datasets.expansion.engines.local import run_local, visible_gpus
+from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.item_format import ItemForm, format_transform
+from gif_datasets.expansion.plan import Plan, make_plan
+from gif_datasets.expansion.recipe import make_recipe
+from gif_datasets.expansion.run import Summary, run
+from gif_datasets.expansion.tasks import select
+from gif_datasets.expansion.to_hf import to_hf
+from gif_datasets.io.cache.store import open_cache
+from gif_datasets.io.stores import place
+from gif_datasets.priors import own_prior
+from gif_datasets.publish.push import PushSummary, push_to_hub
+from gif_datasets.sources import wrap_source
+from gif_datasets.sources.base import Source, list_seeds, refuse_bad
+from gif_datasets.types import Facts, Provenance, Row, Seed
+
+if TYPE_CHECKING:
+    from gif_datasets.priors.base import Prior
+
+
+class ExpandedDataset(Dataset[Any]):
+    """A seed dataset followed by its imagined copies: ``len == n * (1 + ratio)``.
+
+    Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. With
+    ``validation_share``, n counts the seeds that are not held out; those are in :attr:`validation`. A
+    torchvision dataset yields ``(image, label)`` through its own transforms; a Hugging Face dataset yields dicts with
+    its own columns, the picture replaced. Copies are imagined when first asked for and kept in the cache.
+
+    Args:
+        dataset: A torchvision or Hugging Face dataset, any map-style dataset of ``(image, label)``, or a source's text
+            such as ``"demo"`` or a folder.
+        ratio: Copies per seed, K.
+        method: See ``gif-datasets methods``.
+        prior: Name of a prior, a prior's folder, or an object that follows :class:`gif_datasets.priors.base.Prior` and
+            has a ``key``, a text that changes whenever its results do.
+        rng_seed: The run's number.
+        classes: Class names, when the dataset does not say.
+        image_column: Column of the pictures of a Hugging Face dataset, when there are several.
+        label_column: Column of its labels, likewise.
+        transform: Applied to every picture, seeds and copies, instead of the dataset's own transforms (to the whole
+            dict, for a Hugging Face dataset).
+        cache_dir: Where imagined samples are kept; ``$GIF_DATASETS_CACHE`` or the user's cache folder by default.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        options: Any other field of :class:`~gif_datasets.config.ExpansionConfig`.
+
+    Raises:
+        UsageError: If the dataset, an option or the prior does not fit, before any model is loaded.
+
+    Example:
+        >>> expanded = ExpandedDataset("demo", ratio=2, prior="linear")
+        >>> len(expanded), expanded.classes[:2]
+        (600, ('airplane', 'automobile'))
+        >>> image, label = expanded[200]
+        >>> image.size, label, expanded.provenance(200).copy
+        ((32, 32), 0, 1)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        ratio: int = 5,
+        method: str = "gif-unclip",
+        prior: str | Path | Prior = "embedded",
+        *,
+        rng_seed: int = 0,
+        classes: Sequence[str] | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        cache_dir: str | Path | None = None,
+        device: str = "auto",
+        **options: Any,
+    ) -> None:
+        prior = str(prior) if isinstance(prior, Path) else prior
+        named = prior if isinstance(prior, str) else "linear"
+        config = ExpansionConfig.build(
+            {"ratio": ratio, "method": method, "prior": named, "rng_seed": rng_seed, **options}
+        )
+        self.source: Source = wrap_source(dataset, classes, image_column, label_column)
+        given = None if isinstance(prior, str) else prior
+        own = own_prior(type(given).__name__, given) if given is not None else None
+        recipe = make_recipe(config, self.source.classes, device, own)
+        listed = list_seeds(self.source)
+        refuse_bad(listed, config.on_bad_image)
+        self.bad = listed.bad
+        self.plan: Plan = make_plan(self.source, listed, recipe)
+        self.imaginer = Imaginer(self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given)
+        self._known = np.arange(len(self)) < len(self.plan.seeds)  # items that need no imagining, as far as was seen
+        self.transform = transform
+        wrapped = dataset if not isinstance(dataset, (str, Path)) else None
+        columns = format_transform(wrapped) if transform is None else None
+        self._form = ItemForm(self.source, wrapped, columns)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        return self.source.classes
+
+    @property
+    def config(self) -> ExpansionConfig:
+        """All options, defaults resolved."""
+        return self.plan.recipe.config
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the plan: another one has other items."""
+        return self.plan.hash
+
+    @property
+    def targets(self) -> list[int]:
+        """The label of every item, without making any (unless copies are chosen among those of all seeds)."""
+        found: list[int] = self.facts.labels.tolist()
+        return found
+
+    @property
+    def facts(self) -> Facts:
+        """Label, kind and seed of every item, for samplers; none is made, as with :attr:`targets`."""
+        count = len(self.plan.seeds)
+        if self.config.agnostic:
+            place = {seed: number for number, seed in enumerate(self.plan.seeds)}
+            parents = np.array([place[seed] for seed, _ in self._chosen], dtype=np.int64)
+        else:
+            parents = np.repeat(np.arange(count), self.config.ratio)
+        seeds = np.concatenate([np.arange(count), parents])
+        labels, made = self.plan.seeds.labels, self.plan.seeds.synthetic
+        return Facts(labels[seeds], made[seeds] | (np.arange(len(self)) >= count), seeds)
+
+    @cached_property
+    def _chosen(self) -> tuple[Row, ...]:
+        """The copies, where they are chosen among those of all seeds: the first look at one draws them all."""
+        return select(self.plan, self.imaginer, map)[0].chosen
+
+    @cached_property
+    def validation(self) -> HeldOut:
+        """The seeds that ``validation_share`` holds out: items as the wrapped dataset yields them; empty without."""
+        return HeldOut(self)
+
+    def __len__(self) -> int:
+        return len(self.plan.seeds) * (1 + self.config.ratio)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._items([self._row(index)], lambda: self._rest_of_block(index))[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Many items at once; what is missing is made in common blocks. DataLoader calls this."""
+        return self._items([self._row(index) for index in indices])
+
+    def _items(self, rows: Sequence[Row], beside: Callable[[], Sequence[Row]] = tuple) -> list[Any]:
+        copies = [row for row in rows if row[1]]
+        if get_worker_info() is not None and self.plan.recipe.device != "cpu":
+            self._refuse_missing(copies)
+        made = iter(self._pictures(copies, beside))
+        return [self._item(seed, next(made) if copy else None) for seed, copy in rows]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+    def provenance(self, index: int) -> Provenance:
+        """Where an item comes from; imagines it if need be."""
+        seed, copy = self._row(index)
+        if not copy:
+            return self.imaginer.originals([seed])[0].provenance
+        self._pictures([(seed, copy)], lambda: self._rest_of_block(index))
+        return self.imaginer.imagine([(seed, copy)])[0].provenance
+
+    def imagine_missing(self, indices: Sequence[int], following: Sequence[int] = ()) -> None:
+        """Make and keep those of some items that are not in the cache yet; DataLoader calls this ahead of its workers.
+
+        The last block is filled with further copies of the same seeds, which cost no guidance of their own, and with
+        what is wanted next.
+
+        Args:
+            indices: Items that are wanted now.
+            following: Items that are wanted soon.
+
+        Raises:
+            EngineError: If one cannot be made; its seed is named.
+        """
+        wanted = self._missing(indices)
+        if wanted:
+            siblings = (item for index in wanted for item in self._siblings(index))
+            others = (item for item in self._missing([*siblings, *following]) if item not in wanted)
+            extra = list(islice(others, -len(wanted) % self.config.decode_batch))
+            self._pictures([self._row(index) for index in wanted], lambda: [self._row(index) for index in extra])
+            self._known[wanted] = True
+
+    def _missing(self, indices: Iterable[int]) -> list[int]:
+        return [index for index in dict.fromkeys(i % len(self) for i in indices) if not self._is_there(index)]
+
+    def _is_there(self, index: int) -> bool:
+        seed, copy = self._row(index)
+        may_vanish = self.imaginer.cache.limit is not None
+        if copy and (may_vanish or not self._known[index]):
+            self._known[index] = self.imaginer.has(seed, copy)
+        return bool(self._known[index])
+
+    def _siblings(self, index: int) -> range:
+        count, ratio = len(self.plan.seeds), self.config.ratio
+        start = index - (index - count) % ratio
+        return range(start, start + ratio)
+
+    def _pictures(self, rows: Sequence[Row], beside: Callable[[], Sequence[Row]]) -> list[bytes]:
+        """Imagine rows in common blocks; when that fails, one by one, to name the seed that it fails on."""
+        try:
+            return self.imaginer.pictures(rows, beside)
+        except (CacheError, ConfigError, HubError, MissingExtra, PriorError):  # of no seed in particular
+            raise
+        except Exception:
+            return [self._picture(row) for row in rows]
+
+    def _picture(self, row: Row) -> bytes:
+        try:
+            return self.imaginer.pictures([row])[0]
+        except Exception as error:
+            seed, copy = row
+            name = f"seed {seed.index} ({seed.origin})"
+            raise EngineError(f"cannot imagine copy {copy} of {name}: {type(error).__name__}: {error}") from error
+
+    def _refuse_missing(self, copies: Sequence[Row]) -> None:
+        for seed, copy in copies:
+            if not self.imaginer.has(seed, copy):
+                raise EngineError(
+                    f"copy {copy} of seed {seed.index} ({seed.origin}) is not in the cache, and a worker process does"
+                    f" not imagine on {self.plan.recipe.device}; use gif_datasets.DataLoader, which does so beside them"
+                )
+
+    def precompute(self, folder: str | Path, workers: int = 1) -> Summary:
+        """Make everything now, as WebDataset shards in ``folder``. Run again = resume.
+
+        Args:
+            folder: Output folder, or a URL that fsspec opens; refused if it holds another expansion.
+            workers: Processes. Above 1 the calling script needs the usual ``if __name__ == "__main__":``.
+        """
+
+        def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
+            return run_local(task, ids, workers, visible_gpus(self.plan.recipe.device))
+
+        return run(self.plan, self.source, self.imaginer.cache, place(folder), engine, self.bad, self.imaginer)
+
+    def to_hf(self, streaming: bool = False) -> Any:
+        """The expansion as a Hugging Face dataset, seeds first, in the order of the items.
+
+        A Hugging Face source keeps its columns, their names and types, so that ``datasets.concatenate_datasets`` puts
+        it together with its source; any other has ``image`` and ``label``. Beside them are ``key`` and the fields of
+        :class:`~gif_datasets.types.Provenance`, with ``gif_`` before a name that is taken.
+
+        Args:
+            streaming: An ``IterableDataset``, which imagines as it goes, instead of a ``Dataset``, which imagines all
+                now. The latter's fingerprint follows from what decides the pictures and from the source's own, so that
+                ``datasets`` finds again what it has.
+
+        Raises:
+            MissingExtra: If ``datasets`` is not installed.
+
+        Example:
+            >>> expanded = ExpandedDataset("demo", ratio=1, prior="linear")
+            >>> row = next(iter(expanded.to_hf(streaming=True)))
+            >>> row["label"], row["synthetic"], row["image"].size
+            (0, False, (32, 32))
+        """
+        return to_hf(self.plan, self.source, self.imaginer, [self._row(i) for i in range(len(self))], streaming)
+
+    def push_to_hub(
+        self, repo_id: str, *, folder: str | Path | None = None, workers: int = 1, **options: Any
+    ) -> PushSummary:
+        """Make everything, and publish it on the Hugging Face Hub; see :func:`gif_datasets.push_to_hub`.
+
+        Args:
+            repo_id: ``owner/name`` of the data set; made, private, if it is not there.
+            folder: Where to keep the shards; a temporary folder by default. What is imagined is in the cache either
+                way, so that a push that was cut off goes on.
+            workers: Processes that imagine.
+            options: Of :func:`gif_datasets.push_to_hub`, such as ``private``, ``revision`` and ``license``.
+        """
+        if folder is not None:
+            self.precompute(folder, workers)
+            return push_to_hub(folder, repo_id, **options)
+        with tempfile.TemporaryDirectory(prefix="gif-datasets-") as temporary:
+            self.precompute(temporary, workers)
+            return push_to_hub(temporary, repo_id, **options)
+
+    def _rest_of_block(self, index: int) -> list[Row]:
+        """The other copies of a missing copy's block: decoding runs on full blocks, and padding one costs the same."""
+        index, size, first = index % len(self), self.config.decode_batch, len(self.plan.seeds)
+        start = index - (index - first) % size
+        return [self._row(i) for i in range(start, min(start + size, len(self))) if i != index]
+
+    def _row(self, index: int) -> Row:
+        size, count, ratio = len(self), len(self.plan.seeds), self.config.ratio
+        if not -size <= index < size:
+            raise IndexError(f"index {index} of {size} items")
+        index %= size
+        if index < count:
+            return self.plan.seeds[index], 0
+        if self.config.agnostic:
+            return self._chosen[index - count]
+        seed, copy = divmod(index - count, ratio)
+        return self.plan.seeds[seed], copy + 1
+
+    def _item(self, seed: Seed, made: bytes | None) -> Any:
+        return self._form.item(seed, made, self.transform)
+
+
+class HeldOut(Dataset[Any]):
+    """The seeds of an :class:`ExpandedDataset` that are held out, in the form of its other items."""
+
+    def __init__(self, expanded: ExpandedDataset) -> None:
+        self._expanded = expanded
+        self.classes = expanded.classes
+        self.targets = [seed.label for seed in expanded.plan.validation]
+
+    @property
+    def facts(self) -> Facts:
+        """Label, kind and seed of every item, for samplers."""
+        count = len(self)
+        return Facts(np.asarray(self.targets, dtype=np.int64), np.zeros(count, dtype=bool), np.arange(count))
+
+    def __len__(self) -> int:
+        return len(self._expanded.plan.validation)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._expanded._item(self._expanded.plan.validation[index], None)

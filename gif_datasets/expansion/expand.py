@@ -1,0 +1,133 @@
+"""`expand`: a dataset into a folder of shards, by the engine that is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import ConfigError, SourceError
+from gif_datasets.expansion.engines.local import run_local, visible_gpus
+from gif_datasets.expansion.plan import make_plan
+from gif_datasets.expansion.recipe import make_recipe
+from gif_datasets.expansion.run import Part, Summary, run
+from gif_datasets.expansion.tasks import Engine
+from gif_datasets.io.cache.store import open_cache
+from gif_datasets.io.devices import resolve_device
+from gif_datasets.io.stores import place
+from gif_datasets.options import closest
+from gif_datasets.sources import wrap_source
+from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
+from gif_datasets.sources.joined import JoinedSource
+from gif_datasets.sources.splits import without
+from gif_datasets.types import Progress, Seed, silent, silently
+
+ENGINES = ("local", "ray")
+
+
+def expand(
+    source: Any,
+    out: str | Path,
+    *,
+    validation: Any = None,
+    workers: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+    gpus_per_worker: float = 1.0,
+    limit: int | None = None,
+    cache_dir: str | Path | None = None,
+    device: str = "auto",
+    part: tuple[int, int] = (0, 1),
+    config: ExpansionConfig | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = silently,
+    **options: Any,
+) -> Summary:
+    """Expand a dataset into a folder of WebDataset shards: the command ``gif-datasets expand`` as a function.
+
+    Args:
+        source: A source's text, or a dataset object.
+        out: Output folder, or a URL of one in a store that fsspec opens (``s3://bucket/set``). Run again = resume.
+        validation: Another source, such as the dataset's own validation split: written as it is, as the split
+            ``validation``; a seed that shows the same picture as one of it is left out. Its classes are found in
+            ``source`` by name.
+        workers: Worker processes; None: this process alone or, with Ray, as many as the cluster has places for. Above 1
+            the calling script needs the usual ``if __name__ == "__main__":``.
+        engine: ``"local"`` or ``"ray"``; the bytes are the same.
+        ray_address: Of a running Ray cluster; None: that of ``RAY_ADDRESS``, or one that is started here for this.
+        gpus_per_worker: With Ray on GPUs: the share of one, or the number of them, that each worker holds.
+        limit: Use this many seeds, spread evenly; of ``validation`` too.
+        cache_dir: Where imagined samples are kept.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        part: Make part ``i`` of ``n`` only, ``(i, n)``. Parts may be made by anybody, in one folder, which the last one
+            finishes, or each in its own, for :func:`gif_datasets.merge_parts`.
+        config: All options as one object, instead of ``options``.
+        progress: Wraps the loops over seeds and shards, for progress bars.
+        say: Is told, in a line before the work, when the classifier cannot tell the seeds' classes apart.
+        options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     summary = expand("demo", folder, ratio=1, prior="linear", limit=20)
+        >>> summary.originals, summary.synthetic
+        (20, 20)
+    """
+    if config is not None and options:
+        raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
+    settled, mine = config or ExpansionConfig.build(options), Part(*part)
+    run_tasks = _engine(engine, workers, device, ray_address, gpus_per_worker)
+    opened = wrap_source(source)
+    recipe = make_recipe(settled, opened.classes, device)
+    show = progress or silent
+    listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
+    held: tuple[Seed, ...] = ()
+    other = wrap_source(validation) if validation is not None else None
+    if other is not None:
+        opened, listed, held = _joined(opened, listed, other, limit, show)
+    refuse_bad(listed, settled.on_bad_image)
+
+    def shown(task: Any, ids: Sequence[int]) -> Iterator[Any]:
+        return iter(show(run_tasks(task, ids), task.title, len(ids)))
+
+    named = "" if other is None else other.name
+    plan = make_plan(opened, listed, recipe, held, named, _real_limit(limit, opened))
+    return run(plan, opened, open_cache(cache_dir), place(out), shown, listed.bad, part=mine, say=say)
+
+
+def _joined(
+    source: Source, listed: SeedList, validation: Source, limit: int | None, show: Progress
+) -> tuple[Source, SeedList, tuple[Seed, ...]]:
+    """A source with its validation source, the seeds that the latter does not show too, and its own."""
+    joined = JoinedSource(source, validation)
+    found = list_seeds(validation, limit, lambda rows: show(rows, "reading validation set"))
+    held = joined.validation_seeds(found)
+    kept, same = without(listed.seeds, held)
+    if not kept:
+        raise SourceError(f"every picture of {source.name} is in the validation set {validation.name} too")
+    return joined, SeedList(kept, (*listed.bad, *found.bad, *same)), held
+
+
+def _real_limit(limit: int | None, source: Source) -> int | None:
+    """A limit, if it leaves anything out."""
+    return limit if limit is not None and limit < len(source) else None
+
+
+def _engine(name: str, workers: int | None, device: str, ray_address: str | None, gpus_per_worker: float) -> Engine:
+    """What runs tasks."""
+    if name not in ENGINES:
+        raise ConfigError(f"unknown engine {name!r}{closest(name, ENGINES)}")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers must be at least 1, got {workers}")
+    if ray_address and name != "ray":
+        raise ConfigError(f"a Ray address goes with engine 'ray', got engine {name!r}")
+    if gpus_per_worker <= 0 or (gpus_per_worker > 1 and gpus_per_worker % 1):
+        raise ConfigError(f"GPUs a worker must be a share of one or a whole number, got {gpus_per_worker}")
+    settled = resolve_device(device)
+    if name == "local":
+        return lambda task, ids: run_local(task, ids, workers or 1, visible_gpus(settled))
+    from gif_datasets.expansion.engines.ray import run_ray
+
+    gpus = gpus_per_worker if settled.startswith("cuda") else 0.0
+    return lambda task, ids: run_ray(task, ids, workers, address=ray_address, gpus=gpus)

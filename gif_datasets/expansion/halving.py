@@ -1,0 +1,79 @@
+"""Go on in halves where memory runs out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import PriorError
+from gif_datasets.guidance.guide import Guided
+
+Result = TypeVar("Result")
+
+
+def in_memory(run: Callable[[Sequence[Any]], Iterable[Result]], rows: Sequence[Any], option: str) -> list[Result]:
+    """Rows of ``run(rows)``, in halves where that needs more memory than there is.
+
+    A smaller block draws the same and rounds otherwise, so the first time is told.
+
+    Args:
+        run: Makes one thing of each row.
+        rows: What to make.
+        option: Name of the option that bounds the number of rows.
+
+    Raises:
+        PriorError: If one row alone does not fit.
+    """
+    try:
+        return list(run(rows))
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        if len(rows) == 1:
+            raise PriorError(
+                "out of memory even for one picture at a time; use a smaller prior, or --device cpu"
+            ) from error
+    _go_on_in_halves(len(rows), option)
+    half = len(rows) // 2
+    return [*in_memory(run, rows[:half], option), *in_memory(run, rows[half:], option)]
+
+
+def scored_in_memory(run: Callable[..., Guided], config: ExpansionConfig) -> Guided:
+    """``run(config=config)``, with half its ``score_batch`` where that needs more memory than there is.
+
+    Guidance through a decoder keeps what the gradient needs of so many copies, of however few seeds they are.
+    """
+    try:
+        return run(config=config)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if config.score_batch == 1 or not _lacks_memory(error):
+            raise
+    _go_on_in_halves(config.score_batch, "score_batch")
+    return scored_in_memory(run, dataclasses.replace(config, score_batch=config.score_batch // 2))
+
+
+def _go_on_in_halves(size: int, option: str) -> None:
+    """Tell it, and give back what the attempt held."""
+    _tell_halving(size, option)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch's CPU allocator says so in words alone."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+@functools.cache
+def _tell_halving(size: int, option: str) -> None:
+    warnings.warn(
+        f"{size} pictures at once need more memory than there is; going on in halves, which changes rounding."
+        f" Set {option} below {size} for the same bytes everywhere",
+        stacklevel=5,
+    )

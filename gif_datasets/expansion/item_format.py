@@ -1,0 +1,129 @@
+"""The form of an expansion's items: that of the dataset that was wrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from PIL.Image import Image
+
+from gif_datasets.errors import SourceError
+from gif_datasets.io import decode, images
+from gif_datasets.sources.base import Source
+from gif_datasets.sources.hugging_face import HuggingFaceSource, is_hugging_face
+from gif_datasets.sources.wrapped import MapSource, transformed
+from gif_datasets.types import Seed
+
+FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
+Transform: TypeAlias = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class ItemForm:
+    """Gives pictures the form of a dataset's own items: its pictures' type, its transforms, its columns.
+
+    Attributes:
+        source: The dataset as this package reads it.
+        dataset: The dataset as it was given; None where a text named it.
+        columns: What the dataset does to its columns, where it is one of Hugging Face's with such a function.
+    """
+
+    source: Source
+    dataset: Any
+    columns: FormatTransform | None = None
+    _forms: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the forms that this process has seen: a worker sees its own."""
+        return {**self.__dict__, "_forms": {}}
+
+    def item(self, seed: Seed, made: bytes | None, transform: Transform | None) -> Any:
+        """A seed as the dataset yields it, or a copy of it as it would; ``transform`` instead of the dataset's own.
+
+        Args:
+            seed: The seed.
+            made: The copy's file; None for the seed itself.
+            transform: Applied to the picture, or to the whole row of a Hugging Face dataset.
+        """
+        if made is None and self.dataset is not None and transform is None:
+            return self.dataset[seed.index]
+        image = self.source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
+        if isinstance(self.source, HuggingFaceSource):
+            return self._row(self.source, seed, image, made, transform)
+        if transform is None and isinstance(self.source, MapSource) and self.dataset is not None:
+            return self._like_seed(self.source, seed, image)
+        return (image if transform is None else transform(image)), seed.label
+
+    def _row(
+        self, source: HuggingFaceSource, seed: Seed, image: Image, made: bytes | None, transform: Transform | None
+    ) -> Any:
+        """The seed's row with another picture."""
+        shown: Any = image
+        if self.dataset is not None and transform is None:
+            if not source.features[source.image_column].decode:
+                shown = {"bytes": made, "path": None}
+            elif self._is_grey(source, seed.index):
+                shown = image.convert("L")
+        row = source.row(seed.index) | {source.image_column: shown}
+        if transform is not None:
+            return transform(row)
+        if self.columns is None:
+            return row
+        return {name: values[0] for name, values in self.columns({name: [v] for name, v in row.items()}).items()}
+
+    def _is_grey(self, source: HuggingFaceSource, index: int) -> bool:
+        if index not in self._forms:
+            self._forms[index] = source.is_grey(index)
+        return bool(self._forms[index])
+
+    def _like_seed(self, source: MapSource, seed: Seed, image: Image) -> tuple[Any, ...]:
+        """A copy in the form of its seed's own item: type of picture and label, transforms, further entries."""
+        form, more = self._forms.get(seed.index), ()
+        if form is None:
+            item = source.item(seed.index)
+            form, more = (images.blank_like(item[0]), _form_of(item[1])), tuple(item[2:])
+            if not more:
+                self._forms[seed.index] = form
+        shown = transformed(self.dataset, seed.index, images.like(image, form[0]), seed.label)
+        return shown, form[1](seed.label), *more
+
+
+def format_transform(dataset: Any) -> FormatTransform | None:
+    """The function of ``Dataset.set_transform``, if one is set; other formats are refused."""
+    if dataset is None or not is_hugging_face(dataset):
+        return None
+    kind, columns = dataset.format.get("type"), dataset.format.get("columns")
+    if kind == "custom":
+        function = dataset.format["format_kwargs"]["transform"]
+        if set(columns) == set(dataset.column_names):
+            return cast(FormatTransform, function)
+        return partial(_of_columns, function, tuple(columns), bool(dataset.format["output_all_columns"]))
+    if kind is not None or set(columns or dataset.column_names) != set(dataset.column_names):
+        raise SourceError(
+            f"copies cannot follow the dataset's format {kind or 'of some columns'!r};"
+            " take it away (with_format(None)) and use set_transform, or pass transform="
+        )
+    return None
+
+
+def _of_columns(
+    function: FormatTransform, columns: Sequence[str], with_others: bool, batch: dict[str, list[Any]]
+) -> dict[str, list[Any]]:
+    """What ``Dataset.set_transform(function, columns, output_all_columns)`` does to a batch."""
+    found = function({name: batch[name] for name in columns})
+    others = {name: values for name, values in batch.items() if name not in columns and with_others}
+    return {**found, **others}
+
+
+def _form_of(label: Any) -> Callable[[int], Any]:
+    """What makes a label of the type and shape of this one."""
+    if isinstance(label, np.ndarray):
+        return partial(np.full, label.shape, dtype=label.dtype)
+    if isinstance(label, np.generic):
+        return type(label)
+    if hasattr(label, "new_full"):  # a tensor
+        return partial(label.new_empty(0).new_full, label.shape)
+    return int

@@ -1,0 +1,123 @@
+"""Join the parts of one expansion that were made in folders of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.errors import PlanMismatch, ShardError, UsageError
+from gif_datasets.io import atomic
+from gif_datasets.io.digests import digest
+from gif_datasets.io.parsing import read_json
+from gif_datasets.shards import tar
+from gif_datasets.shards.folder import (
+    STATE,
+    claim,
+    difference,
+    draw_preview,
+    finish,
+    own_files,
+    put_own_files,
+    read_sidecar,
+    sidecar,
+    write_sidecar,
+)
+from gif_datasets.shards.manifest import Shard, plan_damage
+from gif_datasets.types import PLAN_FILE, Progress, silent
+
+NAMED = 3  # missing shards in an error
+
+
+def merge_parts(parts: Sequence[str | Path], out: str | Path, progress: Progress | None = None) -> int:
+    """Join parts of one expansion into a whole folder; run again = resume.
+
+    Every shard is checked against its digest as it arrives. It is linked where the file system can, else copied.
+
+    Args:
+        parts: Folders that ``expand`` wrote with ``--shard-index`` and ``--num-shards``, on any machines.
+        out: The whole folder; may be one of them.
+        progress: Wraps the loop over shards.
+
+    Returns:
+        Number of shards in ``out``.
+
+    Raises:
+        UsageError: If a folder is no part of an expansion.
+        PlanMismatch: If the parts are of different expansions, or ``out`` holds another one.
+        ShardError: If shards are missing or damaged; those that are there are kept.
+    """
+    folders, target = [Path(part) for part in parts], Path(out)
+    plan = _common_plan(folders)
+    plan_hash = digest(plan)
+    claim(target, plan)
+    found = _sidecars([target, *folders], plan_hash)
+    shown = (progress or silent)(sorted(found.items()), "joining shards", len(found))
+    done = {number: shard for number, (shard, places) in shown if _bring(shard, number, places, target, plan_hash)}
+    missing = [number for number in range(len(plan["shards"])) if number not in done]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise ShardError(
+            f"{len(missing)} of {len(plan['shards'])} shards are in no part, or damaged: number"
+            f" {', '.join(map(str, missing[:NAMED]))}{more}; make the parts that have them"
+            " (part = number modulo the number of parts), and merge again"
+        )
+    own = next((files for folder in (target, *folders) if (files := own_files(folder, plan_hash)) is not None), None)
+    if own is None:
+        raise ShardError(
+            "what the part with the first shard writes beside it is in no part, or damaged: run that part again"
+            " (part 0), and merge again"
+        )
+    put_own_files(target, plan_hash, own)
+    finish(target, plan, plan_hash, [done[number] for number in range(len(plan["shards"]))], own)
+    draw_preview(target)
+    return len(done)
+
+
+def _common_plan(folders: Sequence[Path]) -> dict[str, Any]:
+    """The plan that all folders have."""
+    plans = [_plan(folder) for folder in folders]
+    if not plans:
+        raise UsageError("nothing to merge: name at least one part")
+    for folder, plan in zip(folders, plans, strict=True):
+        if plan != plans[0]:
+            raise PlanMismatch(
+                f"{folder} is a part of another expansion than {folders[0]} ({difference(plan, plans[0])})"
+            )
+    return plans[0]
+
+
+def _plan(folder: Path) -> dict[str, Any]:
+    try:
+        plan: Any = read_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} is no part of an expansion: cannot read its {PLAN_FILE} ({error})") from error
+    if problem := plan_damage(plan):
+        raise UsageError(f"{folder} is no part of an expansion: its {PLAN_FILE} is no plan ({problem})")
+    found: dict[str, Any] = plan
+    return found
+
+
+def _sidecars(folders: Sequence[Path], plan_hash: str) -> dict[int, tuple[Shard, list[Path]]]:
+    """Every shard that is said to be done, and where."""
+    found: dict[int, tuple[Shard, list[Path]]] = {}
+    for folder in folders:
+        for path in sorted((folder / STATE).glob("*.json")):
+            read = read_sidecar(path.read_bytes(), plan_hash)
+            if read is not None and sidecar(folder, read[1].name) == path:
+                found.setdefault(read[0], (read[1], []))[1].append(folder)
+    return found
+
+
+def _bring(shard: Shard, number: int, places: Sequence[Path], target: Path, plan_hash: str) -> bool:
+    """Put a shard into the folder, from the first place where it is intact."""
+    for place in places:
+        if not tar.intact(place, shard):
+            continue
+        if place.resolve() != target.resolve():
+            atomic.link_or_copy(place / shard.name, target / shard.name)
+            if not tar.intact(target, shard):
+                raise ShardError(f"{target / shard.name} does not hold what was copied; is the disk failing?")
+            write_sidecar(target, plan_hash, number, shard)
+        return True
+    return False

@@ -1,0 +1,238 @@
+"""The plan of an expansion, which fixes every sample, its shard and its bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import ConfigError
+from gif_datasets.expansion.recipe import Recipe, with_population
+from gif_datasets.io.digests import digest
+from gif_datasets.shards import manifest, tar
+from gif_datasets.shards.columns import yaml_list
+from gif_datasets.shards.manifest import shard_size
+from gif_datasets.sources.base import SeedList, Source, revision_of
+from gif_datasets.sources.own_columns import own_columns, own_members
+from gif_datasets.sources.seed_table import Rows, SeedTable
+from gif_datasets.sources.splits import hold_out
+from gif_datasets.types import VALIDATION, Row, Seed
+
+PLAN_FORMAT = 3
+
+
+@dataclass(frozen=True)
+class OwnColumns:
+    """Columns of the seed dataset that go into every sample: features as a card has them, digest of all values."""
+
+    features: tuple[dict[str, Any], ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that follow each other in shards of ``size`` of one split; imagined, or seeds."""
+
+    rows: Sequence[Row]
+    size: int
+    split: str
+    imagined: bool = False
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Samples of every shard."""
+        full, rest = divmod(len(self.rows), self.size)
+        return [self.size] * full + [rest] * (rest > 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An expansion, fixed: which samples, in which shards, made how.
+
+    Attributes:
+        source_name: Name of the seed dataset.
+        recipe: How samples are made.
+        seeds: The seed samples that are expanded, in source order.
+        validation: Those that are held out, in source order; none of their pictures is among the others'.
+        validation_name: Name of the dataset that they are from, when it is another one.
+        limit: How many seeds were asked for, where that was said.
+        chosen: The copies, where they are chosen among those of all seeds and have been; see
+            :func:`gif_datasets.expansion.tasks.select`.
+        revision: The commit of the seed dataset, where it was read from the Hub.
+        own: What the seed dataset has of its own, where it has more than pictures and labels.
+    """
+
+    source_name: str
+    recipe: Recipe
+    seeds: SeedTable
+    validation: SeedTable = field(default_factory=lambda: SeedTable.of(()))
+    validation_name: str = ""
+    limit: int | None = None
+    chosen: tuple[Row, ...] = ()
+    revision: str = ""
+    own: OwnColumns | None = None
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """Originals (copy 0), then copies, then what is held out (copy 0).
+
+        Within each, classes are mixed by key order; real and synthetic seeds are in shards of their own.
+        """
+        config = self.recipe.config
+        own, held = (
+            _by_kind(seeds) for seeds in (self.seeds if config.originals else SeedTable.of(()), self.validation)
+        )
+        made = _mixed_rows(self.chosen) if self.chosen else Rows(self.seeds, _mixed(self.seeds), config.ratio)
+        size, held_size = (
+            config.samples_per_shard or shard_size(samples, config.decode_batch)
+            for samples in (sum(map(len, own)) + len(made), sum(map(len, held)))
+        )
+        return (
+            *(Section(rows, size, config.split) for rows in own),
+            Section(made, size, config.split, imagined=True),
+            *(Section(rows, held_size, VALIDATION) for rows in held),
+        )
+
+    def rows_of(self, shard_id: int) -> Sequence[Row]:
+        """(seed, copy) rows of a shard."""
+        for section in self.sections:
+            if shard_id < len(section.sizes):
+                return section.rows[shard_id * section.size : (shard_id + 1) * section.size]
+            shard_id -= len(section.sizes)
+        raise IndexError(f"no shard {shard_id} beyond the last")
+
+    @cached_property
+    def shard_names(self) -> tuple[str, ...]:
+        """Path of every shard below the output folder."""
+        counts = Counter[str]()
+        for section in self.sections:
+            counts[section.split] += len(section.sizes)
+        numbers = {split: itertools.count() for split in counts}
+        return tuple(
+            manifest.shard_name(section.split, next(numbers[section.split]), counts[section.split])
+            for section in self.sections
+            for _ in section.sizes
+        )
+
+    @cached_property
+    def json(self) -> dict[str, Any]:
+        """All that decides the bytes of the folder."""
+        config = self.recipe.config
+        return {
+            "format": PLAN_FORMAT,
+            "source": self.source_name,
+            "seeds": len(self.seeds),
+            "limit": self.limit,
+            "synthetic_seeds": int(self.seeds.synthetic.sum()),
+            "seeds_digest": _seeds_digest(self.seeds),
+            "split": config.split,
+            "validation_share": config.validation_share,
+            "validation": self.validation_name,
+            "validation_seeds": len(self.validation),
+            "synthetic_validation": int(self.validation.synthetic.sum()),
+            "validation_digest": _seeds_digest(self.validation),
+            "originals": config.originals,
+            "shards": [count for section in self.sections for count in section.sizes],
+            "recipe": self.recipe.to_json(),
+            # not in the plans of other sources, whose folders are as they were without it
+            **({"source_revision": self.revision} if self.revision else {}),
+            **({"own_columns": dataclasses.asdict(self.own)} if self.own else {}),
+        }
+
+    @property
+    def hash(self) -> str:
+        """Digest of :attr:`json`: two folders of the same hash have the same bytes, on one kind of device."""
+        return digest(self.json)
+
+    def shard_name(self, shard_id: int) -> str:
+        """Path of a shard below the output folder."""
+        return self.shard_names[shard_id]
+
+
+def _mixed(seeds: SeedTable) -> NDArray[np.int64]:
+    """Places of seeds in key order, which mixes the classes."""
+    return np.lexsort((seeds.indices, seeds.keys))
+
+
+def _mixed_rows(rows: Iterable[Row]) -> list[Row]:
+    """Rows in key order."""
+    return sorted(rows, key=lambda row: (row[0].key, row[0].index, row[1]))
+
+
+def _by_kind(seeds: SeedTable) -> list[Rows]:
+    """Rows of the real and of the synthetic ones."""
+    order = _mixed(seeds)
+    return [Rows(seeds, order[seeds.synthetic[order] == kind], 0) for kind in (False, True)]
+
+
+def make_plan(
+    source: Source,
+    listed: SeedList,
+    recipe: Recipe,
+    validation: Sequence[Seed] = (),
+    validation_name: str = "",
+    limit: int | None = None,
+) -> Plan:
+    """Fix the plan of an expansion.
+
+    Args:
+        source: The seed dataset.
+        listed: Its seeds.
+        recipe: How samples are made.
+        validation: Seeds to hold out that are not among ``listed``; without them, ``validation_share`` of ``listed``.
+        validation_name: Name of the dataset that ``validation`` is from.
+        limit: How many seeds were asked for, where that was said.
+
+    Raises:
+        ConfigError: If both say what to hold out, or copies would be apart from their seeds.
+    """
+    config = recipe.config
+    seeds, held = SeedTable.of(listed.seeds), SeedTable.of(validation)
+    _check_validation(config, source.name, seeds, validation_name)
+    if config.validation_share:
+        seeds, held = map(SeedTable.of, hold_out(seeds, config.validation_share, config.rng_seed))
+    return Plan(
+        source.name,
+        with_population(recipe, seeds),
+        seeds,
+        held,
+        validation_name,
+        limit,
+        revision=revision_of(source),
+        own=_own_columns(source, [*seeds.indices.tolist(), *held.indices.tolist()]),
+    )
+
+
+def _check_validation(config: ExpansionConfig, source: str, seeds: SeedTable, validation: str) -> None:
+    """Refuse two sayings of what is held out, and copies that would be apart from their seeds."""
+    if validation and (config.validation_share or config.split == VALIDATION):
+        raise ConfigError(
+            f"a validation set of its own ({validation}) leaves nothing for validation_share, got"
+            f" {config.validation_share}, or for split={VALIDATION!r}; take them away"
+        )
+    if config.validation_share and seeds.synthetic.any():
+        raise ConfigError(
+            f"validation_share must be 0 for {source}, which holds imagined copies beside their seeds;"
+            " hold out when the seeds are first expanded, or give a validation set"
+        )
+
+
+def _own_columns(source: Source, indices: Sequence[int]) -> OwnColumns | None:
+    members = own_members(source, indices)
+    if members is None:
+        return None
+    digests = {index: hashlib.sha256(content).hexdigest() for index, content in members.items()}
+    return OwnColumns(tuple(yaml_list(own_columns(source))), tar.own_digest(digests))
+
+
+def _seeds_digest(seeds: Sequence[Seed]) -> str:
+    return tar.seeds_digest([seed.key, seed.label, seed.index, seed.origin] for seed in seeds)

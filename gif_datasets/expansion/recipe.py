@@ -1,0 +1,165 @@
+"""`Recipe`: everything but the seed sample that decides a picture's bytes, settled before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import ConfigError, SourceError
+from gif_datasets.io.cache.entries import CACHE_FORMAT
+from gif_datasets.io.devices import memory_of, resolve_device
+from gif_datasets.io.digests import digest, digest_rows, digest_text
+from gif_datasets.methods import METHODS
+from gif_datasets.options import closest
+from gif_datasets.priors import PriorInfo, check_fit, find_prior
+from gif_datasets.prompts import IS
+from gif_datasets.sources.seed_table import SeedTable
+from gif_datasets.types import Seed
+
+RECIPE_FORMAT = 5
+MOST_FITTED = 20_000  # seeds that a classifier is fitted to: 100 MB of embeddings at a width of 1,280
+BYTES_A_PIXEL = 6_000  # of a decoded picture, while it is decoded: Stable Diffusion's autoencoder, single precision
+KEPT_A_PIXEL = 25_000  # of a picture whose gradient is taken: what that autoencoder keeps (22,753 bytes a pixel)
+KEPT_BY_CLIP = 100 << 20  # for the gradient of one picture
+_LIBRARIES = ("torch", "diffusers", "open_clip_torch", "timm", "transformers", "pillow")
+_NOT_IN_PIXELS = ("originals", "split", "validation_share", "samples_per_shard", "on_bad_image", "prior")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything but the seed sample that decides a picture's bytes.
+
+    Attributes:
+        config: The options.
+        classes: Class names, in label order.
+        prior: The prior, found but not loaded.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        population: Digest of the seeds that every sample depends on; empty where each depends on its own seed alone.
+        method_key: Key of a method that another package registers; empty for those that ship.
+    """
+
+    config: ExpansionConfig
+    classes: tuple[str, ...]
+    prior: PriorInfo
+    device: str
+    population: str = ""
+    method_key: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON types; what :attr:`digest` hashes."""
+        options = {name: value for name, value in self.config.to_json().items() if name not in _NOT_IN_PIXELS}
+        return {
+            "format": RECIPE_FORMAT,
+            "options": options,
+            "classes": list(self.classes),
+            "prior": {"name": self.prior.name, "digest": self.prior.digest},
+            "device": self.device,
+            "population": self.population,
+            "versions": {name: version_of(name) for name in _LIBRARIES},
+            **({"method_key": self.method_key} if self.method_key else {}),
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the recipe: part of every cache key, and in every sample's provenance."""
+        return digest(self.to_json())
+
+    @cached_property
+    def embeddings_key(self) -> str:
+        """Key of the embeddings of all seeds: what the CLIP sees, and nothing of what is made from them."""
+        shape = {name: getattr(self.config, name) for name in ("encode_batch", "threads")}
+        versions = self.to_json()["versions"]
+        return digest([CACHE_FORMAT, "embeddings", self.prior.digest, self.population, self.device, shape, versions])
+
+    def cache_key(self, seed: Seed, copy: int) -> str:
+        """Key of one imagined sample; of the cache's format too, so that versions that share a cache drop nothing."""
+        return digest_text(f"{CACHE_FORMAT} {self.digest} {seed.key} {seed.label} {copy}")
+
+
+def ordered(seeds: Iterable[Seed]) -> SeedTable:
+    """Seeds in an order that does not depend on the source's: by key, label and index."""
+    table = SeedTable.of(seeds)
+    return table.take(np.lexsort((table.indices, table.labels, table.keys)))
+
+
+def fitted_seeds(seeds: Iterable[Seed], classes: int) -> list[Seed]:
+    """Seeds that a classifier is fitted to, ordered: all, but of each class only so many that they fit into memory."""
+    quota, counts, chosen = max(1, MOST_FITTED // classes), Counter[int](), []
+    for seed in ordered(seeds):
+        counts[seed.label] += 1
+        if counts[seed.label] <= quota:
+            chosen.append(seed)
+    return chosen
+
+
+def with_population(recipe: Recipe, seeds: Sequence[Seed]) -> Recipe:
+    """Name in the recipe the seeds that all of its samples depend on, if there are any."""
+    if not recipe.config.uses_all_seeds:
+        return recipe
+    used = ordered(seeds) if recipe.config.mixes else fitted_seeds(seeds, len(recipe.classes))
+    return dataclasses.replace(recipe, population=digest_rows([seed.key, seed.label] for seed in used))
+
+
+def make_recipe(
+    config: ExpansionConfig, classes: Sequence[str], device: str = "auto", own_prior: PriorInfo | None = None
+) -> Recipe:
+    """Find the prior and settle the device, loading neither.
+
+    Args:
+        config: The options.
+        classes: Class names, in label order.
+        device: ``"auto"`` or a device.
+        own_prior: What is known of a prior of the user's own; None: the one that ``config.prior`` names.
+
+    Raises:
+        ConfigError: If the prior is unknown, does not fit the method, or there are too few classes to guide; or if a
+            registered method has no key.
+    """
+    prior = own_prior or find_prior(config.prior)
+    check_fit(prior, config.method)
+    if len(classes) < 2:
+        raise SourceError(
+            f"only {len(classes)} class ({', '.join(classes)}): guidance compares classes and needs at least 2;"
+            " put the pictures of each class into a sub-folder of its own"
+        )
+    if len(set(classes)) < len(classes) or not all(name.strip() for name in classes):
+        raise SourceError(f"class names must be different and not empty, got {', '.join(map(repr, classes[:20]))}")
+    for entry in config.synonyms:
+        if (named := entry.partition(IS)[0]) not in classes:
+            raise ConfigError(f"synonyms are given for class {named!r}, which is not here{closest(named, classes)}")
+    settled = resolve_device(device)
+    fitting = _fitting(config, prior, memory_of(settled))
+    return Recipe(fitting, tuple(classes), prior, settled, method_key=METHODS[config.method].key)
+
+
+def _fitting(config: ExpansionConfig, prior: PriorInfo, memory: int) -> ExpansionConfig:
+    """The options with blocks that half of a worker's ``memory``, bytes, holds.
+
+    They follow from the size of the pictures and from the memory that there is, not from what happens to be free, so
+    that a run that is started again on the same machine has the same plan.
+    """
+    pixels = int(prior.card.get("image_size", 32)) ** 2
+    decoded, scored = (
+        max(1, memory // 2 // size) for size in (pixels * BYTES_A_PIXEL, pixels * KEPT_A_PIXEL + KEPT_BY_CLIP)
+    )
+    return dataclasses.replace(
+        config,
+        decode_batch=min(config.decode_batch, decoded),
+        score_batch=min(config.score_batch, scored),
+    )
+
+
+def version_of(name: str) -> str:
+    """Version of an installed package, or ``absent``."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"

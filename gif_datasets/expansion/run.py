@@ -1,0 +1,210 @@
+"""Carry a plan out: run its tasks, finish the folder, tell what was done.
+
+Run again = resume: finished shards are checked and kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+
+from gif_datasets.errors import ConfigError
+from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.plan import Plan
+from gif_datasets.expansion.tasks import Engine, ShardTask, select
+from gif_datasets.guidance import recognition
+from gif_datasets.io import atomic
+from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.stores import AnyPath
+from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.folder import STATE, claim, draw_preview, finish, finished, own_files, put_own_files, sidecar
+from gif_datasets.shards.manifest import Shard
+from gif_datasets.sources.base import Source
+from gif_datasets.sources.own_columns import source_columns
+from gif_datasets.types import CLASSIFIER_FILE, silently
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an expansion did.
+
+    Attributes:
+        folder: The expanded folder.
+        originals: Real seed samples in it.
+        synthetic: Imagined samples in it, seeds that were imagined included.
+        validation: Seed samples that were held out.
+        classes: Number of classes.
+        shards: Number of shards.
+        bytes: Size of the shards.
+        generated: Pictures decoded in this run; 0 when all were there.
+        bad: Messages of unreadable pictures that were skipped.
+        seconds: Wall-clock time of this run.
+        missing: Shards that other parts are to make; 0 when the folder is whole.
+        failed: Imagined samples of which every draw failed the check; the best draw was kept.
+        recognised: Share of the seeds whose class the classifier names; None where nothing is made by what it says.
+    """
+
+    folder: str
+    originals: int
+    synthetic: int
+    validation: int
+    classes: int
+    shards: int
+    bytes: int
+    generated: int
+    bad: tuple[str, ...]
+    seconds: float
+    missing: int = 0
+    failed: int = 0
+    recognised: float | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of a plan's shards are made here: those whose number leaves ``index`` when divided by ``count``.
+
+    Raises:
+        ConfigError: If ``index`` is not in 0 to ``count`` - 1.
+
+    Example:
+        >>> [shard_id for shard_id in range(7) if Part(1, 3).has(shard_id)]
+        [1, 4]
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.index < self.count:
+            raise ConfigError(
+                f"a part's index must be from 0 to the number of parts - 1, got {self.index} of {self.count}"
+            )
+
+    def has(self, shard_id: int) -> bool:
+        """Whether a shard belongs to the part."""
+        return shard_id % self.count == self.index
+
+
+WHOLE = Part(0, 1)
+
+
+def run(
+    plan: Plan,
+    source: Source,
+    cache: Cache,
+    folder: AnyPath,
+    engine: Engine,
+    bad: Sequence[str] = (),
+    imaginer: Imaginer | None = None,
+    part: Part = WHOLE,
+    say: Callable[[str], None] = silently,
+) -> Summary:
+    """Make what is missing of ``plan``, or of a part of it, in ``folder``; the last part that is made finishes it.
+
+    ``say`` is told before the work, in a line, where the classifier cannot tell the seeds' classes apart.
+
+    Raises:
+        PlanMismatch: If the folder holds another plan; nothing in it is touched.
+        ConfigError: If the folder cannot be written, or a plan cannot be made in parts.
+    """
+    if plan.recipe.config.agnostic and part != WHOLE:
+        raise ConfigError("selection sample-agnostic compares the copies of all seeds; it cannot be made in parts")
+    started = time.monotonic()
+    claim(folder, plan.json)
+    mine = {shard_id: name for shard_id, name in enumerate(plan.shard_names) if part.has(shard_id)}
+    done = finished(folder, plan.hash, mine)
+    todo = [shard_id for shard_id in mine if shard_id not in done]
+    generated = 0
+    imaginer = imaginer or Imaginer(plan.recipe, source, cache, plan.seeds)
+    if todo:
+        imaginer.prepare()
+        if plan.recipe.config.agnostic:
+            plan, generated = select(plan, imaginer, engine)
+    own = _own_files(plan, source, imaginer, folder, say) if part.has(0) else None
+    if own is not None:
+        put_own_files(folder, plan.hash, own)
+    made = list(engine(ShardTask(plan, imaginer, folder), todo))
+    generated += sum(count for _, count in made)
+    numbers = {name: shard_id for shard_id, name in mine.items()}
+    done |= {numbers[shard.name]: shard for shard, _ in made}
+    if part != WHOLE:
+        done |= _made_by_others(plan, folder, done)
+        if len(done) < len(plan.shard_names):
+            return _partly(folder, plan, done, generated, tuple(bad), time.monotonic() - started)
+    own = own_files(folder, plan.hash) if own is None else own
+    if own is None:  # whoever made the first shard did not come so far
+        own = _own_files(plan, source, imaginer, folder, say)
+        put_own_files(folder, plan.hash, own)
+    finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in sorted(done)], own)
+    if todo or not (folder / manifests.PREVIEW).exists():
+        draw_preview(folder, lambda index: source.sample(index)[0])
+    return summarise(folder, generated, tuple(bad), time.monotonic() - started)
+
+
+def _made_by_others(plan: Plan, folder: AnyPath, done: Container[int]) -> dict[int, Shard]:
+    """The other shards, looked at when each is noted down; none before."""
+    noted = {path.name for path in (folder / STATE).glob("*.json")}
+    if any(sidecar(folder, name).name not in noted for name in plan.shard_names):
+        return {}
+    names = enumerate(plan.shard_names)
+    return finished(folder, plan.hash, {shard_id: name for shard_id, name in names if shard_id not in done})
+
+
+def _own_files(
+    plan: Plan, source: Source, imaginer: Imaginer, folder: AnyPath, say: Callable[[str], None]
+) -> dict[str, bytes]:
+    """The source's own columns, and how well the classifier tells the seeds apart, known already or found out now."""
+    own = source_columns(source, [*plan.seeds.indices.tolist(), *plan.validation.indices.tolist()])
+    found = recognition.read(manifests.listed_file(folder, CLASSIFIER_FILE))
+    if found is None and manifests.may_hold(folder, CLASSIFIER_FILE):
+        found = imaginer.recognition()
+    if found is None:
+        return own
+    if warning := found.warning(plan.recipe.config, plan.recipe.prior.families):
+        say(warning)
+    return {**own, CLASSIFIER_FILE: atomic.json_bytes(found.to_json())}
+
+
+def _partly(
+    folder: AnyPath, plan: Plan, done: dict[int, Shard], generated: int, bad: tuple[str, ...], seconds: float
+) -> Summary:
+    """Summarise a folder that wants other parts."""
+    first_held = len(plan.shard_names) - sum(len(section.sizes) for section in plan.sections[-2:])
+    own = [shard_id for shard_id in done if shard_id < first_held]
+    made = [copy > 0 or seed.synthetic for shard_id in own for seed, copy in plan.rows_of(shard_id)]
+    return Summary(
+        folder=str(folder),
+        originals=len(made) - sum(made),
+        synthetic=sum(made),
+        validation=sum(shard.samples for shard_id, shard in done.items() if shard_id >= first_held),
+        classes=len(plan.recipe.classes),
+        shards=len(done),
+        bytes=sum(shard.bytes for shard in done.values()),
+        generated=generated,
+        bad=bad,
+        seconds=round(seconds, 1),
+        missing=len(plan.shard_names) - len(done),
+        failed=sum(shard.failed for shard in done.values()),
+    )
+
+
+def summarise(folder: AnyPath, generated: int = 0, bad: tuple[str, ...] = (), seconds: float = 0.0) -> Summary:
+    """Summarise a finished folder from its manifest."""
+    manifest = manifests.read_manifest(folder)
+    sizes = [shard.bytes for shard in manifests.all_shards(manifest)]
+    told = recognition.read(manifests.listed_file(folder, CLASSIFIER_FILE))
+    return Summary(
+        folder=str(folder),
+        originals=manifest["originals"],
+        synthetic=manifest["synthetic"],
+        validation=manifest["validation"],
+        classes=len(manifest["classes"]),
+        shards=len(sizes),
+        bytes=sum(sizes),
+        generated=generated,
+        bad=bad,
+        seconds=round(seconds, 1),
+        failed=manifest["failed_checks"],
+        recognised=round(told.accuracy, 4) if told else None,
+    )

@@ -1,0 +1,98 @@
+"""Pictures as samples: encoded, with what was found and where they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gif_datasets.expansion.recipe import Recipe
+from gif_datasets.io import images
+from gif_datasets.types import Provenance, Sample, Seed
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+_NO_PARTNER = {"partner_key": "", "partner_label": -1, "partner_share": 0.0}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Scores of a candidate's picture, if it was scored; whether it passes, its rank, and the class asked of it."""
+
+    scores: torch.Tensor | None = None
+    passed: bool = True
+    rank: float = 0.0
+    held_class: int | None = None
+
+
+def make_sample(
+    recipe: Recipe,
+    seed: Seed,
+    copy: int,
+    attempts: int,
+    picture: Image,
+    fields: dict[str, Any],
+    verdict: Verdict,
+) -> Sample:
+    """Encode a picture and write down where it comes from.
+
+    Args:
+        recipe: How it was made.
+        seed: Of what.
+        copy: Which copy it is; 0 for the seed itself.
+        attempts: How often it was drawn.
+        picture: What was drawn.
+        fields: What its maker tells of it.
+        verdict: What its check told.
+    """
+    config = recipe.config
+    image = images.encode(np.asarray(picture), config.image_format, config.jpeg_quality)
+    provenance = Provenance(
+        synthetic=copy > 0 or seed.synthetic,
+        seed_key=seed.key,
+        seed_index=seed.index,
+        seed_origin=seed.origin,
+        copy=copy,
+        label=seed.label,
+        class_name=recipe.classes[seed.label],
+        method=config.method if copy else "none",
+        prior=recipe.prior.name,
+        prior_digest=recipe.prior.digest,
+        recipe=recipe.digest,
+        rng_seed=config.rng_seed,
+        image_sha256=hashlib.sha256(image).hexdigest(),
+        attempts=attempts,
+        passed=verdict.passed,
+        **{
+            **_NO_PARTNER,
+            "held_class": seed.label if verdict.held_class is None else verdict.held_class,
+            **_picture_fields(verdict.scores, seed.label),
+            **fields,
+        },
+    )
+    return Sample(image, provenance)
+
+
+def _picture_fields(scores: torch.Tensor | None, label: int) -> dict[str, Any]:
+    if scores is None:
+        return {"picture_class": -1, "picture_consistency": 0.0, "picture_entropy": 0.0}
+    from gif_datasets.guidance.criteria import entropy
+
+    return {
+        "picture_class": int(scores.argmax()),
+        "picture_consistency": round(float(scores[label]), 6),
+        "picture_entropy": round(float(entropy(scores)), 6),
+    }
+
+
+def relabelled(sample: Sample, seed: Seed) -> Sample:
+    """A cached sample under this source's index and origin: the same picture may lie elsewhere in another source."""
+    provenance = dataclasses.replace(
+        sample.provenance, seed_index=seed.index, seed_origin=seed.origin, label=seed.label
+    )
+    return Sample(sample.image, provenance)

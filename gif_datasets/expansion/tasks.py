@@ -1,0 +1,96 @@
+"""What engines run: tasks that each make a shard of a plan, or draw copies to choose from, and are idempotent.
+
+Who runs them (:mod:`gif_datasets.expansion.engines`) decides nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.plan import Plan
+from gif_datasets.io.stores import AnyPath
+from gif_datasets.shards import tar
+from gif_datasets.shards.folder import put_shard, write_sidecar
+from gif_datasets.shards.manifest import Shard, split_of
+from gif_datasets.sources.own_columns import own_members
+from gif_datasets.types import Row
+
+SELECTION_SEEDS = 8  # whose copies are drawn in one task, where copies are chosen among those of all seeds
+
+Engine = Callable[[Any, Sequence[int]], Any]
+"""Runs ``task(id)`` for each id, in any order, and yields the results as they come."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Work of a plan; picklable, holds no model until it is first done."""
+
+    plan: Plan
+    imaginer: Imaginer
+
+    def release(self) -> None:
+        """Let go of the prior: others will run this, with one of their own."""
+        self.imaginer.release()
+
+
+@dataclass(frozen=True)
+class ShardTask(_Task):
+    """Makes shards of one plan."""
+
+    folder: AnyPath
+    title: ClassVar[str] = "making shards"
+
+    def __call__(self, shard_id: int) -> tuple[Shard, int]:
+        """Make one shard and its sidecar; returns it with the number of pictures decoded for it."""
+        before = self.imaginer.generated
+        rows, config = self.plan.rows_of(shard_id), self.plan.recipe.config
+        copies = [(seed, copy) for seed, copy in rows if copy]
+        made = self.imaginer.imagine(copies) if copies else self.imaginer.originals([seed for seed, _ in rows])
+        name = self.plan.shard_name(shard_id)
+        keys = [tar.sample_key(split_of(name), seed.index, copy) for seed, copy in rows]
+        samples = list(zip(keys, made, strict=True))
+        own = own_members(self.imaginer.source, [seed.index for seed, _ in rows]) if self.plan.own else None
+        shard = put_shard(self.folder, name, samples, config.image_format, own)
+        write_sidecar(self.folder, self.plan.hash, shard_id, shard)
+        return shard, self.imaginer.generated - before
+
+
+@dataclass(frozen=True)
+class DrawTask(_Task):
+    """Draws copies to choose from, of one block of seeds."""
+
+    title: ClassVar[str] = "drawing copies to choose from"
+
+    def rows(self, block: int) -> list[Row]:
+        """(seed, copy) rows of a block."""
+        config = self.plan.recipe.config
+        part = self.plan.seeds[block * SELECTION_SEEDS : (block + 1) * SELECTION_SEEDS]
+        return [(seed, copy) for seed in part for copy in range(1, config.draws + 1)]
+
+    def __call__(self, block: int) -> tuple[int, list[float], int]:
+        """The block, the gain of each of its rows, and the number of pictures made."""
+        before = self.imaginer.generated
+        gains = self.imaginer.gains(self.rows(block))
+        return block, gains, self.imaginer.generated - before
+
+
+def select(plan: Plan, imaginer: Imaginer, engine: Engine) -> tuple[Plan, int]:
+    """Choose the copies among those of all seeds: the highest gains of entropy first, of those that keep their class.
+
+    Returns:
+        The plan with ``ratio`` copies a seed on average, and the number of pictures made for it.
+
+    Source:
+        Appendix B, "sample-agnostic expansion".
+    """
+    task, generated, gained = DrawTask(plan, imaginer), 0, list[tuple[float, Row]]()
+    for block, gains, made in engine(task, range(-(-len(plan.seeds) // SELECTION_SEEDS))):
+        gained += zip(gains, task.rows(block), strict=True)
+        generated += made
+    best = sorted(gained, key=lambda one: (-one[0], one[1][0].key, one[1][0].index, one[1][1]))
+    rows = [row for _, row in best[: len(plan.seeds) * plan.recipe.config.ratio]]
+    return dataclasses.replace(plan, chosen=tuple(sorted(rows, key=lambda row: (row[0].index, row[1])))), generated

@@ -1,0 +1,96 @@
+"""An expansion as a Hugging Face dataset: the source's own columns for every row, and provenance beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.errors import MissingExtra
+from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.plan import Plan
+from gif_datasets.io.digests import digest
+from gif_datasets.shards.columns import Columns, SourceColumns, expanded_columns
+from gif_datasets.shards.tar import sample_key
+from gif_datasets.sources.base import Source
+from gif_datasets.sources.hugging_face import HuggingFaceSource
+from gif_datasets.types import Row
+
+FORMAT = 1
+"""Of the rows; another one makes them anew in the cache of ``datasets``."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Makes the rows of an expansion; picklable, holds no model until the first copy."""
+
+    plan: Plan
+    source: Source
+    imaginer: Imaginer
+
+    @cached_property
+    def columns(self) -> Columns:
+        own = self.source
+        if not isinstance(own, HuggingFaceSource):
+            return expanded_columns(self.plan.recipe.classes)
+        # rows are read one by one, when they are wanted
+        found = SourceColumns(own.features, own.image_column, own.label_column, {})
+        return expanded_columns(self.plan.recipe.classes, found)
+
+    def make(self, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+        """Rows of (seed, copy), all copies in one go; copy 0 is the seed itself."""
+        copies = [(seed, copy) for seed, copy in rows if copy]
+        made = iter(self.imaginer.imagine(copies) if copies else [])
+        for seed, copy in rows:
+            sample = next(made) if copy else self.imaginer.originals([seed])[0]
+            key = sample_key(self.plan.recipe.config.split, seed.index, copy)
+            own = self._own(seed.index)
+            suffix = self.plan.recipe.config.image_format
+            picture = {"bytes": sample.image, "path": f"{key}.{suffix}"}
+            if not copy and isinstance(self.source, HuggingFaceSource):
+                picture = _embedded(own[self.source.image_column])
+            yield self.columns.row(picture, key, sample.provenance.to_json(), own)
+
+    def _own(self, index: int) -> Mapping[str, Any]:
+        if not isinstance(self.source, HuggingFaceSource):
+            return {}
+        row: dict[str, Any] = self.source.rows[index]
+        return row
+
+
+def _embedded(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """A picture's cell with its content, so that it outlives the file that it came from."""
+    if cell.get("bytes") is not None:
+        return dict(cell)
+    path = Path(cell["path"])
+    return {"bytes": path.read_bytes(), "path": path.name}
+
+
+def _generate(rows: _Rows, blocks: Sequence[tuple[Row, ...]]) -> Iterator[dict[str, Any]]:
+    for block in blocks:
+        yield from rows.make(block)
+
+
+def to_hf(plan: Plan, source: Source, imaginer: Imaginer, order: Sequence[Row], streaming: bool) -> Any:
+    """See :meth:`gif_datasets.ExpandedDataset.to_hf`."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtra("datasets", "hf") from error
+
+    rows = _Rows(plan, source, imaginer)
+    size = plan.recipe.config.decode_batch
+    first = len(plan.seeds)  # blocks of copies start there, as those of lazy items do
+    starts = [*range(0, first, size), *range(first, len(order), size)]
+    ends = [*starts[1:], len(order)]
+    blocks = [tuple(order[start:end]) for start, end in zip(starts, ends, strict=True)]
+    made = {"features": rows.columns.features, "split": datasets.NamedSplit(plan.recipe.config.split)}
+    if streaming:
+        return datasets.IterableDataset.from_generator(_generate, gen_kwargs={"rows": rows, "blocks": blocks}, **made)
+    given = source.rows._fingerprint if isinstance(source, HuggingFaceSource) else ""
+    fingerprint = digest(["to_hf", FORMAT, plan.hash, given, list(rows.columns.features)])[:32]
+    return datasets.Dataset.from_generator(
+        _generate, gen_kwargs={"rows": rows, "blocks": blocks}, fingerprint=fingerprint, **made
+    )

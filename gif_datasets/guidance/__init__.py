@@ -1,0 +1,1 @@
+"""The mathematics: perturbation, criteria, guidance and the classifiers that score."""

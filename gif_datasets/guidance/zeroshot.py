@@ -1,0 +1,246 @@
+"""CLIP models and zero-shot classifiers; the only module that imports open_clip."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from gif_datasets.errors import PriorError
+from gif_datasets.io.parsing import read_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+TINY = 1e-12  # floor of a norm, as torch.nn.functional.normalize has it
+
+
+@dataclass(frozen=True)
+class ZeroShotClassifier:
+    """Class texts as a linear classifier on unit-norm embeddings.
+
+    Attributes:
+        weights: Unit-norm text embeddings, one row a class, ``(C, D)``; of a fitted head, of mean norm 1.
+        logit_scale: Inverse temperature of the softmax over cosines.
+    """
+
+    weights: Tensor
+    logit_scale: float
+
+    def merged(self, counts: Sequence[int]) -> ZeroShotClassifier:
+        """A class for each of ``counts``: the mean direction of so many following ones."""
+        if all(count == 1 for count in counts):
+            return self
+        means = [F.normalize(rows.mean(0), dim=-1) for rows in torch.split(self.weights, list(counts))]
+        return ZeroShotClassifier(torch.stack(means), self.logit_scale)
+
+    def scores(self, embedding: Tensor) -> Tensor:
+        """Class probabilities of CLIP embeddings of any norm, ``(..., D)`` to ``(..., C)``.
+
+        Source:
+            Section 4: ``s_y = cos(f(x), w_y)``. The paper does not say how cosines become the probabilities whose
+            entropy it takes; this is CLIP's own softmax with its own scale.
+        """
+        return self.logits(embedding).softmax(-1)
+
+    def logits(self, embedding: Tensor) -> Tensor:
+        """Scaled cosines, whose softmax the scores are."""
+        return embedding @ self.weights.T * self._sharpness(embedding)
+
+    def embedding_gradient(self, embedding: Tensor, logits: Tensor, of_logits: Tensor) -> Tensor:
+        """Gradient with respect to embeddings ``(N, D)``, given that with respect to their logits, ``(N, C)``.
+
+        The chain rule through the cosine, in closed form: a fraction of automatic differentiation's passes.
+        """
+        sharpness = self._sharpness(embedding)
+        along = (of_logits * logits).sum(1, keepdim=True) * (sharpness / self.logit_scale).square()
+        return torch.addcmul((of_logits * sharpness) @ self.weights, embedding, -along)
+
+    def _sharpness(self, embedding: Tensor) -> Tensor:
+        """What turns products with the weights into logits: inverse temperature over the embedding's norm."""
+        sharpness: Tensor = self.logit_scale / embedding.norm(dim=-1, keepdim=True).clamp(min=TINY)
+        return sharpness
+
+
+class Clip:
+    """An open_clip model from a local folder: raw image latents, and classifiers from class names.
+
+    Args:
+        folder: Holds ``open_clip_config.json``, the weights as safetensors and, for a Hugging Face text tower, its
+            configuration and tokenizer.
+        device: Where the model runs.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        model, self.preprocess, self.tokenizer = _load(folder, device)
+        self.model = model.eval().requires_grad_(False)
+        _fold_batch_norms(self.model.visual)
+        self.model.visual.to(memory_format=torch.channels_last)  # convolutions take half the time on a CPU
+        self.device = device
+        self.logit_scale = float(model.logit_scale.detach().exp())
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image]) -> Tensor:
+        """Raw (not normalised) image latents, ``(B, D)``."""
+        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+        return self._latents(pixels)
+
+    def embed_pixels(self, pixels: Tensor) -> Tensor:
+        """Raw image latents of pictures ``(B, 3, H, W)`` in [0, 1], differentiably: resized and normalised as tensors.
+
+        Resizing a tensor rounds otherwise than resizing an 8-bit picture, so :meth:`encode_images` differs a little.
+        """
+        from torchvision.transforms.v2 import functional as vision
+
+        visual, size = self.model.visual, self.image_size
+        x = vision.resize(pixels, [size], vision.InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+        x = vision.normalize(vision.center_crop(x, [size, size]), list(visual.image_mean), list(visual.image_std))
+        return self._latents(x)
+
+    @torch.no_grad()
+    def feature_map(self, images: Sequence[Image]) -> Tensor | None:
+        """What the image tower has of each place before it pools them, ``(B, places, channels)``, if it tells."""
+        visual = self.model.visual
+        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+        if trunk := getattr(visual, "trunk", None):  # of timm
+            found = trunk.forward_features(pixels)
+            if found.dim() == 4:
+                found = found.flatten(1, 2) if getattr(trunk, "output_fmt", "") == "NHWC" else found.flatten(2).mT
+            else:
+                found = found[:, getattr(trunk, "num_prefix_tokens", 0) :]
+            return _at_rest(found)
+        if not hasattr(visual, "output_tokens"):
+            return None
+        visual.output_tokens = True
+        try:
+            return _at_rest(visual(pixels)[1])
+        finally:
+            visual.output_tokens = False
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that it sees, pixels."""
+        size = self.model.visual.image_size
+        return int(size if isinstance(size, int) else size[0])
+
+    @torch.no_grad()
+    def mean_image_latent(self) -> Tensor:
+        """The latent of a picture of the mean colour, zero when normalised, ``(1, D)``."""
+        return self._latents(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
+
+    def _latents(self, pixels: Tensor) -> Tensor:
+        latents: Tensor = self.model.encode_image(pixels.contiguous(memory_format=torch.channels_last))
+        return latents.float()
+
+    @torch.no_grad()
+    def classifier(
+        self, class_names: Sequence[str], templates: Sequence[str], logit_scale: float | None = None
+    ) -> ZeroShotClassifier:
+        """Build the zero-shot classifier of ``class_names``, averaging over prompt ``templates``."""
+        weights = _import_open_clip().build_zero_shot_classifier(
+            self.model,
+            tokenizer=self.tokenizer,
+            classnames=[readable(name) for name in class_names],
+            templates=[functools.partial(template.replace, "{}") for template in templates],
+            device=self.device,
+        )
+        return ZeroShotClassifier(
+            weights.T.float().contiguous(), self.logit_scale if logit_scale is None else logit_scale
+        )
+
+
+def _at_rest(found: Tensor) -> Tensor:
+    return found.float().cpu()
+
+
+def _fold_batch_norms(tower: nn.Module) -> None:
+    """Let an EfficientNet's convolutions do what the normalisations behind them do: a third less time for gradients.
+
+    At rest a normalisation is a linear map, so what comes out differs by rounding alone.
+    """
+    from timm.models import EfficientNet
+
+    trunk = getattr(tower, "trunk", None)
+    for block in trunk.modules() if isinstance(trunk, EfficientNet) else ():
+        for (conv, convolution), (norm, normalisation) in pairwise(list(block.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+                setattr(block, conv, fuse_conv_bn_eval(convolution, normalisation))
+                setattr(block, norm, normalisation.act)
+
+
+def readable(class_name: str) -> str:
+    """A class name as a person would write it in a prompt.
+
+    Example:
+        >>> readable("great_white-shark")
+        'great white-shark'
+    """
+    return class_name.replace("_", " ").strip()
+
+
+def _import_open_clip() -> Any:
+    import open_clip
+
+    return open_clip
+
+
+def _load(folder: Path, device: torch.device) -> tuple[Any, Any, Any]:
+    """The model, its preprocessing and its tokenizer, from a folder that has been checked."""
+    text_cfg = _checked_text_config(folder)
+    open_clip = _import_open_clip()
+    # open_clip resolves "." for the tokenizer of a local folder, but not for the text tower's configuration.
+    tower = {**text_cfg, "hf_model_name": str(folder), "hf_model_pretrained": False} if text_cfg else None
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            f"local-dir:{folder}", device=device, weights_only=True, **({"text_cfg": tower} if tower else {})
+        )
+        safe = {"trust_remote_code": False} if tower else {}
+        return model, preprocess, open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise PriorError(f"cannot load the CLIP in {folder}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _checked_text_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration of a Hugging Face text tower, or None for open_clip's own tower.
+
+    A folder is data: it must not name code or weights elsewhere, nor pass arguments to their loaders.
+
+    Raises:
+        PriorError: If it does, or if a file cannot be read.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise PriorError(f"no CLIP weights (*.safetensors) in {folder}; other formats are not loaded")
+    config = _read_json(folder / "open_clip_config.json")
+    try:
+        text_cfg, vision_cfg = dict(config["model_cfg"]["text_cfg"]), dict(config["model_cfg"]["vision_cfg"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PriorError(f"no usable model_cfg in {folder / 'open_clip_config.json'}: {error!r}") from error
+    if text_cfg.get("tokenizer_kwargs") or ":" in str(vision_cfg.get("timm_model_name", "")):
+        raise PriorError(f"{folder}: tokenizer_kwargs, and timm models of another place, are refused")
+    names = {text_cfg[name] for name in ("hf_model_name", "hf_tokenizer_name") if text_cfg.get(name)}
+    if foreign := sorted(names - {"."}):
+        raise PriorError(f'{folder}: the text tower must lie in the folder (hf_model_name "."), not at {foreign[0]!r}')
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).exists() and "auto_map" in _read_json(folder / name):
+            raise PriorError(f"{folder / name} asks for code of its own (auto_map), which is never run")
+    return text_cfg if names else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PriorError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise PriorError(f"{path} is not a JSON object")
+    return value

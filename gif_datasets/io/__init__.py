@@ -1,0 +1,1 @@
+"""Files, stores, the Hub, the cache, digests and images."""

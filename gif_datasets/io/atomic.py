@@ -1,0 +1,148 @@
+"""Atomic files: written under a unique temporary name, flushed, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from gif_datasets.io.stores import AnyPath, RemotePath
+
+TEMPORARY = ".tmp-"
+STALE_AFTER = 3600.0  # seconds; somebody may still be writing to a younger temporary file
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, synced: bool = True) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside ``path``; on success flush it to disk and rename it into place.
+
+    A crash at any moment leaves either the old file or the new one, and at most a hidden temporary file, which
+    :func:`sweep` removes. On an exception the temporary file is removed at once.
+
+    Args:
+        path: The file.
+        synced: Whether the content must be on the disk before it has its name. Without, a power failure may leave
+            a damaged file: for those only that are checked at every read and can be made again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            if synced:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _beside(path: Path) -> Path:
+    """A new temporary name in a file's folder, which :func:`sweep` knows."""
+    return path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}"
+
+
+def write_bytes(path: AnyPath, content: bytes, synced: bool = True) -> None:
+    """Write a file atomically; again, if somebody takes its temporary file for a forgotten one, or the folder."""
+    if isinstance(path, RemotePath):
+        path.write_bytes(content)
+        return
+    try:
+        _write_bytes(path, content, synced)
+    except FileNotFoundError:
+        _write_bytes(path, content, synced)
+
+
+def _write_bytes(path: Path, content: bytes, synced: bool) -> None:
+    with atomic_write(path, synced) as file:
+        file.write(content)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Readable JSON; the same value gives the same bytes."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def write_json(path: AnyPath, value: Any) -> None:
+    """Write readable JSON atomically."""
+    write_bytes(path, json_bytes(value))
+
+
+def create_json(path: AnyPath, value: Any) -> bool:
+    """Write readable JSON unless the file exists; says whether it was written. Of two processes at once, one writes."""
+    if isinstance(path, RemotePath):
+        return path.create(json_bytes(value))
+    ready = _beside(path)
+    write_json(ready, value)
+    try:
+        os.link(ready, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links: exclusive too, but a crash may leave half of it
+        return _create(path, json_bytes(value))
+    finally:
+        ready.unlink(missing_ok=True)
+    return True
+
+
+def _create(path: Path, content: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other thread or process is in such a block for the same file, which may be read-only.
+
+    For what is read, changed and written as a whole. Where the system or the disk has no locks, nobody waits.
+    """
+    with path.open("rb") as file:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name atomically: a hard link where the file system can, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    linked = _beside(target)
+    try:
+        os.link(source, linked)
+    except OSError:
+        with source.open("rb") as content, atomic_write(target) as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+    else:
+        linked.replace(target)
+        linked.unlink(missing_ok=True)  # renaming one name of a file over another of its names leaves both
+
+
+def stale_before() -> float:
+    """Temporary files last written before this, in seconds since the epoch, are forgotten ones."""
+    return time.time() - STALE_AFTER
+
+
+def sweep(folder: AnyPath) -> None:
+    """Remove forgotten temporary files; in a store there are none."""
+    if isinstance(folder, RemotePath):
+        return
+    oldest = stale_before()
+    for path in folder.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()

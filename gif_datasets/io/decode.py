@@ -1,0 +1,172 @@
+"""Pictures of an expanded folder to pixels, fast: the same pixels as :func:`gif_datasets.io.images.read_rgb` gives.
+
+JPEG goes through simplejpeg (libjpeg-turbo, straight into the batch), lossless WebP straight through Pillow, and PNG
+straight to its decoder; all let other Python threads run. Whatever is not a plain 8-bit RGB picture as this package
+writes it (turned, grey, CMYK, transparent, palette, too large, damaged) goes the careful way, with its outcomes and its
+errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gif_datasets.io import images
+
+Pixels = NDArray[np.uint8]
+"""``(H, W, 3)``."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def decode(content: bytes, name: str) -> Pixels:
+    """Pixels of a picture.
+
+    Args:
+        content: The file's bytes.
+        name: What to call it in an error.
+
+    Raises:
+        BadImage: If it cannot be read.
+    """
+    size = plain_size(content)
+    out = np.empty((*size, 3), np.uint8) if size else None
+    if out is not None and _decode_plain(content, out):
+        return out
+    return np.asarray(images.read_rgb(content, name))
+
+
+def picture(content: bytes, name: str) -> Image.Image:
+    """:func:`decode` as a picture of Pillow's."""
+    size = plain_size(content)
+    if size and content.startswith(_PNG):
+        with contextlib.suppress(Exception):  # damaged, in one of many ways: the careful way says how
+            return _plain_png(content, size)
+    return Image.fromarray(decode(content, name))
+
+
+def decode_batch(
+    contents: Sequence[bytes], name: Callable[[int], str], allocate: Callable[[tuple[int, ...]], Any]
+) -> tuple[Any, list[Pixels]]:
+    """Decode pictures into one buffer if all have the size of the first.
+
+    Args:
+        contents: The files' bytes.
+        name: What to call the one at a place, in an error.
+        allocate: Makes the buffer, a CPU tensor or an array of ``(N, H, W, 3)`` uint8, from its shape.
+
+    Returns:
+        The buffer, None when sizes differ; and the pictures, which are views of the buffer if there is one.
+
+    Raises:
+        BadImage: If one cannot be read.
+    """
+    pictures: list[Pixels] = []
+    first = decode(contents[0], name(0))
+    buffer = allocate((len(contents), *first.shape))
+    rows: list[Pixels] = list(np.asarray(buffer))
+    for place, (content, row) in enumerate(zip(contents[1:], rows[1:], strict=True), 1):
+        if plain_size(content) == row.shape[:2] and _decode_plain(content, row):
+            pictures.append(row)
+        else:
+            pictures.append(decode(content, name(place)))
+    rows[0][:] = first
+    for row, picture in zip(rows[1:], pictures, strict=True):
+        if picture.shape != row.shape:
+            return None, [first, *pictures]
+        if picture is not row:
+            row[:] = picture
+    return buffer, rows
+
+
+def plain_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width of a plain 8-bit RGB picture in a format that has a fast decoder; None for any other."""
+    size = None
+    if content.startswith(b"\xff\xd8"):
+        size = _jpeg_size(content)
+    elif content.startswith(_PNG):
+        size = _png_size(content)
+    elif content.startswith(b"RIFF"):
+        size = _webp_size(content)
+    return size if size and 0 < size[0] * size[1] <= images.MAX_PIXELS else None
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    import simplejpeg
+
+    if _may_be_turned(content):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        return None
+    return (height, width) if colours == "YCbCr" else None
+
+
+def _may_be_turned(content: bytes) -> bool:
+    """Whether a JPEG has an APP1 segment, where EXIF would be, before its pixels; or cannot be told."""
+    place = 2
+    while content[place : place + 1] == b"\xff" and place + 4 <= len(content):
+        if content[place + 1] in (0xE1, 0xDA):  # APP1, start of scan
+            return content[place + 1] == 0xE1
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return True
+
+
+def _png_size(content: bytes) -> tuple[int, int] | None:
+    """Only with nothing but pixels between a whole header and the end: no palette, transparency, EXIF or texts."""
+    plain = content[8:16] == b"\0\0\0\x0dIHDR" and content[24:29] == b"\x08\x02\0\0\0"
+    if not plain or zlib.crc32(content[12:29]) != _number(content, 29) or not _png_data(content):
+        return None
+    return _number(content, 20), _number(content, 16)
+
+
+def _png_data(content: bytes) -> list[memoryview]:
+    """Compressed pixels of a PNG; none if it holds anything else but header and end."""
+    place, parts = 33, []
+    while content[place + 4 : place + 8] == b"IDAT":
+        size = _number(content, place)
+        parts.append(memoryview(content)[place + 8 : place + 8 + size])
+        place += 12 + size
+    return parts if content[place + 4 : place + 8] == b"IEND" else []
+
+
+def _number(content: bytes, place: int) -> int:
+    return int.from_bytes(content[place : place + 4], "big")
+
+
+def _webp_size(content: bytes) -> tuple[int, int] | None:
+    """Only plain lossless ones: no extended header, no alpha."""
+    if content[8:16] != b"WEBPVP8L" or len(content) < 25 or content[20] != 0x2F:
+        return None
+    bits = int.from_bytes(content[21:25], "little")
+    return None if bits >> 28 & 1 else ((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+
+
+def _decode_plain(content: bytes, out: Pixels) -> bool:
+    """Decode into ``out``; says whether that went well."""
+    try:
+        if content.startswith(b"\xff\xd8"):
+            import simplejpeg
+
+            simplejpeg.decode_jpeg(content, "RGB", buffer=out)
+        elif content.startswith(_PNG):
+            out[:] = np.asarray(_plain_png(content, (out.shape[0], out.shape[1])))
+        else:
+            with Image.open(io.BytesIO(content), formats=("WEBP",)) as image:
+                out[:] = np.asarray(image)
+    except Exception:  # damaged, in one of many ways: the careful way says how
+        return False
+    return True
+
+
+def _plain_png(content: bytes, size: tuple[int, int]) -> Image.Image:
+    """By Pillow's decoder alone: the plugin around it takes half as long again for a small picture."""
+    return Image.frombytes("RGB", size[::-1], b"".join(_png_data(content)), "zip", "RGB", 0)

@@ -1,0 +1,106 @@
+"""Canonical JSON and digests: the only way this package names content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gif_datasets.io.stores import AnyPath
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of ``value``: sorted keys, no spaces, ASCII, no NaN.
+
+    Raises:
+        TypeError: If ``value`` holds anything but dicts with string keys, lists, tuples, strings, numbers, booleans and
+            None. What cannot be written cannot be keyed.
+        ValueError: If a number is NaN or infinite.
+
+    Example:
+        >>> canonical_json({"b": 1, "a": (0.5, None)})
+        '{"a":[0.5,null],"b":1}'
+    """
+    _check_keys(value)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _check_keys(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"canonical JSON keys must be strings, got {key!r}")
+            _check_keys(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_keys(item)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of ``value``, in hex.
+
+    Example:
+        >>> digest({"a": 1})[:16]
+        '015abd7f5cc57a2d'
+    """
+    return digest_text(canonical_json(value))
+
+
+def digest_rows(rows: Iterable[Any]) -> str:
+    """:func:`digest` of a list that need never be there as a whole.
+
+    Example:
+        >>> digest_rows(iter([[1, "a"], [2, "b"]])) == digest([[1, "a"], [2, "b"]])
+        True
+    """
+    hasher, before = hashlib.sha256(b"["), ""
+    for row in rows:
+        hasher.update((before + canonical_json(row)).encode("ascii"))
+        before = ","
+    hasher.update(b"]")
+    return hasher.hexdigest()
+
+
+def digest_text(text: str) -> str:
+    """SHA-256 of an ASCII text, in hex; of parts that cannot run into each other, this is quicker than their JSON."""
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def digest_pixels(pixels: np.ndarray) -> str:
+    """SHA-256 of an image's size and pixels: a content key that no container, path or order changes.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8.
+    """
+    hasher = hashlib.sha256(f"rgb8 {pixels.shape[0]} {pixels.shape[1]}\n".encode("ascii"))
+    hasher.update(pixels.tobytes())
+    return hasher.hexdigest()
+
+
+def digest_file(path: AnyPath) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _stream(file)
+
+
+def _stream(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
+    hasher = hashlib.sha256()
+    while block := file.read(1 << 20):
+        hasher.update(block)
+    return hasher.hexdigest()
+
+
+def digest_folder(folder: Path, parts: Iterable[str] = (".",)) -> str:
+    """Digest of every file in ``parts`` of ``folder``, by relative POSIX name and content.
+
+    Hidden files and ``*.md`` are left out: a corrected card changes no result.
+    """
+    below = {path for part in parts for path in (folder / part, *(folder / part).rglob("*"))}
+    names = sorted(path.relative_to(folder) for path in below if path.is_file() and path.suffix != ".md")
+    kept = [name for name in names if not any(part.startswith((".", "__pycache__")) for part in name.parts)]
+    return digest({name.as_posix(): digest_file(folder / name) for name in kept})

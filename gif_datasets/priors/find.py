@@ -1,0 +1,291 @@
+"""Priors by name or folder: those that ship, those that others published, a folder's, and classes of the user's own.
+
+A prior folder holds ``prior.json`` and what it names::
+
+    {"format": 2, "name": "embedded", "clip": "clip", "decoders": {"unclip": "unclip", "mae": "mae"}, "image_size": 32}
+
+``decoders`` has one sub-folder a family of methods; all of them are scored by the one CLIP, a sub-folder too or the
+name of a published one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import ConfigError, PriorError
+from gif_datasets.io.digests import digest, digest_folder
+from gif_datasets.io.parsing import read_json
+from gif_datasets.methods import AUGMENT, METHODS
+from gif_datasets.options import closest
+from gif_datasets.priors.parts import Parts
+from gif_datasets.priors.published import PUBLISHED, Published
+from gif_datasets.priors.weights import CLIPS, HALF
+
+if TYPE_CHECKING:
+    import torch
+
+    from gif_datasets.priors.base import Prior
+
+PRIOR_FORMAT = 2
+ENTRY_POINTS = "gif_datasets.priors"
+"""Group of entry points: a name, and a class that follows the :class:`~gif_datasets.priors.base.Prior` protocol."""
+
+
+@dataclass(frozen=True)
+class PriorInfo:
+    """What is known of a prior before it is loaded.
+
+    Attributes:
+        name: Its name.
+        families: Families of decoders it has; they say which methods fit.
+        folder: Where its weights are; None for a prior without weights.
+        digest: Content digest of the folder (or of the code's version, without weights).
+        card: The rest of ``prior.json``: licence, data, measures.
+        published: Of a published prior: its files, at commits.
+        make: Of a class of the user's own, registered as an entry point: what makes one.
+    """
+
+    name: str
+    families: tuple[str, ...]
+    folder: Path | None
+    digest: str
+    card: dict[str, Any] = field(default_factory=dict)
+    published: Published | None = None
+    make: Callable[[], Prior] | None = field(default=None, compare=False)
+
+    @property
+    def has_clip(self) -> bool:
+        """Whether it has one, to compare and to teach by: among its weights, or as its maker's code has it."""
+        return self.folder is not None or self.published is not None or self.make is not None
+
+    @cached_property
+    def training_sources(self) -> tuple[str, ...]:
+        """Sources that it was trained on, as its ``README.md`` lists them under ``training_sources`` in its head.
+
+        They are there, as on a model's card on the Hub, because what a card says changes no digest.
+        """
+        if self.folder is None:
+            return ()
+        try:
+            head = (self.folder / "README.md").read_text(encoding="utf-8").split("---\n")[1]
+            listed = yaml.safe_load(head)["training_sources"]
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            RecursionError,
+            yaml.YAMLError,
+        ):  # a card without such a head
+            return ()
+        return tuple(map(str, listed)) if isinstance(listed, list) else ()
+
+
+def embedded_folder() -> Path:
+    """The folder of the prior that ships in the package."""
+    return Path(str(files("gif_datasets"))) / "assets" / "priors" / "embedded"
+
+
+def names() -> tuple[str, ...]:
+    """Names of the priors that ship in the package."""
+    return ("embedded", "linear")
+
+
+def find_prior(name_or_path: str) -> PriorInfo:
+    """Find a prior: one that ships, a folder by its path, a published one, or an entry point, by name.
+
+    Raises:
+        ConfigError: If there is none, or a published one has no pinned revision and the Hub does not give it.
+        PriorError: If the folder is not a prior's.
+    """
+    if name_or_path == "linear":
+        return PriorInfo(
+            "linear", ("unclip",), None, digest(["linear", 1]), {"summary": _LINEAR, "license": "Apache-2.0"}
+        )
+    folder = embedded_folder() if name_or_path == "embedded" else Path(name_or_path)
+    if name_or_path in names() or folder.is_dir():
+        return _in_folder(folder)
+    name, _, revision = name_or_path.partition("@")
+    if name in PUBLISHED:
+        return _of_published(PUBLISHED[name].at(revision) if revision else PUBLISHED[name])
+    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name_or_path in registered:
+        return own_prior(name_or_path, registered[name_or_path].load())
+    known = (*names(), *PUBLISHED, *registered)
+    raise ConfigError(f"unknown prior {name_or_path!r}, and no such folder{closest(name_or_path, known)}")
+
+
+def own_prior(name: str, prior: Any) -> PriorInfo:
+    """What is known of a prior of the user's own: an object, or a class, or what else makes one.
+
+    Raises:
+        ConfigError: If it has no ``key``.
+    """
+    key = getattr(prior, "key", None)
+    if not isinstance(key, str) or not key:
+        raise ConfigError(
+            f"a prior of your own needs a 'key', a text that changes whenever its results do; {name} has none"
+        )
+    make = prior if callable(prior) else None
+    return PriorInfo(name, getattr(prior, "families", FAMILIES), None, digest(["own", key]), make=make)
+
+
+def _in_folder(folder: Path) -> PriorInfo:
+    card = _read_card(folder)
+    clip, adapter = card["clip"], card.get("adapter")
+    own = [part for part in (clip, *card["decoders"].values(), adapter) if part and part not in CLIPS]
+    content = digest_folder(folder, ("prior.json", *own))
+    if clip in CLIPS:
+        content = digest([content, CLIPS[clip].weights.revision])
+    return PriorInfo(card["name"], tuple(card["decoders"]), folder, content, card)
+
+
+def _of_published(prior: Published) -> PriorInfo:
+    found = prior.resolved()
+    files = [[weights.repository, weights.revision, weights.folder, weights.variant] for weights in found.sources]
+    content = digest(["published", found.pipeline, found.image_size, dict(found.settings), files])
+    card = {"license": found.license, "image_size": found.image_size, "summary": found.latent}
+    return PriorInfo(found.name, (found.family,), None, content, card, found)
+
+
+def check_fit(info: PriorInfo, method: str) -> None:
+    """Raise ConfigError unless ``method`` works on the prior."""
+    family = METHODS[method].family
+    if family != AUGMENT and family not in info.families:
+        fitting = [name for name, entry in METHODS.items() if entry.family in info.families]
+        raise ConfigError(
+            f"method {method!r} needs a prior of family {family!r}, but {info.name!r} is of {', '.join(info.families)};"
+            f" methods that fit: {', '.join(fitting) or 'none'}"
+        )
+
+
+def load_prior(
+    info: PriorInfo, family: str | None, device: torch.device, config: ExpansionConfig | None = None
+) -> Prior:
+    """Load a prior's weights, fetching what of a published one is not here.
+
+    Args:
+        info: What :func:`find_prior` found.
+        family: Which of its decoders; None for any, when only its CLIP is wanted.
+        device: Where it runs.
+        config: How a diffusion pipeline runs, as its options say; the CLIP scores in single precision.
+    """
+    if info.make is not None:
+        return info.make()
+    if not info.has_clip:
+        from gif_datasets.priors.linear import LinearPrior
+
+        return LinearPrior()
+    family, config = family or info.families[0], config or ExpansionConfig()
+    _check_published(info, device, config)
+    return _LOADERS[family](prior_parts(info, family), device, config)
+
+
+def fetch_prior(info: PriorInfo, device: str, config: ExpansionConfig) -> None:
+    """Fetch what of a prior's files is not here, so that several workers do not do it all at once.
+
+    Raises:
+        ConfigError: If an option does not go with its pipeline or the device; then nothing is fetched.
+    """
+    import torch
+
+    _check_published(info, torch.device(device), config)
+    if info.published:
+        info.published.parts()
+    elif info.card.get("clip") in CLIPS:
+        CLIPS[info.card["clip"]].weights.bring()
+
+
+def _check_published(info: PriorInfo, device: torch.device, config: ExpansionConfig) -> None:
+    """Check the options against the pipeline that the table names: those of a folder wait for its model_index.json."""
+    if info.published and info.published.family != "mae":
+        from gif_datasets.priors.diffusers_folder import check_options
+
+        check_options(info.published.pipeline, info.published.adapter is not None, device, config)
+
+
+def prior_parts(info: PriorInfo, family: str) -> Parts:
+    """Where a prior's files are, fetched where they are not here: of a published one, or as ``prior.json`` says."""
+    if info.published:
+        return info.published.parts()
+    assert info.folder is not None
+    card, folder = info.card, info.folder
+    return Parts(
+        CLIPS[card["clip"]].weights.bring() if card["clip"] in CLIPS else folder / card["clip"],
+        folder / card["decoders"][family],
+        card["image_size"],
+        folder / card["adapter"] if family == "unclip" and "adapter" in card else None,
+        card.get("variant"),
+        card.get("null_latent", "zeros"),
+    )
+
+
+def _load_unclip(parts: Parts, device: torch.device, config: ExpansionConfig) -> Prior:
+    from gif_datasets.priors.unclip import UnclipPrior
+
+    return UnclipPrior(parts, device, config)
+
+
+def _load_mae(parts: Parts, device: torch.device, config: ExpansionConfig) -> Prior:
+    from gif_datasets.priors.mae import MaePrior
+
+    return MaePrior(parts, device, config)
+
+
+def _load_sd(parts: Parts, device: torch.device, config: ExpansionConfig) -> Prior:
+    from gif_datasets.priors.img2img import SdPrior
+
+    return SdPrior(parts, device, config)
+
+
+_LOADERS: dict[str, Callable[[Parts, torch.device, ExpansionConfig], Prior]] = {
+    "unclip": _load_unclip,
+    "mae": _load_mae,
+    "sd": _load_sd,
+}
+FAMILIES = tuple(_LOADERS)
+"""Families of decoders; a prior of the user's own takes the methods of all."""
+_LINEAR = "no weights: an 8 x 8 thumbnail as latent; for trying things out and for tests"
+_FIELDS = {"name": str, "clip": str, "decoders": dict, "image_size": int}
+_CHOICES = {"variant": (None, HALF), "null_latent": ("zeros", "mean image")}
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    path = folder / "prior.json"
+    try:
+        card = read_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{folder} is not a prior's folder: it holds no prior.json") from error
+    except (OSError, ValueError) as error:
+        raise PriorError(f"cannot read {path}: {error}") from error
+    if not isinstance(card, dict) or card.get("format") != PRIOR_FORMAT:
+        raise PriorError(f"{path} is not of format {PRIOR_FORMAT}; this version cannot read it")
+    for name, kind in _FIELDS.items():
+        if not isinstance(card.get(name), kind):
+            raise PriorError(f"{path}: {name!r} must be {kind.__name__}, got {card.get(name)!r}")
+    for family in card["decoders"]:
+        if family not in _LOADERS:
+            raise PriorError(f"{path}: unknown family {family!r}; known: {', '.join(_LOADERS)}")
+    for name, choices in _CHOICES.items():
+        if card.get(name, choices[0]) not in choices:
+            raise PriorError(f"{path}: {name!r} must be one of {', '.join(map(str, choices))}, got {card[name]!r}")
+    for part in (card["clip"], *card["decoders"].values(), card.get("adapter", "")):
+        if not isinstance(part, str) or not _is_within(folder, part):
+            raise PriorError(f"{path}: {part!r} leaves the folder")
+    return card
+
+
+def _is_within(folder: Path, part: str) -> bool:
+    try:
+        return (folder / part).resolve().is_relative_to(folder.resolve())
+    except ValueError:  # a zero, or half of a surrogate pair: no path
+        return False

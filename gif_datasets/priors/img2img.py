@@ -1,0 +1,202 @@
+"""Img2img priors: diffusers' img2img pipelines that decode by a plain autoencoder, scored by an open_clip model.
+
+As in the paper's released code, each copy first goes through img2img, and guidance then perturbs the latent that it
+ends with, which the autoencoder alone decodes. Stable Diffusion 1, 2, XL and their distillates hand that latent over.
+Others (Stable Diffusion 3, Flux, ..) pack theirs in ways of their own: of these the picture is encoded again.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import ImageOps
+from PIL.Image import Resampling
+from torch import Tensor
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import PriorError
+from gif_datasets.guidance.rng import generator_for
+from gif_datasets.guidance.zeroshot import Clip, readable
+from gif_datasets.priors.base import ClipPrior
+from gif_datasets.priors.diffusers_folder import INDEX, check_options, load_pipeline, pipeline_name
+from gif_datasets.priors.parts import Parts
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SD, _SDXL = "StableDiffusionImg2ImgPipeline", "StableDiffusionXLImg2ImgPipeline"
+_LCM = "LatentConsistencyModelImg2ImgPipeline"
+_IMG2IMG = {
+    _SD: _SD,
+    "StableDiffusionPipeline": _SD,
+    _SDXL: _SDXL,
+    "StableDiffusionXLPipeline": _SDXL,
+    _LCM: _LCM,
+    "LatentConsistencyModelPipeline": _LCM,
+}
+"""What runs a folder of each class that hands its latents over: most are published as text-to-image pipelines, of the
+same parts."""
+_CHECKED = ("safety_checker", "feature_extractor", "image_encoder")
+_UNUSED = {_SD: _CHECKED, _LCM: _CHECKED, _SDXL: ("feature_extractor", "image_encoder")}
+
+
+def _text_tower(clip: Clip, parts: Parts) -> Any:
+    """The CLIP's text tower, if it is a model of transformers, which alone a pipeline can run."""
+    from transformers import PreTrainedModel
+
+    tower = getattr(getattr(clip.model, "text", None), "transformer", None)
+    if not isinstance(tower, PreTrainedModel):
+        raise PriorError(f"{parts.decoder} holds no text_encoder, and the CLIP's text tower is none of transformers'")
+    return tower
+
+
+def _check_known(name: str, parts: Parts) -> None:
+    """Raise PriorError unless diffusers makes an img2img pipeline of a folder of this class."""
+    from diffusers.pipelines import auto_pipeline as auto
+
+    tables = (auto.AUTO_TEXT2IMAGE_PIPELINES_MAPPING, auto.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING)
+    if name not in {one.__name__ for table in tables for one in table.values()}:
+        raise PriorError(f"{parts.decoder / INDEX}: diffusers makes no img2img pipeline of a {name!r}")
+
+
+def _as_img2img(pipeline: Any, parts: Parts) -> Any:
+    """The img2img pipeline of the same parts, by diffusers' own table of architectures."""
+    import diffusers
+
+    try:
+        found = diffusers.AutoPipelineForImage2Image.from_pipe(pipeline)
+    except ValueError as error:
+        raise PriorError(f"{parts.decoder}: {error}") from error
+    wanted = {"prompt", "image", "strength", "num_inference_steps", "guidance_scale", "generator", "output_type"}
+    missing = sorted(wanted - {*inspect.signature(found.__call__).parameters})
+    vae = type(getattr(found, "vae", None)).__name__
+    if missing or vae != "AutoencoderKL":
+        lack = f"takes no {missing[0]}" if missing else f"decodes by {vae}, not by an AutoencoderKL"
+        raise PriorError(f"{parts.decoder}: a {type(found).__name__} {lack}, so it cannot be a prior of gif-sd")
+    return found
+
+
+class SdPrior(ClipPrior):
+    """An img2img pipeline and an open_clip model.
+
+    Args:
+        parts: Where they are. A pipeline without a text encoder uses the CLIP's own text tower.
+        device: Where both run.
+        config: Precision, scheduler and memory of the pipeline.
+    """
+
+    latent_is_embedding = False
+    decodes_noise = False
+
+    def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
+        name = pipeline_name(parts)
+        kind, self.hands_latents = _IMG2IMG.get(name, name), name in _IMG2IMG
+        check_options(kind, False, device, config)
+        if not self.hands_latents:
+            _check_known(name, parts)
+        self.clip = Clip(parts.clip, device)
+        components: dict[str, Any] = dict.fromkeys(_UNUSED.get(kind, ()))
+        if self.hands_latents and not (parts.decoder / "text_encoder").exists():
+            tower, dtype = _text_tower(self.clip, parts), getattr(torch, config.dtype)
+            components["text_encoder"] = copy.deepcopy(tower).to(dtype) if dtype != torch.float32 else tower
+        self.pipeline = load_pipeline(kind, parts, device, config, **components)
+        if not self.hands_latents:
+            self.pipeline = _as_img2img(self.pipeline, parts)
+        self.upcasts = kind == _SDXL and self.pipeline.vae.config.force_upcast
+        self.image_size = parts.image_size
+        self.device = device
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[Image]) -> Tensor:
+        """Means of the autoencoder's latents, scaled as the diffusion model expects, ``(B, C, H / 4, W / 4)``."""
+        return self._encoded(self._pixels(images))
+
+    @torch.no_grad()
+    def start(
+        self,
+        images: Sequence[Image],
+        latents: Tensor,
+        names: Sequence[str],
+        keys: Sequence[str],
+        config: ExpansionConfig,
+    ) -> Tensor:
+        """Latents after img2img, another one for every copy, ``(B, K, C, H / 4, W / 4)``."""
+        pixels = self._pixels(images).repeat_interleave(config.ratio, 0)
+        copies = range(1, config.ratio + 1)
+        rows = [(name, key, number) for name, key in zip(names, keys, strict=True) for number in copies]
+        generators = [generator_for(config.rng_seed, key, "start", number) for _, key, number in rows]
+        prompts = [
+            _prompt(config.prompts, name, generator) for (name, _, _), generator in zip(rows, generators, strict=True)
+        ]
+        size, out = config.decode_batch, []
+        how: dict[str, Any] = {
+            "strength": config.strength,
+            "num_inference_steps": config.decode_steps,
+            "guidance_scale": config.guidance_scale,
+            "output_type": "latent" if self.hands_latents else "pt",
+        }
+        takes = inspect.signature(self.pipeline.__call__).parameters
+        if "height" in takes:  # a pipeline that is not told draws at a side of its own, whatever the picture's
+            how |= {"height": self.image_size, "width": self.image_size}
+        for first in range(0, len(rows), size):
+            part = slice(first, first + size)
+            short = size - len(prompts[part])
+            made = self.pipeline(
+                prompt=[*prompts[part], *prompts[:1] * short],
+                image=torch.cat([pixels[part], pixels[:1].expand(short, -1, -1, -1)]),
+                generator=[*generators[part], *(torch.Generator() for _ in range(short))],
+                **how,
+            ).images
+            out.append((made if self.hands_latents else self._encoded(made))[: size - short])
+        found = torch.cat(out).float()
+        return found.reshape(len(images), config.ratio, *found.shape[1:])
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """CLIP embeddings of the decoded pictures."""
+        return self.clip.embed_pixels(self._decoded(latents))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
+        """Pictures of latents, ``(B, 3, H, W)`` in [0, 1]; the autoencoder draws no noise."""
+        return self._decoded(latents)
+
+    def _autoencoder(self) -> Any:
+        """The autoencoder; in single precision where half overflows, which a pipeline undoes after it has encoded."""
+        vae = self.pipeline.vae
+        if self.upcasts and vae.dtype == torch.float16:
+            vae.to(torch.float32)
+        return vae
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        """Latents of pictures ``(B, 3, H, W)`` in [0, 1]."""
+        vae = self._autoencoder()
+        means: Tensor = vae.encode((pixels * 2 - 1).to(vae.dtype)).latent_dist.mode().float()
+        latents: Tensor = (means - _shift(vae)) * vae.config.scaling_factor
+        return latents
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        vae = self._autoencoder()
+        unscaled = latents / vae.config.scaling_factor + _shift(vae)
+        pixels: Tensor = vae.decode(unscaled.to(vae.dtype)).sample.float()
+        return (pixels / 2 + 0.5).clamp(0, 1)
+
+    def _pixels(self, images: Sequence[Image]) -> Tensor:
+        from torchvision.transforms.v2 import functional as vision
+
+        side = self.image_size
+        squares = [ImageOps.fit(image, (side, side), Resampling.BICUBIC) for image in images]
+        return torch.stack([vision.pil_to_tensor(image) for image in squares]).to(self.device).float() / 255
+
+
+def _prompt(prompts: Sequence[str], name: str, generator: torch.Generator) -> str:
+    """One of the prompts, drawn, around a class name."""
+    return prompts[int(torch.randint(len(prompts), (), generator=generator))].replace("{}", readable(name))
+
+
+def _shift(vae: Any) -> float:
+    """What an autoencoder's latents are moved by before they are scaled; Stable Diffusion 1, 2 and XL have none."""
+    return float(getattr(vae.config, "shift_factor", None) or 0.0)

@@ -1,0 +1,115 @@
+"""What classes are called and how one asks for them: prompts by domain, and files of synonyms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.errors import ConfigError, did_you_mean
+from gif_datasets.io.parsing import read_json, read_toml
+
+IS = " = "
+"""Between a class and one of its names, in an entry of the option ``synonyms``."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How pictures of one kind are described.
+
+    Attributes:
+        templates: Prompts around a class name whose embeddings are averaged; of the classifier.
+        prompts: Captions around a class name, one drawn for each copy; of img2img.
+    """
+
+    templates: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+
+def _shown(*captions: str) -> Domain:
+    return Domain(("{}", *captions), captions)
+
+
+DOMAINS: Mapping[str, Domain] = {
+    "natural": Domain(("{}", "a {}", "a photo of a {}", "a small {}"), ("a photo of a {}",)),
+    "species": _shown("a photo of a {}, a species", "a close-up photo of a {} in the wild", "a photo of the {}"),
+    "texture": _shown("a photo of a {} texture", "a photo of a {} pattern", "a photo of a {} surface"),
+    "medical": _shown("a medical image of {}", "a medical scan showing {}", "a radiology image of {}"),
+    "microscopy": _shown("a microscopy image of {}", "a histology slide of {}", "stained tissue showing {}"),
+    "industrial": _shown(
+        "a grayscale inspection photo of {}", "an inspection image of a part: {}", "a close-up of {} on a product"
+    ),
+    "satellite": _shown("a satellite photo of {}", "an aerial view of {}", "a centered satellite photo of {}"),
+    "sketch": _shown("a sketch of a {}", "a line drawing of a {}", "a black and white drawing of a {}"),
+}
+"""By name. The natural one is the default; texture and satellite follow CLIP's released prompts."""
+
+
+def templates_of(domain: str) -> tuple[str, ...]:
+    """The classifier's prompts of a domain."""
+    return _domain("templates", domain).templates
+
+
+def prompts_of(domain: str) -> tuple[str, ...]:
+    """The captions of a domain."""
+    return _domain("prompts", domain).prompts
+
+
+def _domain(option: str, name: str) -> Domain:
+    if name not in DOMAINS:
+        hint = did_you_mean(name, DOMAINS) or f"; known: {', '.join(DOMAINS)}"
+        raise ConfigError(f"{option} must be a list of texts, or a domain, got {name!r}{hint}")
+    return DOMAINS[name]
+
+
+def read_synonyms(path: str) -> tuple[str, ...]:
+    """Read a file of class names: TOML, or JSON by its suffix; ``class = ["name", ...]``.
+
+    Returns:
+        One ``class = name`` an entry, classes sorted, so that the file's place and order change nothing.
+
+    Raises:
+        ConfigError: If the file cannot be read, or is not of that form.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        value: Any = read_json(text) if path.lower().endswith(".json") else read_toml(text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot read the synonyms {path}: {reason}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"the synonyms {path} must map class names to lists of names, got {type(value).__name__}")
+    for known, names in value.items():
+        whole = isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)
+        if not whole or IS in known:
+            raise ConfigError(
+                f'the synonyms {path} must hold lines like class = ["name", ...], got {known} = {names!r}'
+            )
+    return tuple(f"{known}{IS}{name}" for known in sorted(value) for name in dict.fromkeys(value[known]))
+
+
+def check_synonyms(entries: Sequence[str]) -> None:
+    """Raise ConfigError unless each entry is ``class = name``."""
+    for entry in entries:
+        known, _, name = entry.partition(IS)
+        if not known.strip() or not name.strip():
+            raise ConfigError(f"synonyms must each be 'class{IS}name', or the path of a file, got {entry!r}")
+
+
+def names_of(class_name: str, synonyms: Sequence[str]) -> tuple[str, ...]:
+    """What a class is called: by its synonyms, or by its own name where it has none.
+
+    Example:
+        >>> names_of("n01440764", ["n01440764 = tench", "n01440764 = Tinca tinca"]), names_of("cat", [])
+        (('tench', 'Tinca tinca'), ('cat',))
+    """
+    pairs = [entry.partition(IS) for entry in synonyms]
+    return tuple(name for known, _, name in pairs if known == class_name) or (class_name,)
+
+
+def check_prompts(name: str, prompts: Sequence[str]) -> None:
+    """Raise ConfigError unless there are prompts, and each has one place for a class name."""
+    bad = [prompt for prompt in prompts if prompt.count("{}") != 1]
+    if bad or not prompts:
+        raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")

@@ -1,0 +1,1 @@
+"""Exports, and what goes to the Hugging Face Hub."""

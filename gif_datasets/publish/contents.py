@@ -1,0 +1,320 @@
+"""What a push sends: the files of pictures in one form, the card that describes them, and all that goes with them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import ConfigError, ShardError
+from gif_datasets.io import atomic
+from gif_datasets.io.digests import digest_file
+from gif_datasets.io.hub import RemoteFile
+from gif_datasets.io.parsing import read_json
+from gif_datasets.publish import croissant, hub_card
+from gif_datasets.publish.export import export_expanded
+from gif_datasets.publish.hub_card import Part, Published, Rights
+from gif_datasets.shards import card, rejections
+from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.columns import expanded_columns, read_source, to_yaml
+from gif_datasets.shards.manifest import shard_size
+from gif_datasets.shards.reader import ShardReader
+from gif_datasets.types import EXPORTED, PLAN_FILE, VALIDATION, Progress
+
+FORMS = ("shards", "parquet")
+CONFIGURATION, REPORT, CROISSANT = "config.toml", "report.html", "croissant.json"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to publish: where it is, or its bytes."""
+
+    content: Path | bytes
+    size: int
+    sha256: str
+
+    def is_at(self, remote: RemoteFile | None) -> bool:
+        """Whether the Hub lists it with these bytes."""
+        if remote is None or remote.size != self.size:
+            return False
+        if remote.sha256:
+            return remote.sha256 == self.sha256
+        content = self.content.read_bytes() if isinstance(self.content, Path) else self.content
+        return remote.git == hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+Parcel = dict[str, File]
+
+
+def read_report(path: str | Path | None, manifest: Mapping[str, Any]) -> bytes | None:
+    """A report of the set that a manifest is of; None where none is given."""
+    from gif_datasets.report import page as report
+
+    if path is None:
+        return None
+    try:
+        page = Path(path).read_bytes()
+        figures = report.figures_of(page)
+    except OSError as error:
+        raise ConfigError(f"cannot read the report {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"the report {path} is damaged: {error}; write it anew with `gif-datasets report`") from error
+    if figures and figures[0] != rejections.fingerprint(manifest):
+        raise ConfigError(f"the report {path} is of another set; write that of this one with `gif-datasets report`")
+    return page
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The files of pictures in one form, with what the card says of them."""
+
+    folder: Path
+    listed: dict[str, dict[str, Any]]  # name: bytes, sha256
+    configs: dict[str, tuple[Part, ...]]
+    columns: str
+    image: str
+    label: str
+    record: str
+    kind: str  # the builder of Hugging Face datasets that reads it
+    described: croissant.Contents
+
+
+@contextlib.contextmanager
+def without_rejected(folder: Path, edited: bool, show: Progress) -> Iterator[Path]:
+    """A folder; where something in it was rejected, a copy without that, which is there for the time of the context.
+
+    Args:
+        folder: The expanded folder.
+        edited: Whether its card was edited, and goes along as it is.
+        show: Wraps the loops.
+    """
+    if not rejections.rejected_keys(folder, manifests.read_manifest(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
+        copy = Path(place) / "shards"
+        export_expanded(folder, copy, "shards", progress=show)
+        if edited:
+            atomic.write_bytes(copy / manifests.CARD, (folder / manifests.CARD).read_bytes())
+        yield copy
+
+
+@contextlib.contextmanager
+def pictures_of(folder: Path, manifest: dict[str, Any], form: str, show: Progress) -> Iterator[Pictures]:
+    """The pictures of an expanded folder as shards, or as Parquet files that are there for the time of the context."""
+    if form == "shards":
+        yield _of_shards(folder, manifest)
+        return
+    # what is written here is the same bytes each time, so a push that was cut off goes on
+    with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
+        export_expanded(folder, Path(place) / "parquet", "parquet", progress=show)
+        yield _of_parquet(folder, Path(place) / "parquet", manifest)
+
+
+def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
+    kinds: dict[str, list[manifests.Shard]] = {"original": [], "synthetic": [], "held": []}
+    for split in manifests.splits(manifest):
+        reader, start = ShardReader(folder, split), 0
+        for shard in manifests.manifest_shards(manifest, split):
+            made = {reader.is_synthetic(index) for index in range(start, start + shard.samples)}
+            if len(made) != 1:
+                raise ShardError(f"{shard.name} mixes real and synthetic pictures; expand again into another folder")
+            kinds["held" if split != manifest["split"] else "synthetic" if made.pop() else "original"].append(shard)
+            start += shard.samples
+
+    def part(split: str, found: list[manifests.Shard]) -> Part:
+        names = tuple(shard.name for shard in found)
+        return Part(split, names, sum(s.samples for s in found), sum(s.bytes for s in found))
+
+    split = manifest["split"]
+    parts = {name: [part(split, kinds[name])] for name in ("original", "synthetic")}
+    parts["expanded"] = [part(split, [*kinds["original"], *kinds["synthetic"]])] if kinds["original"] else []
+    held = part(VALIDATION, kinds["held"]) if kinds["held"] else None
+    listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in manifests.all_shards(manifest)}
+    return Pictures(
+        folder,
+        listed,
+        hub_card.configs(parts, held),
+        card.shard_columns(manifest),
+        card.suffix(manifest),
+        "cls",
+        "json.",
+        "webdataset",
+        croissant.of_shards(manifest),
+    )
+
+
+def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictures:
+    entries = read_json((exported / EXPORTED).read_text(encoding="utf-8"))["files"]
+    listed = {name: entry for name, entry in entries.items() if name.endswith(".parquet")}
+
+    def part(split: str, *kinds: bool) -> Part:
+        names = [n for n, e in listed.items() if manifests.split_of(n) == split and e["synthetic"] in kinds]
+        return Part(split, tuple(names), sum(listed[n]["rows"] for n in names), sum(listed[n]["bytes"] for n in names))
+
+    split = manifest["split"]
+    parts = {"original": [part(split, False)], "synthetic": [part(split, True)]}
+    parts["expanded"] = [part(split, False, True)] if manifest["originals"] else []
+    held = part(VALIDATION, False) if manifest["validation"] else None
+    columns = expanded_columns(manifest["classes"], read_source(folder))
+    return Pictures(
+        exported,
+        listed,
+        hub_card.configs(parts, held),
+        to_yaml(columns.features),
+        columns.image,
+        columns.label,
+        "",
+        "parquet",
+        croissant.of_parquet(listed, columns),
+    )
+
+
+def pack(
+    folder: Path,
+    manifest: dict[str, Any],
+    name: str,
+    pictures: Pictures,
+    rights: Rights,
+    page: bytes | None,
+    published: str,
+    edited: bool,
+    show: Progress,
+) -> Parcel:
+    """Everything that is published, by its path.
+
+    Args:
+        folder: The expanded folder.
+        manifest: Its manifest.
+        name: ``owner/name``.
+        pictures: The files of pictures.
+        rights: Licences, for the card.
+        page: The report; None: one is made, without what takes a CLIP.
+        published: The day it was first published.
+        edited: Whether the folder's own card is published.
+        show: Wraps the loops.
+    """
+    from gif_datasets.report import page as report  # which loads torch
+
+    small = _companions(folder, manifest, pictures)
+    made = report.draw(folder, None, show)
+    small[REPORT] = page or made.page.encode("utf-8")
+    small[CONFIGURATION] = configuration(manifest).encode("utf-8")
+    licence = rights.license or hub_card.UNKNOWN
+    small[CROISSANT] = croissant.describe(manifest, name, licence, published, pictures.described)
+    preview = [manifests.PREVIEW] if (folder / manifests.PREVIEW).is_file() else []
+    told = Published(
+        name=name,
+        manifest=manifest,
+        configs=pictures.configs,
+        columns=pictures.columns,
+        image=pictures.image,
+        label=pictures.label,
+        record=pictures.record,
+        form=pictures.kind,
+        measures=made.measures,
+        likeness=(report.figures_of(small[REPORT]) or ("", None))[1],
+        rights=rights,
+        files=(*small, *preview),
+    )
+    small[manifests.CARD] = _edited(folder, told) if edited else hub_card.render(told).encode("utf-8")
+    parcel = {n: File(pictures.folder / n, e["bytes"], e["sha256"]) for n, e in pictures.listed.items()}
+    for n in preview:
+        parcel[n] = File(folder / n, (folder / n).stat().st_size, digest_file(folder / n))
+    for n, content in {**small, **_mark(manifest, pictures, small)}.items():
+        parcel[n] = File(content, len(content), hashlib.sha256(content).hexdigest())
+    return parcel
+
+
+def _edited(folder: Path, told: Published) -> bytes:
+    """The card that somebody edited: as it is with shards; with Parquet under metadata that describes those."""
+    if told.rights != Rights():
+        raise ConfigError(
+            f"{manifests.CARD} was edited, and is published as it is: write licences and citations there,"
+            " or remove it and expand again to have it anew"
+        )
+    content = (folder / manifests.CARD).read_bytes()
+    if told.form == "webdataset":
+        return content
+    text = content.decode("utf-8")
+    front, fence, body = text.removeprefix("---\n").partition("\n---\n")
+    if not fence or not text.startswith("---\n"):
+        front, body = "", text
+    named = re.search(r"^license: *([\w.-]+) *$", front, re.M)
+    licensed = dataclasses.replace(told, rights=Rights(license=named[1] if named else ""))
+    return f"---\n{hub_card.metadata(licensed)}---\n{body}".encode()
+
+
+def _companions(folder: Path, manifest: dict[str, Any], pictures: Pictures) -> dict[str, bytes]:
+    """Small files of the folder that go along: its indices with shards, its plan with either."""
+    shown = [n for n in manifest["files"] if n != manifests.CARD] if pictures.kind == "webdataset" else [PLAN_FILE]
+    return {n: (folder / n).read_bytes() for n in shown}
+
+
+def _mark(manifest: dict[str, Any], pictures: Pictures, small: dict[str, bytes]) -> dict[str, bytes]:
+    """The file that lists all others with their digests."""
+    if pictures.kind == "webdataset":
+        return {manifests.MANIFEST: atomic.json_bytes(manifests.sealed(manifest, small))}
+    about = {"to": "parquet", "source": manifest["source"], "plan_hash": manifest["plan_hash"]}
+    files = {**pictures.listed, **manifests.file_entries(small)}
+    return {EXPORTED: atomic.json_bytes({**about, "files": files})}
+
+
+def configuration(manifest: Mapping[str, Any]) -> str:
+    """The options that make a set again, as the TOML that ``gif-datasets expand --config`` reads."""
+    plan = manifest["plan"]
+    recipe = plan["recipe"]
+    values = {**recipe["options"], "prior": recipe["prior"]["name"]}
+    values |= {name: plan[name] for name in ("split", "originals", "validation_share") if name in plan}
+    values["samples_per_shard"] = _samples_per_shard(manifest)
+    known = {name: value for name, value in sorted(values.items()) if name in ExpansionConfig.__dataclass_fields__}
+    lines = [f"{name} = {_toml(value)}" for name, value in known.items() if value is not None]
+    words = ["gif-datasets expand SOURCE --out DIR --config config.toml", "--device", recipe["device"]]
+    words += ["--limit", str(plan["limit"])] if plan.get("limit") else []
+    words += ["--validation", "SOURCE2"] if plan.get("validation") else []
+    about = [f"# {plan['seeds']} seed pictures; plan {manifest['plan_hash']}", f"# {' '.join(words)}"]
+    if recipe["prior"]["name"] not in ("embedded", "linear"):
+        about.append("# prior: give the path of the folder whose digest is " + str(recipe["prior"]["digest"]))
+    return "\n".join([*about, *lines]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML: JSON, but for texts, where half of a surrogate pair is no character."""
+    if isinstance(value, str):
+        return card.quoted(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
+
+
+def _samples_per_shard(manifest: Mapping[str, Any]) -> int | None:
+    """What was asked for; None where the shards are as they are without asking."""
+    plan, held = manifest["plan"], manifest["validation"]
+    block = plan["recipe"]["options"]["decode_batch"]
+    size, held_size = (shard_size(samples, block) for samples in (manifest["samples"], held))
+    made = plan["synthetic_seeds"] if plan["originals"] else 0
+    made_held = plan["synthetic_validation"]
+    parts = (
+        *((count, size) for count in (manifest["originals"], made, manifest["synthetic"] - made)),
+        *((count, held_size) for count in (held - made_held, made_held)),
+    )
+    usual = [min(n, count - start) for count, n in parts for start in range(0, count, n)]
+    found = plan.get("shards", usual)
+    return None if found == usual else max(found)
+
+
+def text_of(file: File) -> str:
+    """A file's text; raises ConfigError if it is none."""
+    content = file.content.read_bytes() if isinstance(file.content, Path) else file.content
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{manifests.CARD} is no UTF-8 text: {error}") from error

@@ -1,0 +1,189 @@
+"""Expanded folders in other forms: a folder per class (`imagefolder`), or Parquet with Hugging Face features.
+
+A form fixes every file's name and bytes, as a plan does; run again = resume, and when all is there only check. Splits
+are kept apart, pictures are the files of the shards byte for byte, and each sample's provenance goes with it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.errors import ConfigError, ShardError, UsageError
+from gif_datasets.io import atomic
+from gif_datasets.io.digests import digest
+from gif_datasets.publish.export_job import Job, Tally, keep
+from gif_datasets.publish.imagefolder import COLUMNS, SOURCE, write_folders
+from gif_datasets.publish.parquet import parquet_versions, write_parquet
+from gif_datasets.publish.pruned import prune
+from gif_datasets.shards import card, tar
+from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.columns import to_yaml
+from gif_datasets.shards.folder import claim
+from gif_datasets.shards.reader import ShardReader
+from gif_datasets.shards.rejections import rejected_keys
+from gif_datasets.types import EXPORTED, Progress, silent
+
+EXPORT_FORMAT = 2
+FORMS = ("imagefolder", "parquet", "shards")
+SHARD_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What an export did.
+
+    Attributes:
+        folder: The folder written.
+        to: Its form.
+        samples: Samples of each split.
+        files: Files of pictures.
+        bytes: Their size.
+        written: Files written in this run; 0 when all were there.
+        seconds: Wall-clock time of this run.
+    """
+
+    folder: str
+    to: str
+    samples: dict[str, int]
+    files: int
+    bytes: int
+    written: int
+    seconds: float
+
+
+def export_expanded(
+    folder: str | Path,
+    out: str | Path,
+    to: str = "imagefolder",
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress | None = None,
+) -> ExportSummary:
+    """Write an expanded folder in another form: the command ``gif-datasets export`` as a function.
+
+    Args:
+        folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote.
+        out: Output folder. Run again = resume.
+        to: ``"imagefolder"``, a folder per split and class; ``"parquet"`` (needs the extra ``hf``); or ``"shards"``, an
+            expanded folder without what was rejected, for readers of tars.
+        shard_bytes: Parquet only: a file holds about as many samples as fit into this many bytes of shards.
+        progress: Wraps the loops, for progress bars.
+
+    Raises:
+        UsageError: If ``folder`` is no finished expansion, or ``out`` holds something else.
+        ShardError: If a shard is damaged.
+        MissingExtra: If Parquet is asked for and ``datasets`` is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from gif_datasets import expand
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     _ = expand("demo", f"{place}/shards", ratio=1, prior="linear", limit=20)
+        ...     summary = export_expanded(f"{place}/shards", f"{place}/folders")
+        >>> summary.samples, summary.files
+        ({'train': 40}, 40)
+    """
+    started = time.monotonic()
+    folder, out = Path(folder), Path(out)
+    _check_arguments(folder, out, to, shard_bytes)
+    manifest, show = manifests.read_manifest(folder), progress or silent
+    settings = _settings(folder, manifest, to, shard_bytes)
+    _check_shards(folder, manifest, show)
+    claim(out, settings, "export")
+    readers = {split: ShardReader(folder, split) for split in manifests.splits(manifest)}
+    if not len(readers[manifest["split"]]):
+        raise UsageError(f"every sample of {folder} was rejected; nothing is left to export")
+    kept = {split: reader for split, reader in readers.items() if len(reader) or to == "shards"}
+    job = Job(kept, out, settings, show)
+    tally = Tally()
+    _WRITERS[to](job, tally)
+    if to != "shards":
+        _finish(job, tally)
+    samples = {split: len(reader) for split, reader in job.readers.items()}
+    seconds = round(time.monotonic() - started, 1)
+    return ExportSummary(str(out), to, samples, tally.pictures, tally.bytes, tally.written, seconds)
+
+
+def _check_arguments(folder: Path, out: Path, to: str, shard_bytes: int) -> None:
+    if to not in FORMS:
+        raise ConfigError(f"unknown form {to!r}; known: {', '.join(FORMS)}")
+    if shard_bytes < 1:
+        raise ConfigError(f"shard_bytes must be at least 1, got {shard_bytes}")
+    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
+        raise ConfigError(f"{out} is inside {folder}, whose shards it would disturb; choose another --out")
+
+
+def _settings(folder: Path, manifest: dict[str, Any], to: str, shard_bytes: int) -> dict[str, Any]:
+    """All that decides the bytes of an export."""
+    settings = {"format": EXPORT_FORMAT, "to": to, "source": manifest["source"], "manifest": manifest["digest"]}
+    settings |= {"rejected": digest(sorted(found))} if (found := rejected_keys(folder, manifest)) else {}
+    if to == "parquet":
+        settings |= {"shard_bytes": shard_bytes, "versions": parquet_versions()}
+    return settings
+
+
+def _check_shards(folder: Path, manifest: dict[str, Any], show: Progress) -> None:
+    """Refuse to copy what is damaged."""
+    for shard in show(manifests.all_shards(manifest), "checking shards"):
+        if not tar.intact(folder, shard):
+            raise ShardError(
+                f"{shard.name} of {folder} is missing or damaged; see gif-datasets verify {folder},"
+                " and expand again to have it made anew"
+            )
+
+
+def _finish(job: Job, tally: Tally) -> None:
+    """Write the card; and last, when all is on the disk, the file that says so."""
+    keep(job.out, manifests.CARD, _card(job).encode("utf-8"), tally)
+    if hasattr(os, "sync"):
+        os.sync()
+    done = atomic.json_bytes({**job.settings, "files": tally.files})
+    if not (job.out / EXPORTED).is_file() or (job.out / EXPORTED).read_bytes() != done:
+        atomic.write_bytes(job.out / EXPORTED, done)
+    for place in {job.out, *(path.parent for path in job.out.rglob(f"{atomic.TEMPORARY}*"))}:
+        atomic.sweep(place)
+
+
+def _write_shards(job: Job, tally: Tally) -> None:
+    made, tally.written = prune(job.readers, job.out, job.settings, job.show)
+    tally.pictures, tally.bytes = len(made), sum(shard.bytes for shard in made)
+
+
+_WRITERS = {"imagefolder": write_folders, "parquet": write_parquet, "shards": _write_shards}
+
+
+def _card(job: Job) -> str:
+    folders = job.settings["to"] == "imagefolder"
+    parts = []
+    for split, reader in job.readers.items():
+        path = f"{split}/**" if folders else f"data/{split}-*.parquet"
+        parts.append(card.Part(split, path, len(reader), job.shard_bytes(split)))
+    kinds = "".join(f"  - name: {name}\n    dtype: {kind}\n" for name, kind in (("key", "string"), *COLUMNS))
+    label = card.class_label(job.manifest["classes"])
+    columns = f"  - name: image\n    dtype: image\n  - name: label\n{label}{kinds}"
+    if folders and job.plain:
+        columns += to_yaml({SOURCE: job.plain})
+    if not folders and job.source:
+        columns = to_yaml(job.columns.features)
+    load = _LOAD[job.settings["to"]].replace("SPLIT", job.manifest["split"])
+    return card.render(job.manifest, card.front_matter((), parts, columns, for_builder=folders), load)
+
+
+_LOAD = {
+    "imagefolder": """from datasets import load_dataset
+dataset = load_dataset("PATH_OR_REPO", split="SPLIT")        # columns: image, label, key, provenance
+
+from torchvision.datasets import ImageFolder
+dataset = ImageFolder("PATH/SPLIT", allow_empty=True)        # (image, label); a class may be empty
+""",
+    "parquet": """from datasets import load_dataset
+dataset = load_dataset("PATH_OR_REPO", split="SPLIT")        # columns: image, label, key, provenance
+
+from timm.data import create_dataset
+dataset = create_dataset("hfds/PATH_OR_REPO", split="SPLIT")
+""",
+}

@@ -1,0 +1,107 @@
+"""A folder per class, with provenance as Hugging Face's `imagefolder` reads it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.io import atomic
+from gif_datasets.publish.export_job import Job, Tally, keep
+from gif_datasets.shards import card
+from gif_datasets.shards.reader import ShardReader
+
+COLUMNS = tuple((name, kind) for name, kind in card.RECORD if name != "label")
+"""What is told of a sample besides picture, label and key, and its type."""
+SOURCE = "source"
+"""Column of the source's own columns."""
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")  # file names that Windows refuses
+
+
+def class_folders(classes: Sequence[str]) -> tuple[str, ...]:
+    """A folder name for each class, whose order is the order of the labels wherever folders are sorted.
+
+    Class names are cleaned of all that a path or a file system could take amiss. Where that makes two alike, or the
+    order by name is not that of the labels, each is given its label as a prefix.
+
+    Example:
+        >>> class_folders(["cat", "dog"])
+        ('cat', 'dog')
+        >>> class_folders(["dog", "../cat"])
+        ('0_dog', '1_cat')
+    """
+    plain = tuple(_cleaned(name) for name in classes)
+    distinct = len({name.casefold() for name in plain}) == len(plain)
+    if distinct and list(plain) == sorted(plain) == sorted(plain, key=_natural):
+        return plain
+    width = len(str(len(plain) - 1))
+    return tuple(f"{label:0{width}d}_{name}" for label, name in enumerate(plain))
+
+
+def _cleaned(name: str) -> str:
+    kept = "".join(
+        c if unicodedata.category(c)[0] in "LMN" or c in " _-+.,()" else "_" for c in unicodedata.normalize("NFC", name)
+    )
+    short = kept.encode("utf-8")[:100].decode("utf-8", "ignore").strip(" ._") or "class"
+    return f"{short}_" if _RESERVED.fullmatch(short) else short
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """The order of people, and of timm: numbers by their value."""
+    parts = re.split(r"([0-9]+)", name.lower())
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+
+
+def write_folders(job: Job, tally: Tally) -> None:
+    """Write a folder per split and class, and each split's records in a file."""
+    for split, reader in job.readers.items():
+        names = class_folders(reader.classes)
+        for name in names:  # of a class without pictures too, so that counting folders counts labels
+            (job.out / split / name).mkdir(parents=True, exist_ok=True)
+        lines = []
+        for index in job.show(range(len(reader)), f"exporting {split}"):
+            row, content = _row(job, reader, index), reader.image_bytes(index)
+            name = f"{names[row['label']]}/{row['key']}.{job.suffix}"
+            lines.append(json.dumps({"file_name": name, **row}, ensure_ascii=True) + "\n")
+            tally.written += _write_picture(job.out / split / name, content)
+            tally.pictures += 1
+            tally.bytes += len(content)
+        keep(job.out, f"{split}/metadata.jsonl", "".join(lines).encode("ascii"), tally)
+
+
+def _write_picture(path: Path, content: bytes) -> bool:
+    """Write a picture unless it is there. It is renamed into place, but flushed with all others at the end."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    temporary = path.with_name(f"{atomic.TEMPORARY}{path.name}-{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _row(job: Job, reader: ShardReader, index: int) -> dict[str, Any]:
+    """The columns of a sample but its picture; the source's own of its seed as one."""
+    record = reader.provenance(index).to_json()
+    row = {"label": record["label"], "key": reader.key(index), **{name: record[name] for name, _ in COLUMNS}}
+    if not job.plain:
+        return row
+    own = job.source.rows.get(record["seed_index"], {}) if job.source else {}
+    return {**row, SOURCE: {name: _as_json(own.get(name)) for name in job.plain}}
+
+
+def _as_json(value: Any) -> Any:
+    """A value with null for what is no number, of which JSON has none."""
+    if isinstance(value, dict):
+        return {name: _as_json(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_as_json(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

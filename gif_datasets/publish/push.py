@@ -1,0 +1,351 @@
+"""Publish an expanded folder on the Hugging Face Hub: checked before, in one commit, and compared after.
+
+Contents go up first, without a name; then one commit names shards, indices, card and manifest together. So a reader
+sees the set before or the set after, never half of either, and a push that is cut off is simply run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from gif_datasets.errors import ConfigError, HubError, ShardError, UsageError
+from gif_datasets.io import hub
+from gif_datasets.io.hub import Client, Remote
+from gif_datasets.io.hub_retry import MAIN, Repository
+from gif_datasets.io.parsing import read_json
+from gif_datasets.publish.contents import (
+    CROISSANT,
+    FORMS,
+    Parcel,
+    pack,
+    pictures_of,
+    read_report,
+    text_of,
+    without_rejected,
+)
+from gif_datasets.publish.hub_card import Rights
+from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.verify import verify
+from gif_datasets.types import EXPORTED, Progress, silent, silently
+
+_MARKS = (manifests.MANIFEST, EXPORTED)
+"""Either says that a repository holds what this package published, and which files that is."""
+_GIVEN = (".gitattributes", manifests.CARD)
+"""What the Hub itself puts into a new repository."""
+
+
+@dataclass(frozen=True)
+class PushSummary:
+    """What a push did, or with ``dry_run`` would do.
+
+    Attributes:
+        repository: ``owner/name``.
+        url: Where a person finds it.
+        revision: Branch, or ``refs/pr/N``.
+        commit: The commit that holds it; empty in a dry run of what is not there.
+        private: Whether only its owner sees it.
+        form: ``"shards"`` or ``"parquet"``.
+        dry_run: Whether nothing was sent.
+        files: Files that make up the set.
+        uploaded: Those of them that were new or changed.
+        uploaded_bytes: Their size.
+        deleted: Files of an earlier push that no longer belong to the set.
+        seconds: Wall-clock time.
+    """
+
+    repository: str
+    url: str
+    revision: str
+    commit: str
+    private: bool
+    form: str
+    dry_run: bool
+    files: int
+    uploaded: tuple[str, ...]
+    uploaded_bytes: int
+    deleted: tuple[str, ...]
+    seconds: float
+
+
+def push_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    form: str = "shards",
+    license: str = "",
+    source_license: str = "",
+    prior_license: str = "",
+    source_citation: str = "",
+    prior_citation: str = "",
+    report: str | Path | None = None,
+    dry_run: bool = False,
+    token: str | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> PushSummary:
+    """Publish an expanded folder on the Hugging Face Hub: the command ``gif-datasets push`` as a function.
+
+    Afterwards ``datasets.load_dataset(repo_id)`` gives real and synthetic pictures, and ``load_dataset(repo_id,
+    "original")`` or ``"synthetic"`` one kind. Run again = resume; what is there already is not sent again.
+
+    Args:
+        folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote; checked first. What was
+            rejected in it is not published.
+        repo_id: ``owner/name`` of the data set; made if it is not there.
+        private: Whether only its owner sees it. None: so where it is made now; as it is, where it is there. True: a
+            public one is refused.
+        revision: Branch to push to, made if need be, or ``refs/pr/N`` to go on with a pull request.
+        create_pr: Open a pull request instead of changing the branch ``main``.
+        form: ``"shards"``: the folder as it is. ``"parquet"``: rows of picture, class, the source's own columns and
+            provenance, for those who read tables (needs the extra ``hf``).
+        license: The whole set's licence, by its identifier on the Hub, such as ``cc-by-4.0``; unknown without.
+        source_license: Licence of the seed pictures, if known.
+        prior_license: Licence of the prior, if known; that of the priors in the package is.
+        source_citation: How to cite the seed dataset, as BibTeX or text.
+        prior_citation: How to cite the prior; what its own card says by default.
+        report: What ``gif-datasets report`` wrote, whose figures the card then tells too; a report without those that
+            take a CLIP is made and published by default.
+        dry_run: Say what would be sent, and send nothing.
+        token: Instead of the one that the user is logged in with, or ``HF_TOKEN``.
+        progress: Wraps the loops, for progress bars.
+        say: Told when the Hub is waited for.
+
+    Raises:
+        UsageError: If the folder is no finished expansion, the repository holds something else, or it is public and
+            ``private`` was asked for.
+        ShardError: If the folder is damaged.
+        HubError: If the Hub refuses, or cannot be reached for long.
+
+    Example:
+        >>> push_to_hub("expanded", "flowers")
+        Traceback (most recent call last):
+            ...
+        gif_datasets.errors.ConfigError: a data set on the Hub is named owner/name, got 'flowers'
+    """
+    started = time.monotonic()
+    name = hub.check_name(repo_id)
+    _check(form, revision, create_pr)
+    show, tell = progress or silent, say or silently
+    edited = _verified(Path(folder), show)
+    client = Client(Repository(name, revision or MAIN, token), tell)
+    rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(without_rejected(Path(folder), edited, show))
+        manifest = manifests.read_manifest(folder)
+        page = read_report(report, manifest)
+        pictures = stack.enter_context(pictures_of(folder, manifest, form, show))
+        remote, published = _seen(client, dry_run)
+        parcel = pack(folder, manifest, name, pictures, rights, page, published, edited, show)
+        hub.check_card(text_of(parcel[manifests.CARD]))
+        job = _Job(client, parcel, private, create_pr, form, dry_run, show, started)
+        return _dry_run(job, remote) if dry_run else _push(job, remote)
+
+
+def _check(form: str, revision: str | None, create_pr: bool) -> None:
+    if form not in FORMS:
+        raise ConfigError(f"unknown form {form!r}; known: {', '.join(FORMS)}")
+    if create_pr and revision not in (None, MAIN):
+        raise ConfigError(
+            f"a new pull request is opened against {MAIN}, got revision {revision!r}; leave one of them out"
+        )
+    if revision is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}", revision):
+        raise ConfigError(f"a revision is the name of a branch, got {revision!r}")
+
+
+def _checked(rights: Rights) -> Rights:
+    """The licence's identifier as the Hub writes it; others are texts."""
+    if rights.license and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,60}", rights.license.lower()):
+        raise ConfigError(f"a licence is an identifier of the Hub's list, such as cc-by-4.0, got {rights.license!r}")
+    return replace(rights, license=rights.license.lower())
+
+
+def _verified(folder: Path, show: Progress) -> bool:
+    """Refuse a folder that is not whole; whether somebody edited its card."""
+    problems = verify(folder, show)
+    edited = (folder / manifests.CARD).is_file() and any(line.startswith(f"{manifests.CARD} ") for line in problems)
+    if edited:
+        problems = [line for line in problems if not line.startswith(f"{manifests.CARD} ")]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ShardError(f"{folder} is not published, because it is not whole: {problems[0]}{more}")
+    return edited
+
+
+# --- sending it ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One push: what, where to, and how to tell of it."""
+
+    client: Client
+    parcel: Parcel
+    private: bool | None
+    create_pr: bool
+    form: str
+    dry_run: bool
+    show: Progress
+    started: float
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """What a repository lacks, and what it has too much."""
+
+    changed: tuple[str, ...]
+    stale: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.stale)
+
+
+def _seen(client: Client, dry_run: bool) -> tuple[Remote | None, str]:
+    """What is there, and the day that it was first published; a dry run does without."""
+    today = datetime.now(timezone.utc).date().isoformat()
+    try:
+        remote = client.look()
+        told = client.read(remote.commit, CROISSANT) if remote and CROISSANT in remote.files else b""
+        day = re.search(rb'"datePublished": "(\d{4}-\d\d-\d\d)"', told)  # else each day's push would differ
+        return remote, day[1].decode("ascii") if day else today
+    except HubError as error:
+        if not dry_run:
+            raise
+        client.say(f"not compared with what is there: {error}")
+        return None, today
+
+
+def _push(job: _Job, remote: Remote | None) -> PushSummary:
+    client = job.client
+    found = _compared(job, remote)
+    if remote is not None and job.create_pr and not found:
+        return _summary(job, remote, found)
+    if manifests.CARD in found.changed:
+        client.validate(text_of(job.parcel[manifests.CARD]))
+    client.create(job.private is not False)
+    title = "Publish an expanded dataset" if remote is None else "Update the expanded dataset"
+    if not job.create_pr:
+        return _bring(job, title)
+    revision = client.open_pull_request(title)
+    opened = replace(client, repository=replace(client.repository, revision=revision))
+    try:
+        return _bring(replace(job, client=opened), title)
+    except HubError as error:
+        raise HubError(f"{error} (a pull request is open: go on with revision {revision})") from None
+
+
+def _bring(job: _Job, title: str) -> PushSummary:
+    """Bring the repository to hold the parcel, and look whether it does."""
+    client = job.client
+    there = _present(client)
+    found = _difference(client, there, job.parcel)
+    if found:
+        content = {path: job.parcel[path].content for path in found.changed}
+        client.commit(
+            there.commit, content, found.stale, title, lambda now: not _wrong(job.parcel, found, now), job.show
+        )
+        there = _present(client)
+    if wrong := _wrong(job.parcel, found, there):
+        raise HubError(
+            f"after the upload the Hub lists {wrong[0]} of {client.repository.name} otherwise than it was sent"
+            f" ({len(wrong)} files); push again"
+        )
+    return _summary(job, there, found)
+
+
+def _present(client: Client) -> Remote:
+    found = client.look()
+    if found is None:
+        name = client.repository.name
+        raise HubError(f"the Hub does not show {name} to this token; use one that may read and write it")
+    return found
+
+
+def _dry_run(job: _Job, remote: Remote | None) -> PushSummary:
+    try:
+        found = _compared(job, remote)
+    except HubError as error:
+        job.client.say(f"not compared with what is there: {error}")
+        remote, found = None, _compared(job, None)
+    return _summary(job, remote or Remote("", job.private is not False, {}), found)
+
+
+def _summary(job: _Job, remote: Remote, found: _Difference) -> PushSummary:
+    return PushSummary(
+        repository=job.client.repository.name,
+        url=job.client.address(),
+        revision=job.client.repository.revision,
+        commit=remote.commit,
+        private=remote.private,
+        form=job.form,
+        dry_run=job.dry_run,
+        files=len(job.parcel),
+        uploaded=found.changed,
+        uploaded_bytes=sum(job.parcel[path].size for path in found.changed),
+        deleted=found.stale,
+        seconds=round(time.monotonic() - job.started, 1),
+    )
+
+
+def _compared(job: _Job, remote: Remote | None) -> _Difference:
+    """What the repository lacks of the parcel; refuses one that is public, or of somebody else.
+
+    Raises:
+        UsageError: If it is.
+    """
+    if remote is None:
+        return _Difference(tuple(job.parcel), ())
+    if job.private and not remote.private:
+        raise UsageError(
+            f"{job.client.repository.name} is there, and public; push without --private (private=None) if everybody may"
+            " see it, or make it private in its settings"
+        )
+    if job.private is None and not remote.private:
+        job.client.say(f"{job.client.repository.name} is public: everybody can see what is pushed")
+    return _difference(job.client, remote, job.parcel)
+
+
+def _difference(client: Client, remote: Remote, parcel: Parcel) -> _Difference:
+    """Compare; refuse a repository that holds something else than this package published.
+
+    Raises:
+        UsageError: If it does.
+    """
+    changed = tuple(path for path, file in parcel.items() if not file.is_at(remote.files.get(path)))
+    marks = [mark for mark in _MARKS if mark in remote.files]
+    ours = {name for mark in marks for name in _published(client.read(remote.commit, mark), mark)}
+    if not ours:
+        foreign = [p for p in remote.files if p not in _GIVEN and (p not in parcel or p in changed)]
+        if foreign:
+            raise UsageError(
+                f"{client.repository.name} holds something else ({foreign[0]} and other files, no"
+                f" {manifests.MANIFEST}), which is not overwritten; choose another name"
+            )
+    stale = tuple(sorted(path for path in remote.files if path in ours and path not in parcel))
+    return _Difference(changed, stale)
+
+
+def _published(content: bytes, mark: str) -> set[str]:
+    """The files that a manifest, or an export's list, of this package names; none if it is something else."""
+    try:
+        value = read_json(content)
+        if not isinstance(value["plan_hash"], str):
+            return set()
+        named = [*value.get("files", {}), *(entry["name"] for entry in value.get("shards", []))]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return set()
+    return {name for name in named if isinstance(name, str)} | {manifests.PREVIEW, mark}
+
+
+def _wrong(parcel: Parcel, sent: _Difference, remote: Remote) -> list[str]:
+    """Files that the Hub lists otherwise than with their digests, or still, though they were to go."""
+    wrong = [path for path, file in parcel.items() if not file.is_at(remote.files.get(path))]
+    return wrong + [path for path in sent.stale if path in remote.files]

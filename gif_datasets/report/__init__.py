@@ -1,0 +1,1 @@
+"""Pages about an expanded dataset, and the metrics on them."""

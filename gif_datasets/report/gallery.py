@@ -1,0 +1,155 @@
+"""What a person looks through: all samples of an expanded folder, rejected ones too, by class, kind and criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gif_datasets.config import CRITERIA
+from gif_datasets.errors import ConfigError
+from gif_datasets.methods import is_imagined
+from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards import rejections
+from gif_datasets.shards.reader import ShardReader
+from gif_datasets.types import Progress
+
+KINDS = ("all", "original", "synthetic", "kept", "rejected", "failed")
+"""Which samples to show; ``failed`` are those whose picture failed its check in every draw."""
+ORDER = "order"
+_SCORES = (*(f"{name}_after" for name in CRITERIA), "picture_consistency", "picture_entropy")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody wants to see.
+
+    Attributes:
+        label: Class index; None for all.
+        kind: One of :data:`KINDS`.
+        sort: :data:`ORDER`, or one of :attr:`Gallery.scores`.
+        falling: From the highest.
+    """
+
+    label: int | None = None
+    kind: str = "all"
+    sort: str = ORDER
+    falling: bool = False
+
+
+class Gallery:
+    """One split of an expanded folder.
+
+    Args:
+        folder: The expanded folder.
+        split: Which split.
+        show: Wraps the loop over the records.
+    """
+
+    def __init__(self, folder: Path, split: str, show: Progress) -> None:
+        self.folder = folder
+        self.reader = ShardReader(folder, split, whole=True)
+        manifest = self.reader.manifest
+        # all of them now: sorting by one needs every record
+        columns = np.zeros((len(_SCORES), len(self.reader)))
+        self._passed = np.ones(len(self.reader), bool)
+        for number in show(range(len(self.reader)), f"reading records of {split}"):
+            record = self.reader.provenance(number)
+            columns[:, number] = [getattr(record, name) for name in _SCORES]
+            self._passed[number] = record.passed
+        imagined = is_imagined(manifest["plan"]["recipe"]["options"]["method"])
+        found = dict(zip(_SCORES, columns, strict=True))
+        self.scores: Mapping[str, NDArray[np.float64]] = {
+            name: values for name, values in found.items() if imagined and values.any()
+        }
+        self._rejected = np.zeros(len(self.reader), bool)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the list of what is rejected anew: somebody else may have written it."""
+        keys = rejections.rejected_keys(self.folder, self.reader.manifest)
+        self._rejected = ~rejections.kept(self.reader.index, self.reader.split, keys)
+
+    @property
+    def rejected(self) -> int:
+        """How many samples are rejected."""
+        return int(self._rejected.sum())
+
+    def chosen(self, wish: Wish) -> NDArray[np.int64]:
+        """Numbers of the samples that somebody wants to see, in the order wanted.
+
+        Raises:
+            ConfigError: If there is no such class, kind or score.
+        """
+        numbers = np.flatnonzero(self._wanted(wish))
+        if wish.sort == ORDER:
+            return numbers[::-1] if wish.falling else numbers
+        values = self._score(wish.sort)[numbers]
+        return numbers[np.argsort(-values if wish.falling else values, kind="stable")]
+
+    def seeds(self, wish: Wish) -> NDArray[np.int64]:
+        """``seed_index`` of those, each once, in the order of their first."""
+        seeds = self.reader.index.seed[self.chosen(wish)]
+        _, first = np.unique(seeds, return_index=True)
+        return np.asarray(seeds[np.sort(first)], np.int64)
+
+    def family(self, seed: int) -> list[int]:
+        """Numbers of a seed, if it is there, and of its copies."""
+        return [*self.reader.original_of(seed), *self.reader.copies_of(seed)]
+
+    def told(self, number: int) -> dict[str, Any]:
+        """What the page shows of a sample, as JSON types."""
+        index = self.reader.index
+        return {
+            "number": number,
+            "key": self.reader.key(number),
+            "label": int(index.label[number]),
+            "seed": int(index.seed[number]),
+            "copy": int(index.copy[number]),
+            "synthetic": bool(index.synthetic[number]),
+            "passed": bool(self._passed[number]),
+            "rejected": bool(self._rejected[number]),
+            "scores": {name: round(float(values[number]), 4) for name, values in self.scores.items()},
+        }
+
+    def counts(self) -> list[dict[str, Any]]:
+        """Name and numbers of samples of each class."""
+        index, classes = self.reader.index, self.reader.classes
+        real, made = (np.bincount(index.label[index.synthetic == kind], minlength=len(classes)) for kind in (0, 1))
+        return [
+            {"name": n, "original": int(r), "synthetic": int(m)} for n, r, m in zip(classes, real, made, strict=True)
+        ]
+
+    def numbers_of(self, keys: Sequence[str]) -> list[int]:
+        """Numbers of some samples by their keys; raises KeyError for one that is not there."""
+        return [self.reader.index_of(key) for key in keys]
+
+    def _wanted(self, wish: Wish) -> NDArray[np.bool_]:
+        index = self.reader.index
+        masks = {
+            "all": np.ones(len(index), bool),
+            "original": ~index.synthetic,
+            "synthetic": index.synthetic,
+            "kept": ~self._rejected,
+            "rejected": self._rejected,
+            "failed": ~self._passed,
+        }
+        if wish.kind not in masks:
+            raise ConfigError(f"unknown kind {wish.kind!r}; known: {', '.join(KINDS)}")
+        if wish.label is not None and not 0 <= wish.label < len(self.reader.classes):
+            raise ConfigError(f"no class {wish.label}; there are {len(self.reader.classes)}")
+        return masks[wish.kind] if wish.label is None else masks[wish.kind] & (index.label == wish.label)
+
+    def _score(self, name: str) -> NDArray[np.float64]:
+        if name not in self.scores:
+            raise ConfigError(f"nothing is known of {name!r}; known: {', '.join((ORDER, *self.scores))}")
+        return self.scores[name]
+
+
+def galleries(folder: Path, show: Progress) -> dict[str, Gallery]:
+    """A gallery of each split, the expanded one first."""
+    return {split: Gallery(folder, split, show) for split in manifests.splits(manifests.read_manifest(folder))}

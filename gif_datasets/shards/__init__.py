@@ -1,0 +1,1 @@
+"""The expanded folder: tar shards, index, manifest, reader, card."""

@@ -1,0 +1,253 @@
+"""Random access to the samples of an expanded folder, by its index.
+
+Shards are read with positioned reads, not mapped: a page that is not in memory yet is then waited for without Python's
+global lock, so that other threads go on decoding, and a shard that somebody cuts gives an error where a mapping would
+end the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gif_datasets.errors import ShardError
+from gif_datasets.io import atomic
+from gif_datasets.io.digests import digest_file
+from gif_datasets.io.stores import AnyPath, RemotePath, sizes
+from gif_datasets.shards import index, rejections, tar, ustar
+from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.index import IMAGE_SUFFIXES, INDEX, Index
+from gif_datasets.shards.manifest import Shard
+from gif_datasets.shards.ustar import BLOCK
+from gif_datasets.types import Provenance
+
+MOST_OPEN = 128  # shards; macOS allows a process 256 open files
+
+
+class ShardReader:
+    """The samples of a finished expanded folder. Safe to use from several threads, and after a fork.
+
+    Args:
+        folder: A finished expanded folder, here or in a store.
+        split: Which split; the expanded one if none is named.
+        whole: With what was rejected, too.
+
+    Raises:
+        UsageError: If there is no manifest, or no such split.
+        ShardError: If the manifest, the index or a shard is missing or damaged.
+    """
+
+    def __init__(self, folder: AnyPath, split: str | None = None, *, whole: bool = False) -> None:
+        self.folder = folder
+        self.manifest = manifests.read_manifest(folder)
+        manifests.check_split(self.manifest, split)
+        self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
+        self.split: str = split or self.manifest["split"]
+        self._shards = manifests.manifest_shards(self.manifest, split)
+        there = sizes(folder / "data")
+        for shard in self._shards:
+            _check_size(folder, shard, there.get(Path(shard.name).name))
+        found, self._mapped = _open_index(folder, self.manifest)
+        self._part = _part(self.manifest, self.split)
+        rejected = frozenset() if whole else rejections.rejected_keys(folder, self.manifest)
+        kept = rejections.kept(found.part(*self._part), self.split, rejected) if rejected else None
+        self._kept = None if kept is None or kept.all() else np.flatnonzero(kept)
+        self.rejected = 0 if kept is None else int((~kept).sum())  # samples that are there, and are not read
+        self.fingerprint = rejections.fingerprint(self.manifest, self.split, rejected)
+        self.index = self._own(found)
+        starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
+        self._starts = starts if self._kept is None else np.searchsorted(self._kept, starts)
+        self._start()
+
+    def _own(self, found: Index) -> Index:
+        """This split's entries, without those of rejected samples."""
+        part = found.part(*self._part)
+        return part if self._kept is None else part.rows(self._kept)
+
+    @property
+    def missing(self) -> int:
+        """How many samples were rejected: those that are not read, and those that the folder was written without."""
+        return self.rejected + len(self.manifest.get(manifests.LEFT_OUT, ()))
+
+    @property
+    def counts(self) -> list[int]:
+        """Samples of each of the split's shards."""
+        return [int(count) for count in np.diff(self._starts)]
+
+    def _start(self) -> None:
+        self._files: dict[int, _File] = {}
+        self._lock, self._process = threading.Lock(), os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock", "_process")}
+        return {**kept, "index": None} if self._mapped else kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._mapped:  # digest and entries were checked where this reader was made
+            assert isinstance(self.folder, Path)
+            self.index = self._own(index.map_file(self.folder / INDEX))
+        self._start()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def key(self, number: int) -> str:
+        """``__key__`` of a sample."""
+        self._shard(number)
+        return tar.sample_key(self.split, int(self.index.seed[number]), int(self.index.copy[number]))
+
+    def index_of(self, key: str) -> int:
+        """Position of a sample by its ``__key__``; raises KeyError."""
+        split, seed, copy = tar.parse_key(key) or ("", 0, 0)
+        found = np.flatnonzero((self.index.seed == seed) & (self.index.copy == copy))
+        if split != self.split or not len(found):
+            raise KeyError(key)
+        return int(found[0])
+
+    def is_synthetic(self, number: int) -> bool:
+        """Whether a sample was imagined."""
+        self._shard(number)
+        return bool(self.index.synthetic[number])
+
+    def copies_of(self, seed_index: int) -> list[int]:
+        """Positions of a seed's imagined copies, in order of copy."""
+        numbers = np.flatnonzero((self.index.seed == seed_index) & (self.index.copy > 0))
+        return [int(number) for number in numbers[np.argsort(self.index.copy[numbers])]]
+
+    def original_of(self, seed_index: int) -> list[int]:
+        """Position of a seed itself, where it is stored: one or none."""
+        return [int(number) for number in np.flatnonzero((self.index.seed == seed_index) & (self.index.copy == 0))]
+
+    def expansion_counts(self) -> dict[int, int]:
+        """How many seeds have how many imagined copies (Figure 9), by number of copies."""
+        copies = np.unique(self.index.seed[self.index.copy > 0], return_counts=True)[1]
+        found = dict(zip(*(part.tolist() for part in np.unique(copies, return_counts=True)), strict=True))
+        without = int(self.manifest["plan"].get("seeds", len(copies))) - len(copies)
+        return {0: without, **found} if without > 0 else found
+
+    def label(self, number: int) -> int:
+        """Class index of a sample."""
+        self._shard(number)
+        return int(self.index.label[number])
+
+    def image_bytes(self, number: int) -> bytes:
+        """The stored image file of a sample."""
+        suffix = IMAGE_SUFFIXES[self.index.suffix[number]] if 0 <= number < len(self) else ""
+        return self._read(number, self.index.image_offset, self.index.image_size, suffix)
+
+    def provenance(self, number: int) -> Provenance:
+        """The provenance of a sample."""
+        content = self._read(number, self.index.record_offset, self.index.record_size, "json")
+        return tar.read_record(content, self.key(number))
+
+    def _shard(self, number: int) -> int:
+        if not 0 <= number < len(self):
+            raise IndexError(f"index {number} of {len(self)} samples")
+        return int(np.searchsorted(self._starts, number, side="right")) - 1
+
+    def _read(self, number: int, offsets: Any, sizes: Any, suffix: str) -> bytes:
+        """A member's content, if its header is the one it must have: a shard that was exchanged since is noticed."""
+        shard = self._shard(number)
+        name = f"{self.key(number)}.{suffix}"
+        size = int(sizes[number])
+        block = self._file(shard).read(BLOCK + size, int(offsets[number]) - BLOCK)
+        if len(block) != BLOCK + size or block[:BLOCK] != ustar.header(name, size):
+            raise ShardError(
+                f"{self._shards[shard].name} does not hold {name} where the index says;"
+                f" run: gif-datasets verify {self.folder}"
+            )
+        return block[BLOCK:]
+
+    def _file(self, shard: int) -> _File:
+        if self._process != os.getpid():  # after a fork: another thread may have held the lock
+            self._start()
+        found = self._files.get(shard)
+        if found is None:
+            with self._lock:
+                while len(self._files) >= MOST_OPEN:
+                    self._files.pop(next(iter(self._files)), None)
+                found = self._files[shard] = _File(self.folder / self._shards[shard].name)
+        return found
+
+
+class _File:
+    """An open file; closed when the last thread that reads it lets go of it."""
+
+    __slots__ = ("_number", "_remote")
+
+    def __init__(self, path: AnyPath) -> None:
+        self._number, self._remote = -1, path if isinstance(path, RemotePath) else None
+        if isinstance(path, RemotePath):
+            return
+        try:
+            self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise ShardError(f"cannot read shard {path.name}: {error.strerror}") from error
+
+    def read(self, size: int, offset: int) -> bytes:
+        if self._remote is not None:
+            return self._remote.read_range(offset, offset + size)
+        return os.pread(self._number, size, offset)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound, because at exit modules are gone
+        if self._number >= 0:
+            close(self._number)
+
+
+def _open_index(folder: AnyPath, manifest: dict[str, Any]) -> tuple[Index, bool]:
+    """The index of all splits, and whether it is mapped from its file; built from the tars when that is missing."""
+    listed, path = manifests.all_shards(manifest), folder / INDEX
+    entry = manifest["files"].get(INDEX)
+    wanted = entry.get("sha256") if isinstance(entry, dict) else None
+    mapped = False
+    if isinstance(path, RemotePath):
+        content = path.read_bytes() if path.is_file() else b""
+        known = hashlib.sha256(content).hexdigest() == wanted
+        found = index.from_bytes(content, path) if known else tar.build_index(folder, listed)
+    elif wanted and path.is_file() and digest_file(path) == wanted:
+        found, mapped = index.map_file(path), True
+    else:
+        found = tar.build_index(folder, listed)
+        content = index.to_bytes(found)
+        if wanted and hashlib.sha256(content).hexdigest() != wanted:
+            raise ShardError(f"the shards in {folder} are not those of its index; run: gif-datasets verify {folder}")
+        if wanted:
+            with contextlib.suppress(OSError):  # a folder that cannot be written is read all the same
+                atomic.write_bytes(path, content)
+                found, mapped = index.map_file(path), True
+    sizes, samples = [shard.bytes for shard in listed], [shard.samples for shard in listed]
+    index.check(found, samples, sizes, len(manifest["classes"]))
+    return found, mapped
+
+
+def _part(manifest: dict[str, Any], split: str) -> tuple[int, int]:
+    """First entry of a split in the index, and the one after its last."""
+    listed = manifests.all_shards(manifest)
+    mine = [number for number, shard in enumerate(listed) if manifests.split_of(shard.name) == split]
+    first, last = (mine[0], mine[-1] + 1) if mine else (0, 0)
+    if len(mine) != last - first:
+        raise ShardError(f"damaged manifest: other shards are listed among those of split {split!r}")
+    start = sum(shard.samples for shard in listed[:first])
+    return start, start + sum(shard.samples for shard in listed[first:last])
+
+
+def _check_size(folder: AnyPath, shard: Shard, size: int | None) -> None:
+    if size is None:
+        raise ShardError(f"missing shard {shard.name}; run: gif-datasets verify {folder}")
+    if size != shard.bytes:
+        why = ""
+        try:
+            tar.build_index(folder, [shard])
+        except ShardError as error:
+            why = f" ({error})"
+        raise ShardError(
+            f"{shard.name} has {size} bytes, should have {shard.bytes}{why}; run: gif-datasets verify {folder}"
+        )

@@ -1,0 +1,144 @@
+"""Samples that somebody looked at and rejected: a list beside the shards of an expanded folder, which stay as they are.
+
+``rejected.json`` lists their keys. Readers that use :class:`~gif_datasets.shards.reader.ShardReader` leave them out;
+readers of tars get a folder without them by ``gif-datasets export --to shards``, whose manifest tells for each
+what it was, so that such a folder can still be checked against its plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gif_datasets.config import MAX_RATIO
+from gif_datasets.errors import ShardError
+from gif_datasets.io import atomic
+from gif_datasets.io.digests import digest
+from gif_datasets.io.parsing import read_json
+from gif_datasets.io.stores import AnyPath
+from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards import tar
+from gif_datasets.shards.index import Index
+from gif_datasets.types import Provenance
+
+REJECTED = "rejected.json"
+FORMAT = 1
+_COPIES = MAX_RATIO + 1
+
+
+def rejected_keys(folder: AnyPath, manifest: Mapping[str, Any]) -> frozenset[str]:
+    """``__key__`` of what was rejected in a folder.
+
+    Args:
+        folder: An expanded folder.
+        manifest: Its manifest.
+
+    Raises:
+        ShardError: If the list is damaged, or that of another set.
+    """
+    path = folder / REJECTED
+    try:
+        value = read_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except (OSError, ValueError) as error:
+        raise ShardError(f"cannot read {path}: {error}") from error
+    keys = value.get("rejected") if isinstance(value, dict) else None
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or value.get("format") != FORMAT:
+        raise ShardError(f"{path} is damaged; correct it, or remove it to have every sample again")
+    if value.get("plan_hash") != manifest["plan_hash"]:
+        raise ShardError(f"{path} is of another set; remove it")
+    return frozenset(keys)
+
+
+def reject(folder: str | Path, keys: Iterable[str], rejected: bool = True) -> frozenset[str]:
+    """Reject samples of an expanded folder, or take them back; whoever else does so at the same time waits.
+
+    Args:
+        folder: The expanded folder.
+        keys: ``__key__`` of each.
+        rejected: False to take them back.
+
+    Returns:
+        All keys that are rejected now.
+
+    Raises:
+        ShardError: If the folder's list is damaged.
+    """
+    folder = Path(folder)
+    manifest = manifests.read_manifest(folder)
+    with atomic.alone(folder / manifests.MANIFEST):
+        before = rejected_keys(folder, manifest)
+        after = before.union(keys) if rejected else before.difference(keys)
+        if not after:
+            (folder / REJECTED).unlink(missing_ok=True)
+        elif after != before:
+            value = {"format": FORMAT, "plan_hash": manifest["plan_hash"], "rejected": sorted(after)}
+            atomic.write_json(folder / REJECTED, value)
+    return after
+
+
+def kept(index: Index, split: str, keys: Iterable[str]) -> NDArray[np.bool_]:
+    """Which entries of a split's index are not among rejected keys, ``(N,)``."""
+    places = (place for place in map(tar.parse_key, keys) if place and place[0] == split)
+    numbers = [seed * _COPIES + copy for _, seed, copy in places]
+    return ~np.isin(index.seed.astype(np.int64) * _COPIES + index.copy, np.array(numbers, np.int64))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What :data:`~gif_datasets.shards.manifest.LEFT_OUT` tells of a sample.
+
+    Attributes:
+        seed: Key, label, index and origin of its seed.
+        copy: 0 for the seed itself.
+        synthetic: Whether it was imagined.
+        own: Digest of the source's own columns in it; empty where there are none.
+    """
+
+    seed: tuple[str, int, int, str]
+    copy: int
+    synthetic: bool
+    own: str
+
+    @classmethod
+    def of(cls, record: Provenance, own: str) -> LeftOut:
+        """What is told of a sample with this provenance."""
+        seed = (record.seed_key, record.label, record.seed_index, record.seed_origin)
+        return cls(seed, record.copy, record.synthetic, own)
+
+    @classmethod
+    def from_json(cls, value: Any) -> LeftOut:
+        """Rebuild from JSON; raises ShardError when a field is missing, unknown or of another type."""
+        try:
+            found = cls(**{**value, "seed": tuple(value["seed"])})
+            kinds = [type(part) for part in (*found.seed, found.copy, found.synthetic, found.own)]
+            if kinds != [str, int, int, str, int, bool, str]:
+                raise TypeError(value)
+        except (TypeError, KeyError) as error:
+            raise ShardError(f"damaged entry of what was left out: {value!r}") from error
+        return found
+
+
+def fingerprint(manifest: Mapping[str, Any], split: str | None = None, keys: Iterable[str] = ()) -> str:
+    """What tells sets of samples apart: digest of the plan, name of the split, and digest of what it lacks.
+
+    Args:
+        manifest: The folder's manifest, which tells of those that were left out of its shards.
+        split: The expanded one by default.
+        keys: Those that were rejected since.
+    """
+    name = split or manifest["split"]
+    missing = sorted(key for key in {*keys, *manifest.get(manifests.LEFT_OUT, {})} if split_of_key(key) == name)
+    return f"{manifest['plan_hash']}/{name}" + (f"/{digest(missing)}" if missing else "")
+
+
+def split_of_key(key: str) -> str:
+    """The split that a key is of; empty for a text that is no key."""
+    place = tar.parse_key(key)
+    return place[0] if place else ""

@@ -1,0 +1,233 @@
+"""WebDataset shards: byte-reproducible tars, and what they hold.
+
+The only module that imports webdataset. The folder's layout is that of ``docs/format.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from gif_datasets.errors import ShardError
+from gif_datasets.io import atomic
+from gif_datasets.io.digests import digest_file, digest_rows
+from gif_datasets.io.parsing import read_json
+from gif_datasets.io.stores import AnyPath, RemotePath, at_hand, size_of
+from gif_datasets.shards import index, ustar
+from gif_datasets.shards.index import IMAGE_SUFFIXES, LONGEST_LABEL, LONGEST_RECORD, Index
+from gif_datasets.shards.manifest import Shard, split_of
+from gif_datasets.types import Provenance, Sample
+
+OWN = "source.json"
+"""Suffix of the member with the source's own columns, where it has some."""
+_SYNTHETIC = b'"synthetic": true'  # in a record; a quotation mark within a text of it has a backslash before it
+_LONGEST = {"cls": LONGEST_LABEL, "json": LONGEST_RECORD}
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
+_SAMPLE_KEY = re.compile(r"([A-Za-z0-9_-]{1,70})-([0-9]{7,10})-([0-9]{4,10})")
+
+
+def sample_key(split: str, seed_index: int, copy: int) -> str:
+    """``__key__`` of a sample: unique over shards and splits, without dots, under 100 characters."""
+    return f"{split}-{seed_index:07d}-{copy:04d}"
+
+
+def parse_key(key: str) -> tuple[str, int, int] | None:
+    """Split, ``seed_index`` and copy of a ``__key__``; None of a text that is none.
+
+    Example:
+        >>> parse_key("train-0000012-0003"), parse_key("train-12-3")
+        (('train', 12, 3), None)
+    """
+    found = _SAMPLE_KEY.fullmatch(key)
+    place = (found[1], int(found[2]), int(found[3])) if found else None
+    return place if place and place[1] < 2**31 and sample_key(*place) == key else None
+
+
+def write_shard(
+    path: Path, samples: Iterable[tuple[str, Sample]], image_format: str, own: Mapping[int, bytes] | None = None
+) -> Shard:
+    """Write one tar atomically. Its bytes depend on the samples alone: no clock, no owner, fixed order.
+
+    Args:
+        path: The final name.
+        samples: Keys and samples, in order.
+        image_format: Suffix of the image members.
+        own: What :data:`OWN` holds, by index of the seed; None where the source has no columns of its own.
+    """
+
+    def members(sample: Sample) -> dict[str, bytes]:
+        record = sample.provenance
+        label, last = str(record.label).encode("ascii"), {OWN: own[record.seed_index]} if own is not None else {}
+        return {"cls": label, image_format: sample.image, "json": record_bytes(record), **last}
+
+    return _write_members(path, ((key, members(sample), sample.provenance.passed) for key, sample in samples))
+
+
+def copy_shard(source: Path, target: Path, left_out: Container[str]) -> Shard:
+    """Copy a shard without some samples, byte for byte as :func:`write_shard` would write the others.
+
+    Args:
+        source: The shard.
+        target: Where to write it.
+        left_out: Keys of the samples to leave out.
+
+    Raises:
+        ShardError: If the shard is missing or damaged.
+    """
+    samples = read_samples(source, lambda key: key not in left_out)
+    return _write_members(target, ((key, parts, read_record(parts["json"], key).passed) for key, parts in samples))
+
+
+def read_samples(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The content of a shard's samples whose keys are wanted, by suffix of the member."""
+    with contextlib.ExitStack() as stack:
+        file: IO[bytes] | None = None
+        for entry in entries(path):
+            file = file or stack.enter_context(path.open("rb"))
+            if wanted(entry.key):
+                yield entry.key, read_members(file, entry)
+
+
+def read_members(file: IO[bytes], entry: Entry) -> dict[str, bytes]:
+    """The content of a sample's members in an open shard, by suffix."""
+    parts = {}
+    for suffix, (offset, size) in entry.members.items():
+        file.seek(offset)
+        parts[suffix] = file.read(size)
+    return parts
+
+
+def _write_members(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes], bool]]) -> Shard:
+    """Write a tar of samples: key, content by suffix, and whether it passed its check."""
+    import webdataset
+
+    count = failed = 0
+    buffer = io.BytesIO()
+    # an integer mtime gives plain USTAR headers
+    writer = webdataset.TarWriter(buffer, mtime=0, user="", group="", mode=ustar.MODE)
+    for key, members, passed in samples:
+        writer.write({"__key__": key, **members})
+        count += 1
+        failed += not passed
+    writer.close()
+    content = buffer.getvalue()
+    atomic.write_bytes(path, content)
+    sha256, md5 = hashlib.sha256(content).hexdigest(), hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return Shard(f"data/{path.name}", count, failed, len(content), sha256, md5)
+
+
+def intact(folder: AnyPath, shard: Shard) -> bool:
+    """Whether the shard's file is there, byte for byte; in a store, which checks what it takes, by its size."""
+    path = folder / shard.name
+    try:
+        same = size_of(path) == shard.bytes
+    except OSError:
+        return False
+    return same and (isinstance(path, RemotePath) or digest_file(path) == shard.sha256)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sample in a tar: its key, and offset and size of each member, by suffix."""
+
+    key: str
+    members: dict[str, tuple[int, int]]
+
+
+def build_index(folder: AnyPath, listed: Sequence[Shard]) -> Index:
+    """Build the index of a folder from its shards, in their order.
+
+    Raises:
+        ShardError: If a shard is missing or damaged, or holds something else than its samples.
+    """
+    return index.joined([_fetched_index(folder / shard.name) for shard in listed])
+
+
+def _fetched_index(place: AnyPath) -> Index:
+    try:
+        with at_hand(place) as path:
+            return index_of(path)
+    except FileNotFoundError as error:
+        raise ShardError(f"missing shard {place.name}") from error
+
+
+def index_of(path: Path) -> Index:
+    """The index of one shard, by its file; raises ShardError as :func:`build_index` does."""
+    return index.from_entries(_rows(path, split_of(path.name)))
+
+
+def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
+    with contextlib.ExitStack() as stack:
+        file = None
+        for entry in entries(path):
+            file = file or stack.enter_context(path.open("rb"))
+            pictures = [suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members]
+            if len(pictures) != 1 or entry.members.keys() - {OWN} != {"cls", "json", *pictures}:
+                raise ShardError(f"{entry.key} in {path.name} has members {', '.join(sorted(entry.members))}")
+            offset, size = entry.members["cls"]
+            file.seek(offset)
+            try:
+                label = int(file.read(size))
+            except ValueError as error:
+                raise ShardError(f"damaged label of {entry.key!r} in {path.name}") from error
+            found = parse_key(entry.key)
+            if found is None or found[0] != split:
+                raise ShardError(f"foreign key {entry.key!r} in {path.name}")
+            seed, copy = found[1:]
+            picture, record = entry.members[pictures[0]], entry.members["json"]
+            if abs(label) >= 2**31:
+                raise ShardError(f"{entry.key} in {path.name} has a label over 2^31")
+            file.seek(record[0])
+            made = _SYNTHETIC in file.read(record[1])
+            yield (*picture, *record, label, seed, copy, made, IMAGE_SUFFIXES.index(pictures[0]))
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """Group a tar's members by key, refusing anything but plain files under plain names."""
+    key: str | None = None
+    members: dict[str, tuple[int, int]] = {}
+    for member in ustar.members(path):
+        name, _, suffix = member.name.partition(".")
+        if not _KEY.fullmatch(name) or suffix not in ("cls", "json", OWN, *IMAGE_SUFFIXES):
+            raise ShardError(f"foreign member {member.name!r} in {path.name}")
+        if name != key:
+            if key is not None:
+                yield Entry(key, members)
+            key, members = name, {}
+        if suffix in members:
+            raise ShardError(f"doubled member {member.name!r} in {path.name}")
+        if member.size > _LONGEST.get(suffix, 2**31 - 1):
+            raise ShardError(f"gigantic member {member.name!r} in {path.name}: {member.size} bytes")
+        members[suffix] = (member.offset, member.size)
+    if key is not None:
+        yield Entry(key, members)
+
+
+def seeds_digest(seeds: Iterable[Sequence[Any]]) -> str:
+    """Digest of seeds, each given as its key, label, index and origin, in order of index."""
+    return digest_rows(list(seed) for seed in seeds)
+
+
+def own_digest(digests: Mapping[int, str]) -> str:
+    """Digest of the source's own columns, given as the sha256 of each seed's :data:`OWN` by its index."""
+    return digest_rows(list(pair) for pair in sorted(digests.items()))
+
+
+def read_record(content: bytes, key: str) -> Provenance:
+    """A sample's provenance from its ``KEY.json``; raises ShardError if that is damaged."""
+    try:
+        return Provenance.from_json(read_json(content))
+    except (ValueError, TypeError) as error:
+        raise ShardError(f"damaged record of {key}: {error}") from error
+
+
+def record_bytes(record: Provenance) -> bytes:
+    """A sample's ``KEY.json``."""
+    return json.dumps(record.to_json(), sort_keys=True, ensure_ascii=True).encode("ascii")

@@ -1,0 +1,417 @@
+"""Copies have the form of their own seed's item, whatever datasets and wrappers yield."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torchvision.datasets import ImageFolder, VisionDataset
+
+import gif_datasets
+from gif_datasets import BadImage, DataLoader, ExpandedDataset, SourceError
+from gif_datasets.io import images
+from gif_datasets.sources import wrap_source
+
+LABELS = [0, 1, 0, 1]
+
+
+def grey(i: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32), dtype=np.uint8))
+
+
+def colour(i: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+
+
+def palette(i: int) -> Image.Image:
+    return colour(i).convert("P", palette=Image.Palette.ADAPTIVE)
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rows(make: Callable[[int], Image.Image], **more: Any) -> datasets.Dataset:
+    features = {
+        "id": datasets.Value("int64"),
+        "image": datasets.Image(),
+        "label": datasets.ClassLabel(names=["a", "b"]),
+    }
+    cells = [{"bytes": png(make(i)), "path": None} for i in range(4)]
+    values = {"id": list(range(4)), "image": cells, "label": LABELS}
+    extra = {name: feature for name, (feature, _) in more.items()}
+    values |= {name: cells for name, (_, cells) in more.items()}
+    return datasets.Dataset.from_dict(values, features=datasets.Features(features | extra))
+
+
+@pytest.fixture
+def expand(tmp_path: Path) -> Callable[..., ExpandedDataset]:
+    def expanded(dataset: Any, **more: Any) -> ExpandedDataset:
+        return ExpandedDataset(dataset, ratio=1, prior="linear", cache_dir=tmp_path / "cache", **more)
+
+    return expanded
+
+
+class Pairs(Dataset[Any]):
+    """Items as they are given."""
+
+    classes = ("a", "b")
+
+    def __init__(self, items: list[Any], transform: Any = None) -> None:
+        self.items, self.transform = items, transform
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+def test_grey_rows_have_grey_copies(expand: Callable[..., ExpandedDataset]) -> None:
+    """Of Hugging Face too, so that they make batches, and one transform does for both."""
+    expanded = expand(rows(grey))
+    assert {expanded[i]["image"].mode for i in range(8)} == {"L"}
+    (batch,) = DataLoader(expanded, batch_size=8)
+    assert batch["image"].shape == (8, 1, 32, 32)
+
+    def tensors(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {"x": [torch.from_numpy(np.array(one)) for one in batch["image"]], "y": batch["label"]}
+
+    changed = rows(grey)
+    changed.set_transform(tensors)
+    assert {expand(changed)[i]["x"].shape for i in range(8)} == {(32, 32)}
+
+
+def test_each_copy_is_grey_where_its_seed_is(expand: Callable[..., ExpandedDataset]) -> None:
+    """Not where the first one is; and both make a batch, in colour."""
+    expanded = expand(Pairs([(grey(0), 0), (colour(1), 1), (colour(2), 0), (grey(3), 1)]))
+    assert [expanded[i][0].mode for i in range(8)] == ["L", "RGB", "RGB", "L"] * 2
+    (batch,) = DataLoader(expanded, batch_size=8)
+    assert batch[0].shape == (8, 3, 32, 32)
+
+
+def test_palettes_are_batches_of_colours(expand: Callable[..., ExpandedDataset]) -> None:
+    """Not of the numbers of their colours."""
+    expanded = expand(Pairs([(palette(i), label) for i, label in enumerate(LABELS)]))
+    for mix, count in (("originals", 4), ("all", 8)):
+        (batch,) = DataLoader(expanded, batch_size=8, mix=mix)
+        assert batch[0].shape == (count, 3, 32, 32)
+        assert torch.equal(batch[0][0], torch.from_numpy(np.array(palette(0).convert("RGB"))).permute(2, 0, 1))
+
+
+def test_encoded_rows_have_encoded_copies(expand: Callable[..., ExpandedDataset]) -> None:
+    """``Image(decode=False)``."""
+    expanded = expand(rows(colour).cast_column("image", datasets.Image(decode=False)))
+    cells = [expanded[i]["image"] for i in range(8)]
+    assert all(set(cell) == {"bytes", "path"} for cell in cells)
+    assert Image.open(io.BytesIO(cells[7]["bytes"])).size == (32, 32)
+
+
+@pytest.mark.parametrize(("others", "names"), [(False, {"image", "label"}), (True, {"id", "image", "label"})])
+def test_transforms_of_some_columns(others: bool, names: set[str], expand: Callable[..., ExpandedDataset]) -> None:
+    """``set_transform(function, columns=..., output_all_columns=...)``."""
+    changed = rows(colour)
+    changed.set_transform(lambda batch: batch, columns=["image", "label"], output_all_columns=others)
+    expanded = expand(changed)
+    assert [set(expanded[i]) for i in (0, 4)] == [names] * 2
+
+
+def test_another_broken_column_costs_nobody(tmp_path: Path, expand: Callable[..., ExpandedDataset]) -> None:
+    """A picture is read without the row's others; a copy, which takes them along, names its row."""
+    masks = [{"bytes": png(grey(i)) if i != 2 else b"broken", "path": None} for i in range(4)]
+    broken = rows(colour, mask=(datasets.Image(), masks))
+    opened = wrap_source(broken, image_column="image")
+    assert [opened.sample(i)[1] for i in range(4)] == LABELS
+    expanded = expand(broken, image_column="image")
+    assert expanded[4]["mask"].mode == "L"
+    with pytest.raises(BadImage, match="row 2"):
+        expanded[6]
+
+
+# --- labels -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form", [torch.tensor, np.int64, lambda y: np.array([y]), lambda y: torch.tensor([y], dtype=torch.int32)]
+)
+def test_labels_keep_their_form(form: Callable[[int], Any], expand: Callable[..., ExpandedDataset]) -> None:
+    """Tensors, numpy's numbers, arrays of one as MedMNIST has them."""
+    expanded = expand(Pairs([(colour(i), form(label)) for i, label in enumerate(LABELS)]))
+    assert list(expanded.targets) == LABELS * 2
+    for seed, copy in zip(range(4), range(4, 8), strict=True):
+        one, other = expanded[seed][1], expanded[copy][1]
+        assert type(one) is type(other)
+        assert getattr(one, "dtype", None) == getattr(other, "dtype", None)
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    (batch,) = DataLoader(expanded, batch_size=8)
+    assert batch[1].flatten().tolist() == LABELS * 2
+
+
+def test_tensors_stay_tensors(expand: Callable[..., ExpandedDataset]) -> None:
+    """A ``TensorDataset``, which names no classes."""
+    expanded = expand(TensorDataset(torch.rand(4, 3, 32, 32), torch.tensor(LABELS)), classes=["a", "b"])
+    (batch,) = DataLoader(expanded, batch_size=8)
+    assert (batch[0].shape, batch[0].dtype, batch[1].tolist()) == ((8, 3, 32, 32), torch.float32, LABELS * 2)
+
+
+def test_forms_stay_with_their_process(expand: Callable[..., ExpandedDataset]) -> None:
+    """A worker is sent none of them, and sees its own."""
+    expanded = expand(Pairs([(np.asarray(colour(i)), np.array([label])) for i, label in enumerate(LABELS)]))
+    before = len(pickle.dumps(expanded))
+    copies = [expanded[i] for i in range(4, 8)]
+    assert len(pickle.dumps(expanded)) < before + 1000  # one such array is 3,072 bytes
+    again = pickle.loads(pickle.dumps(expanded))
+    assert all(np.array_equal(again[i][0], copies[i - 4][0]) for i in range(4, 8))
+
+
+@pytest.mark.parametrize("label", [0.7, "0", np.array([0, 1]), torch.tensor(0.5)])
+def test_other_labels_are_refused(label: Any) -> None:
+    """A fraction is not cut, and a text is no number."""
+    with pytest.raises(SourceError, match="labels must be integers"):
+        wrap_source(Pairs([(colour(0), label)])).sample(0)
+
+
+def test_further_entries_go_along(expand: Callable[..., ExpandedDataset]) -> None:
+    """Of the copy's own seed."""
+    expanded = expand(Pairs([(colour(i), label, f"key {i}") for i, label in enumerate(LABELS)]))
+    assert [expanded[i][2] for i in range(8)] == [f"key {i}" for i in range(4)] * 2
+
+
+def test_text_labels_that_are_no_class_are_named() -> None:
+    """By their row and value."""
+    texts = datasets.Dataset.from_dict(
+        {"image": [{"bytes": png(colour(i)), "path": None} for i in range(2)], "label": ["a", "wasp"]},
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")}),
+    )
+    with pytest.raises(BadImage, match="row 1: its label 'wasp' is none of the classes"):
+        wrap_source(texts, classes=["a", "b"]).sample(1)
+
+
+# --- transforms ---------------------------------------------------------------------------------------------------
+
+
+class Joint(VisionDataset):
+    """Applies picture's and label's transforms together, as OxfordIIITPet does."""
+
+    classes = ("a", "b")
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = colour(index), LABELS[index]
+        return self.transforms(image, label) if self.transforms else (image, label)
+
+
+def test_joint_transforms(expand: Callable[..., ExpandedDataset]) -> None:
+    """Labels stay transformed when the picture's transform is set aside; copies go through what their seeds do."""
+    flipped = expand(Joint("", target_transform=lambda label: 1 - label))
+    assert [flipped[i][1] for i in range(8)] == [1, 0, 1, 0] * 2
+    assert flipped.targets == [1, 0, 1, 0] * 2
+    tensors = expand(Joint("", transform=lambda image: torch.from_numpy(np.array(image)).sum()))
+    assert {tensors[i][0].dtype for i in range(8)} == {torch.int64}
+    together = expand(Joint("", transforms=lambda image, label: (image.resize((8, 8)), label)))
+    assert {together[i][0].size for i in range(8)} == {(8, 8)}
+
+
+class Bare(Pairs):
+    """Does not ask whether it has a transform."""
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = self.items[index]
+        return self.transform(image), label
+
+
+class Wrapper(Dataset[Any]):
+    """Has a transform of its own behind that of what it wraps."""
+
+    def __init__(self, dataset: Any, transform: Any) -> None:
+        self.dataset, self.transform = dataset, transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = self.dataset[index]
+        return (self.transform(image) if self.transform else image), label
+
+
+def size(side: int) -> Callable[[Image.Image], Image.Image]:
+    return lambda image: image.resize((side, side))
+
+
+def test_transforms_along_the_way(expand: Callable[..., ExpandedDataset]) -> None:
+    """From the inside out, and of the part that the seed is from."""
+    items = [(colour(i), label) for i, label in enumerate(LABELS)]
+    assert {expand(Bare(items, size(8)))[i][0].size for i in range(8)} == {(8, 8)}
+    turned = Wrapper(Bare(items, size(8)), lambda image: np.asarray(image).shape)
+    assert {expand(turned)[i][0] for i in range(8)} == {(8, 8, 3)}
+    joined = ConcatDataset([Subset(Bare(items, size(8)), [3, 1]), Bare(items[:2], size(4))])
+    expanded = expand(joined)
+    assert [expanded[i][0].size[0] for i in range(8)] == [8, 8, 4, 4] * 2
+
+
+def test_transforms_that_stay_are_refused() -> None:
+    """A dataset that lets nobody set them, and one that passes every name on."""
+
+    class Fixed(Pairs):
+        transform = property(lambda self: size(4), lambda self, value: None)  # type: ignore[assignment]
+
+    class ReadOnly:
+        classes = ("a", "b")
+        transform = property(lambda self: size(4))
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Any:
+            return colour(0), 0
+
+    class Passing:
+        def __init__(self) -> None:
+            self.dataset = Pairs([(colour(0), 0)])
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Any:
+            return self.dataset[index]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.dataset, name)
+
+    assert wrap_source(Fixed([(colour(0), 0)])).classes == ("a", "b")
+    for dataset in (ReadOnly(), Passing()):
+        with pytest.raises(SourceError, match="does not let its transforms be set aside"):
+            wrap_source(dataset)
+
+
+def test_hidden_randomness_is_found() -> None:
+    """Though one reading of one seed may miss it."""
+
+    class Flipping(Pairs):
+        def __getitem__(self, index: int) -> Any:
+            image, label = self.items[index]
+            return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if torch.rand(()) < 0.5 else image, label
+
+    torch.manual_seed(0)
+    with pytest.raises(SourceError, match="gives other pixels each time"):
+        ExpandedDataset(Flipping([(colour(i), i % 2) for i in range(16)]), prior="linear", ratio=1)
+
+
+# --- classes ------------------------------------------------------------------------------------------------------
+
+
+def folder(root: Path, *classes: str) -> ImageFolder:
+    for number, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        colour(number).save(root / name / "1.png")
+    return ImageFolder(str(root))
+
+
+def test_classes_of_joined_datasets(tmp_path: Path) -> None:
+    """One label has one meaning, or the user says which."""
+    first, other = folder(tmp_path / "1", "ant", "bee"), folder(tmp_path / "2", "bee", "wasp")
+    assert wrap_source(ConcatDataset([first, first])).classes == ("ant", "bee")
+    with pytest.raises(SourceError, match=r"the first \['ant', 'bee'\], part 1 \['bee', 'wasp'\]"):
+        wrap_source(ConcatDataset([first, other]))
+    assert wrap_source(ConcatDataset([first, other]), classes=["x", "y"]).classes == ("x", "y")
+
+
+def test_categories_are_classes() -> None:
+    """As Caltech's datasets call them."""
+
+    class Caltech(Pairs):
+        classes = None  # type: ignore[assignment]
+        categories = ("ant", "bee")
+
+    assert wrap_source(Caltech([])).classes == ("ant", "bee")
+
+
+def test_classes_of_texts_are_refused(tmp_path: Path) -> None:
+    """They would change nothing; and a text is no list of names."""
+    folder(tmp_path, "ant", "bee")
+    with pytest.raises(SourceError, match="classes and columns are told of dataset objects"):
+        ExpandedDataset(str(tmp_path), classes=["Ant", "Bee"])
+    with pytest.raises(SourceError, match="classes must be a list of names, got the text 'a,b'"):
+        wrap_source(Pairs([]), classes="a,b")
+    with pytest.raises(SourceError, match="load it without streaming=True"):
+        wrap_source(rows(colour).to_iterable_dataset())
+
+
+def test_hidden_folders_hold_no_seeds(tmp_path: Path) -> None:
+    """Such as those that notebooks leave."""
+    folder(tmp_path, "ant", "bee")
+    (tmp_path / "ant" / ".ipynb_checkpoints").mkdir()
+    colour(9).save(tmp_path / "ant" / ".ipynb_checkpoints" / "1-checkpoint.png")
+    assert len(wrap_source(str(tmp_path))) == 2
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def test_warnings_are_nobody_s_after_reading() -> None:
+    """Threads that read pictures leave the process's warning filters as they were."""
+    content, before = png(colour(0)), list(warnings.filters)
+
+    def read() -> None:
+        for _ in range(200):
+            images.read_rgb(content, "x")
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(warnings.filters) == before
+
+
+def test_a_transform_is_applied_once(tmp_path: Path) -> None:
+    """However often a collation looks at its samples."""
+    gif_datasets.expand("demo", tmp_path / "out", ratio=1, method="cutout", limit=8, cache_dir=tmp_path / "cache")
+    calls: list[int] = []
+
+    def drawn(image: Image.Image) -> torch.Tensor:
+        calls.append(1)
+        return torch.rand(3)
+
+    def collate(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes = [one[0].sum() for one in batch]
+        assert torch.equal(torch.stack(sizes), torch.stack([one[0] for one in batch]).sum(1))
+        return torch.stack([one[0] for one in batch]), torch.tensor([one[1] for one in batch])
+
+    loaded = gif_datasets.load_expanded(tmp_path / "out", transform=drawn)
+    for loader in (DataLoader, torch.utils.data.DataLoader):
+        calls.clear()
+        assert sum(len(labels) for _, labels in loader(loaded, batch_size=4, collate_fn=collate)) == 16
+        assert len(calls) == 16
+
+
+def test_epoch_before_the_first(tmp_path: Path) -> None:
+    """``set_epoch`` between epochs is where the state stands."""
+    gif_datasets.expand("demo", tmp_path / "out", ratio=1, method="cutout", limit=8, cache_dir=tmp_path / "cache")
+    loader = DataLoader(gif_datasets.load_expanded(tmp_path / "out"), batch_size=4, shuffle=True)
+    loader.set_epoch(5)
+    state = loader.state_dict()
+    fifth = [labels.tolist() for _, labels in loader]
+    again = DataLoader(gif_datasets.load_expanded(tmp_path / "out"), batch_size=4, shuffle=True)
+    again.load_state_dict(state)
+    assert [labels.tolist() for _, labels in again] == fifth
+    with pytest.raises(gif_datasets.ConfigError, match="mix must be all"):
+        DataLoader(gif_datasets.load_expanded(tmp_path / "out"), batch_size=4, mix=0.5)  # type: ignore[arg-type]

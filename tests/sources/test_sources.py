@@ -1,0 +1,245 @@
+"""Sources: folders, torchvision, Hugging Face, arrays and expanded shards give the same seeds for the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torchvision
+from helpers import hugging_face
+from PIL import Image
+from torch.utils.data import ConcatDataset, Subset
+from torchvision.transforms import v2
+
+import gif_datasets
+from gif_datasets import MissingExtra, SourceError
+from gif_datasets.shards.verify import verify
+from gif_datasets.sources import open_source, wrap_source
+from gif_datasets.sources.base import list_seeds
+
+
+def labels_by_key(source: object) -> dict[str, int]:
+    return {seed.key: seed.label for seed in list_seeds(source).seeds}  # type: ignore[arg-type]
+
+
+def test_the_same_pictures_have_the_same_keys_everywhere(seed_folder: Path, tmp_path: Path) -> None:
+    """Folder, torchvision ImageFolder with and without transforms, Subset, Hugging Face and shards agree."""
+    folder = open_source(str(seed_folder))
+    expected = labels_by_key(folder)
+    assert len(expected) == 12
+    assert folder.classes == ("ant", "bee", "crab")
+    image_folder = torchvision.datasets.ImageFolder(str(seed_folder), transform=torchvision.transforms.Resize(5))
+    assert labels_by_key(wrap_source(image_folder)) == expected
+    assert labels_by_key(wrap_source(Subset(image_folder, list(range(12))))) == expected
+    found = wrap_source(hugging_face(seed_folder))
+    assert found.classes == folder.classes
+    assert labels_by_key(found) == expected
+    pairs = [(np.asarray(folder.sample(i)[0]), folder.sample(i)[1]) for i in range(12)]
+    assert labels_by_key(wrap_source(pairs, classes=folder.classes)) == expected
+    gif_datasets.expand(str(seed_folder), tmp_path / "out", ratio=1, prior="linear", split="train")
+    assert expected.items() <= labels_by_key(open_source(str(tmp_path / "out"))).items()
+
+
+def test_torchvision_by_name(seed_folder: Path) -> None:
+    """A torchvision dataset opens by its name and arguments."""
+    source = open_source(f"torchvision:ImageFolder?root={seed_folder}")
+    assert len(source) == 12
+    assert source.classes == ("ant", "bee", "crab")
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("torchvision:CIFAR11", ["CIFAR11", "did you mean"]),
+        ("torchvision:ImageFolder?root=x&color=red", ["color", "transform, target_transform"]),
+        ("torchvision:CIFAR10?root=/nonexistent", ["CIFAR10", "not found"]),
+        ("hf:/nonexistent/place", ["hf:/nonexistent/place"]),
+        ("hf:beans?colour=red", ["colour", "config, split"]),
+        ("/nonexistent", ["/nonexistent", "sub-folder per class"]),
+    ],
+)
+def test_what_cannot_be_opened_is_explained(spec: str, words: list[str]) -> None:
+    """Each gives one line with the name and a way out."""
+    with pytest.raises(SourceError) as caught:
+        open_source(spec)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_class_names_can_be_given(seed_folder: Path, tmp_path: Path) -> None:
+    """`?classes=` names the classes, in label order."""
+    assert open_source(f"torchvision:ImageFolder?root={seed_folder}&classes=x,y,z").classes == ("x", "y", "z")
+    hugging_face(seed_folder).to_parquet(str(tmp_path / "hub" / "train.parquet"))
+    assert open_source(f"hf:{tmp_path / 'hub'}?classes=x,y,z").classes == ("x", "y", "z")
+
+
+def test_hugging_face_from_disk(seed_folder: Path, tmp_path: Path) -> None:
+    """`hf:` takes a local path that `load_dataset` takes."""
+    parquet = tmp_path / "hub" / "train.parquet"
+    parquet.parent.mkdir()
+    hugging_face(seed_folder).to_parquet(str(parquet))
+    assert labels_by_key(open_source(f"hf:{parquet.parent}")) == labels_by_key(open_source(str(seed_folder)))
+
+
+def test_hugging_face_columns(seed_folder: Path) -> None:
+    """Columns are found, or named; string labels become sorted classes."""
+    rows = hugging_face(seed_folder)
+    twice = rows.add_column("other", rows["kind"]).cast_column("other", rows.features["kind"])
+    with pytest.raises(SourceError, match="several label columns"):
+        wrap_source(twice)
+    assert wrap_source(twice, label_column="other").classes == ("ant", "bee", "crab")
+    with pytest.raises(SourceError, match="no column 'nope'"):
+        wrap_source(rows, image_column="nope")
+    text = rows.map(lambda row: {"label": "z" + str(row["kind"])}, remove_columns="kind")
+    assert wrap_source(text).classes == ("z0", "z1", "z2")
+    number = rows.map(lambda row: {"label": 10 * row["kind"]}, remove_columns="kind")
+    found = wrap_source(number)
+    assert (len(found.classes), found.sample(4)[1], found.sample(11)[1]) == (21, 10, 20)
+    with pytest.raises(SourceError, match="choose one of train"):
+        wrap_source(datasets.DatasetDict({"train": rows}))
+
+
+def test_missing_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `datasets`, the error is the command that installs it."""
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'gif_datasets\[hf\]'"):
+        open_source("hf:beans")
+
+
+def test_class_names_must_be_known() -> None:
+    """A dataset that does not name its classes is refused with the number that is needed."""
+
+    class Bare:
+        targets = [0, 2, 1]  # noqa: RUF012
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+            return Image.new("RGB", (4, 4), (i, 0, 0)), self.targets[i]
+
+    with pytest.raises(SourceError, match="pass classes="):
+        wrap_source(Bare())
+    with pytest.raises(SourceError, match="label 2"):
+        list_seeds(wrap_source(Bare(), classes=["a", "b"]))
+    assert len(list_seeds(wrap_source(Bare(), classes=["a", "b", "c"])).seeds) == 3
+
+
+def test_bad_pictures_are_named_and_the_rest_kept(seed_folder: Path) -> None:
+    """Unreadable files cost themselves only; text files beside pictures are not pictures."""
+    (seed_folder / "ant" / "0.png").write_bytes(b"")
+    (seed_folder / "bee" / "broken.jpg").write_text("no picture")
+    (seed_folder / "bee" / "notes.txt").write_text("a note")
+    listed = list_seeds(open_source(str(seed_folder)))
+    assert len(listed.seeds) == 11
+    assert [message.split(":")[0] for message in listed.bad] == ["ant/0.png", "bee/broken.jpg"]
+
+
+def test_limit_is_spread_evenly(seed_folder: Path) -> None:
+    """A limit takes from all classes, not the first."""
+    listed = list_seeds(open_source(str(seed_folder)), limit=3)
+    assert [seed.label for seed in listed.seeds] == [0, 1, 2]
+
+
+def test_demo_is_the_reserved_seeds() -> None:
+    """200 pictures, 20 a class, 32 x 32, all different."""
+    source = open_source("demo")
+    listed = list_seeds(source)
+    assert len({seed.key for seed in listed.seeds}) == 200
+    assert [sum(seed.label == label for seed in listed.seeds) for label in range(10)] == [20] * 10
+    assert {source.sample(i)[0].size for i in range(200)} == {(32, 32)}
+
+
+def test_empty_and_flat_folders(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:
+    """No sub-folders, or none with pictures, is explained."""
+    with pytest.raises(SourceError, match="no sub-folders"):
+        open_source(str(tmp_path))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.txt").write_text("x")
+    with pytest.raises(SourceError, match="no pictures"):
+        open_source(str(tmp_path))
+
+
+def test_labels_that_are_missing_or_odd(seed_folder: Path) -> None:
+    """A row without a label costs itself; lists, floats and sparse numbers are refused; booleans are 0 and 1."""
+    rows = hugging_face(seed_folder).remove_columns("kind")
+    some = wrap_source(rows.add_column("label", ["a", None, "b"] * 4))
+    assert some.classes == ("a", "b")
+    listed = list_seeds(some)
+    assert (len(listed.seeds), listed.bad[0]) == (8, "row 1: no label")
+    truth = wrap_source(rows.add_column("label", [True, False] * 6))
+    assert [type(truth.sample(i)[1]) for i in (0, 1)] == [int, int]
+    assert list_seeds(truth).seeds[0].label == 1
+    for values, words in (([[0]] * 12, "integers or texts"), ([0.5] * 12, "0.5"), ([7, 3_000_000] * 6, "3000000")):
+        with pytest.raises(SourceError, match=words):
+            wrap_source(rows.add_column("label", values))
+    with pytest.raises(SourceError, match="holds no pictures"):
+        wrap_source(rows.add_column("label", [0, 1] * 6), image_column="id")
+
+
+def test_random_transforms_inside_a_dataset_are_refused(seed_folder: Path) -> None:
+    """A dataset that gives other pixels each time cannot be keyed, so it is refused, not expanded for ever."""
+    bare = torchvision.datasets.ImageFolder(str(seed_folder))
+
+    class Noisy:
+        classes = bare.classes
+
+        def __len__(self) -> int:
+            return len(bare)
+
+        def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+            return np.random.default_rng().integers(0, 256, (8, 8, 3), dtype=np.uint8), bare[i][1]
+
+    with pytest.raises(SourceError, match="other pixels each time"):
+        list_seeds(wrap_source(Noisy()))
+    both = ConcatDataset([torchvision.datasets.ImageFolder(str(seed_folder), transform=v2.RandomCrop(5))] * 2)
+    assert len({seed.key for seed in list_seeds(wrap_source(both)).seeds}) == 12
+
+
+def test_one_bad_item_of_a_dataset_costs_itself(seed_folder: Path) -> None:
+    """Whatever a dataset's own loader raises on a broken picture, the rest is read."""
+    dataset = torchvision.datasets.ImageFolder(str(seed_folder))
+    (seed_folder / "ant" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    listed = list_seeds(wrap_source(dataset))
+    assert (len(listed.seeds), len(listed.bad)) == (11, 1)
+    assert listed.bad[0].startswith("row 1: ")
+
+
+def test_label_transforms_say_what_labels_are(seed_folder: Path) -> None:
+    """`target_transform` stays: the label of an item is the label of its seed."""
+    dataset = torchvision.datasets.ImageFolder(str(seed_folder), target_transform=lambda label: 2 - label)
+    assert list_seeds(wrap_source(dataset)).seeds[0].label == 2
+
+
+def test_odd_names(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:
+    """Quotes, newlines, emoji and bytes that are no UTF-8 survive to the reader, or are shown as escapes."""
+    import os
+
+    names = ['say "hi"', "two\nlines", "\U0001f980 crab", "a: b #c", os.fsdecode(b"caf\xe9")]
+    for number, name in enumerate(names):
+        (tmp_path / "s" / name).mkdir(parents=True)
+        picture(number).save(tmp_path / "s" / name / os.fsdecode(b"x\xe9.png"))
+    gif_datasets.expand(str(tmp_path / "s"), tmp_path / "out", ratio=1, prior="linear")
+    assert verify(tmp_path / "out") == []
+    wanted = sorted([*names[:4], "caf\\xe9"])
+    assert sorted(gif_datasets.load_expanded(tmp_path / "out").classes) == wanted
+    rows = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    assert sorted(rows.features["cls"].names) == wanted
+    assert sorted({row["json"]["class_name"] for row in rows}) == wanted
+
+
+def test_output_inside_the_source(seed_folder: Path) -> None:
+    """An expansion written among the classes is not a class the next time."""
+    for _ in range(2):
+        gif_datasets.expand(str(seed_folder), seed_folder / "out", ratio=1, prior="linear")
+    assert open_source(str(seed_folder)).classes == ("ant", "bee", "crab")
+
+
+def test_arguments_that_torchvision_passes_on() -> None:
+    """Parameters hidden behind **kwargs are known; `root` is not forced on datasets without one."""
+    with pytest.raises(SourceError, match="EMNIST"):
+        open_source("torchvision:EMNIST?split=letters&train=false&root=/nonexistent")
+    assert len(open_source("torchvision:FakeData?size=3&num_classes=2&classes=a,b")) == 3
