@@ -21,7 +21,6 @@ import transformers
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import save_file
 
-import gif_datasets.priors as priors
 from gif_datasets.priors.published import PUBLISHED, Published
 from gif_datasets.priors.weights import CLIPS, Weights
 
@@ -460,7 +459,7 @@ def publish(prior: Published, scratch: Path) -> None:
 def published_here(name: str, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A published prior by name, tiny, in the Hub's cache, without a Hub to ask."""
     prior = PUBLISHED[name]
-    monkeypatch.setitem(priors.PUBLISHED, name, dataclasses.replace(prior, image_size=16))
+    monkeypatch.setitem(PUBLISHED, name, dataclasses.replace(prior, image_size=16))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     publish(prior, scratch)
     yield name

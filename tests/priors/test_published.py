@@ -38,7 +38,6 @@ from pipelines import (
 )
 from safetensors.torch import load_file, save_file
 
-import gif_datasets.priors as priors
 from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, MissingExtra, PriorError
 from gif_datasets.cli import main
 from gif_datasets.guidance.rng import generator_for
@@ -289,7 +288,7 @@ def masked_on_hub(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     Each test pins another commit: the Hub's client remembers what a commit holds.
     """
-    monkeypatch.setitem(priors.PUBLISHED, "mae-base", PUBLISHED["mae-base"].at(hub.new_oid()))
+    monkeypatch.setitem(PUBLISHED, "mae-base", PUBLISHED["mae-base"].at(hub.new_oid()))
     prior = PUBLISHED["mae-base"]
     decoder, clip = prior.sources
     masked().save_pretrained(tmp_path / "mae")
@@ -440,7 +439,7 @@ def test_half_precision_on_a_cpu(published: str) -> None:
 @pytest.mark.parametrize("way", ["vae-slicing", "vae-tiling"])
 def test_an_autoencoder_works_on_a_part_at_a_time(published: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one picture, or on one tile of all; guidance differentiates through either."""
-    monkeypatch.setitem(priors.PUBLISHED, published, dataclasses.replace(priors.PUBLISHED[published], image_size=32))
+    monkeypatch.setitem(PUBLISHED, published, dataclasses.replace(PUBLISHED[published], image_size=32))
     config = ExpansionConfig(method="gif-sd", save_memory=[way], **QUICK)
     saving, usual = (
         load_prior(find_prior(published), "sd", CPU, c) for c in (config, ExpansionConfig(method="gif-sd"))
