@@ -30,13 +30,36 @@ for _name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HU
     os.environ.pop(_name, None)
 
 
+UNIT = {
+    "data/test_buffers",
+    "data/test_order",
+    "data/test_spans",
+    "guidance/test_guide",
+    "io/test_cache_store",
+    "io/test_decode",
+    "io/test_digests",
+    "io/test_fuzz_parsers",
+    "io/test_images",
+    "publish/test_hub_card",
+    "report/test_metrics",
+    "sources/test_seed_table",
+    "sources/test_sources",
+    "test_public_api",
+}
+"""Test files of the unit tier: functions and values, in seconds. Other files are components, unless marked slow."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is slow, with the reason, unless it is asked for."""
-    if "slow" in config.getoption("markexpr"):
-        return
+    """Put every test into its tier, and skip the slow ones unless they are asked for."""
+    root = Path(__file__).parent
     for item in items:
         if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="takes minutes and gigabytes; run: pytest -m slow"))
+            if "slow" not in config.getoption("markexpr"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes and gigabytes; run: pytest -m slow"))
+        elif item.path.relative_to(root).with_suffix("").as_posix() in UNIT:
+            item.add_marker(pytest.mark.unit)
+        else:
+            item.add_marker(pytest.mark.component)
 
 
 @pytest.fixture
