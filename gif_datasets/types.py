@@ -16,12 +16,12 @@ PLAN_FILE = "plan.json"
 """Written first into an expanded folder; marks it as one."""
 
 
-def silent(rows: Any, title: str, total: int | None = None) -> Any:
+def no_progress(rows: Any, title: str, total: int | None = None) -> Any:
     """The :data:`Progress` that shows nothing."""
     return rows
 
 
-def silently(text: str) -> None:
+def no_message(text: str) -> None:
     """Tell nobody."""
 
 
@@ -139,7 +139,7 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
+class ItemTable:
     """What an order may depend on: one entry a sample.
 
     Attributes:
@@ -155,18 +155,18 @@ class Facts:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: Sequence[int]) -> Facts:
+    def __getitem__(self, rows: Sequence[int]) -> ItemTable:
         chosen = np.asarray(rows, dtype=np.int64)
-        return Facts(self.labels[chosen], self.synthetic[chosen], self.seeds[chosen])
+        return ItemTable(self.labels[chosen], self.synthetic[chosen], self.seeds[chosen])
 
 
-def facts_of(dataset: object) -> Facts | None:
+def item_table(dataset: object) -> ItemTable | None:
     """What a dataset of ours says of its items, below any ``Subset``; None for others."""
     found = getattr(dataset, "facts", None)
-    if isinstance(found, Facts):
+    if isinstance(found, ItemTable):
         return found
     if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
-        inner = facts_of(dataset.dataset)
+        inner = item_table(dataset.dataset)
         return None if inner is None else inner[list(dataset.indices)]
     return None
 

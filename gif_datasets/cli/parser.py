@@ -291,9 +291,9 @@ def _add_compare(commands: _Commands) -> None:
 
 def _place(text: str) -> AnyPath:
     """A folder here, or the URL of one in a store that fsspec opens."""
-    from gif_datasets.io.stores import place
+    from gif_datasets.io.stores import as_path
 
-    return place(text)
+    return as_path(text)
 
 
 def _list(kind: Callable[[str], _Item]) -> Callable[[str], list[_Item]]:

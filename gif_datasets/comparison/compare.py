@@ -32,7 +32,7 @@ from gif_datasets.options import closest
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, list_seeds, refuse_bad
 from gif_datasets.sources.identity import is_part_of
-from gif_datasets.types import Progress, silent
+from gif_datasets.types import Progress, no_progress
 
 EPOCHS = 40
 FEWEST_STEPS = 20
@@ -110,7 +110,7 @@ def compare(
     Raises:
         UsageError: If options, seeds and test set do not fit, before anything is made.
     """
-    show = progress or silent
+    show = progress or no_progress
     _check(runs, architectures, augments, distil, epochs, steps, synthetic_share, image_size, batch_size, learning_rate)
     configs = _configs(methods, ratios, config_file, options)
     opened, settled = wrap_source(source), resolve_device(device)

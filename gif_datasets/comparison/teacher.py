@@ -25,7 +25,7 @@ from gif_datasets.guidance import fitted_heads
 from gif_datasets.io.devices import resolve_device
 from gif_datasets.options import closest
 from gif_datasets.priors import PriorInfo, find_prior, load_prior
-from gif_datasets.types import Progress, silent
+from gif_datasets.types import Progress, no_progress
 
 if TYPE_CHECKING:
     from gif_datasets.guidance.zeroshot import ZeroShotClassifier
@@ -91,7 +91,9 @@ class Teacher:
     seeds: Tensor
     labels: Tensor
 
-    def embeddings(self, pictures: Iterable[Image.Image], show: Progress = silent, total: int | None = None) -> Tensor:
+    def embeddings(
+        self, pictures: Iterable[Image.Image], show: Progress = no_progress, total: int | None = None
+    ) -> Tensor:
         """CLIP embeddings of RGB pictures, ``(N, D)``."""
         return _embeddings(self.prior, show(pictures, "asking the teacher", total))
 
@@ -164,7 +166,7 @@ def soft_labels(
     if classifier != "text" and not len(real):
         raise ConfigError(f"{folder} has no real picture to fit {classifier!r} to; take classifier='text'")
     clip = load_prior(teaching.prior, None, torch.device(resolve_device(device)))
-    pictures = (progress or silent)(loaded, "asking the teacher", len(loaded))
+    pictures = (progress or no_progress)(loaded, "asking the teacher", len(loaded))
     every = _embeddings(clip, (image for image, _ in pictures))
     text, seeds = clip.classifier(loaded.classes, worded), every[torch.from_numpy(real)]
     teacher = Teacher(clip, text, seeds, labels.to(seeds.device))

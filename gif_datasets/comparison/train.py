@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gif_datasets.comparison.architectures import SMALL, network
-from gif_datasets.types import Progress, silent
+from gif_datasets.types import Progress, no_progress
 
 AUGMENTS = ("none", "light", "randaugment")
 GROUP = 8  # pictures of a batch that share one draw of RandAugment
@@ -85,7 +85,7 @@ def train(
     seed: int,
     device: str = "cpu",
     share: float | None = None,
-    show: Progress = silent,
+    show: Progress = no_progress,
     make: Callable[[], nn.Module] | None = None,
 ) -> nn.Module:
     """Train a network.

@@ -18,7 +18,7 @@ from gif_datasets.data.order import Mix, make_order, next_position, parse_mix, r
 from gif_datasets.data.prefetch import ahead
 from gif_datasets.data.spans import Spans
 from gif_datasets.errors import ConfigError
-from gif_datasets.types import Facts, facts_of
+from gif_datasets.types import ItemTable, item_table
 
 Make: TypeAlias = Callable[[list[int], list[int]], None]
 """Makes the missing samples of a batch; the second are those of batches after it."""
@@ -264,8 +264,8 @@ def lazily(dataset: Any) -> Make | None:
     return getattr(dataset, "imagine_missing", None)
 
 
-def _facts(dataset: Any, policy: Policy) -> Facts:
-    found = facts_of(dataset)
+def _facts(dataset: Any, policy: Policy) -> ItemTable:
+    found = item_table(dataset)
     count = len(dataset)
     if found is None and policy.mix != "all":
         raise ConfigError(
@@ -276,9 +276,9 @@ def _facts(dataset: Any, policy: Policy) -> Facts:
         targets = getattr(dataset, "targets", None)
         if targets is None or len(targets) != count:
             raise ConfigError(f"balance needs labels, and {type(dataset).__name__} has no targets, one a sample")
-        return Facts(np.asarray(targets, dtype=np.int64), np.zeros(count, bool), np.arange(count))
+        return ItemTable(np.asarray(targets, dtype=np.int64), np.zeros(count, bool), np.arange(count))
     none = np.zeros(count, np.int8)
-    return found or Facts(none, none.view(bool), none)
+    return found or ItemTable(none, none.view(bool), none)
 
 
 def mix_text(mix: str | Mix) -> str:

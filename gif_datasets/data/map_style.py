@@ -16,9 +16,9 @@ from torch.utils.data import Dataset, get_worker_info
 from gif_datasets.data.buffers import Buffers
 from gif_datasets.errors import ConfigError
 from gif_datasets.io import decode
-from gif_datasets.io.stores import AnyPath, place
+from gif_datasets.io.stores import AnyPath, as_path
 from gif_datasets.shards.reader import ShardReader
-from gif_datasets.types import Facts, Provenance
+from gif_datasets.types import ItemTable, Provenance
 
 _REPOSITORY = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -57,7 +57,7 @@ def load_expanded(
         >>> len(loaded), image.size, loaded.classes[label] == loaded.classes[loaded.targets[0]]
         (40, (32, 32), True)
     """
-    path = place(folder)
+    path = as_path(folder)
     if isinstance(path, Path) and _is_published(str(folder), path):
         from gif_datasets.io.hub import download
 
@@ -102,10 +102,10 @@ class LoadedDataset(Dataset[tuple[Any, int]]):
         return found
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ItemTable:
         """Label, kind and seed of every sample, for samplers; no shard is read."""
         index = self._reader.index
-        return Facts(index.label, index.synthetic, index.seed)
+        return ItemTable(index.label, index.synthetic, index.seed)
 
     def __len__(self) -> int:
         return len(self._reader)

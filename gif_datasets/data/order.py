@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gif_datasets.data.keyed_random import Ints, Keys, Stream, make_stream, stream_key, uniform
 from gif_datasets.errors import ConfigError
-from gif_datasets.types import Facts
+from gif_datasets.types import ItemTable
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Order:
 
 
 def make_order(
-    facts: Facts,
+    facts: ItemTable,
     mix: Mix | str = "all",
     *,
     shuffle: bool = True,
@@ -167,7 +167,7 @@ def make_order(
     return Order(length, main)
 
 
-def _main_pool(facts: Facts, kind: str) -> tuple[Ints, str]:
+def _main_pool(facts: ItemTable, kind: str) -> tuple[Ints, str]:
     """The samples of a policy's main stream, and what they are called."""
     if kind == "all":
         return np.arange(len(facts), dtype=np.int64), "all"
@@ -186,7 +186,7 @@ def _check_weights(weights: Sequence[float] | None, balance: bool, count: int) -
     return array
 
 
-def _replacement(facts: Facts, probability: float, seed: int) -> Replacement:
+def _replacement(facts: ItemTable, probability: float, seed: int) -> Replacement:
     copies = np.flatnonzero(facts.synthetic)
     if not len(copies):
         raise ConfigError("mix 'replace' needs synthetic samples, and there are none")

@@ -20,7 +20,7 @@ from gif_datasets.data.prefetch import ahead
 from gif_datasets.data.spans import Readers, Spans, cut, length
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.io import atomic
-from gif_datasets.io.stores import place
+from gif_datasets.io.stores import as_path
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import rejections, tar
 from gif_datasets.shards.manifest import Shard
@@ -113,10 +113,10 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         self.rank, self.world_size, self.epoch = rank, world_size, 0
         self.asked: int | None = None
         self._told: Pass | None = None
-        self.manifest = manifests.read_manifest(place(url))
+        self.manifest = manifests.read_manifest(as_path(url))
         manifests.check_split(self.manifest, split)
         self.classes = tuple(self.manifest["classes"])
-        self._rejected = rejections.rejected_keys(place(url), self.manifest)
+        self._rejected = rejections.rejected_keys(as_path(url), self.manifest)
         self._shards = self._without_rejected(manifests.manifest_shards(self.manifest, split))
         self.samples = sum(shard.samples for shard in self._shards)
 
@@ -124,7 +124,7 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         """The shards, with as many samples as are wanted of each; only where some are rejected is the index read."""
         if not self._rejected:
             return listed
-        counts = ShardReader(place(self.url), self.split).counts
+        counts = ShardReader(as_path(self.url), self.split).counts
         return [replace(shard, samples=count) for shard, count in zip(listed, counts, strict=True)]
 
     @property
@@ -196,7 +196,7 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         folder = tempfile.TemporaryDirectory(prefix="gif_datasets-")
         for shard in wanted.shards:
             try:
-                atomic.write_bytes(Path(folder.name) / shard.name, (place(self.url) / shard.name).read_bytes())
+                atomic.write_bytes(Path(folder.name) / shard.name, (as_path(self.url) / shard.name).read_bytes())
             except OSError as error:
                 raise ShardError(f"cannot fetch {shard.name}: {type(error).__name__}") from error
             if not tar.intact(Path(folder.name), shard):

@@ -23,12 +23,12 @@ from gif_datasets.expansion.run import Summary, run
 from gif_datasets.expansion.tasks import select
 from gif_datasets.expansion.to_hf import to_hf
 from gif_datasets.io.cache.store import open_cache
-from gif_datasets.io.stores import place
+from gif_datasets.io.stores import as_path
 from gif_datasets.priors import own_prior
 from gif_datasets.publish.push import PushSummary, push_to_hub
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import Source, list_seeds, refuse_bad
-from gif_datasets.types import Facts, Provenance, Row, Seed
+from gif_datasets.types import ItemTable, Provenance, Row, Seed
 
 if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
@@ -129,7 +129,7 @@ class ExpandedDataset(Dataset[Any]):
         return found
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ItemTable:
         """Label, kind and seed of every item, for samplers; none is made, as with :attr:`targets`."""
         count = len(self.plan.seeds)
         if self.config.agnostic:
@@ -139,7 +139,7 @@ class ExpandedDataset(Dataset[Any]):
             parents = np.repeat(np.arange(count), self.config.ratio)
         seeds = np.concatenate([np.arange(count), parents])
         labels, made = self.plan.seeds.labels, self.plan.seeds.synthetic
-        return Facts(labels[seeds], made[seeds] | (np.arange(len(self)) >= count), seeds)
+        return ItemTable(labels[seeds], made[seeds] | (np.arange(len(self)) >= count), seeds)
 
     @cached_property
     def _chosen(self) -> tuple[Row, ...]:
@@ -251,7 +251,7 @@ class ExpandedDataset(Dataset[Any]):
         def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
             return run_local(task, ids, workers, visible_gpus(self.plan.recipe.device))
 
-        return run(self.plan, self.source, self.imaginer.cache, place(folder), engine, self.bad, self.imaginer)
+        return run(self.plan, self.source, self.imaginer.cache, as_path(folder), engine, self.bad, self.imaginer)
 
     def to_hf(self, streaming: bool = False) -> Any:
         """The expansion as a Hugging Face dataset, seeds first, in the order of the items.
@@ -326,10 +326,10 @@ class HeldOut(Dataset[Any]):
         self.targets = [seed.label for seed in expanded.plan.validation]
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ItemTable:
         """Label, kind and seed of every item, for samplers."""
         count = len(self)
-        return Facts(np.asarray(self.targets, dtype=np.int64), np.zeros(count, dtype=bool), np.arange(count))
+        return ItemTable(np.asarray(self.targets, dtype=np.int64), np.zeros(count, dtype=bool), np.arange(count))
 
     def __len__(self) -> int:
         return len(self._expanded.plan.validation)

@@ -37,7 +37,7 @@ from gif_datasets.shards.ustar import BLOCK
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import Source, list_seeds, refuse_bad
 from gif_datasets.sources.seed_table import SeedTable
-from gif_datasets.types import Progress, Row, Sample, Seed, silent
+from gif_datasets.types import Progress, Row, Sample, Seed, no_progress
 
 PROBE_SECONDS = 10.0
 """Of samples, after a first block that warms up; at least one block more, however long it takes."""
@@ -157,7 +157,7 @@ def estimate(
         raise ConfigError(f"a price must be a number from 0, got {price}")
     opened, settled = wrap_source(source), config or ExpansionConfig()
     recipe = make_recipe(settled, opened.classes, device)
-    show = progress or silent
+    show = progress or no_progress
     started = time.monotonic()
     listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
     reading = time.monotonic() - started

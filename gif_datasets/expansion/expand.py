@@ -15,13 +15,13 @@ from gif_datasets.expansion.run import Part, Summary, run
 from gif_datasets.expansion.tasks import Engine
 from gif_datasets.io.cache.store import open_cache
 from gif_datasets.io.devices import resolve_device
-from gif_datasets.io.stores import place
+from gif_datasets.io.stores import as_path
 from gif_datasets.options import closest
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
 from gif_datasets.sources.joined import JoinedSource
 from gif_datasets.sources.splits import without
-from gif_datasets.types import Progress, Seed, silent, silently
+from gif_datasets.types import Progress, Seed, no_message, no_progress
 
 ENGINES = ("local", "ray")
 
@@ -41,7 +41,7 @@ def expand(
     part: tuple[int, int] = (0, 1),
     config: ExpansionConfig | None = None,
     progress: Progress | None = None,
-    say: Callable[[str], None] = silently,
+    say: Callable[[str], None] = no_message,
     **options: Any,
 ) -> Summary:
     """Expand a dataset into a folder of WebDataset shards: the command ``gif-datasets expand`` as a function.
@@ -80,7 +80,7 @@ def expand(
     run_tasks = _engine(engine, workers, device, ray_address, gpus_per_worker)
     opened = wrap_source(source)
     recipe = make_recipe(settled, opened.classes, device)
-    show = progress or silent
+    show = progress or no_progress
     listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
     held: tuple[Seed, ...] = ()
     other = wrap_source(validation) if validation is not None else None
@@ -93,7 +93,7 @@ def expand(
 
     named = "" if other is None else other.name
     plan = make_plan(opened, listed, recipe, held, named, _real_limit(limit, opened))
-    return run(plan, opened, open_cache(cache_dir), place(out), shown, listed.bad, part=mine, say=say)
+    return run(plan, opened, open_cache(cache_dir), as_path(out), shown, listed.bad, part=mine, say=say)
 
 
 def _joined(

@@ -24,7 +24,7 @@ from gif_datasets.shards.folder import (
     write_sidecar,
 )
 from gif_datasets.shards.manifest import Shard, plan_damage
-from gif_datasets.types import PLAN_FILE, Progress, silent
+from gif_datasets.types import PLAN_FILE, Progress, no_progress
 
 NAMED = 3  # missing shards in an error
 
@@ -52,7 +52,7 @@ def merge_parts(parts: Sequence[str | Path], out: str | Path, progress: Progress
     plan_hash = digest(plan)
     claim(target, plan)
     found = _sidecars([target, *folders], plan_hash)
-    shown = (progress or silent)(sorted(found.items()), "joining shards", len(found))
+    shown = (progress or no_progress)(sorted(found.items()), "joining shards", len(found))
     done = {number: shard for number, (shard, places) in shown if _bring(shard, number, places, target, plan_hash)}
     missing = [number for number in range(len(plan["shards"])) if number not in done]
     if missing:

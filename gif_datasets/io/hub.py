@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.errors import ConfigError, UsageError
-from gif_datasets.io.hub_retry import MAIN, Repository, has_token, is_refusal, no_model, patiently, said_of, status_of
+from gif_datasets.io.hub_retry import (
+    MAIN,
+    Repository,
+    explain_missing_model,
+    has_token,
+    is_refusal,
+    message_of,
+    status_of,
+    with_retries,
+)
 from gif_datasets.types import EXPORTED
 
 WANTED = ("*.json", "*.safetensors", "*.toml", "*.html", "source.parquet", "preview.png", "README.md", "data/*.tar")
@@ -66,7 +75,7 @@ def check_card(text: str) -> None:
     try:
         DatasetCard(text)
     except Exception as error:  # YAML errors, and TypeErrors of the card's own checks
-        raise ConfigError(f"the metadata of README.md cannot be read: {said_of(error)}") from error
+        raise ConfigError(f"the metadata of README.md cannot be read: {message_of(error)}") from error
 
 
 def download(repository: str, revision: str | None = None) -> Path:
@@ -131,7 +140,7 @@ class Client:
     repository: Repository
     say: Callable[[str], None]
 
-    @patiently
+    @with_retries
     def look(self) -> Remote | None:
         """What the repository holds; None if there is none that the user may see."""
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -155,13 +164,13 @@ class Client:
         }
         return Remote(str(info.sha), bool(info.private), files)
 
-    @patiently
+    @with_retries
     def read(self, commit: str, path: str) -> bytes:
         """A small file of the repository."""
         found = self._api.hf_hub_download(self.repository.name, path, repo_type="dataset", revision=commit)
         return Path(found).read_bytes()
 
-    @patiently
+    @with_retries
     def download(self) -> Path:
         """Bring the data set into the Hub's cache; without a network, what is there."""
         name, revision = self.repository.name, self.repository.revision
@@ -171,7 +180,7 @@ class Client:
         except Exception as error:  # of several kinds and causes
             if not is_refusal(error):
                 raise
-            refused = said_of(error, self.repository.token)
+            refused = message_of(error, self.repository.token)
         if refused:  # out here the client's own error is no context of ours: it may show a token
             raise UsageError(f"no folder {name!r} here, and the Hub does not give a dataset of that name: {refused}")
         if (Path(found) / EXPORTED).is_file():
@@ -181,7 +190,7 @@ class Client:
             )
         return Path(found)
 
-    @patiently
+    @with_retries
     def fetch(self, files: Sequence[str], but: Sequence[str]) -> Path:
         """Bring files of a model into the Hub's cache; without a network, what is there."""
         name, revision, patterns = self.repository.name, self.repository.revision, list(files)
@@ -192,10 +201,10 @@ class Client:
         except Exception as error:  # of several kinds and causes
             if not is_refusal(error):
                 raise
-            raise ConfigError(no_model(error, self.repository)) from None
+            raise ConfigError(explain_missing_model(error, self.repository)) from None
         return Path(found)
 
-    @patiently
+    @with_retries
     def validate(self, card: str) -> None:
         """Raise ConfigError unless the Hub takes a card's metadata: it knows licences and tasks, and refuses others."""
         from huggingface_hub.errors import BadRequestError
@@ -209,11 +218,11 @@ class Client:
         try:
             hf_raise_for_status(answer)
         except BadRequestError as error:
-            refused = said_of(error, self.repository.token)
+            refused = message_of(error, self.repository.token)
         if refused:
             raise ConfigError(f"the Hub does not take the metadata of README.md: {refused}")
 
-    @patiently
+    @with_retries
     def create(self, private: bool) -> None:
         """Make the repository, unless it is there; and the branch."""
         name, revision = self.repository.name, self.repository.revision
@@ -226,14 +235,14 @@ class Client:
         known = {request.num for request in self._pull_requests(title)}
         return f"refs/pr/{self._open_pull_request(title, known)}"
 
-    @patiently
+    @with_retries
     def _pull_requests(self, title: str) -> list[Any]:
         found = self._api.get_repo_discussions(
             self.repository.name, repo_type="dataset", discussion_type="pull_request"
         )
         return [request for request in found if request.title == title]
 
-    @patiently
+    @with_retries
     def _open_pull_request(self, title: str, known: set[int]) -> int:
         # an earlier attempt whose answer was lost may have opened it
         new = [request for request in self._pull_requests(title) if request.num not in known]
@@ -271,7 +280,7 @@ class Client:
             self._upload(batch)
         self._commit(parent, added, deletions, title, is_done)
 
-    @patiently
+    @with_retries
     def _operations(self, additions: Mapping[str, Path | bytes]) -> list[Any]:
         # made once: they remember their digests, and what was uploaded
         from huggingface_hub import CommitOperationAdd
@@ -281,11 +290,11 @@ class Client:
             for path, content in additions.items()
         ]
 
-    @patiently
+    @with_retries
     def _upload(self, batch: list[Any]) -> None:
         self._api.preupload_lfs_files(self.repository.name, batch, free_memory=False, **self._branch)
 
-    @patiently
+    @with_retries
     def _commit(
         self,
         parent: str,

@@ -56,7 +56,7 @@ _P = ParamSpec("_P")
 _A = TypeVar("_A", bound=Asking)
 
 
-def patiently(operation: Callable[Concatenate[_A, _P], _T]) -> Callable[Concatenate[_A, _P], _T]:
+def with_retries(operation: Callable[Concatenate[_A, _P], _T]) -> Callable[Concatenate[_A, _P], _T]:
     """Let an operation of a client run again, and again, while what goes wrong is likely to pass.
 
     Raises:
@@ -67,7 +67,7 @@ def patiently(operation: Callable[Concatenate[_A, _P], _T]) -> Callable[Concaten
     def patient(client: _A, /, *args: _P.args, **options: _P.kwargs) -> _T:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with _quiet(), _impatient():
+                with _silenced(), _bounded_waits():
                     return operation(client, *args, **options)
             except (GifDatasetsError, TypeError, AttributeError):
                 raise  # told already, or a mistake in this package
@@ -100,7 +100,7 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(_cause(error), OfflineModeIsEnabled) or status_of(error) in _REFUSED
 
 
-def no_model(error: BaseException, repository: Repository) -> str:
+def explain_missing_model(error: BaseException, repository: Repository) -> str:
     """Why a model cannot be had, and the command that mends it."""
     from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 
@@ -112,7 +112,7 @@ def no_model(error: BaseException, repository: Repository) -> str:
         )
     if isinstance(cause, GatedRepoError):
         return f"{name} is gated; accept its terms at https://huggingface.co/{name}, then run: hf auth login"
-    said = said_of(error, repository.token)
+    said = message_of(error, repository.token)
     return (
         f"the Hub gives no model {name} at revision {repository.revision!r} ({said}); if it is private, run:"
         " hf auth login; if it has moved, name a folder of your own (docs/priors.md)"
@@ -165,7 +165,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def _explain(error: BaseException, repository: Repository) -> str:
     """One line that says what went wrong and what to do, without tokens."""
-    status, name, said = status_of(error), repository.name, said_of(error, repository.token)
+    status, name, said = status_of(error), repository.name, message_of(error, repository.token)
     if status is None:
         if _is_connection(_cause(error)):
             return f"the connection to the Hub failed ({said}); run the same command again to go on"
@@ -203,7 +203,7 @@ def scrub(text: str, token: str | None = None) -> str:
     return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", r"\1?...", text)
 
 
-def said_of(error: BaseException, token: str | None = None) -> str:
+def message_of(error: BaseException, token: str | None = None) -> str:
     """What the Hub says, else its client, in one line without tokens."""
     cause = _cause(error)
     said = " ".join(str(getattr(cause, "server_message", None) or cause).split())
@@ -211,7 +211,7 @@ def said_of(error: BaseException, token: str | None = None) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silenced() -> Iterator[None]:
     """Without the client's own bars, and the lines of it and its transport: these show addresses with signatures."""
     from huggingface_hub import utils
 
@@ -231,18 +231,18 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _impatient() -> Iterator[None]:
+def _bounded_waits() -> Iterator[None]:
     """With an end to the client's own waits, be it for answers; its session is shared, and left as it was."""
     from huggingface_hub.utils import get_session
 
     hooks = get_session().event_hooks
     hooks["request"].append(_bound)
-    hooks["response"].append(_hand_over)
+    hooks["response"].append(_raise_if_asked_to_wait)
     try:
         yield
     finally:
         hooks["request"].remove(_bound)
-        hooks["response"].remove(_hand_over)
+        hooks["response"].remove(_raise_if_asked_to_wait)
 
 
 def _bound(request: Any) -> None:
@@ -251,7 +251,7 @@ def _bound(request: Any) -> None:
     request.extensions["timeout"] = {**asked, **bounds}
 
 
-def _hand_over(response: Any) -> None:
+def _raise_if_asked_to_wait(response: Any) -> None:
     """Raise where the Hub asks for a wait, so that it is told and has an end: the client would sleep, for hours too."""
     from huggingface_hub.utils import hf_raise_for_status
 

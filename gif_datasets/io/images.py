@@ -57,7 +57,7 @@ def is_grey(file: Path | bytes, name: str) -> bool:
 @contextmanager
 def _opened(file: Path | bytes, name: str) -> Iterator[Image.Image]:
     """A picture of which no more than the header was read; what is done with it may fail as its bytes do."""
-    with as_bad_image(name), _quietly():
+    with as_bad_image(name), _without_warnings():
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
             yield image
 
@@ -68,7 +68,7 @@ def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     Raises:
         BadImage: If its pixels cannot be read, or are too many.
     """
-    with as_bad_image(name), _quietly():
+    with as_bad_image(name), _without_warnings():
         if image.width * image.height > MAX_PIXELS:
             raise BadImage(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
         if getattr(image, "is_animated", False):
@@ -176,20 +176,20 @@ def as_bad_image(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """Without a decoder's warnings; one thread at a time, since these are the whole process's."""
-    with _silence, warnings.catch_warnings():
+    with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels are what counts
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
 def _start() -> None:
-    global _silence
-    _silence = threading.RLock()
+    global _warnings_lock
+    _warnings_lock = threading.RLock()
 
 
-_silence = threading.RLock()
+_warnings_lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start)  # another thread of the parent may have held it
 

@@ -54,33 +54,33 @@ class RemotePath:
 
     def exists(self) -> bool:
         """Whether there is such an object, or one below it."""
-        with _store(self, fresh=True) as (store, path):
+        with _filesystem(self, fresh=True) as (store, path):
             return bool(store.exists(path))
 
     def is_file(self) -> bool:
         """Whether there is such an object."""
-        with _store(self, fresh=True) as (store, path):
+        with _filesystem(self, fresh=True) as (store, path):
             return bool(store.isfile(path))
 
     def is_dir(self) -> bool:
         """Whether there are objects below it."""
-        with _store(self, fresh=True) as (store, path):
+        with _filesystem(self, fresh=True) as (store, path):
             return bool(store.isdir(path))
 
     def size(self) -> int:
         """Its bytes."""
-        with _store(self, fresh=True) as (store, path):
+        with _filesystem(self, fresh=True) as (store, path):
             return int(store.info(path)["size"])
 
     def open(self, mode: str = "rb") -> IO[bytes]:
         """Open the object to be read from its start to its end."""
-        with _store(self, fresh=True) as (store, path):
+        with _filesystem(self, fresh=True) as (store, path):
             file: IO[bytes] = store.open(path, mode)
             return file
 
     def read_bytes(self) -> bytes:
         """All of it."""
-        with _store(self) as (store, path):
+        with _filesystem(self) as (store, path):
             content: bytes = store.cat_file(path)
             return content
 
@@ -90,18 +90,18 @@ class RemotePath:
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Bytes ``start .. stop - 1``."""
-        with _store(self) as (store, path):
+        with _filesystem(self) as (store, path):
             content: bytes = store.cat_file(path, start=start, end=stop)
             return content
 
     def write_bytes(self, content: bytes) -> None:
         """Put the object."""
-        with _store(self) as (store, path):
+        with _filesystem(self) as (store, path):
             store.pipe_file(path, content)
 
     def create(self, content: bytes) -> bool:
         """Put the object unless it is there; says whether it was put. Of two at once, one does where the store can."""
-        with _store(self) as (store, path):
+        with _filesystem(self) as (store, path):
             try:
                 store.pipe_file(path, content, mode="create")
             except FileExistsError:
@@ -110,7 +110,7 @@ class RemotePath:
 
     def glob(self, pattern: str) -> list[RemotePath]:
         """What is directly below it; nothing, where there is nothing."""
-        with _store(self, fresh=True) as (store, path):
+        with _filesystem(self, fresh=True) as (store, path):
             try:
                 found = [str(name).rstrip("/").rpartition("/")[2] for name in store.ls(path, detail=False)]
             except FileNotFoundError:
@@ -129,11 +129,11 @@ AnyPath: TypeAlias = Path | RemotePath
 """A folder or file, here or in a store."""
 
 
-def place(text: str | AnyPath) -> AnyPath:
+def as_path(text: str | AnyPath) -> AnyPath:
     """A path, or where a URL points to.
 
     Example:
-        >>> place("s3://bucket/set/"), place("here/set").name, place("file:///tmp/set").name
+        >>> as_path("s3://bucket/set/"), as_path("here/set").name, as_path("file:///tmp/set").name
         (RemotePath(url='s3://bucket/set'), 'set', 'set')
     """
     if isinstance(text, RemotePath):
@@ -153,12 +153,12 @@ def size_of(path: AnyPath) -> int:
     return path.size() if isinstance(path, RemotePath) else path.stat().st_size
 
 
-def sizes(folder: AnyPath) -> dict[str, int]:
+def file_sizes(folder: AnyPath) -> dict[str, int]:
     """Bytes of the files directly in a folder, by name; one listing, however many there are."""
     if isinstance(folder, Path):
         files = [path for path in folder.glob("*") if path.is_file()]
         return {path.name: path.stat().st_size for path in files}
-    with _store(folder, fresh=True) as (store, path):
+    with _filesystem(folder, fresh=True) as (store, path):
         try:
             listed = store.ls(path, detail=True)
         except FileNotFoundError:
@@ -174,7 +174,7 @@ def read_all(folder: AnyPath, names: Sequence[str]) -> Iterator[tuple[str, bytes
                 yield name, (folder / name).read_bytes()
         return
     for start in range(0, len(names), TOGETHER):
-        with _store(folder) as (store, root):
+        with _filesystem(folder) as (store, root):
             paths = {f"{root}/{name}": name for name in names[start : start + TOGETHER]}
             found = store.cat(list(paths), on_error="return") if len(paths) > 1 else _one(store, *paths)
             for problem in found.values():
@@ -191,7 +191,7 @@ def _one(store: Any, path: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def at_hand(path: AnyPath) -> Iterator[Path]:
+def local_copy(path: AnyPath) -> Iterator[Path]:
     """A file as one of this machine: itself, or a temporary copy.
 
     Raises:
@@ -208,7 +208,7 @@ def at_hand(path: AnyPath) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _store(path: RemotePath, fresh: bool = False) -> Iterator[tuple[Any, str]]:
+def _filesystem(path: RemotePath, fresh: bool = False) -> Iterator[tuple[Any, str]]:
     """The store of a path and the path in it; whatever is raised there is an OSError.
 
     Args:

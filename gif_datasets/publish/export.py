@@ -25,7 +25,7 @@ from gif_datasets.shards.columns import to_yaml
 from gif_datasets.shards.folder import claim
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.rejections import rejected_keys
-from gif_datasets.types import EXPORTED, Progress, silent
+from gif_datasets.types import EXPORTED, Progress, no_progress
 
 EXPORT_FORMAT = 2
 FORMS = ("imagefolder", "parquet", "shards")
@@ -90,7 +90,7 @@ def export_expanded(
     started = time.monotonic()
     folder, out = Path(folder), Path(out)
     _check_arguments(folder, out, to, shard_bytes)
-    manifest, show = manifests.read_manifest(folder), progress or silent
+    manifest, show = manifests.read_manifest(folder), progress or no_progress
     settings = _settings(folder, manifest, to, shard_bytes)
     _check_shards(folder, manifest, show)
     claim(out, settings, "export")

@@ -25,7 +25,7 @@ from gif_datasets.report.clip_metrics import SAME, Compared, Likeness
 from gif_datasets.report.set_statistics import Measures, measure_records
 from gif_datasets.shards import card
 from gif_datasets.shards.reader import ShardReader
-from gif_datasets.types import Progress, Provenance, silent
+from gif_datasets.types import Progress, Provenance, no_progress
 
 SHEET_ROWS, SHEET_COPIES = 6, 6
 
@@ -69,7 +69,7 @@ def write_report(
         UsageError: If the folder is no finished expansion.
         ConfigError: If the prior is unknown, or has no CLIP.
     """
-    found = draw(Path(folder), prior, progress or silent)
+    found = draw(Path(folder), prior, progress or no_progress)
     atomic.write_bytes(Path(out), found.page.encode("utf-8"))
     return replace(found, page=str(out))
 

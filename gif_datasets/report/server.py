@@ -18,7 +18,7 @@ from gif_datasets.report.gallery import KINDS, ORDER, Gallery, Wish, galleries
 from gif_datasets.shards import card
 from gif_datasets.shards.index import IMAGE_SUFFIXES
 from gif_datasets.shards.rejections import reject
-from gif_datasets.types import Progress, silent
+from gif_datasets.types import Progress, no_progress
 
 try:
     from aiohttp import web
@@ -59,7 +59,7 @@ def browse(
         UsageError: If the folder is no finished expansion.
         ConfigError: If the port is taken.
     """
-    shown = galleries(Path(folder), progress or silent)
+    shown = galleries(Path(folder), progress or no_progress)
     listener = _listen(port)
     token = secrets.token_urlsafe(16)
     address = f"http://{LOOPBACK}:{listener.getsockname()[1]}"

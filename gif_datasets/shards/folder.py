@@ -14,7 +14,7 @@ from PIL import Image
 from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
 from gif_datasets.io import atomic, images
 from gif_datasets.io.parsing import read_json
-from gif_datasets.io.stores import AnyPath, RemotePath, read_all, sizes
+from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes, read_all
 from gif_datasets.shards import card, image_grid, index, tar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.columns import SOURCE
@@ -150,7 +150,7 @@ def read_sidecar(content: bytes, plan_hash: str) -> tuple[int, Shard] | None:
 def finished(folder: AnyPath, plan_hash: str, names: Mapping[int, str]) -> dict[int, Shard]:
     """Those shards of a plan, named by number, that are there and intact."""
     wanted = {sidecar(folder, name).name: (shard_id, name) for shard_id, name in names.items()}
-    done, there = {}, sizes(folder / "data") if isinstance(folder, RemotePath) else None
+    done, there = {}, file_sizes(folder / "data") if isinstance(folder, RemotePath) else None
     for file, content in read_all(folder / STATE, list(wanted)):
         found = read_sidecar(content, plan_hash)
         if found is None or (found[0], found[1].name) != wanted[file]:

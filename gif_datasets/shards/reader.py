@@ -20,7 +20,7 @@ import numpy as np
 from gif_datasets.errors import ShardError
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest_file
-from gif_datasets.io.stores import AnyPath, RemotePath, sizes
+from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes
 from gif_datasets.shards import index, rejections, tar, ustar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.index import IMAGE_SUFFIXES, INDEX, Index
@@ -51,7 +51,7 @@ class ShardReader:
         self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
         self.split: str = split or self.manifest["split"]
         self._shards = manifests.manifest_shards(self.manifest, split)
-        there = sizes(folder / "data")
+        there = file_sizes(folder / "data")
         for shard in self._shards:
             _check_size(folder, shard, there.get(Path(shard.name).name))
         found, self._mapped = _open_index(folder, self.manifest)

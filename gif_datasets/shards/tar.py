@@ -19,7 +19,7 @@ from gif_datasets.errors import ShardError
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest_file, digest_rows
 from gif_datasets.io.parsing import read_json
-from gif_datasets.io.stores import AnyPath, RemotePath, at_hand, size_of
+from gif_datasets.io.stores import AnyPath, RemotePath, local_copy, size_of
 from gif_datasets.shards import index, ustar
 from gif_datasets.shards.index import IMAGE_SUFFIXES, LONGEST_LABEL, LONGEST_RECORD, Index
 from gif_datasets.shards.manifest import Shard, split_of
@@ -152,7 +152,7 @@ def build_index(folder: AnyPath, listed: Sequence[Shard]) -> Index:
 
 def _fetched_index(place: AnyPath) -> Index:
     try:
-        with at_hand(place) as path:
+        with local_copy(place) as path:
             return index_of(path)
     except FileNotFoundError as error:
         raise ShardError(f"missing shard {place.name}") from error

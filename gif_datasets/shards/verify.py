@@ -13,7 +13,7 @@ from typing import Any
 from gif_datasets.config import AGNOSTIC
 from gif_datasets.errors import ShardError
 from gif_datasets.io.digests import digest, digest_file
-from gif_datasets.io.stores import AnyPath, at_hand
+from gif_datasets.io.stores import AnyPath, local_copy
 from gif_datasets.shards import index, tar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.index import INDEX, Index
@@ -50,7 +50,7 @@ def verify(folder: AnyPath, progress: Callable[..., Iterable[Shard]] | None = No
             problems.append(f"{shard.name}: the folder has no split {split!r}")
             continue
         try:
-            with at_hand(folder / shard.name) as path:
+            with local_copy(folder / shard.name) as path:
                 problems += _verify_shard(path, shard, manifest, split, found[split])
                 parts.append(tar.index_of(path))
         except FileNotFoundError:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gif_datasets.errors import SourceError
 from gif_datasets.io import images
-from gif_datasets.types import facts_of
+from gif_datasets.types import item_table
 
 
 def without_transforms(dataset: Any) -> Any:
@@ -87,7 +87,7 @@ class MapSource:
         if found is None:
             raise SourceError(f"{name} does not name its classes; pass classes=[...], in the order of the labels")
         self.classes = tuple(found)
-        self._facts = facts_of(dataset)
+        self._facts = item_table(dataset)
 
     def is_synthetic(self, index: int) -> bool:
         """Whether it was imagined, if the dataset is one of ours, or a ``Subset`` of one."""

@@ -33,7 +33,7 @@ from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, Source, list_seeds
 from gif_datasets.sources.identity import as_listed
 from gif_datasets.sources.splits import hold_out
-from gif_datasets.types import Progress, Seed, silent
+from gif_datasets.types import Progress, Seed, no_progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -189,7 +189,7 @@ def tune(
     started = time.monotonic()
     if config is not None and options:
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
-    task, bad = _task(source, limit, device, source_license, config or _config(options), progress or silent)
+    task, bad = _task(source, limit, device, source_license, config or _config(options), progress or no_progress)
     folder = Path(out)
     claim(folder, task.to_json(), "tuning")
     if not (folder / "prior.json").exists():

@@ -23,7 +23,7 @@ from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.rejections import reject
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import list_seeds
-from gif_datasets.types import silent
+from gif_datasets.types import no_progress
 
 NAMES = "airplane = ['aircraft']\nbird = ['small bird', 'song bird']\n"
 
@@ -119,10 +119,10 @@ def test_a_training_is_taught(seed_folder: Path, tmp_path: Path) -> None:
     """The network of a comparison is the one that the same pictures, taught by hand, make."""
     opened = wrap_source(str(seed_folder))
     listed = list_seeds(opened, 8)
-    held = hold_out_source(opened, listed, wrap_source(str(seed_folder)), "allow", silent)
+    held = hold_out_source(opened, listed, wrap_source(str(seed_folder)), "allow", no_progress)
     teaching = Teaching(find_prior("embedded"), ExpansionConfig(), "text", 2.0)
     training = Training(20, batch_size=8, distil=1.0)
-    contest = Contest(tmp_path, str(seed_folder), listed, held, 16, "cpu", {}, None, None, teaching, silent)
+    contest = Contest(tmp_path, str(seed_folder), listed, held, 16, "cpu", {}, None, None, teaching, no_progress)
     pictures = contest._seeds
     teacher = load_teacher(teaching, opened.classes, as_images(pictures.images), pictures.labels)
     logits = teacher.text.logits(teacher.seeds)

@@ -33,7 +33,7 @@ from gif_datasets.data.order import make_order
 from gif_datasets.data.prefetch import ahead
 from gif_datasets.expansion.dataset import HeldOut
 from gif_datasets.priors.linear import LinearPrior
-from gif_datasets.types import Facts
+from gif_datasets.types import ItemTable
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 some = settings(max_examples=60, deadline=None)
@@ -45,7 +45,7 @@ class Numbers(tud.Dataset[int]):
     def __init__(self, size: int, fails_at: int = -1) -> None:
         self.size, self.fails_at = size, fails_at
         owner = np.arange(size) % max(1, size // 3)
-        self.facts = Facts(owner % 3, np.arange(size) >= max(1, size // 3), owner)
+        self.facts = ItemTable(owner % 3, np.arange(size) >= max(1, size // 3), owner)
 
     def __len__(self) -> int:
         return self.size

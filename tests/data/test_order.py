@@ -15,7 +15,7 @@ from torch.utils.data import DistributedSampler
 from gif_datasets import ConfigError
 from gif_datasets.data.keyed_random import permute, stream_key
 from gif_datasets.data.order import Mix, make_order, next_position, parse_mix, rank_positions
-from gif_datasets.types import Facts
+from gif_datasets.types import ItemTable
 
 some = settings(max_examples=50, deadline=None)
 SIZES = st.integers(1, 300)
@@ -23,10 +23,10 @@ SEEDS = st.integers(0, 2**63)
 GOLDEN_ORDER = [0, 5, 8, 6, 1, 4, 2, 9, 3, 7]
 
 
-def facts(seeds: int, ratio: int, classes: int = 3) -> Facts:
+def facts(seeds: int, ratio: int, classes: int = 3) -> ItemTable:
     """Seeds first, then ``ratio`` copies of each."""
     owner = np.concatenate([np.arange(seeds), np.repeat(np.arange(seeds), ratio)])
-    return Facts(owner % classes, np.arange(len(owner)) >= seeds, owner)
+    return ItemTable(owner % classes, np.arange(len(owner)) >= seeds, owner)
 
 
 @some
@@ -151,7 +151,7 @@ def test_originals_only_and_synthetic_only() -> None:
 def test_balanced_classes(sizes: list[int], seed: int) -> None:
     """Each run of as many draws as classes shows each class once; within a class samples take turns."""
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    known = Facts(labels, np.zeros(len(labels), bool), np.arange(len(labels)))
+    known = ItemTable(labels, np.zeros(len(labels), bool), np.arange(len(labels)))
     present = sum(size > 0 for size in sizes)
     order = make_order(known, balance=True, seed=seed, length=present * 40)
     found = order(0, np.arange(order.length))
@@ -165,7 +165,7 @@ def test_balanced_classes(sizes: list[int], seed: int) -> None:
 def test_weights() -> None:
     """Samples come in proportion to their weights; weight 0 never."""
     weights = [0.0, 1.0, 3.0]
-    order = make_order(Facts(np.zeros(3, int), np.zeros(3, bool), np.arange(3)), weights=weights, length=8_000)
+    order = make_order(ItemTable(np.zeros(3, int), np.zeros(3, bool), np.arange(3)), weights=weights, length=8_000)
     times = np.bincount(order(0, np.arange(8_000)), minlength=3) / 8_000
     assert times.tolist() == pytest.approx([0, 0.25, 0.75], abs=0.02)
 

@@ -20,7 +20,7 @@ from gif_datasets.publish import contents
 from gif_datasets.publish.hub_card import Rights, _hub_name
 from gif_datasets.shards import card
 from gif_datasets.shards import manifest as manifests
-from gif_datasets.types import silent
+from gif_datasets.types import no_progress
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,8 +50,10 @@ def expanded(source: Path, out: Path, **options: Any) -> Path:
 
 def packed(folder: Path, form: str = "shards", rights: Rights | None = None, edited: bool = False) -> contents.Parcel:
     manifest = manifests.read_manifest(folder)
-    with contents.pictures_of(folder, manifest, form, silent) as pictures:
-        return contents.pack(folder, manifest, NAME, pictures, rights or Rights(), None, "2026-01-02", edited, silent)
+    with contents.pictures_of(folder, manifest, form, no_progress) as pictures:
+        return contents.pack(
+            folder, manifest, NAME, pictures, rights or Rights(), None, "2026-01-02", edited, no_progress
+        )
 
 
 def card_of(files: contents.Parcel) -> str:

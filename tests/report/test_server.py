@@ -24,7 +24,7 @@ from gif_datasets.cli import main
 from gif_datasets.report.gallery import Gallery, Wish, galleries
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.rejections import REJECTED, reject
-from gif_datasets.types import silent
+from gif_datasets.types import no_progress
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_compare_with_the_seed(address: str, folder: Path, tmp_path: Path) -> No
 @needs_browser
 def test_by_class_and_criterion(address: str, folder: Path, tmp_path: Path) -> None:
     """What is shown is of the class, and in the order, that was chosen; also with seeds, and of the other split."""
-    gallery = Gallery(folder, "train", silent)
+    gallery = Gallery(folder, "train", no_progress)
     keys = gallery.reader.key
 
     async def run(page: Page) -> None:
@@ -246,7 +246,7 @@ def test_what_another_wrote_is_kept(address: str, folder: Path) -> None:
 def test_gallery_agrees_with_the_records(folder: Path) -> None:
     """Every choice is that of a plain loop over the records."""
     reject(folder, [ShardReader(folder).key(30), ShardReader(folder, "validation").key(2)])
-    for split, gallery in galleries(folder, silent).items():
+    for split, gallery in galleries(folder, no_progress).items():
         reader = ShardReader(folder, split, whole=True)
         records = [reader.provenance(i) for i in range(len(reader))]
         out = {30} if split == "train" else {2}
@@ -289,7 +289,7 @@ def test_bad_use(
 
 
 def test_errors_name_what_is_known(folder: Path) -> None:
-    gallery = Gallery(folder, "train", silent)
+    gallery = Gallery(folder, "train", no_progress)
     with pytest.raises(ConfigError, match="known: all, original"):
         gallery.chosen(Wish(kind="odd"))
     assert issubclass(MissingExtra, gif_datasets.GifDatasetsError)

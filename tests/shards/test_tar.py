@@ -19,7 +19,7 @@ from PIL import Image
 import gif_datasets
 from gif_datasets import ShardError, UsageError
 from gif_datasets.io import atomic
-from gif_datasets.io.stores import place
+from gif_datasets.io.stores import as_path
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import tar as shards
 from gif_datasets.shards import ustar
@@ -311,7 +311,7 @@ def test_shards_by_hand_that_are_none(tmp_path: Path, members: tuple[tuple[str, 
 def test_a_shard_that_goes_missing(expanded: Path) -> None:
     listed = manifests.all_shards(manifests.read_manifest(expanded))
     (expanded / listed[0].name).unlink()
-    for folder in (expanded, place("memory://no-shards-here")):
+    for folder in (expanded, as_path("memory://no-shards-here")):
         with pytest.raises(ShardError, match="missing shard"):
             shards.build_index(folder, listed)
 
