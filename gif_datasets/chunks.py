@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
-def blocks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Cut into parts of ``size``; the last may be shorter."""
+def blocks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Cut into parts of ``size``; the last may be shorter.
+
+    Example:
+        >>> blocks([1, 2, 3, 4, 5], 2)
+        [[1, 2], [3, 4], [5]]
+    """
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def padded(items: Sequence[Any], size: int) -> list[Any]:
+def padded(items: Sequence[Item], size: int) -> list[Item]:
     """Repeat the last item up to ``size``."""
     return [*items, *[items[-1]] * (size - len(items))]
 

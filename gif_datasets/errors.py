@@ -24,7 +24,7 @@ class GifDatasetsError(Exception):
 
 
 class UsageError(GifDatasetsError, ValueError):
-    """Wrong usage or bad input: something the caller can mend."""
+    """Wrong usage or bad input: something the caller can fix."""
 
 
 class ConfigError(UsageError):
@@ -74,6 +74,16 @@ class MissingExtra(GifDatasetsError, ImportError):
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
         """From a worker process it comes as it was."""
         return type(self), self._given
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    r"""The text of an error in one line of at most ``most`` characters; the name of its type where it has none.
+
+    Example:
+        >>> one_line(ValueError("no\n  such value")), one_line(KeyboardInterrupt())
+        ('no such value', 'KeyboardInterrupt')
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import weakref
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from gif_datasets.io.forks import on_fork
 
 MOST = 32
 """Blocks that are kept; those beyond are the caller's alone."""
@@ -43,8 +44,7 @@ class Buffers:
 
     def __init__(self) -> None:
         self._start()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._start)  # another thread of the parent may have held the lock
+        on_fork(self._start)
 
     def _start(self) -> None:
         self._blocks: list[_Block] = []

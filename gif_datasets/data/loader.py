@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -35,6 +34,7 @@ from gif_datasets.data.spans import Readers
 from gif_datasets.data.streaming import StreamBatches, StreamedDataset
 from gif_datasets.errors import ConfigError, EngineError
 from gif_datasets.io import images
+from gif_datasets.io.devices import usable_cpus
 from gif_datasets.io.digests import digest
 
 Batches: TypeAlias = EpochBatches | Skipping | StreamBatches
@@ -165,7 +165,7 @@ class DataLoader(tud.DataLoader[Any]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
-        self.threads = _cpus() if threads is None else threads
+        self.threads = usable_cpus(MOST_THREADS) if threads is None else threads
         # under their names, so that a framework that builds the loader anew with a sampler of its own keeps them, and
         # is told that they do not go together
         self.mix, self.weights, self.balance, self.epoch_length = mix, weights, balance, epoch_length
@@ -382,11 +382,6 @@ def _is_loaded(dataset: Any) -> bool:
     while type(dataset) is tud.Subset:
         dataset = dataset.dataset
     return isinstance(dataset, LoadedDataset)
-
-
-def _cpus() -> int:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, MOST_THREADS)
 
 
 def _pinning_device() -> str | None:

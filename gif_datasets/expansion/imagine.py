@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -17,6 +15,7 @@ from gif_datasets.expansion.samples import Verdict, make_sample, relabelled
 from gif_datasets.guidance.recognition import Recognition
 from gif_datasets.io.cache.claims import Claims
 from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.forks import on_fork
 from gif_datasets.methods import METHODS
 from gif_datasets.priors import fetch_prior
 from gif_datasets.sources.base import Source
@@ -60,15 +59,18 @@ class Imaginer:
     _lock: Any = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        _imaginers.add(self)
+        on_fork(self._new_lock)
+
+    def _new_lock(self) -> None:
+        self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
-        _imaginers.add(self)
+        self._new_lock()
+        on_fork(self._new_lock)
 
     def has(self, seed: Seed, copy: int) -> bool:
         """Whether a sample is in the cache; in a bounded one it then counts as used, so that it stays for a while."""
@@ -269,19 +271,6 @@ class Imaginer:
 
     def _picture(self, seed: Seed) -> Image:
         return self.source.sample(seed.index)[0]
-
-
-_imaginers: weakref.WeakSet[Imaginer] = weakref.WeakSet()
-
-
-def _unlock() -> None:
-    """In a forked child: another thread of the parent may have held a lock, and is not here to give it back."""
-    for imaginer in _imaginers:
-        imaginer._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)
 
 
 def _with_seeds_ahead(

@@ -13,8 +13,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3
 _LARGEST_BLOCK = 1 << 30
 _NEVER = (1 << 31) - 1
 
+MOST_WORKERS = 8  # processes on one machine by default; each holds a prior: 1 GB for the embedded one
 
-MOST_WORKERS = 8  # processes on one machine, unless told otherwise; each holds a prior: 1 GB for the embedded one
+
+def usable_cpus(most: int = MOST_WORKERS) -> int:
+    """CPUs that this process may use, at most ``most``."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(count, most)
 
 
 def memory_of(device: str) -> int:

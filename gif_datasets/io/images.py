@@ -15,7 +15,6 @@ empty, truncated, no image  refused
 from __future__ import annotations
 
 import io
-import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gif_datasets.errors import BadImage, GifDatasetsError
+from gif_datasets.io.forks import on_fork
 
 MAX_PIXELS = 89_478_485
 _GREY, _COLOURED = Image.new("L", (1, 1)), Image.new("RGB", (1, 1))
@@ -184,14 +184,13 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-def _start() -> None:
+def _new_lock() -> None:
     global _warnings_lock
     _warnings_lock = threading.RLock()
 
 
 _warnings_lock = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start)  # another thread of the parent may have held it
+on_fork(_new_lock)
 
 
 def is_picture_name(name: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from gif_datasets.chunks import blocks
 from gif_datasets.errors import ConfigError, MissingExtra
 
 _PACKAGES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs",), "gcs": ("gcsfs",)}
@@ -173,9 +174,9 @@ def read_all(folder: AnyPath, names: Sequence[str]) -> Iterator[tuple[str, bytes
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 yield name, (folder / name).read_bytes()
         return
-    for start in range(0, len(names), TOGETHER):
+    for block in blocks(names, TOGETHER):
         with _filesystem(folder) as (store, root):
-            paths = {f"{root}/{name}": name for name in names[start : start + TOGETHER]}
+            paths = {f"{root}/{name}": name for name in block}
             found = store.cat(list(paths), on_error="return") if len(paths) > 1 else _one(store, *paths)
             for problem in found.values():
                 if isinstance(problem, Exception) and not isinstance(problem, FileNotFoundError):

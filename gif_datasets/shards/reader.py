@@ -20,6 +20,7 @@ import numpy as np
 from gif_datasets.errors import ShardError
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest_file
+from gif_datasets.io.forks import on_fork
 from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes
 from gif_datasets.shards import index, rejections, tar, ustar
 from gif_datasets.shards import manifest as manifests
@@ -82,11 +83,15 @@ class ShardReader:
         return [int(count) for count in np.diff(self._starts)]
 
     def _start(self) -> None:
+        self._reset()
+        on_fork(self._reset)
+
+    def _reset(self) -> None:
         self._files: dict[int, _File] = {}
-        self._lock, self._process = threading.Lock(), os.getpid()
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock", "_process")}
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock")}
         return {**kept, "index": None} if self._mapped else kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -167,8 +172,6 @@ class ShardReader:
         return block[BLOCK:]
 
     def _file(self, shard: int) -> _File:
-        if self._process != os.getpid():  # after a fork: another thread may have held the lock
-            self._start()
         found = self._files.get(shard)
         if found is None:
             with self._lock:

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from gif_datasets.errors import EngineError
-from gif_datasets.io.devices import MOST_WORKERS, keep_freed_memory
+from gif_datasets.io.devices import keep_freed_memory, usable_cpus
 
 Result = TypeVar("Result")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -65,8 +65,7 @@ def default_workers(device: str) -> int:
     """One worker per CPU this process may use, but at most 8; one per GPU that ``cuda`` may use, else one."""
     if device != "cpu":
         return max(1, len(visible_gpus(device)))
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, MOST_WORKERS)
+    return usable_cpus()
 
 
 def visible_gpus(device: str) -> list[str]:

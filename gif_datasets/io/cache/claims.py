@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from gif_datasets.io.forks import on_fork
+
 PATIENCE = 900.0  # seconds without anything new, after which others' claims count as abandoned
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds between two looks at what others do
 
@@ -165,12 +167,14 @@ else:
         with contextlib.suppress(OSError):  # as above; the lock ends with the process at the latest
             fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, number)
 
-    def _forget() -> None:
-        """A forked child holds none of its parent's locks."""
-        global _guard
-        _guard = threading.Lock()
-        for file in _files.values():
-            os.close(file.descriptor)
-        _files.clear()
 
-    os.register_at_fork(after_in_child=_forget)
+def _forget() -> None:
+    """A forked child holds none of its parent's locks."""
+    global _guard
+    _guard = threading.Lock()
+    for file in _files.values():
+        os.close(file.descriptor)
+    _files.clear()
+
+
+on_fork(_forget)
