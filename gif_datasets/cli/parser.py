@@ -225,7 +225,9 @@ def _add_export(commands: _Commands) -> None:
 def _add_report(commands: _Commands) -> None:
     report = _command(commands, "report", "a page about an expanded folder: pictures, criteria, classes, likeness")
     report.add_argument("dir", type=Path, metavar="DIR", help="an expanded folder")
-    report.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="the page; needs no network")
+    report.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.html", help="the page; its figures go into FILE.json"
+    )
     by = "prior whose CLIP compares copies and real pictures (default: embedded)"
     report.add_argument("--prior", default="embedded", metavar="NAME|PATH", help=by)
     report.add_argument("--json", action="store_true", help="print the figures as JSON")

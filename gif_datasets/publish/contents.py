@@ -8,10 +8,10 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, ShardError
@@ -28,6 +28,9 @@ from gif_datasets.shards.columns import expanded_columns, read_source, to_yaml
 from gif_datasets.shards.manifest import shard_size
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import EXPORTED, PLAN_FILE, VALIDATION, Progress
+
+if TYPE_CHECKING:
+    from gif_datasets.report.clip_metrics import Likeness
 
 FORMS = ("shards", "parquet")
 CONFIGURATION, REPORT, CROISSANT = "config.toml", "report.html", "croissant.json"
@@ -54,22 +57,45 @@ class File:
 Parcel = dict[str, File]
 
 
-def read_report(path: str | Path | None, manifest: Mapping[str, Any]) -> bytes | None:
-    """A report of the set that a manifest is of; None where none is given."""
+@dataclass(frozen=True)
+class GivenReport:
+    """A report that was written before: its page, and the comparison with a CLIP from the JSON file beside it."""
+
+    page: bytes
+    likeness: Likeness | None
+
+
+def read_report(path: str | Path | None, manifest: Mapping[str, Any], say: Callable[[str], None]) -> GivenReport | None:
+    """Read a report of the dataset that a manifest describes.
+
+    Args:
+        path: The page; None without a report.
+        manifest: The manifest.
+        say: Called with a warning if there are no figures beside the page.
+
+    Raises:
+        ConfigError: If it cannot be read, or belongs to another dataset.
+    """
     from gif_datasets.report import page as report
 
     if path is None:
         return None
     try:
         page = Path(path).read_bytes()
-        figures = report.figures_of(page)
+        figures = report.read_figures(Path(path))
     except OSError as error:
         raise ConfigError(f"cannot read the report {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise ConfigError(f"the report {path} is damaged: {error}; write it anew with `gif-datasets report`") from error
-    if figures and figures[0] != rejections.fingerprint(manifest):
-        raise ConfigError(f"the report {path} is of another set; write that of this one with `gif-datasets report`")
-    return page
+        beside = report.figures_path(Path(path))
+        raise ConfigError(f"{beside} is damaged: {error}; create it again with `gif-datasets report`") from error
+    if figures is None:
+        say(f"no figures beside {path}: the card does not contain any of a CLIP; create it with `gif-datasets report`")
+        return GivenReport(page, None)
+    if figures[0] != rejections.fingerprint(manifest):
+        raise ConfigError(
+            f"the report {path} belongs to another dataset; create one for this dataset with `gif-datasets report`"
+        )
+    return GivenReport(page, figures[1])
 
 
 @dataclass(frozen=True)
@@ -184,7 +210,7 @@ def pack(
     name: str,
     pictures: Pictures,
     rights: Rights,
-    page: bytes | None,
+    given: GivenReport | None,
     published: str,
     edited: bool,
     show: Progress,
@@ -197,7 +223,7 @@ def pack(
         name: ``owner/name``.
         pictures: The files of pictures.
         rights: Licences, for the card.
-        page: The report; None: one is made, without what takes a CLIP.
+        given: The report; None: one is drawn, without a comparison with a CLIP.
         published: The day it was first published.
         edited: Whether the folder's own card is published.
         show: Wraps the loops.
@@ -206,7 +232,7 @@ def pack(
 
     small = _companions(folder, manifest, pictures)
     made = report.draw(folder, None, show)
-    small[REPORT] = page or made.page.encode("utf-8")
+    small[REPORT] = given.page if given else made.page.encode("utf-8")
     small[CONFIGURATION] = configuration(manifest).encode("utf-8")
     licence = rights.license or hub_card.UNKNOWN
     small[CROISSANT] = croissant.describe(manifest, name, licence, published, pictures.described)
@@ -221,7 +247,7 @@ def pack(
         record=pictures.record,
         form=pictures.kind,
         measures=made.measures,
-        likeness=(report.figures_of(small[REPORT]) or ("", None))[1],
+        likeness=given.likeness if given else None,
         rights=rights,
         files=(*small, *preview),
     )

@@ -141,10 +141,10 @@ def push_to_hub(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(without_rejected(Path(folder), edited, show))
         manifest = manifests.read_manifest(folder)
-        page = read_report(report, manifest)
+        given = read_report(report, manifest, tell)
         pictures = stack.enter_context(pictures_of(folder, manifest, form, show))
         remote, published = _seen(client, dry_run)
-        parcel = pack(folder, manifest, name, pictures, rights, page, published, edited, show)
+        parcel = pack(folder, manifest, name, pictures, rights, given, published, edited, show)
         hub.check_card(text_of(parcel[manifests.CARD]))
         job = _Job(client, parcel, private, create_pr, form, dry_run, show, started)
         return _dry_run(job, remote) if dry_run else _push(job, remote)

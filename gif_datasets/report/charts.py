@@ -1,18 +1,20 @@
-"""Small charts as SVG and tables as HTML: for pages that need no network and no library."""
+"""Small charts as SVG and tables as HTML, for pages that need no network and no library."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
+
+from gif_datasets.report.html import render
 
 BINS = 24
 WIDTH, HEIGHT, LINE = 320, 150, 16
 MOST_BARS = 60
+_STANDALONE = 'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12" '
 
 
 @dataclass(frozen=True)
@@ -30,37 +32,18 @@ class Points:
     filled: bool
 
 
-def page(title: str, body: str, head: str = "") -> str:
-    """A page that stands alone: ``title``, then ``body``, in the style of all pages; ``head`` goes into its head."""
-    style = (files("gif_datasets") / "assets" / "report.css").read_text(encoding="utf-8")
-    extra = f"{head}\n" if head else ""
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-{extra}<title>{html.escape(title)}</title><style>{style}</style></head>
-<body><main><h1>{html.escape(title)}</h1>
-{body}
-</main></body></html>
-"""
+def page(title: str, body: str) -> str:
+    """A page that stands alone: ``title``, then ``body``, which is HTML."""
+    return render("page.html", title=title, body=Markup(body))  # noqa: S704 - the caller has escaped it
 
 
-def table(rows: Sequence[tuple[str, str]]) -> str:
-    """A table of names and values.
-
-    Example:
-        >>> table([("a < b", "1")])
-        '<table><tr><th>a &lt; b</th><td>1</td></tr></table>'
-    """
-    lines = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
-    return f"<table>{''.join(lines)}</table>"
-
-
-def histograms(title: str, series: Mapping[str, NDArray[np.floating]]) -> str:
+def histograms(title: str, series: Mapping[str, NDArray[np.floating]]) -> Markup:
     """One distribution above another, on one scale."""
     values = np.concatenate([*series.values(), [0.0]])
     low, high = float(values.min()), float(values.max())
     high = high if high > low else low + 1
     each = (HEIGHT - 40) / len(series)
-    shapes = [f'<text x="0" y="12">{html.escape(title)}</text>']
+    shapes = [f'<text x="0" y="12">{escape(title)}</text>']
     for number, (name, found) in enumerate(series.items()):
         counts = np.histogram(found, BINS, (low, high))[0]
         base, top = 18 + each * (number + 1), max(int(counts.max()), 1)
@@ -71,7 +54,7 @@ def histograms(title: str, series: Mapping[str, NDArray[np.floating]]) -> str:
                 f'<rect class="{"ab"[number % 2]}" x="{place * step:.1f}" y="{base - tall:.1f}" width="{step - 1:.1f}"'
                 f' height="{tall:.1f}"/>'
             )
-        shapes.append(f'<text x="{WIDTH}" y="{base - each + 10:.1f}" text-anchor="end">{html.escape(name)}</text>')
+        shapes.append(f'<text x="{WIDTH}" y="{base - each + 10:.1f}" text-anchor="end">{escape(name)}</text>')
     shapes.append(f'<text x="0" y="{HEIGHT - 4}">{low:.3g}</text>')
     shapes.append(f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{high:.3g}</text>')
     return _svg(WIDTH, HEIGHT, shapes)
@@ -83,7 +66,7 @@ def curves(title: str, axis: str, series: Mapping[str, Sequence[tuple[float, flo
     points = np.array([point for line in series.values() for point in line], dtype=float).reshape(-1, 2)
     low, high = points.min(0), points.max(0)
     span = np.where(high > low, high - low, 1.0)
-    shapes = [f'<text x="{margin}" y="16">{html.escape(title)}</text>']
+    shapes = [f'<text x="{margin}" y="16">{escape(title)}</text>']
     for number, (name, line) in enumerate(series.items()):
         colour = _colour(number, len(series))
         scaled = (np.array(line, dtype=float).reshape(-1, 2) - low) / span
@@ -94,18 +77,17 @@ def curves(title: str, axis: str, series: Mapping[str, Sequence[tuple[float, flo
         shapes.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         shapes += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
         place = f'x="{width - margin}" y="{16 + 16 * number}" text-anchor="end"'
-        shapes.append(f'<text {place} fill="{colour}">{html.escape(name)}</text>')
+        shapes.append(f'<text {place} fill="{colour}">{escape(name)}</text>')
     for value, y in ((high[1], margin), (low[1], height - margin)):
         shapes.append(f'<text x="2" y="{y + 4}">{value:.3g}</text>')
     for value, x, anchor in ((low[0], margin, "start"), (high[0], width - margin, "end")):
         shapes.append(f'<text x="{x}" y="{height - 16}" text-anchor="{anchor}">{value:.6g}</text>')
-    shapes.append(f'<text x="{width / 2:.0f}" y="{height - 16}" text-anchor="middle">{html.escape(axis)}</text>')
-    style = 'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12"'
+    shapes.append(f'<text x="{width / 2:.0f}" y="{height - 16}" text-anchor="middle">{escape(axis)}</text>')
     background = f'<rect width="{width}" height="{height}" fill="white"/>'
-    return _svg(width, height, [background, *shapes]).replace("<svg", f"<svg {style}", 1) + "\n"
+    return _svg(width, height, [background, *shapes], _STANDALONE) + "\n"
 
 
-def bars(rows: Sequence[tuple[str, int, int]]) -> str:
+def bars(rows: Sequence[tuple[str, int, int]]) -> Markup:
     """A bar a class, of two kinds one after the other; of many classes the first."""
     shown, left = rows[:MOST_BARS], max(0, len(rows) - MOST_BARS)
     longest = max((first + second for _, first, second in shown), default=1) or 1
@@ -114,18 +96,18 @@ def bars(rows: Sequence[tuple[str, int, int]]) -> str:
     for number, (name, first, second) in enumerate(shown):
         y, scale = number * line, (width - label - 90) / longest
         short = name if len(name) <= 22 else name[:21] + "…"
-        shapes.append(f'<text x="0" y="{y + 13}">{html.escape(short)}</text>')
+        shapes.append(f'<text x="0" y="{y + 13}">{escape(short)}</text>')
         shapes.append(f'<rect class="b" x="{label}" y="{y + 3}" width="{first * scale:.1f}" height="12"/>')
         shapes.append(
             f'<rect class="a" x="{label + first * scale:.1f}" y="{y + 3}" width="{second * scale:.1f}" height="12"/>'
         )
         end = label + (first + second) * scale + 6
         shapes.append(f'<text x="{end:.1f}" y="{y + 13}">{first} + {second}</text>')
-    more = f"<p>and {left} more classes</p>" if left else ""
+    more = Markup("<p>and {} more classes</p>").format(left) if left else Markup("")
     return _svg(width, max(1, len(shown)) * line + 4, shapes) + more
 
 
-def scatter(series: Sequence[Points], classes: Sequence[str]) -> str:
+def scatter(series: Sequence[Points], classes: Sequence[str]) -> Markup:
     """Points coloured by class, with the colours' meaning beside them where there are few."""
     places = np.concatenate([points.places for points in series])
     low, high = np.quantile(places, 0.002, axis=0), np.quantile(places, 0.998, axis=0)
@@ -141,36 +123,37 @@ def scatter(series: Sequence[Points], classes: Sequence[str]) -> str:
     for number, name in enumerate(names):
         y = 16 + 18 * number
         shapes.append(f'<circle cx="{size + 14}" cy="{y - 4}" r="4" fill="{_colour(number, len(classes))}"/>')
-        shapes.append(f'<text x="{size + 24}" y="{y}">{html.escape(name[:24])}</text>')
+        shapes.append(f'<text x="{size + 24}" y="{y}">{escape(name[:24])}</text>')
     return _svg(size + (170 if names else 0), size, shapes)
 
 
-def grid(rows: Sequence[Sequence[str]]) -> str:
+def grid(rows: Sequence[Sequence[str]]) -> Markup:
     """A table of any number of columns; the first row is its head. Wide ones scroll.
 
     Example:
-        >>> grid([["a", "b"], ["1", "<2"]])
-        '<div class=wide><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>&lt;2</td></tr></table></div>'
+        >>> print(grid([["a", "b"], ["1", "<2"]]))
+        <div class=wide><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>&lt;2</td></tr></table></div>
     """
+    cells = {tag: Markup(f"<{tag}>{{}}</{tag}>") for tag in ("th", "td")}  # noqa: S704 - constants
     lines = (
-        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+        Markup("<tr>{}</tr>").format(Markup("").join(cells[tag].format(cell) for cell in row))
         for tag, row in zip(["th", *["td"] * len(rows)], rows, strict=False)
     )
-    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+    return Markup("<div class=wide><table>{}</table></div>").format(Markup("").join(lines))
 
 
-def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> str:
+def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> Markup:
     """A line a row: its values as rings, their mean as a disc, all on one scale."""
     values = [value for _, found in rows for value in found]
     low, high = min(values), max(values)
     margin = max(0.05 * (high - low), 0.5)
     low, high = low - margin, high + margin
     label, width, line, top = 230, 640, 22, 20
-    shapes = [f'<text x="0" y="12">{html.escape(title)}</text>']
+    shapes = [f'<text x="0" y="12">{escape(title)}</text>']
     for number, (name, found) in enumerate(rows):
         y = top + line * number + line / 2
         short = name if len(name) <= 38 else name[:37] + "…"
-        shapes.append(f'<text x="0" y="{y + 4:.1f}">{html.escape(short)}</text>')
+        shapes.append(f'<text x="0" y="{y + 4:.1f}">{escape(short)}</text>')
         shapes.append(f'<rect class="a" x="{label}" y="{y:.1f}" width="{width - label - 50}" height="1"/>')
         places = [label + (width - label - 50) * (value - low) / (high - low) for value in found]
         shapes += [f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x in places]
@@ -188,8 +171,7 @@ def _colour(number: int, count: int) -> str:
     return f"hsl({360 * number / max(count, 1):.0f} 65% {45 + 12 * (number % 2)}%)"
 
 
-def _svg(width: float, height: float, shapes: Sequence[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img">'
-        f"{''.join(shapes)}</svg>"
-    )
+def _svg(width: float, height: float, shapes: Sequence[str], attributes: str = "") -> Markup:
+    """An SVG element; texts in ``shapes`` are escaped already."""
+    start = f'<svg {attributes}viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    return Markup(f'{start} role="img">{"".join(shapes)}</svg>')  # noqa: S704 - see above

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -87,6 +87,21 @@ class Likeness:
     consistent: float
     consistent_real: float | None
     shift: Shift | None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Likeness:
+        """Rebuild from JSON types; raises KeyError, TypeError or ValueError if a field is missing or damaged."""
+        return cls(**{spec.name: _FROM_JSON[str(spec.type)](value[spec.name]) for spec in fields(cls)})
+
+
+_FROM_JSON: dict[str, Callable[[Any], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "float | None": lambda value: None if value is None else float(value),
+    "tuple[float, float]": lambda pair: (float(pair[0]), float(pair[1])),
+    "Shift | None": lambda value: None if value is None else Shift(float(value["token"]), float(value["channel"])),
+}
 
 
 def spread(indices: Sequence[int]) -> list[int]:

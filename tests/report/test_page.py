@@ -15,6 +15,7 @@ import numpy as np
 import pipelines
 import pytest
 import torch
+from jinja2 import UndefinedError
 from PIL import Image
 
 import gif_datasets
@@ -22,8 +23,9 @@ from gif_datasets import ConfigError
 from gif_datasets.guidance.zeroshot import Clip
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.report import charts, clip_metrics, metrics
-from gif_datasets.report.clip_metrics import Compared
-from gif_datasets.report.page import write_report
+from gif_datasets.report.clip_metrics import Compared, Likeness
+from gif_datasets.report.html import render
+from gif_datasets.report.page import read_figures, write_report
 from gif_datasets.types import Provenance
 
 VOID = {"meta", "img", "br", "rect", "circle"}
@@ -203,6 +205,39 @@ def test_the_page_stands_alone(hostile: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.html").read_bytes() == text.encode()
 
 
+def test_the_figures_stand_beside_the_page(hostile: Path, tmp_path: Path) -> None:
+    """As JSON, from which the comparison is read back; another file of that name is never overwritten."""
+    found = write_report(hostile, tmp_path / "r.html")
+    figures = json.loads((tmp_path / "r.json").read_text())
+    assert figures == json.loads(json.dumps({**found.to_json(), "page": "r.html"}))
+    assert read_figures(tmp_path / "r.html") == (found.fingerprint, found.likeness)
+    assert write_report(hostile, tmp_path / "r.html") == found
+    assert read_figures(tmp_path / "none.html") is None
+    for content in ("{}", "[1]", "{"):
+        (tmp_path / "mine.json").write_text(content)
+        with pytest.raises(ConfigError, match=r"would overwrite .*mine\.json"):
+            write_report(hostile, tmp_path / "mine.html")
+        assert (tmp_path / "mine.json").read_text() == content
+    with pytest.raises(ConfigError, match="another name"):
+        write_report(hostile, tmp_path / "page.json")
+
+
+def test_shifts_are_read_back(real: torch.Tensor) -> None:
+    """And what is not known stays so."""
+    maps = (torch.rand(40, 9) + 1, torch.rand(40, 5) + 1)
+    compared = Compared("x", real, real, torch.empty(0, 1), maps, maps)
+    found = clip_metrics.compare(compared, [record(i, 0) for i in range(40)], [record(i, 1) for i in range(40)])
+    assert found.shift is not None
+    assert Likeness.from_json(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+
+def test_a_template_needs_its_values() -> None:
+    """One that is missing is an error, and each is escaped."""
+    with pytest.raises(UndefinedError):
+        render("page.html", title="x")
+    assert "<h1>&lt;b&gt;</h1>" in render("page.html", title="<b>", body="")
+
+
 def test_the_command(hostile: Path, tmp_path: Path) -> None:
     """It prints where the page is, or all figures; and says what it cannot do."""
     words = [sys.executable, "-m", "gif_datasets", "report", str(hostile), "--out", str(tmp_path / "r.html")]
@@ -222,7 +257,7 @@ def test_few_pictures_are_not_compared(seed_folder: Path, tmp_path: Path) -> Non
     found = write_report(tmp_path / "out", tmp_path / "r.html", "linear")
     assert found.likeness is None
     text = Page((tmp_path / "r.html").read_text()).text
-    assert "Not compared by a CLIP: 4 real pictures and 4 copies are too few" in text
+    assert "Not compared with a CLIP: 4 real images and 4 copies are too few" in text
     assert "Criteria" not in text
     assert "under `cutout`" in text
 

@@ -207,7 +207,7 @@ def test_push(hub: HubServer, folder: Path, tmp_path: Path, form: str, monkeypat
     monkeypatch.setenv("HF_TOKEN", WRITER)
     write_report(folder, tmp_path / "report.html")
     reject(folder, out)
-    with pytest.raises(UsageError, match="of another set"):
+    with pytest.raises(UsageError, match="belongs to another dataset"):
         gif_datasets.push_to_hub(folder, "me/fewer", form=form, report=tmp_path / "report.html")
     gif_datasets.push_to_hub(folder, "me/fewer", form=form)
     published = datasets.load_dataset("me/fewer", split="train")
@@ -222,8 +222,8 @@ def test_report(folder: Path, tmp_path: Path) -> None:
     out = four(folder)
     reject(folder, out)
     page = Path(write_report(folder, tmp_path / "report.html").page).read_text()
-    assert "8 real and 15 synthetic pictures" in page
-    assert "4 were looked at and rejected" in page
+    assert "8 real and 15 synthetic images" in page
+    assert "4 more were rejected" in page
 
 
 @pytest.mark.parametrize(

@@ -139,13 +139,15 @@ def test_a_report_goes_along(hub: HubServer, made: Path, other: Path, tmp_path: 
     text = hub.content(NAME, "README.md").decode()
     assert f"class consistency {written.consistent:.1%}" in text
     assert f"near-duplicates of their own seed {written.like_seed:.1%}" in text
-    with pytest.raises(ConfigError, match="is of another set"):
+    with pytest.raises(ConfigError, match="belongs to another dataset"):
         push_to_hub(other, NAME, report=tmp_path / "r.html")
-    (tmp_path / "r.html").write_bytes((tmp_path / "r.html").read_bytes().replace(b"consistent_real", b"x"))
+    (tmp_path / "r.json").write_bytes((tmp_path / "r.json").read_bytes().replace(b"consistent_real", b"x"))
     with pytest.raises(ConfigError, match="is damaged"):
         push_to_hub(made, NAME, report=tmp_path / "r.html")
     (tmp_path / "own.html").write_text("<html>mine</html>")
-    push_to_hub(made, NAME, report=tmp_path / "own.html")
+    told: list[str] = []
+    push_to_hub(made, NAME, report=tmp_path / "own.html", say=told.append)
+    assert any("no figures beside" in line for line in told)
     assert hub.content(NAME, "report.html") == b"<html>mine</html>"
 
 
