@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,11 +34,8 @@ from gif_datasets.methods import (
 )
 
 if TYPE_CHECKING:
-    from gif_datasets.expansion.imagine import Imaginer
     from gif_datasets.io.cache.store import Cache
     from gif_datasets.io.stores import RemotePath
-    from gif_datasets.shards.image_grid import Row
-    from gif_datasets.types import Seed
 
 _Folder = TypeVar("_Folder", "Path", "RemotePath")
 
@@ -120,49 +116,18 @@ def preview(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise ConfigError(f"--out must be a file, but {args.out} is a folder")
     check_out(args.out.parent)
-    from gif_datasets.expansion.imagine import Imaginer
-    from gif_datasets.expansion.plan import make_plan
-    from gif_datasets.expansion.recipe import make_recipe
-    from gif_datasets.io.cache.store import open_cache
-    from gif_datasets.shards.image_grid import MOST_COPIES, choose_seeds, save_preview
+    from gif_datasets.expansion.open import open_expansion
+    from gif_datasets.expansion.preview import preview_expansion
     from gif_datasets.sources import open_source
-    from gif_datasets.sources.base import list_seeds, refuse_bad
 
-    source = open_source(args.source)
-    recipe = make_recipe(config, source.classes, args.device)
-    listed = list_seeds(source, args.limit, lambda rows: progress(rows, "reading seeds"))
-    refuse_bad(listed, config.on_bad_image)
-    name_bad(listed.bad)
-    plan = make_plan(source, listed, recipe)
-    recipe = plan.recipe
-    imaginer = Imaginer(recipe, source, open_cache(args.cache_dir), plan.seeds)
+    opened = open_expansion(open_source(args.source), config, limit=args.limit, device=args.device, show=progress)
+    name_bad(opened.listed.bad)
     name_larger_priors(config)
-    found = imaginer.recognition()
-    if found and (warning := found.warning(recipe.config, recipe.prior.families)):
-        warn(warning)
-    seeds = choose_seeds(plan.seeds, args.rows)
-    copies = range(1, min(config.ratio, MOST_COPIES) + 1)
-    save_preview(_preview_rows(imaginer, seeds, copies), f"imagined copies ({config.method})", args.out)
-    value = {
-        "picture": str(args.out),
-        "rows": len(seeds),
-        "copies": len(copies),
-        "generated": imaginer.generated,
-        "recognised": round(found.accuracy, 4) if found else None,
-    }
-    print_result(args, value, lambda v: f"{v['rows']} seeds and {v['rows'] * v['copies']} copies: {v['picture']}")
+    summary = preview_expansion(opened, args.out, args.rows, args.cache_dir, warn)
+    print_result(
+        args, summary.to_json(), lambda v: f"{v['rows']} seeds and {v['rows'] * v['copies']} copies: {v['picture']}"
+    )
     return 0
-
-
-def _preview_rows(imaginer: Imaginer, seeds: Sequence[Seed], copies: range) -> list[Row]:
-    """Each seed beside its copies."""
-    from gif_datasets.io import decode
-    from gif_datasets.shards.image_grid import Row
-
-    wanted = [(seed, copy) for seed in seeds for copy in copies]
-    made = (decode.picture(content, "a copy") for content in imaginer.pictures(wanted))
-    classes, sample = imaginer.recipe.classes, imaginer.source.sample
-    return [Row(classes[seed.label], sample(seed.index)[0], tuple(next(made) for _ in copies)) for seed in seeds]
 
 
 def info(args: argparse.Namespace) -> int:

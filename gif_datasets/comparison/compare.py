@@ -117,7 +117,7 @@ def compare(
     arms = _arms([make_recipe(config, opened.classes, settled) for config in configs], only_synthetic)
     teaching = _teaching(arms, config_file, options, teacher, temperature) if any(distil) else None
     notes = _check_priors(arms, any(distil), source, test, allow_seen)
-    listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
+    listed = list_seeds(opened, limit, show)
     held = hold_out_source(opened, listed, wrap_source(test), shared, show)
     bad = (*listed.bad, *held.bad)
     refuse_bad(SeedList((), bad), configs[0].on_bad_image)

@@ -56,7 +56,7 @@ def hold_out_source(source: Source, listed: SeedList, test: Source, shared: str,
     if shared not in SHARED:
         raise ConfigError(f"unknown shared {shared!r}{closest(shared, SHARED)}")
     joined = JoinedSource(source, test, "test set")
-    found = list_seeds(test, progress=lambda rows: show(rows, "reading test set"))
+    found = list_seeds(test, None, show, "reading test set")
     seeds = joined.validation_seeds(found)
     for name, rows in ((source.name, listed.seeds), (test.name, seeds)):
         made = next((seed for seed in rows if seed.synthetic), None)

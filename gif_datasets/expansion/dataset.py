@@ -17,8 +17,8 @@ from gif_datasets.errors import CacheError, ConfigError, EngineError, HubError, 
 from gif_datasets.expansion.engines.local import run_local, visible_gpus
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.item_format import ItemForm, format_transform
-from gif_datasets.expansion.plan import Plan, make_plan
-from gif_datasets.expansion.recipe import make_recipe
+from gif_datasets.expansion.open import open_expansion
+from gif_datasets.expansion.plan import Plan
 from gif_datasets.expansion.run import Summary, run
 from gif_datasets.expansion.tasks import select
 from gif_datasets.expansion.to_hf import to_hf
@@ -27,7 +27,7 @@ from gif_datasets.io.stores import as_path
 from gif_datasets.priors import own_prior
 from gif_datasets.publish.push import PushSummary, push_to_hub
 from gif_datasets.sources import wrap_source
-from gif_datasets.sources.base import Source, list_seeds, refuse_bad
+from gif_datasets.sources.base import Source
 from gif_datasets.types import ItemTable, Provenance, Row, Seed
 
 if TYPE_CHECKING:
@@ -95,11 +95,9 @@ class ExpandedDataset(Dataset[Any]):
         self.source: Source = wrap_source(dataset, classes, image_column, label_column)
         given = None if isinstance(prior, str) else prior
         own = own_prior(type(given).__name__, given) if given is not None else None
-        recipe = make_recipe(config, self.source.classes, device, own)
-        listed = list_seeds(self.source)
-        refuse_bad(listed, config.on_bad_image)
-        self.bad = listed.bad
-        self.plan: Plan = make_plan(self.source, listed, recipe)
+        opened = open_expansion(self.source, config, device=device, own_prior=own)
+        self.bad = opened.listed.bad
+        self.plan: Plan = opened.plan
         self.imaginer = Imaginer(self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given)
         self._known = np.arange(len(self)) < len(self.plan.seeds)  # items that need no imagining, as far as was seen
         self.transform = transform

@@ -28,14 +28,15 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, EngineError
 from gif_datasets.expansion.engines.local import SPAWN, default_workers, in_turn, start_process, visible_gpus
 from gif_datasets.expansion.imagine import Imaginer
-from gif_datasets.expansion.plan import Plan, make_plan
-from gif_datasets.expansion.recipe import MOST_FITTED, make_recipe
+from gif_datasets.expansion.open import open_expansion
+from gif_datasets.expansion.plan import Plan
+from gif_datasets.expansion.recipe import MOST_FITTED
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.methods import METHODS
 from gif_datasets.shards.tar import record_bytes
 from gif_datasets.shards.ustar import BLOCK
 from gif_datasets.sources import wrap_source
-from gif_datasets.sources.base import Source, list_seeds, refuse_bad
+from gif_datasets.sources.base import Source
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Progress, Row, Sample, Seed, no_progress
 
@@ -155,16 +156,14 @@ def estimate(
         raise ConfigError(f"workers must be at least 1, got {workers}")
     if price is not None and not 0 <= price < float("inf"):
         raise ConfigError(f"a price must be a number from 0, got {price}")
-    opened, settled = wrap_source(source), config or ExpansionConfig()
-    recipe = make_recipe(settled, opened.classes, device)
-    show = progress or no_progress
+    seed_dataset = wrap_source(source)
     started = time.monotonic()
-    listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
-    reading = time.monotonic() - started
-    refuse_bad(listed, settled.on_bad_image)
-    plan = make_plan(opened, listed, recipe)
-    count = min(workers or default_workers(recipe.device), len(plan.shard_names))
-    return _predict(plan, _probes(plan, opened, count), reading, count, price)
+    opened = open_expansion(
+        seed_dataset, config or ExpansionConfig(), limit=limit, device=device, show=progress or no_progress
+    )
+    reading, plan = time.monotonic() - started, opened.plan
+    count = min(workers or default_workers(plan.recipe.device), len(plan.shard_names))
+    return _predict(plan, _probes(plan, opened.source, count), reading, count, price)
 
 
 def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, price: float | None) -> Estimate:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.errors import ConfigError, SourceError
+from gif_datasets.errors import ConfigError
 from gif_datasets.expansion.engines.local import run_local, visible_gpus
-from gif_datasets.expansion.plan import make_plan
-from gif_datasets.expansion.recipe import make_recipe
+from gif_datasets.expansion.open import open_expansion
 from gif_datasets.expansion.run import Part, Summary, run
 from gif_datasets.expansion.tasks import Engine
 from gif_datasets.io.cache.store import open_cache
@@ -18,10 +17,7 @@ from gif_datasets.io.devices import resolve_device
 from gif_datasets.io.stores import as_path
 from gif_datasets.options import closest
 from gif_datasets.sources import wrap_source
-from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
-from gif_datasets.sources.joined import JoinedSource
-from gif_datasets.sources.splits import without
-from gif_datasets.types import Progress, Seed, no_message, no_progress
+from gif_datasets.types import Progress, no_message, no_progress
 
 ENGINES = ("local", "ray")
 
@@ -76,42 +72,22 @@ def expand(
     """
     if config is not None and options:
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
-    settled, mine = config or ExpansionConfig.build(options), Part(*part)
+    settled, mine, show = config or ExpansionConfig.build(options), Part(*part), progress or no_progress
     run_tasks = _engine(engine, workers, device, ray_address, gpus_per_worker)
-    opened = wrap_source(source)
-    recipe = make_recipe(settled, opened.classes, device)
-    show = progress or no_progress
-    listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
-    held: tuple[Seed, ...] = ()
-    other = wrap_source(validation) if validation is not None else None
-    if other is not None:
-        opened, listed, held = _joined(opened, listed, other, limit, show)
-    refuse_bad(listed, settled.on_bad_image)
+    opened = open_expansion(
+        wrap_source(source),
+        settled,
+        limit=limit,
+        device=device,
+        validation=None if validation is None else wrap_source(validation),
+        show=show,
+    )
 
     def shown(task: Any, ids: Sequence[int]) -> Iterator[Any]:
         return iter(show(run_tasks(task, ids), task.title, len(ids)))
 
-    named = "" if other is None else other.name
-    plan = make_plan(opened, listed, recipe, held, named, _real_limit(limit, opened))
-    return run(plan, opened, open_cache(cache_dir), as_path(out), shown, listed.bad, part=mine, say=say)
-
-
-def _joined(
-    source: Source, listed: SeedList, validation: Source, limit: int | None, show: Progress
-) -> tuple[Source, SeedList, tuple[Seed, ...]]:
-    """A source with its validation source, the seeds that the latter does not show too, and its own."""
-    joined = JoinedSource(source, validation)
-    found = list_seeds(validation, limit, lambda rows: show(rows, "reading validation set"))
-    held = joined.validation_seeds(found)
-    kept, same = without(listed.seeds, held)
-    if not kept:
-        raise SourceError(f"every picture of {source.name} is in the validation set {validation.name} too")
-    return joined, SeedList(kept, (*listed.bad, *found.bad, *same)), held
-
-
-def _real_limit(limit: int | None, source: Source) -> int | None:
-    """A limit, if it leaves anything out."""
-    return limit if limit is not None and limit < len(source) else None
+    cache, bad = open_cache(cache_dir), opened.listed.bad
+    return run(opened.plan, opened.source, cache, as_path(out), shown, bad, part=mine, say=say)
 
 
 def _engine(name: str, workers: int | None, device: str, ray_address: str | None, gpus_per_worker: float) -> Engine:

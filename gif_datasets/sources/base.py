@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from gif_datasets.chunks import evenly
 from gif_datasets.errors import BadImage, SourceError
 from gif_datasets.io.digests import digest_pixels, digest_rows
 from gif_datasets.sources.seed_table import SeedTable
-from gif_datasets.types import Seed
+from gif_datasets.types import Progress, Seed, no_progress
 
 READ_TWICE = 16
 """Seeds that are read again, to see whether something random is done to them."""
@@ -68,14 +68,15 @@ def refuse_bad(listed: SeedList, on_bad_image: str) -> None:
 
 
 def list_seeds(
-    source: Source, limit: int | None = None, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+    source: Source, limit: int | None = None, show: Progress = no_progress, title: str = "reading seeds"
 ) -> SeedList:
     """Read every picture of ``source`` once; key it by its pixels.
 
     Args:
         source: The seed dataset.
         limit: Take this many, spread evenly over the source.
-        progress: Wraps the loop, for a progress bar.
+        show: Wraps the loop, for a progress bar.
+        title: What the bar says.
 
     Raises:
         SourceError: If nothing can be read, or labels and class names disagree.
@@ -83,7 +84,7 @@ def list_seeds(
     count = len(source)
     indices = range(count) if limit is None else evenly(count, limit)
     bad: list[str] = list(getattr(source, "unreadable", ()))
-    seeds = SeedTable.of(_readable(source, progress(indices), bad))
+    seeds = SeedTable.of(_readable(source, show(indices, title), bad))
     if not seeds:
         raise SourceError(f"no readable picture in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
     for seed in (seeds[place] for place in evenly(len(seeds), READ_TWICE)):

@@ -230,7 +230,7 @@ def _task(
     if family not in base.families:
         raise ConfigError(f"prior {base.name!r} has no decoder {family!r}; it has {', '.join(base.families)}")
     settled, opened = resolve_device(device), wrap_source(source)
-    listed = list_seeds(opened, limit, lambda rows: show(rows, "reading seeds"))
+    listed = list_seeds(opened, limit, show)
     real = [seed for seed in listed.seeds if not seed.synthetic]
     train, held = hold_out(real, config.held_out, config.rng_seed)
     if not held:

@@ -167,7 +167,7 @@ def test_a_validation_set_of_its_own(pictures: Path, other: Path, tmp_path: Path
     words = r"has a class 'wasp' that pictures has not \(wasp/w.png\); its classes: ant, bee; give"
     with pytest.raises(SourceError, match=words):
         gif_datasets.expand(str(pictures), tmp_path / "four", validation=str(other), **OPTIONS)
-    with pytest.raises(SourceError, match="every picture"):
+    with pytest.raises(SourceError, match="every image"):
         gif_datasets.expand(str(pictures), tmp_path / "five", validation=str(pictures), **OPTIONS)
 
 

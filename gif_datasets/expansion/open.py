@@ -1,0 +1,80 @@
+"""Open a seed dataset for an expansion: list its seeds, refuse bad images, settle the recipe, fix the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import SourceError
+from gif_datasets.expansion.plan import Plan, make_plan
+from gif_datasets.expansion.recipe import make_recipe
+from gif_datasets.priors import PriorInfo
+from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
+from gif_datasets.sources.joined import JoinedSource
+from gif_datasets.sources.splits import without
+from gif_datasets.types import Progress, Seed, no_progress
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A seed dataset, its seeds, and the plan of its expansion; no model is loaded yet.
+
+    Attributes:
+        source: The seed dataset, followed by its validation source if there is one.
+        listed: Its seeds, and a message for each image that was left out.
+        plan: What will be made.
+    """
+
+    source: Source
+    listed: SeedList
+    plan: Plan
+
+
+def open_expansion(
+    source: Source,
+    config: ExpansionConfig,
+    *,
+    limit: int | None = None,
+    device: str = "auto",
+    validation: Source | None = None,
+    own_prior: PriorInfo | None = None,
+    show: Progress = no_progress,
+) -> Opened:
+    """List the seeds of a source and fix the plan of its expansion.
+
+    Args:
+        source: The seed dataset.
+        config: All options.
+        limit: Use this many seeds, spread evenly; of ``validation`` too.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        validation: Another source, which becomes the split ``validation``.
+        own_prior: Describes a prior object of the caller; None: the prior that ``config.prior`` names.
+        show: Wraps the loops over seeds.
+
+    Raises:
+        BadImage: If an image cannot be read and ``on_bad_image`` is ``"stop"``.
+        ConfigError: If the prior, the method and the classes do not fit each other.
+        SourceError: If the source cannot be read.
+    """
+    recipe = make_recipe(config, source.classes, device, own_prior)
+    listed = list_seeds(source, limit, show)
+    validation_seeds: tuple[Seed, ...] = ()
+    if validation is not None:
+        source, listed, validation_seeds = _joined(source, listed, validation, limit, show)
+    refuse_bad(listed, config.on_bad_image)
+    name = "" if validation is None else validation.name
+    real_limit = limit if limit is not None and limit < len(source) else None  # only if it leaves anything out
+    return Opened(source, listed, make_plan(source, listed, recipe, validation_seeds, name, real_limit))
+
+
+def _joined(
+    source: Source, listed: SeedList, validation: Source, limit: int | None, show: Progress
+) -> tuple[Source, SeedList, tuple[Seed, ...]]:
+    """Both sources as one, the seeds whose image is not in the validation source, and the validation seeds."""
+    joined = JoinedSource(source, validation)
+    listed_validation = list_seeds(validation, limit, show, "reading validation set")
+    validation_seeds = joined.validation_seeds(listed_validation)
+    kept, same = without(listed.seeds, validation_seeds)
+    if not kept:
+        raise SourceError(f"every image of {source.name} is in the validation set {validation.name} too")
+    return joined, SeedList(kept, (*listed.bad, *listed_validation.bad, *same)), validation_seeds

@@ -1,0 +1,74 @@
+"""`gif-datasets preview`: a grid of some seeds, each beside its first copies, before the long run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.open import Opened
+from gif_datasets.io import decode
+from gif_datasets.io.cache.store import open_cache
+from gif_datasets.shards.image_grid import MOST_COPIES, Row, choose_seeds, save_preview
+from gif_datasets.types import Seed, no_message
+
+
+@dataclass(frozen=True)
+class PreviewSummary:
+    """What a preview shows.
+
+    Attributes:
+        picture: The image file that was written.
+        rows: Seeds in it.
+        copies: Copies of each.
+        generated: Copies that were imagined for it; 0 when all were in the cache.
+        recognised: Share of the seeds whose class the classifier names; None where nothing is made by what it says.
+    """
+
+    picture: str
+    rows: int
+    copies: int
+    generated: int
+    recognised: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON types."""
+        return asdict(self)
+
+
+def preview_expansion(
+    opened: Opened,
+    out: Path,
+    rows: int,
+    cache_dir: str | Path | None = None,
+    say: Callable[[str], None] = no_message,
+) -> PreviewSummary:
+    """Imagine the first copies of some seeds, and draw them as a grid. A later expansion finds them in the cache.
+
+    Args:
+        opened: The expansion.
+        out: Image file to write.
+        rows: Seeds to show, spread over the classes.
+        cache_dir: Where imagined samples are kept.
+        say: Gets one line if the classifier does not recognise the seeds' classes.
+    """
+    recipe, seeds = opened.plan.recipe, opened.plan.seeds
+    imaginer = Imaginer(recipe, opened.source, open_cache(cache_dir), seeds)
+    recognition = imaginer.recognition()
+    if recognition and (warning := recognition.warning(recipe.config, recipe.prior.families)):
+        say(warning)
+    shown = choose_seeds(seeds, rows)
+    copies = range(1, min(recipe.config.ratio, MOST_COPIES) + 1)
+    save_preview(_rows(imaginer, shown, copies), f"imagined copies ({recipe.config.method})", out)
+    accuracy = round(recognition.accuracy, 4) if recognition else None
+    return PreviewSummary(str(out), len(shown), len(copies), imaginer.generated, accuracy)
+
+
+def _rows(imaginer: Imaginer, seeds: Sequence[Seed], copies: range) -> list[Row]:
+    """Each seed beside its copies."""
+    wanted = [(seed, copy) for seed in seeds for copy in copies]
+    images = (decode.picture(content, "a copy") for content in imaginer.pictures(wanted))
+    classes, sample = imaginer.recipe.classes, imaginer.source.sample
+    return [Row(classes[seed.label], sample(seed.index)[0], tuple(next(images) for _ in copies)) for seed in seeds]
