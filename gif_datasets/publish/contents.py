@@ -21,10 +21,10 @@ from gif_datasets.io.hub import RemoteFile
 from gif_datasets.io.parsing import read_json
 from gif_datasets.publish import croissant, hub_card
 from gif_datasets.publish.export import export_expanded
-from gif_datasets.publish.hub_card import Part, Published, Rights
+from gif_datasets.publish.hub_card import ConfigFiles, Published, Rights
 from gif_datasets.shards import card, rejections
 from gif_datasets.shards import manifest as manifests
-from gif_datasets.shards.columns import expanded_columns, read_source, to_yaml
+from gif_datasets.shards.columns import expanded_columns, read_source, yaml_list
 from gif_datasets.shards.manifest import shard_size
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import EXPORTED, PLAN_FILE, VALIDATION, Progress
@@ -104,8 +104,8 @@ class Pictures:
 
     folder: Path
     listed: dict[str, dict[str, Any]]  # name: bytes, sha256
-    configs: dict[str, tuple[Part, ...]]
-    columns: str
+    configs: dict[str, tuple[ConfigFiles, ...]]
+    columns: list[Any]  # as the features of a card
     image: str
     label: str
     record: str
@@ -156,9 +156,9 @@ def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
             kinds["held" if split != manifest["split"] else "synthetic" if made.pop() else "original"].append(shard)
             start += shard.samples
 
-    def part(split: str, found: list[manifests.Shard]) -> Part:
+    def part(split: str, found: list[manifests.Shard]) -> ConfigFiles:
         names = tuple(shard.name for shard in found)
-        return Part(split, names, sum(s.samples for s in found), sum(s.bytes for s in found))
+        return ConfigFiles(split, names, sum(s.samples for s in found), sum(s.bytes for s in found))
 
     split = manifest["split"]
     parts = {name: [part(split, kinds[name])] for name in ("original", "synthetic")}
@@ -182,9 +182,11 @@ def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictu
     entries = read_json((exported / EXPORTED).read_text(encoding="utf-8"))["files"]
     listed = {name: entry for name, entry in entries.items() if name.endswith(".parquet")}
 
-    def part(split: str, *kinds: bool) -> Part:
+    def part(split: str, *kinds: bool) -> ConfigFiles:
         names = [n for n, e in listed.items() if manifests.split_of(n) == split and e["synthetic"] in kinds]
-        return Part(split, tuple(names), sum(listed[n]["rows"] for n in names), sum(listed[n]["bytes"] for n in names))
+        return ConfigFiles(
+            split, tuple(names), sum(listed[n]["rows"] for n in names), sum(listed[n]["bytes"] for n in names)
+        )
 
     split = manifest["split"]
     parts = {"original": [part(split, False)], "synthetic": [part(split, True)]}
@@ -195,7 +197,7 @@ def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictu
         exported,
         listed,
         hub_card.configs(parts, held),
-        to_yaml(columns.features),
+        yaml_list(columns.features),
         columns.image,
         columns.label,
         "",
@@ -315,10 +317,19 @@ def configuration(manifest: Mapping[str, Any]) -> str:
 def _toml(value: Any) -> str:
     """A value as TOML: JSON, but for texts, where half of a surrogate pair is no character."""
     if isinstance(value, str):
-        return card.quoted(value)
+        return _quoted(value)
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    """A double-quoted TOML string; all but printable ASCII is escaped, astral characters as one."""
+    escaped = (
+        c if " " <= c <= "~" and c not in '"\\' else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}"
+        for c in text
+    )
+    return '"' + "".join(escaped) + '"'
 
 
 def _samples_per_shard(manifest: Mapping[str, Any]) -> int | None:

@@ -21,7 +21,7 @@ from gif_datasets.publish.parquet import parquet_versions, write_parquet
 from gif_datasets.publish.pruned import prune
 from gif_datasets.shards import card, tar
 from gif_datasets.shards import manifest as manifests
-from gif_datasets.shards.columns import to_yaml
+from gif_datasets.shards.columns import yaml_list
 from gif_datasets.shards.folder import claim
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.rejections import rejected_keys
@@ -161,16 +161,15 @@ def _card(job: Job) -> str:
     parts = []
     for split, reader in job.readers.items():
         path = f"{split}/**" if folders else f"data/{split}-*.parquet"
-        parts.append(card.Part(split, path, len(reader), job.shard_bytes(split)))
-    kinds = "".join(f"  - name: {name}\n    dtype: {kind}\n" for name, kind in (("key", "string"), *COLUMNS))
-    label = card.class_label(job.manifest["classes"])
-    columns = f"  - name: image\n    dtype: image\n  - name: label\n{label}{kinds}"
+        parts.append(card.SplitFiles(split, path, len(reader), job.shard_bytes(split)))
+    kinds = (("image", "image"), ("label", card.class_label(job.manifest["classes"])), ("key", "string"), *COLUMNS)
+    columns: list[Any] = [{"name": name, "dtype": kind} for name, kind in kinds]
     if folders and job.plain:
-        columns += to_yaml({SOURCE: job.plain})
+        columns += yaml_list({SOURCE: job.plain})
     if not folders and job.source:
-        columns = to_yaml(job.columns.features)
+        columns = yaml_list(job.columns.features)
     load = _LOAD[job.settings["to"]].replace("SPLIT", job.manifest["split"])
-    return card.render(job.manifest, card.front_matter((), parts, columns, for_builder=folders), load)
+    return card.render(job.manifest, card.metadata((), parts, columns, for_builder=folders), load)
 
 
 _LOAD = {

@@ -15,6 +15,7 @@ from gif_datasets.priors import find_prior, names
 from gif_datasets.report.set_statistics import Measures, Nearness
 from gif_datasets.shards import card
 from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.card_yaml import card_yaml
 from gif_datasets.shards.columns import SEED_INDEX, SOURCE
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Rights:
 
 
 @dataclass(frozen=True)
-class Part:
+class ConfigFiles:
     """The files of one split in one configuration."""
 
     split: str
@@ -72,7 +73,7 @@ class Published:
         name: ``owner/name``.
         manifest: The folder's manifest.
         configs: The parts of each configuration, the one that is loaded unless another is named first.
-        columns: YAML of the features.
+        columns: The features.
         image, label: Names of the picture's and the label's column.
         record: Where provenance is: ``"json."`` or empty.
         form: ``"webdataset"`` or ``"parquet"``.
@@ -84,8 +85,8 @@ class Published:
 
     name: str
     manifest: dict[str, Any]
-    configs: dict[str, tuple[Part, ...]]
-    columns: str
+    configs: dict[str, tuple[ConfigFiles, ...]]
+    columns: list[Any]
     image: str
     label: str
     record: str
@@ -122,43 +123,37 @@ def metadata(it: Published) -> str:
     """The card's YAML, without its fences."""
     name, total = _hub_name(it.manifest["source"]), sum(part.samples for part in next(iter(it.configs.values())))
     options = it.manifest["plan"]["recipe"]["options"]
-    title = f"{_source_name(it)}, expanded {options['ratio']}x"
-    return f"""license: {it.rights.license or UNKNOWN}
-pretty_name: {card.quoted(title)}
-task_categories:
-- image-classification
-size_categories:
-- {card.size_category(total)}
-source_datasets:
-- {card.quoted(name) if name else "extended"}
-tags:
-- synthetic
-- data-augmentation
-- guided-imagination
-- gif-datasets
-- {it.form}
-{_configs(it)}{_dataset_info(it)}"""
+    infos = [
+        {
+            "config_name": config,
+            **card.dataset_info(it.columns, [(part.split, part.samples, part.bytes) for part in parts]),
+        }
+        for config, parts in it.configs.items()
+    ]
+    return card_yaml(
+        {
+            "license": it.rights.license or UNKNOWN,
+            "pretty_name": f"{_source_name(it)}, expanded {options['ratio']}x",
+            "task_categories": ["image-classification"],
+            "size_categories": [card.size_category(total)],
+            "source_datasets": [name or "extended"],
+            "tags": ["synthetic", "data-augmentation", "guided-imagination", "gif-datasets", it.form],
+            "configs": _configs(it),
+            "dataset_info": infos,
+        }
+    )
 
 
-def _configs(it: Published) -> str:
-    lines = ["configs:"]
-    for number, (config, parts) in enumerate(it.configs.items()):
-        lines += [f"- config_name: {config}", *(["  default: true"] if not number else []), "  data_files:"]
-        for part in parts:
-            lines += [f'  - split: "{part.split}"', "    path:", *(f"    - {path}" for path in part.paths)]
-    return "\n".join(lines) + "\n"
-
-
-def _dataset_info(it: Published) -> str:
-    texts = ["dataset_info:\n"]
-    for config, parts in it.configs.items():
-        size = sum(part.bytes for part in parts)
-        counts = "".join(card.split_lines(part.split, part.samples, part.bytes) for part in parts)
-        texts.append(
-            f"- config_name: {config}\n  features:\n{it.columns}  splits:\n{counts}"
-            f"  download_size: {size}\n  dataset_size: {size}\n"
-        )
-    return "".join(texts)
+def _configs(it: Published) -> list[dict[str, Any]]:
+    first = next(iter(it.configs))
+    return [
+        {
+            "config_name": config,
+            **({"default": True} if config == first else {}),
+            "data_files": [{"split": part.split, "path": list(part.paths)} for part in parts],
+        }
+        for config, parts in it.configs.items()
+    ]
 
 
 def _hub_name(source: str) -> str:
@@ -182,17 +177,12 @@ def _source(it: Published) -> str:
 
 def _what(it: Published) -> str:
     m = it.manifest
-    held = ""
-    if m["validation"]:
-        held = f"""
-The split `validation` holds {m["validation"]} other real pictures, as they were: none of them was expanded, and no
-picture of it is in `{m["split"]}`."""
     classes = ", ".join(
         f"{card.plain(name)} ({real} + {made})" if len(m["classes"]) <= 100 else card.plain(name)
         for name, (real, made) in zip(m["classes"], it.measures.per_class, strict=True)
     )
-    return f"""{m["originals"]} real and {m["synthetic"]} synthetic pictures of {len(m["classes"])} classes.{held}
-
+    return f"""{m["originals"]} real and {m["synthetic"]} synthetic pictures of {len(m["classes"])} classes.
+{card.about_validation(m)}
 **{m["synthetic"]} of the {m["samples"]} pictures of `{m["split"]}` are synthetic{_maker(it)}.** Each was made
 from one real picture by [gif_datasets](https://pypi.org/project/gif-datasets/) and carries that picture's label; nobody
 has checked each. `{it.record}synthetic` tells which is which; `{it.record}seed_key` names the real picture.
@@ -398,7 +388,7 @@ def _asked(what: str) -> str:
     return f"{what}; cite it as its authors ask."
 
 
-def configs(parts: Mapping[str, Sequence[Part]], held: Part | None) -> dict[str, tuple[Part, ...]]:
+def configs(parts: Mapping[str, Sequence[ConfigFiles]], held: ConfigFiles | None) -> dict[str, tuple[ConfigFiles, ...]]:
     """The configurations, each with what is held out; those that would be empty are left out."""
     more = (held,) if held else ()
     return {name: (*found, *more) for name in CONFIGS if (found := tuple(p for p in parts[name] if p.samples))}

@@ -12,6 +12,7 @@ from typing import Any
 from gif_datasets.methods import METHODS
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import tar
+from gif_datasets.shards.card_yaml import card_yaml
 from gif_datasets.types import Provenance
 
 SIZES = (
@@ -28,12 +29,12 @@ RECORD = tuple((spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.
 """Name and type of every provenance column, as Hugging Face names types."""
 
 
-def render(manifest: dict[str, Any], head: str | None = None, load: str | None = None) -> str:
+def render(manifest: dict[str, Any], head: Mapping[str, Any] | None = None, load: str | None = None) -> str:
     """Write the card of an expanded folder from its manifest.
 
     Args:
         manifest: The manifest.
-        head: YAML to put first, and
+        head: The metadata, and
         load: how to load it, when it is the card of an export instead.
     """
     options = manifest["plan"]["recipe"]["options"]
@@ -41,12 +42,12 @@ def render(manifest: dict[str, Any], head: str | None = None, load: str | None =
     versions = manifest["plan"]["recipe"]["versions"]
     classes = ", ".join(plain(name) for name in manifest["classes"])
     return f"""---
-{_front_matter(manifest) if head is None else head}---
+{card_yaml(_metadata(manifest) if head is None else head)}---
 
 # {plain(manifest["source"])}, expanded {options["ratio"]}x by `{options["method"]}`
 
 {manifest["originals"]} real and {manifest["synthetic"]} synthetic pictures of {len(manifest["classes"])} classes.
-{_held_out(manifest)}{left_out(manifest)}
+{about_validation(manifest)}{left_out(manifest)}
 **{manifest["synthetic"]} of the {manifest["samples"]} pictures here are synthetic.** They were made from real ones by
 [gif_datasets](https://pypi.org/project/gif-datasets/) and carry their seed's label; nobody has checked each.
 `{_column(head)}synthetic` tells which is which, and `{_column(head)}seed_key` names the real picture behind each.
@@ -106,7 +107,7 @@ def option_table(options: Mapping[str, Any], first: Mapping[str, str]) -> str:
 _PREVIEW = "![Seeds and their imagined copies](preview.png)\n\n"
 
 
-def _column(head: str | None) -> str:
+def _column(head: Mapping[str, Any] | None) -> str:
     return "json." if head is None else ""
 
 
@@ -119,50 +120,38 @@ dataset = gif_datasets.load_expanded("PATH_OR_REPO")        # (image, label) pai
 """
 
 
-def _held_out(manifest: dict[str, Any]) -> str:
+def about_validation(manifest: Mapping[str, Any]) -> str:
+    """A paragraph about the split that is held out; empty without one."""
     if not manifest["validation"]:
         return ""
     return f"""
-The split `validation` holds {manifest["validation"]} other real pictures, as they were; none of them was expanded, and
-no picture of it is in `{manifest["split"]}`.
+The split `validation` has {manifest["validation"]} other real images, unchanged. None of them was expanded, and none of
+them is in `{manifest["split"]}`.
 """
 
 
-def shard_columns(manifest: Mapping[str, Any]) -> str:
-    """YAML of the features of shards; the only free texts in it are class names, which are quoted."""
-    record = "".join(f"    - name: {name}\n      dtype: {kind}\n" for name, kind in RECORD)
-    return f"""  - name: {suffix(manifest)}
-    dtype: image
-  - name: cls
-{class_label(manifest["classes"])}  - name: json
-    struct:
-{record}{_own(manifest)}  - name: __key__
-    dtype: string
-  - name: __url__
-    dtype: string
-"""
+def shard_columns(manifest: Mapping[str, Any]) -> list[Any]:
+    """The columns of shards, as the features of a card."""
+    record = [{"name": name, "dtype": kind} for name, kind in RECORD]
+    source = json.loads(json.dumps(manifest["plan"].get("own_columns"), sort_keys=True))  # as a plan.json gives them
+    texts = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
+    return [
+        {"name": suffix(manifest), "dtype": "image"},
+        {"name": "cls", "dtype": class_label(manifest["classes"])},
+        {"name": "json", "struct": record},
+        *([{"name": tar.OWN, "struct": source["features"]}] if source else []),
+        *texts,
+    ]
 
 
-def _own(manifest: Mapping[str, Any]) -> str:
-    own = manifest["plan"].get("own_columns")
-    if not own:
-        return ""
-    features = json.loads(json.dumps(own["features"], sort_keys=True))  # as they come back from a plan.json
-    return f"  - name: {tar.OWN}\n    struct:\n{yaml_lines(features, '    ')}"
-
-
-def _front_matter(manifest: dict[str, Any]) -> str:
-    parts = []
-    for split in manifests.splits(manifest):
-        listed = manifests.manifest_shards(manifest, split)
-        samples, size = sum(shard.samples for shard in listed), sum(shard.bytes for shard in listed)
-        parts.append(Part(split, f"data/{split}-*.tar", samples, size))
-    return front_matter(("webdataset",), parts, shard_columns(manifest))
+def class_label(classes: Sequence[str]) -> dict[str, Any]:
+    """The type of a ClassLabel column."""
+    return {"class_label": {"names": {str(index): name for index, name in enumerate(classes)}}}
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """A split as the card names it: its files, samples and bytes."""
+class SplitFiles:
+    """A split as the card names it: a pattern of its files, its samples and their bytes."""
 
     split: str
     path: str
@@ -170,45 +159,53 @@ class Part:
     bytes: int
 
 
-def class_label(classes: Sequence[str]) -> str:
-    """YAML of a ClassLabel's type."""
-    names = "".join(f"          '{index}': {quoted(name)}\n" for index, name in enumerate(classes))
-    return f"""    dtype:
-      class_label:
-        names:
-{names}"""
+def _metadata(manifest: dict[str, Any]) -> dict[str, Any]:
+    parts = []
+    for split in manifests.splits(manifest):
+        listed = manifests.manifest_shards(manifest, split)
+        samples, size = sum(shard.samples for shard in listed), sum(shard.bytes for shard in listed)
+        parts.append(SplitFiles(split, f"data/{split}-*.tar", samples, size))
+    return metadata(("webdataset",), parts, shard_columns(manifest))
 
 
-def front_matter(tags: Sequence[str], parts: Sequence[Part], columns: str, for_builder: bool = False) -> str:
-    """The card's YAML, without its fences.
+def metadata(
+    tags: Sequence[str], parts: Sequence[SplitFiles], columns: Sequence[Any], for_builder: bool = False
+) -> dict[str, Any]:
+    """The card's metadata.
 
     Args:
-        tags: What to tag it with, besides the usual.
+        tags: Tags besides the usual ones.
         parts: The splits.
-        columns: YAML of the features.
-        for_builder: Give them to the builder too; the one for picture folders takes no notice of others.
+        columns: The features.
+        for_builder: Give the features to the builder too; the one for image folders reads no others.
     """
-    total_bytes = sum(part.bytes for part in parts)
-    tagged = "".join(f"- {tag}\n" for tag in tags)
-    files = "".join(f'  - split: "{part.split}"\n    path: {part.path}\n' for part in parts)
-    told = f"  features:\n{columns}" if for_builder else ""
-    counts = "".join(split_lines(part.split, part.samples, part.bytes) for part in parts)
-    return f"""task_categories:
-- image-classification
-size_categories:
-- {size_category(sum(part.samples for part in parts))}
-tags:
-- synthetic
-- gif-datasets
-{tagged}configs:
-- config_name: default
-  data_files:
-{files}{told}dataset_info:
-  features:
-{columns}  splits:
-{counts}  download_size: {total_bytes}
-  dataset_size: {total_bytes}
-"""
+    config: dict[str, Any] = {"config_name": "default"}
+    config["data_files"] = [{"split": part.split, "path": part.path} for part in parts]
+    if for_builder:
+        config["features"] = columns
+    return {
+        "task_categories": ["image-classification"],
+        "size_categories": [size_category(sum(part.samples for part in parts))],
+        "tags": ["synthetic", "gif-datasets", *tags],
+        "configs": [config],
+        "dataset_info": dataset_info(columns, [(part.split, part.samples, part.bytes) for part in parts]),
+    }
+
+
+def dataset_info(columns: Sequence[Any], splits: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
+    """Features and sizes, as ``datasets`` reads them.
+
+    Args:
+        columns: The features.
+        splits: Name, samples and bytes of each split.
+    """
+    total = sum(size for _, _, size in splits)
+    return {
+        "features": columns,
+        "splits": [{"name": name, "num_bytes": size, "num_examples": samples} for name, samples, size in splits],
+        "download_size": total,
+        "dataset_size": total,
+    }
 
 
 def size_category(samples: int) -> str:
@@ -216,43 +213,9 @@ def size_category(samples: int) -> str:
     return next((name for bound, name in SIZES if samples < bound), "1B<n<10B")
 
 
-def split_lines(split: str, samples: int, size: int) -> str:
-    """YAML of a split's counts below ``splits:``."""
-    return f'  - name: "{split}"\n    num_bytes: {size}\n    num_examples: {samples}\n'
-
-
 def suffix(manifest: Mapping[str, Any]) -> str:
     """Suffix of the pictures, which is their column's name too."""
     return str(manifest["plan"]["recipe"]["options"]["image_format"])
-
-
-def quoted(text: str) -> str:
-    """A double-quoted YAML scalar; all but printable ASCII is escaped, astral characters as one."""
-    escaped = (
-        c if " " <= c <= "~" and c not in '"\\' else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}"
-        for c in text
-    )
-    return '"' + "".join(escaped) + '"'
-
-
-def yaml_lines(value: Any, indent: str) -> str:
-    """Dicts and lists of plain values as block YAML; every text in it is quoted."""
-    if isinstance(value, dict):
-        return "".join(f"{indent}{quoted(str(name))}:{_yaml_inner(item, indent)}" for name, item in value.items())
-    texts = (
-        yaml_lines(item, f"{indent}  ") if isinstance(item, dict) else f"{indent}  {_scalar(item)}\n" for item in value
-    )
-    return "".join(f"{indent}- {text[len(indent) + 2 :]}" for text in texts)
-
-
-def _yaml_inner(value: Any, indent: str) -> str:
-    if isinstance(value, (dict, list)) and value:
-        return "\n" + yaml_lines(value, f"{indent}  " if isinstance(value, dict) else indent)
-    return f" {_scalar(value)}\n"
-
-
-def _scalar(value: Any) -> str:
-    return quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
 def visible(text: str) -> str:

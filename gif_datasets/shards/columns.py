@@ -132,11 +132,6 @@ def yaml_list(features: Any) -> list[Any]:
     return list(_datasets().Features(features)._to_yaml_list())  # what datasets itself writes into cards
 
 
-def to_yaml(features: Any) -> str:
-    """Features as the lines below a card's ``features:``."""
-    return card.yaml_lines(yaml_list(features), "  ")
-
-
 # --- the source's own, in a folder --------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from gif_datasets.publish import contents
 from gif_datasets.publish.hub_card import Rights, _hub_name
 from gif_datasets.shards import card
 from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.card_yaml import card_yaml
 from gif_datasets.types import no_progress
 
 if sys.version_info >= (3, 11):
@@ -79,6 +80,23 @@ def test_a_card_tells_how_its_method_works(
         assert METHODS[method].how in joined
         assert not [words for words in says_not if words in joined]
     assert not [words for words in says if words not in joined]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(st.characters(), max_size=20) | st.sampled_from(["no", "1e3", "02691156", "~", "null", "y"])))
+def test_metadata_is_read_back(names: list[str]) -> None:
+    """Whatever characters are in it; a text that another reader takes for a number is quoted."""
+    value = {"names": {str(index): name for index, name in enumerate(names)}, "again": [names, names], "size": 3}
+    text = card_yaml(value)
+    assert yaml.safe_load(text) == value
+    assert text.isascii()
+
+
+def test_numbers_of_other_readers_are_quoted() -> None:
+    """YAML 1.2, which the Hub reads, knows other numbers than PyYAML."""
+    assert card_yaml({"a": ["1e3", "02691156", "no", "ant", "data/train-*.tar"]}) == (
+        'a:\n- "1e3"\n- "02691156"\n- \'no\'\n- ant\n- data/train-*.tar\n'
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE)
