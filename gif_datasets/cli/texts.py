@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
+from gif_datasets.io.units import aligned, duration_text, size_text
 from gif_datasets.methods import (
     CLASSIFIER,
     DIFFUSION,
@@ -20,56 +20,41 @@ from gif_datasets.methods import (
 MOST_LISTED = 2  # values of a list, where methods are listed
 
 
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def merge_text(value: dict[str, Any]) -> str:
     """What a merge made."""
     return (
         f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes, every shard"
-        f" and record whole\nshards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})"
+        f" and record whole\nshards:  {value['folder']}/data ({value['shards']} files, {size_text(value['bytes'])})"
     )
 
 
 def plan_text(value: dict[str, Any]) -> str:
     """What a plan foresees, and what it costs."""
     share = value["stages"][value["bottleneck"]] / value["seconds"]
-    stages = "\n".join(f"  {name:<26} {_duration(seconds)}" for name, seconds in value["stages"].items())
+    stages = "\n".join(f"  {name:<26} {duration_text(seconds)}" for name, seconds in value["stages"].items())
     held = f", {value['validation']} held out" if value["validation"] else ""
-    device = f", {_size(value['device_memory'])} on the accelerator" if value["device_memory"] else ""
+    device = f", {size_text(value['device_memory'])} on the accelerator" if value["device_memory"] else ""
     samples = f"{value['originals']} seeds + {value['synthetic']} imagined samples{held}"
-    disk = f"{value['shards']} shards, {_size(value['bytes'])}, and about as much again in the cache"
-    where = f"with {value['workers']} workers on {value['device']}; {_size(value['memory'])} of memory{device}"
+    disk = f"{value['shards']} shards, {size_text(value['bytes'])}, and about as much again in the cache"
+    where = f"with {value['workers']} workers on {value['device']}; {size_text(value['memory'])} of memory{device}"
     lines = [
         f"{samples}: {disk}",
-        f"{_duration(value['seconds'])} {where}",
+        f"{duration_text(value['seconds'])} {where}",
         stages,
         f"most of it, {share:.0%}: {value['bottleneck']}",
     ]
     for row in value["machines"]:
         price = "" if row["price"] is None else f", {row['price']:.3g}"
         many = f"{row['machines']:>3} machines like this, {row['workers']} workers"
-        lines.append(f"{many}: {_duration(3600 * row['hours'])}{price}")
+        lines.append(f"{many}: {duration_text(3600 * row['hours'])}{price}")
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def expand_text(value: dict[str, Any]) -> str:
     """What an expansion made, or what its other parts have yet to make."""
     if value["missing"]:
         return (
-            f"{value['shards']} shards of this part in {value['folder']}/data ({_size(value['bytes'])}) in"
+            f"{value['shards']} shards of this part in {value['folder']}/data ({size_text(value['bytes'])}) in"
             f" {value['seconds']} s; {value['missing']} are for other parts: run those with the same --out,"
             " or in folders of their own and then `gif-datasets merge`"
         )
@@ -81,7 +66,7 @@ def expand_text(value: dict[str, Any]) -> str:
     return (
         f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
         f"{held} ({fresh}) in {value['seconds']} s\n"
-        f"{failed}shards:  {value['folder']}/data ({value['shards']} files, {_size(value['bytes'])})\n"
+        f"{failed}shards:  {value['folder']}/data ({value['shards']} files, {size_text(value['bytes'])})\n"
         f"preview: {value['preview']}"
     )
 
@@ -90,12 +75,12 @@ def export_text(value: dict[str, Any]) -> str:
     """What an export wrote."""
     fresh = f"{value['written']} written now" if value["written"] else "nothing to do, all were there"
     samples = ", ".join(f"{count} samples of split {split}" for split, count in value["samples"].items())
-    return f"{samples} in {value['files']} files, {_size(value['bytes'])} ({fresh}): {value['folder']}"
+    return f"{samples} in {value['files']} files, {size_text(value['bytes'])} ({fresh}): {value['folder']}"
 
 
 def push_text(value: dict[str, Any]) -> str:
     """What a push sent, or would send."""
-    count, size = len(value["uploaded"]), _size(value["uploaded_bytes"])
+    count, size = len(value["uploaded"]), size_text(value["uploaded_bytes"])
     if value["dry_run"]:
         lines = [f"would send {path}" for path in value["uploaded"]] + [f"would remove {p}" for p in value["deleted"]]
         return "\n".join([*lines, f"{count} of {value['files']} files, {size}, to {value['url']}; nothing was sent"])
@@ -108,19 +93,19 @@ def push_text(value: dict[str, Any]) -> str:
 
 def cache_text(value: dict[str, Any]) -> str:
     """How full the cache is."""
-    bound = f" of at most {_size(value['limit'])}" if value["limit"] is not None else ""
+    bound = f" of at most {size_text(value['limit'])}" if value["limit"] is not None else ""
     used = f"; last used {value['oldest_use']} to {value['newest_use']}" if value["oldest_use"] else ""
-    return f"{value['folder']}: {value['entries']} samples, {_size(value['bytes'])}{bound}{used}"
+    return f"{value['folder']}: {value['entries']} samples, {size_text(value['bytes'])}{bound}{used}"
 
 
 def prune_text(value: dict[str, Any]) -> str:
     """What was removed from the cache."""
-    return f"removed {value['removed']} entries, {_size(value['removed_bytes'])}\n{cache_text(value)}"
+    return f"removed {value['removed']} entries, {size_text(value['removed_bytes'])}\n{cache_text(value)}"
 
 
 def audit_text(value: dict[str, Any]) -> str:
     """What is whole in the cache, and what is not."""
-    lines = [f"{value['folder']}: {value['entries']} whole entries, {_size(value['bytes'])}"]
+    lines = [f"{value['folder']}: {value['entries']} whole entries, {size_text(value['bytes'])}"]
     lines += [f"  {count} samples by {maker}" for maker, count in value["made_by"].items()]
     gone = ", removed" if value["removed"] else ""
     for kind, fate in (("damaged", gone), ("outdated", gone), ("temporary", gone), ("foreign", "")):
@@ -142,7 +127,7 @@ def info_text(value: dict[str, Any]) -> str:
         f"copies a seed: {_counts_text(value['expansion_counts'])}\n"
         + (f"rejected: {value['rejected']}, and not counted here\n" if value["rejected"] else "")
         + (f"failed their check: {value['failed_checks']}\n" if value["failed_checks"] else "")
-        + f"shards: {value['shards']}, {_size(value['bytes'])}\n"
+        + f"shards: {value['shards']}, {size_text(value['bytes'])}\n"
         f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
         f"plan: {value['plan_hash']}\n"
         f"options:\n{options}"
@@ -223,12 +208,6 @@ def _cell(prior: dict[str, Any], column: str) -> str:
     return told[column] if column in told else str(prior[column])
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells, aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
 def priors_text(value: dict[str, Any]) -> str:
     """Known priors, one under another; published ones as a table."""
     lines = []
@@ -237,7 +216,7 @@ def priors_text(value: dict[str, Any]) -> str:
         lines.append(f"{prior['name']:<10} {', '.join(prior['families'])}; {card.get('license', 'licence unknown')}")
         lines.append(f"{'':<10} {card.get('summary', '')}")
     lines += ["", "published, fetched from the Hub when first used; NAME@REVISION takes another revision:", ""]
-    lines += _columns([_PUBLISHED, *([_cell(prior, name) for name in _PUBLISHED] for prior in value["published"])])
+    lines += aligned([_PUBLISHED, *([_cell(prior, name) for name in _PUBLISHED] for prior in value["published"])])
     lines += ["", *(f"{prior['name']}: {prior['note']}" for prior in value["published"] if prior["note"])]
     lines += ["", "or the path of a prior's folder, or an entry point of your own (docs/priors.md)"]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gif_datasets.errors import ConfigError, GifDatasetsError, HubError, did_you_mean
+from gif_datasets.errors import ConfigError, GifDatasetsError, HubError, did_you_mean, one_line
 
 SMALL = "small"
 """Architecture of :func:`small_resnet`."""
@@ -70,7 +70,7 @@ def check_network(architecture: str, classes: int, size: int) -> None:
     except Exception as error:  # of many kinds: sizes that vanish, sizes that are fixed, tuples for tensors
         raise ConfigError(
             f"architecture {architecture!r} does not take pictures of {size} x {size}"
-            f" ({' '.join(str(error).split())[:120]}); give another image size"
+            f" ({one_line(error, 120)}); give another image size"
         ) from error
     if shape != (2, classes):
         raise ConfigError(f"architecture {architecture!r} is no classifier: it gives {shape}, not (2, {classes})")
@@ -120,7 +120,7 @@ def _fetched(name: str, fetch: Callable[[], Any]) -> Any:
     try:
         return fetch()
     except OSError as error:  # the Hub's, the file system's and those of addresses are all of this kind
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise HubError(
             f"cannot fetch the weights of {name} ({reason}); once they are here no network is needed"
         ) from error

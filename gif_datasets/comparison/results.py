@@ -9,6 +9,7 @@ from typing import Any
 
 from gif_datasets.comparison.intervals import Difference, Spread, paired_difference
 from gif_datasets.comparison.train import Training
+from gif_datasets.io.units import aligned
 
 MOST_CLASSES, MOST_COLUMNS = 20, 6
 """Classes and arms up to which the text says how each class did; the page and the JSON always do."""
@@ -138,9 +139,12 @@ class Comparison:
 
     def text(self) -> str:
         """Two tables: the arms, and, where there are not too many, the classes."""
-        parts = [f"{self.heading()}\n", _aligned(self.table())]
+        parts = [f"{self.heading()}\n", "\n".join(aligned(self.table(), numbers=True))]
         if len(self.classes) <= MOST_CLASSES and len(self.rows) <= MOST_COLUMNS:
-            parts += ["\npercent right of each class, mean of the runs", _aligned(self.class_table())]
+            parts += [
+                "\npercent right of each class, mean of the runs",
+                "\n".join(aligned(self.class_table(), numbers=True)),
+            ]
         parts.append(f"\nplot and tables: {self.page}")
         return "\n".join(parts)
 
@@ -206,16 +210,3 @@ def _difference(value: Difference | None) -> str:
     if value is None:
         return ""
     return f"{value.mean:+.1f}" + (" (one run)" if value.half is None else f" ± {value.half:.1f}")
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell: the first is text, the others end together."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)

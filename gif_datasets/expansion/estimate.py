@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets.chunks import evenly
+from gif_datasets.chunks import blocks, evenly
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, EngineError
 from gif_datasets.expansion.engines.local import SPAWN, default_workers, in_turn, start_process, visible_gpus
@@ -305,8 +305,8 @@ def _timed_copies(plan: Plan, imaginer: Imaginer, seeds: SeedTable) -> tuple[lis
     config = plan.recipe.config
     block = max(config.encode_batch, -(-config.decode_batch // config.ratio))
     order = _spread(seeds, len(seeds))
-    blocks = [order[i : i + block] for i in range(0, len(order), block)]
-    full = [part for part in blocks if len(part) == block] or blocks
+    parts = blocks(order, block)
+    full = [part for part in parts if len(part) == block] or parts
     made: list[Sample] = []
     spent = 0.0
     for turn, part in enumerate(full if len(full) > 1 else full * 2):

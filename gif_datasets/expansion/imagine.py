@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from gif_datasets.chunks import blocks
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.expansion.samples import Verdict, make_sample, relabelled
 from gif_datasets.guidance.recognition import Recognition
@@ -227,7 +228,7 @@ class Imaginer:
                         best[key] = verdict.rank, sample
                     failed.append((key, (seed, copy)))
             rows = failed
-            pending = [failed[i : i + config.decode_batch] for i in range(0, len(failed), config.decode_batch)]
+            pending = blocks(failed, config.decode_batch)
         for key, (_, sample) in best.items():
             yield key, Sample(sample.image, dataclasses.replace(sample.provenance, attempts=attempts))
 

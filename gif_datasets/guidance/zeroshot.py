@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from gif_datasets.errors import PriorError
+from gif_datasets.errors import PriorError, one_line
 from gif_datasets.io.parsing import read_json
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _load(folder: Path, device: torch.device) -> tuple[Any, Any, Any]:
         safe = {"trust_remote_code": False} if tower else {}
         return model, preprocess, open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise PriorError(f"cannot load the CLIP in {folder}: {' '.join(str(error).split())[:300]}") from error
+        raise PriorError(f"cannot load the CLIP in {folder}: {one_line(error)}") from error
 
 
 def _checked_text_config(folder: Path) -> dict[str, Any] | None:

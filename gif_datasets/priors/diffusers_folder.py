@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from gif_datasets.config import OWN, ExpansionConfig
-from gif_datasets.errors import ConfigError, MissingExtra, PriorError
+from gif_datasets.errors import ConfigError, MissingExtra, PriorError, one_line
 from gif_datasets.io.parsing import read_json
 from gif_datasets.priors.parts import Parts
 
@@ -163,7 +163,7 @@ def load_pipeline(kind: str, parts: Parts, device: torch.device, config: Expansi
             if parts.adapter:
                 _load_adapter(pipeline, parts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)
             raise PriorError(f"cannot load the decoder in {parts.decoder}: {reason}") from error
         _set_scheduler(pipeline, config.scheduler)
         _place(pipeline, device, config)

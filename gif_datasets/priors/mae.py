@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.errors import PriorError
+from gif_datasets.errors import PriorError, one_line
 from gif_datasets.guidance.zeroshot import Clip
 from gif_datasets.io.parsing import read_json
 from gif_datasets.priors import mae_checkpoints
@@ -181,7 +181,7 @@ def load(folder: Path) -> MaskedAutoencoder:
         model = MaskedAutoencoder(MaeConfig(**fields))
         model.load_state_dict(tensors)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise PriorError(f"cannot load the masked autoencoder in {folder}: {reason}") from error
     return model.float().eval()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gif_datasets.chunks import blocks
 from gif_datasets.errors import MissingExtra
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest, digest_file
@@ -37,7 +38,7 @@ def write_parquet(job: Job, tally: Tally) -> None:
         count = min(-(-size // int(job.settings["shard_bytes"])), len(reader))
         step = -(-len(reader) // count)
         group = max(1, min(GROUP_ROWS, GROUP_BYTES * len(reader) // size))
-        parts = [part for run in _runs(reader) for part in _groups(run, step)]
+        parts = [part for run in _runs(reader) for part in blocks(run, step)]
         rows = iter(job.show(range(len(reader)), f"exporting {split}"))
         for number, part in enumerate(parts):
             name = f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet"
@@ -75,7 +76,7 @@ def _finished(job: Job, name: str, state: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write_part(file: Any, job: Job, reader: ShardReader, part: Iterable[int], group: int) -> None:
+def _write_part(file: Any, job: Job, reader: ShardReader, part: Sequence[int], group: int) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -90,7 +91,7 @@ def _write_part(file: Any, job: Job, reader: ShardReader, part: Iterable[int], g
         write_statistics=[kinds.label, *ours],
         write_page_index=True,
     ) as writer:
-        for indices in _groups(part, group):
+        for indices in blocks(part, group):
             rows = [_full_row(job, reader, index) for index in indices]
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema), row_group_size=group)
 
@@ -111,8 +112,3 @@ def _full_row(job: Job, reader: ShardReader, index: int) -> dict[str, Any]:
     key, record = reader.key(index), reader.provenance(index).to_json()
     own = job.source.rows.get(record["seed_index"], {}) if job.source else {}
     return job.columns.row({"bytes": reader.image_bytes(index), "path": f"{key}.{job.suffix}"}, key, record, own)
-
-
-def _groups(part: Iterable[int], size: int) -> Iterator[list[int]]:
-    indices = list(part)
-    return (indices[start : start + size] for start in range(0, len(indices), size))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.errors import MissingExtra, ShardError
+from gif_datasets.errors import MissingExtra, ShardError, one_line
 from gif_datasets.io.parsing import read_json
 from gif_datasets.shards import card
 
@@ -186,7 +186,7 @@ def read_source(folder: Path) -> SourceColumns | None:
         indices = table.column(SEED_INDEX).to_pylist()
         own = table.drop_columns([SEED_INDEX])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pyarrow.ArrowException) as error:
-        raise ShardError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+        raise ShardError(f"{path} is damaged: {one_line(error, 200)}") from error
     rows = {index: place for place, index in enumerate(indices)}
     return SourceColumns(features, image, label, _Rows(own, rows))
 

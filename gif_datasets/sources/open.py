@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.errors import MissingExtra, SourceError
+from gif_datasets.errors import MissingExtra, SourceError, one_line
 from gif_datasets.options import closest
 from gif_datasets.shards.manifest import MANIFEST
 from gif_datasets.sources.base import Source
@@ -120,7 +120,7 @@ def _open_torchvision(name: str, options: dict[str, str]) -> Source:
     try:
         dataset = factory(**values)
     except Exception as error:  # each dataset raises its own kinds
-        raise SourceError(f"torchvision:{name}: {_one_line(error)}") from error
+        raise SourceError(f"torchvision:{name}: {one_line(error)}") from error
     return wrap_source(dataset, classes, name=f"torchvision:{name}")
 
 
@@ -152,7 +152,7 @@ def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
         builder.download_and_prepare()
         dataset = builder.as_dataset(split=options.get("split", "train"))
     except Exception as error:  # network, parsing and schema errors of many kinds
-        raise SourceError(f"hf:{name}: {_one_line(error)}") from error
+        raise SourceError(f"hf:{name}: {one_line(error)}") from error
     called = Path(name).name if Path(name).exists() else f"hf:{name}"  # a local path is nobody's name on the Hub
     source = HuggingFaceSource(dataset, options.get("image"), options.get("label"), _class_names(options), called)
     source.revision = str(builder.hash or "") if builder.repo_id and not Path(name).exists() else ""
@@ -175,7 +175,7 @@ def _open_registered(point: EntryPoint, spec: str, name: str, options: dict[str,
     except SourceError:
         raise
     except Exception as error:  # another package's, of any kind
-        raise SourceError(f"{spec.partition('?')[0]}: {_one_line(error)}") from error
+        raise SourceError(f"{spec.partition('?')[0]}: {one_line(error)}") from error
     return wrap_source(dataset, name=spec.partition("?")[0])  # options may hold what is nobody's business
 
 
@@ -200,7 +200,3 @@ def _scalar(text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     return int(text) if re.fullmatch(r"-?[0-9]+", text) else text
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

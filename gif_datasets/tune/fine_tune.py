@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gif_datasets.chunks import blocks
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, PriorError, SourceError
 from gif_datasets.expansion.recipe import ordered, version_of
@@ -280,8 +281,7 @@ def _rows(objective: Objective, source: Source, seeds: Sequence[Seed], mirror: b
 
     parts = []
     for flip in (False, True) if mirror else (False,):
-        for first in range(0, len(seeds), ENCODED_AT_ONCE):
-            block = seeds[first : first + ENCODED_AT_ONCE]
+        for block in blocks(seeds, ENCODED_AT_ONCE):
             pictures = [source.sample(seed.index)[0] for seed in block]
             shown = [ImageOps.mirror(picture) for picture in pictures] if flip else pictures
             parts.append(objective.rows(shown, [seed.label for seed in block]))

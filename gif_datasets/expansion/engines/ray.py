@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from gif_datasets.errors import EngineError, GifDatasetsError, MissingExtra
+from gif_datasets.errors import EngineError, GifDatasetsError, MissingExtra, one_line
 from gif_datasets.expansion.engines.local import let_go
 from gif_datasets.io.devices import keep_freed_memory
 
@@ -128,7 +128,7 @@ class _Pool:
         if self.losses[item] >= MOST_LOSSES:
             what = "workers died before they had started" if item is None else f"workers died on shard {item}"
             raise EngineError(
-                f"{self.losses[item]} {what} (killed, or out of memory): {' '.join(str(error).split())[:300]};"
+                f"{self.losses[item]} {what} (killed, or out of memory): {one_line(error)};"
                 " run the same command again to go on"
             ) from error
         if item is not None:
