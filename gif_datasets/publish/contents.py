@@ -54,7 +54,7 @@ class File:
         return remote.git == hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-Parcel = dict[str, File]
+Contents = dict[str, File]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_report(path: str | Path | None, manifest: Mapping[str, Any], say: Calla
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PictureFiles:
     """The files of pictures in one form, with what the card says of them."""
 
     folder: Path
@@ -110,11 +110,11 @@ class Pictures:
     label: str
     record: str
     kind: str  # the builder of Hugging Face datasets that reads it
-    described: croissant.Contents
+    described: croissant.Description
 
 
 @contextlib.contextmanager
-def without_rejected(folder: Path, edited: bool, show: Progress) -> Iterator[Path]:
+def copy_without_rejected(folder: Path, edited: bool, show: Progress) -> Iterator[Path]:
     """A folder; where something in it was rejected, a copy without that, which is there for the time of the context.
 
     Args:
@@ -134,7 +134,7 @@ def without_rejected(folder: Path, edited: bool, show: Progress) -> Iterator[Pat
 
 
 @contextlib.contextmanager
-def pictures_of(folder: Path, manifest: dict[str, Any], form: str, show: Progress) -> Iterator[Pictures]:
+def picture_files(folder: Path, manifest: dict[str, Any], form: str, show: Progress) -> Iterator[PictureFiles]:
     """The pictures of an expanded folder as shards, or as Parquet files that are there for the time of the context."""
     if form == "shards":
         yield _of_shards(folder, manifest)
@@ -145,7 +145,7 @@ def pictures_of(folder: Path, manifest: dict[str, Any], form: str, show: Progres
         yield _of_parquet(folder, Path(place) / "parquet", manifest)
 
 
-def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
+def _of_shards(folder: Path, manifest: dict[str, Any]) -> PictureFiles:
     kinds: dict[str, list[manifests.Shard]] = {"original": [], "synthetic": [], "held": []}
     for split in manifests.splits(manifest):
         reader, start = ShardReader(folder, split), 0
@@ -165,20 +165,20 @@ def _of_shards(folder: Path, manifest: dict[str, Any]) -> Pictures:
     parts["expanded"] = [part(split, [*kinds["original"], *kinds["synthetic"]])] if kinds["original"] else []
     held = part(VALIDATION, kinds["held"]) if kinds["held"] else None
     listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in manifests.all_shards(manifest)}
-    return Pictures(
-        folder,
-        listed,
-        hub_card.configs(parts, held),
-        card.shard_columns(manifest),
-        card.suffix(manifest),
-        "cls",
-        "json.",
-        "webdataset",
-        croissant.of_shards(manifest),
+    return PictureFiles(
+        folder=folder,
+        listed=listed,
+        configs=hub_card.configs(parts, held),
+        columns=card.shard_columns(manifest),
+        image=card.suffix(manifest),
+        label="cls",
+        record="json.",
+        kind="webdataset",
+        described=croissant.of_shards(manifest),
     )
 
 
-def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictures:
+def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> PictureFiles:
     entries = read_json((exported / EXPORTED).read_text(encoding="utf-8"))["files"]
     listed = {name: entry for name, entry in entries.items() if name.endswith(".parquet")}
 
@@ -193,30 +193,30 @@ def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictu
     parts["expanded"] = [part(split, False, True)] if manifest["originals"] else []
     held = part(VALIDATION, False) if manifest["validation"] else None
     columns = expanded_columns(manifest["classes"], read_source(folder))
-    return Pictures(
-        exported,
-        listed,
-        hub_card.configs(parts, held),
-        yaml_list(columns.features),
-        columns.image,
-        columns.label,
-        "",
-        "parquet",
-        croissant.of_parquet(listed, columns),
+    return PictureFiles(
+        folder=exported,
+        listed=listed,
+        configs=hub_card.configs(parts, held),
+        columns=yaml_list(columns.features),
+        image=columns.image,
+        label=columns.label,
+        record="",
+        kind="parquet",
+        described=croissant.of_parquet(listed, columns),
     )
 
 
-def pack(
+def collect(
     folder: Path,
     manifest: dict[str, Any],
     name: str,
-    pictures: Pictures,
+    pictures: PictureFiles,
     rights: Rights,
     given: GivenReport | None,
     published: str,
     edited: bool,
     show: Progress,
-) -> Parcel:
+) -> Contents:
     """Everything that is published, by its path.
 
     Args:
@@ -254,12 +254,12 @@ def pack(
         files=(*small, *preview),
     )
     small[manifests.CARD] = _edited(folder, told) if edited else hub_card.render(told).encode("utf-8")
-    parcel = {n: File(pictures.folder / n, e["bytes"], e["sha256"]) for n, e in pictures.listed.items()}
+    contents = {n: File(pictures.folder / n, e["bytes"], e["sha256"]) for n, e in pictures.listed.items()}
     for n in preview:
-        parcel[n] = File(folder / n, (folder / n).stat().st_size, digest_file(folder / n))
+        contents[n] = File(folder / n, (folder / n).stat().st_size, digest_file(folder / n))
     for n, content in {**small, **_mark(manifest, pictures, small)}.items():
-        parcel[n] = File(content, len(content), hashlib.sha256(content).hexdigest())
-    return parcel
+        contents[n] = File(content, len(content), hashlib.sha256(content).hexdigest())
+    return contents
 
 
 def _edited(folder: Path, told: Published) -> bytes:
@@ -281,13 +281,13 @@ def _edited(folder: Path, told: Published) -> bytes:
     return f"---\n{hub_card.metadata(licensed)}---\n{body}".encode()
 
 
-def _companions(folder: Path, manifest: dict[str, Any], pictures: Pictures) -> dict[str, bytes]:
+def _companions(folder: Path, manifest: dict[str, Any], pictures: PictureFiles) -> dict[str, bytes]:
     """Small files of the folder that go along: its indices with shards, its plan with either."""
     shown = [n for n in manifest["files"] if n != manifests.CARD] if pictures.kind == "webdataset" else [PLAN_FILE]
     return {n: (folder / n).read_bytes() for n in shown}
 
 
-def _mark(manifest: dict[str, Any], pictures: Pictures, small: dict[str, bytes]) -> dict[str, bytes]:
+def _mark(manifest: dict[str, Any], pictures: PictureFiles, small: dict[str, bytes]) -> dict[str, bytes]:
     """The file that lists all others with their digests."""
     if pictures.kind == "webdataset":
         return {manifests.MANIFEST: atomic.json_bytes(manifests.sealed(manifest, small))}

@@ -62,7 +62,7 @@ _RECORDS = "*-[0-9][0-9][0-9][0-9].json"
 
 
 @dataclass(frozen=True)
-class Contents:
+class Description:
     """What is in which file.
 
     Attributes:
@@ -74,7 +74,7 @@ class Contents:
     records: list[dict[str, Any]]
 
 
-def describe(manifest: Mapping[str, Any], name: str, licence: str, published: str, contents: Contents) -> bytes:
+def describe(manifest: Mapping[str, Any], name: str, licence: str, published: str, description: Description) -> bytes:
     """Describe a data set.
 
     Args:
@@ -82,7 +82,7 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str, published: st
         name: What to call it.
         licence: Its licence, or ``"unknown"``.
         published: The day it was first published, ``YYYY-MM-DD``.
-        contents: What is in which file.
+        description: What is in which file.
 
     Returns:
         JSON-LD: all files with their digests, and record sets of splits, of classes, and of what the files hold.
@@ -101,13 +101,13 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str, published: st
         "version": "1.0.0",
         "datePublished": published,
         "citeAs": "https://arxiv.org/abs/2211.13976",
-        "distribution": contents.distribution,
-        "recordSet": [_splits(manifests.splits(manifest)), _classes(manifest["classes"]), *contents.records],
+        "distribution": description.distribution,
+        "recordSet": [_splits(manifests.splits(manifest)), _classes(manifest["classes"]), *description.records],
     }
     return atomic.json_bytes(value)
 
 
-def of_shards(manifest: Mapping[str, Any]) -> Contents:
+def of_shards(manifest: Mapping[str, Any]) -> Description:
     """Pictures, labels and provenance in shards; each sample's parts are told by its key.
 
     They are not joined, and a record is one text: mlcroissant 1.1 joins no sets of files, and looks into no JSON that
@@ -130,10 +130,10 @@ def of_shards(manifest: Mapping[str, Any]) -> Contents:
         names = [feature["name"] for feature in own["features"]]
         sets.append(_files("source_files", f"*.{shards.OWN}", "application/json", within))
         records.append(_members("source_columns", "source_files", shards.OWN, "record", "sc:Text", names))
-    return Contents([*tars, *sets], records)
+    return Description([*tars, *sets], records)
 
 
-def of_parquet(listed: Mapping[str, Mapping[str, Any]], columns: Columns) -> Contents:
+def of_parquet(listed: Mapping[str, Mapping[str, Any]], columns: Columns) -> Description:
     """Pictures, labels and provenance in rows of Parquet files, given with their sizes and digests."""
     kind = "application/x-parquet"
     files = [_file(name, entry["bytes"], entry["sha256"], kind) for name, entry in listed.items()]
@@ -146,7 +146,7 @@ def of_parquet(listed: Mapping[str, Mapping[str, Any]], columns: Columns) -> Con
         _field("samples/label", "sc:Integer", _column(columns.label)),
         *(_field(f"samples/{name}", kind, _column(name)) for name, kind in told.items()),
     ]
-    return Contents([*files, rows], [_record_set("samples", fields, "samples/key")])
+    return Description([*files, rows], [_record_set("samples", fields, "samples/key")])
 
 
 def _file(name: str, size: int, sha256: str, kind: str) -> dict[str, Any]:

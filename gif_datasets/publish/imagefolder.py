@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -75,16 +74,10 @@ def write_folders(job: Job, tally: Tally) -> None:
 
 
 def _write_picture(path: Path, content: bytes) -> bool:
-    """Write a picture unless it is there. It is renamed into place, but flushed with all others at the end."""
+    """Write an image unless it is there; all images are flushed to the disk at the end."""
     if path.is_file() and path.read_bytes() == content:
         return False
-    temporary = path.with_name(f"{atomic.TEMPORARY}{path.name}-{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    atomic.write_bytes(path, content, synced=False)
     return True
 
 

@@ -22,12 +22,12 @@ from gif_datasets.io.parsing import read_json
 from gif_datasets.publish.contents import (
     CROISSANT,
     FORMS,
-    Parcel,
-    pack,
-    pictures_of,
+    Contents,
+    collect,
+    copy_without_rejected,
+    picture_files,
     read_report,
     text_of,
-    without_rejected,
 )
 from gif_datasets.publish.hub_card import Rights
 from gif_datasets.shards import manifest as manifests
@@ -139,14 +139,14 @@ def push_to_hub(
     client = Client(Repository(name, revision or MAIN, token), tell)
     rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(without_rejected(Path(folder), edited, show))
+        folder = stack.enter_context(copy_without_rejected(Path(folder), edited, show))
         manifest = manifests.read_manifest(folder)
         given = read_report(report, manifest, tell)
-        pictures = stack.enter_context(pictures_of(folder, manifest, form, show))
+        pictures = stack.enter_context(picture_files(folder, manifest, form, show))
         remote, published = _seen(client, dry_run)
-        parcel = pack(folder, manifest, name, pictures, rights, given, published, edited, show)
-        hub.check_card(text_of(parcel[manifests.CARD]))
-        job = _Job(client, parcel, private, create_pr, form, dry_run, show, started)
+        contents = collect(folder, manifest, name, pictures, rights, given, published, edited, show)
+        hub.check_card(text_of(contents[manifests.CARD]))
+        job = _Job(client, contents, private, create_pr, form, dry_run, show, started)
         return _dry_run(job, remote) if dry_run else _push(job, remote)
 
 
@@ -188,7 +188,7 @@ class _Job:
     """One push: what, where to, and how to tell of it."""
 
     client: Client
-    parcel: Parcel
+    contents: Contents
     private: bool | None
     create_pr: bool
     form: str
@@ -229,7 +229,7 @@ def _push(job: _Job, remote: Remote | None) -> PushSummary:
     if remote is not None and job.create_pr and not found:
         return _summary(job, remote, found)
     if manifests.CARD in found.changed:
-        client.validate(text_of(job.parcel[manifests.CARD]))
+        client.validate(text_of(job.contents[manifests.CARD]))
     client.create(job.private is not False)
     title = "Publish an expanded dataset" if remote is None else "Update the expanded dataset"
     if not job.create_pr:
@@ -243,17 +243,17 @@ def _push(job: _Job, remote: Remote | None) -> PushSummary:
 
 
 def _bring(job: _Job, title: str) -> PushSummary:
-    """Bring the repository to hold the parcel, and look whether it does."""
+    """Bring the repository to hold the contents, and look whether it does."""
     client = job.client
     there = _present(client)
-    found = _difference(client, there, job.parcel)
+    found = _difference(client, there, job.contents)
     if found:
-        content = {path: job.parcel[path].content for path in found.changed}
+        content = {path: job.contents[path].content for path in found.changed}
         client.commit(
-            there.commit, content, found.stale, title, lambda now: not _wrong(job.parcel, found, now), job.show
+            there.commit, content, found.stale, title, lambda now: not _wrong(job.contents, found, now), job.show
         )
         there = _present(client)
-    if wrong := _wrong(job.parcel, found, there):
+    if wrong := _wrong(job.contents, found, there):
         raise HubError(
             f"after the upload the Hub lists {wrong[0]} of {client.repository.name} otherwise than it was sent"
             f" ({len(wrong)} files); push again"
@@ -287,22 +287,22 @@ def _summary(job: _Job, remote: Remote, found: _Difference) -> PushSummary:
         private=remote.private,
         form=job.form,
         dry_run=job.dry_run,
-        files=len(job.parcel),
+        files=len(job.contents),
         uploaded=found.changed,
-        uploaded_bytes=sum(job.parcel[path].size for path in found.changed),
+        uploaded_bytes=sum(job.contents[path].size for path in found.changed),
         deleted=found.stale,
         seconds=round(time.monotonic() - job.started, 1),
     )
 
 
 def _compared(job: _Job, remote: Remote | None) -> _Difference:
-    """What the repository lacks of the parcel; refuses one that is public, or of somebody else.
+    """What the repository lacks of the contents; refuses one that is public, or of somebody else.
 
     Raises:
         UsageError: If it is.
     """
     if remote is None:
-        return _Difference(tuple(job.parcel), ())
+        return _Difference(tuple(job.contents), ())
     if job.private and not remote.private:
         raise UsageError(
             f"{job.client.repository.name} is there, and public; push without --private (private=None) if everybody may"
@@ -310,26 +310,26 @@ def _compared(job: _Job, remote: Remote | None) -> _Difference:
         )
     if job.private is None and not remote.private:
         job.client.say(f"{job.client.repository.name} is public: everybody can see what is pushed")
-    return _difference(job.client, remote, job.parcel)
+    return _difference(job.client, remote, job.contents)
 
 
-def _difference(client: Client, remote: Remote, parcel: Parcel) -> _Difference:
+def _difference(client: Client, remote: Remote, contents: Contents) -> _Difference:
     """Compare; refuse a repository that holds something else than this package published.
 
     Raises:
         UsageError: If it does.
     """
-    changed = tuple(path for path, file in parcel.items() if not file.is_at(remote.files.get(path)))
+    changed = tuple(path for path, file in contents.items() if not file.is_at(remote.files.get(path)))
     marks = [mark for mark in _MARKS if mark in remote.files]
     ours = {name for mark in marks for name in _published(client.read(remote.commit, mark), mark)}
     if not ours:
-        foreign = [p for p in remote.files if p not in _GIVEN and (p not in parcel or p in changed)]
+        foreign = [p for p in remote.files if p not in _GIVEN and (p not in contents or p in changed)]
         if foreign:
             raise UsageError(
                 f"{client.repository.name} holds something else ({foreign[0]} and other files, no"
                 f" {manifests.MANIFEST}), which is not overwritten; choose another name"
             )
-    stale = tuple(sorted(path for path in remote.files if path in ours and path not in parcel))
+    stale = tuple(sorted(path for path in remote.files if path in ours and path not in contents))
     return _Difference(changed, stale)
 
 
@@ -345,7 +345,7 @@ def _published(content: bytes, mark: str) -> set[str]:
     return {name for name in named if isinstance(name, str)} | {manifests.PREVIEW, mark}
 
 
-def _wrong(parcel: Parcel, sent: _Difference, remote: Remote) -> list[str]:
+def _wrong(contents: Contents, sent: _Difference, remote: Remote) -> list[str]:
     """Files that the Hub lists otherwise than with their digests, or still, though they were to go."""
-    wrong = [path for path, file in parcel.items() if not file.is_at(remote.files.get(path))]
+    wrong = [path for path, file in contents.items() if not file.is_at(remote.files.get(path))]
     return wrong + [path for path in sent.stale if path in remote.files]

@@ -25,7 +25,7 @@ _SCORES = (*(f"{name}_after" for name in CRITERIA), "picture_consistency", "pict
 
 
 @dataclass(frozen=True)
-class Wish:
+class Query:
     """What somebody wants to see.
 
     Attributes:
@@ -79,21 +79,21 @@ class Gallery:
         """How many samples are rejected."""
         return int(self._rejected.sum())
 
-    def chosen(self, wish: Wish) -> NDArray[np.int64]:
+    def chosen(self, query: Query) -> NDArray[np.int64]:
         """Numbers of the samples that somebody wants to see, in the order wanted.
 
         Raises:
             ConfigError: If there is no such class, kind or score.
         """
-        numbers = np.flatnonzero(self._wanted(wish))
-        if wish.sort == ORDER:
-            return numbers[::-1] if wish.falling else numbers
-        values = self._score(wish.sort)[numbers]
-        return numbers[np.argsort(-values if wish.falling else values, kind="stable")]
+        numbers = np.flatnonzero(self._wanted(query))
+        if query.sort == ORDER:
+            return numbers[::-1] if query.falling else numbers
+        values = self._score(query.sort)[numbers]
+        return numbers[np.argsort(-values if query.falling else values, kind="stable")]
 
-    def seeds(self, wish: Wish) -> NDArray[np.int64]:
+    def seeds(self, query: Query) -> NDArray[np.int64]:
         """``seed_index`` of those, each once, in the order of their first."""
-        seeds = self.reader.index.seed[self.chosen(wish)]
+        seeds = self.reader.index.seed[self.chosen(query)]
         _, first = np.unique(seeds, return_index=True)
         return np.asarray(seeds[np.sort(first)], np.int64)
 
@@ -101,7 +101,7 @@ class Gallery:
         """Numbers of a seed, if it is there, and of its copies."""
         return [*self.reader.original_of(seed), *self.reader.copies_of(seed)]
 
-    def told(self, number: int) -> dict[str, Any]:
+    def to_json(self, number: int) -> dict[str, Any]:
         """What the page shows of a sample, as JSON types."""
         index = self.reader.index
         return {
@@ -128,7 +128,7 @@ class Gallery:
         """Numbers of some samples by their keys; raises KeyError for one that is not there."""
         return [self.reader.index_of(key) for key in keys]
 
-    def _wanted(self, wish: Wish) -> NDArray[np.bool_]:
+    def _wanted(self, query: Query) -> NDArray[np.bool_]:
         index = self.reader.index
         masks = {
             "all": np.ones(len(index), bool),
@@ -138,11 +138,11 @@ class Gallery:
             "rejected": self._rejected,
             "failed": ~self._passed,
         }
-        if wish.kind not in masks:
-            raise ConfigError(f"unknown kind {wish.kind!r}; known: {', '.join(KINDS)}")
-        if wish.label is not None and not 0 <= wish.label < len(self.reader.classes):
-            raise ConfigError(f"no class {wish.label}; there are {len(self.reader.classes)}")
-        return masks[wish.kind] if wish.label is None else masks[wish.kind] & (index.label == wish.label)
+        if query.kind not in masks:
+            raise ConfigError(f"unknown kind {query.kind!r}; known: {', '.join(KINDS)}")
+        if query.label is not None and not 0 <= query.label < len(self.reader.classes):
+            raise ConfigError(f"no class {query.label}; there are {len(self.reader.classes)}")
+        return masks[query.kind] if query.label is None else masks[query.kind] & (index.label == query.label)
 
     def _score(self, name: str) -> NDArray[np.float64]:
         if name not in self.scores:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.errors import ConfigError, GifDatasetsError, MissingExtra
-from gif_datasets.report.gallery import KINDS, ORDER, Gallery, Wish, galleries
+from gif_datasets.report.gallery import KINDS, ORDER, Gallery, Query, galleries
 from gif_datasets.shards import card
 from gif_datasets.shards.index import IMAGE_SUFFIXES
 from gif_datasets.shards.rejections import reject
@@ -162,22 +162,22 @@ class _Pages:
     async def samples(self, request: web.Request) -> web.Response:
         """Samples in the order wanted."""
         gallery = self._gallery(request.query.get("split"))
-        numbers = gallery.chosen(_wish(request))
-        part = [gallery.told(int(number)) for number in numbers[_part(request)]]
+        numbers = gallery.chosen(_query(request))
+        part = [gallery.to_json(int(number)) for number in numbers[_part(request)]]
         return web.json_response({"total": len(numbers), "rows": part})
 
     async def seeds(self, request: web.Request) -> web.Response:
         """The same, each with its seed and the seed's other copies."""
         gallery = self._gallery(request.query.get("split"))
-        seeds = gallery.seeds(_wish(request))
-        rows = [[gallery.told(number) for number in gallery.family(int(seed))] for seed in seeds[_part(request)]]
+        seeds = gallery.seeds(_query(request))
+        rows = [[gallery.to_json(number) for number in gallery.family(int(seed))] for seed in seeds[_part(request)]]
         return web.json_response({"total": len(seeds), "rows": rows})
 
     async def family(self, request: web.Request) -> web.Response:
         """A seed, if it is stored, and its copies."""
         gallery = self._gallery(request.query.get("split"))
         found = gallery.family(_number(request.query.get("seed", "")))
-        return web.json_response({"rows": [gallery.told(number) for number in found]})
+        return web.json_response({"rows": [gallery.to_json(number) for number in found]})
 
     async def picture(self, request: web.Request) -> web.Response:
         """A picture, as it is stored."""
@@ -215,10 +215,10 @@ class _Pages:
         return found
 
 
-def _wish(request: web.Request) -> Wish:
+def _query(request: web.Request) -> Query:
     query = request.query
     label = query.get("label", "")
-    return Wish(
+    return Query(
         _number(label) if label else None, query.get("kind", "all"), query.get("sort", ORDER), "falling" in query
     )
 

@@ -49,15 +49,15 @@ def expanded(source: Path, out: Path, **options: Any) -> Path:
     return out
 
 
-def packed(folder: Path, form: str = "shards", rights: Rights | None = None, edited: bool = False) -> contents.Parcel:
+def packed(folder: Path, form: str = "shards", rights: Rights | None = None, edited: bool = False) -> contents.Contents:
     manifest = manifests.read_manifest(folder)
-    with contents.pictures_of(folder, manifest, form, no_progress) as pictures:
-        return contents.pack(
+    with contents.picture_files(folder, manifest, form, no_progress) as pictures:
+        return contents.collect(
             folder, manifest, NAME, pictures, rights or Rights(), None, "2026-01-02", edited, no_progress
         )
 
 
-def card_of(files: contents.Parcel) -> str:
+def card_of(files: contents.Contents) -> str:
     return contents.text_of(files["README.md"])
 
 

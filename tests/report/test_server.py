@@ -21,7 +21,7 @@ from browser import Page
 import gif_datasets
 from gif_datasets import ConfigError, MissingExtra, load_expanded
 from gif_datasets.cli import main
-from gif_datasets.report.gallery import Gallery, Wish, galleries
+from gif_datasets.report.gallery import Gallery, Query, galleries
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.rejections import REJECTED, reject
 from gif_datasets.types import no_progress
@@ -152,10 +152,10 @@ def test_by_class_and_criterion(address: str, folder: Path, tmp_path: Path) -> N
 
     async def run(page: Page) -> None:
         await page.choose("sort", "consistency_after")
-        wanted = [keys(int(i)) for i in gallery.chosen(Wish(kind="synthetic", sort="consistency_after"))]
+        wanted = [keys(int(i)) for i in gallery.chosen(Query(kind="synthetic", sort="consistency_after"))]
         await page.until(f"JSON.stringify({SHOWN}) === {json.dumps(json.dumps(wanted, separators=(',', ':')))}")
         await page.choose("label", "3")
-        wanted = [keys(int(i)) for i in gallery.chosen(Wish(3, "synthetic", "consistency_after"))]
+        wanted = [keys(int(i)) for i in gallery.chosen(Query(3, "synthetic", "consistency_after"))]
         await page.until(f"JSON.stringify({SHOWN}) === {json.dumps(json.dumps(wanted, separators=(',', ':')))}")
         await page.click("[name=together]")
         seeds = len({key.split("-")[1] for key in wanted})
@@ -261,9 +261,9 @@ def test_gallery_agrees_with_the_records(folder: Path) -> None:
         for kind, keep in kinds.items():
             for label in (None, 3):
                 wanted = [i for i, r in enumerate(records) if keep(i, r) and label in (None, r.label)]
-                assert gallery.chosen(Wish(label, kind)).tolist() == wanted
+                assert gallery.chosen(Query(label, kind)).tolist() == wanted
                 for name in gallery.scores:
-                    found = gallery.chosen(Wish(label, kind, name, True))
+                    found = gallery.chosen(Query(label, kind, name, True))
                     values = np.array([getattr(records[i], name) for i in found])
                     assert sorted(found.tolist()) == wanted
                     assert (np.diff(values) <= 0).all()
@@ -291,5 +291,5 @@ def test_bad_use(
 def test_errors_name_what_is_known(folder: Path) -> None:
     gallery = Gallery(folder, "train", no_progress)
     with pytest.raises(ConfigError, match="known: all, original"):
-        gallery.chosen(Wish(kind="odd"))
+        gallery.chosen(Query(kind="odd"))
     assert issubclass(MissingExtra, gif_datasets.GifDatasetsError)
