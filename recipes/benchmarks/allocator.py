@@ -1,4 +1,4 @@
-"""What keeping freed memory saves: pictures a second through the embedded CLIP, with glibc's defaults and without.
+"""What keeping freed memory saves: images a second through the embedded CLIP, with glibc's defaults and without.
 
     python recipes/benchmarks/allocator.py
 
@@ -24,7 +24,7 @@ PICTURES = 20
 
 
 def rate(keep: bool) -> float:
-    """Pictures a second in this process."""
+    """Images a second in this process."""
     if keep:
         keep_freed_memory()
     torch.set_num_threads(1)

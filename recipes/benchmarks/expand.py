@@ -4,7 +4,7 @@
 
 The loop encodes each seed once and calls the pipeline on its latent, at whichever batch size is fastest, on the threads
 that a worker has, and keeps nothing. `expand` does as much, and reads and hashes the seeds, builds the classifier,
-guides, encodes pictures as PNG, and writes cache, shards, index, card and preview; it runs here in this process, models
+guides, encodes images as PNG, and writes cache, shards, index, card and preview; it runs here in this process, models
 loaded before. Both are timed in turn; the ratio is the median of the rounds' own.
 """
 

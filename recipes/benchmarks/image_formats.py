@@ -1,11 +1,11 @@
-"""What each image format costs: bytes, decibels, and time to write and to read, per picture.
+"""What each image format costs: bytes, decibels, and time to write and to read, per image.
 
     python recipes/benchmarks/image_formats.py                   # the 200 pictures of demo, 32 x 32
     python recipes/benchmarks/image_formats.py --photographs     # 18 tiles of 224 x 224 from scikit-image's photographs
     python recipes/benchmarks/image_formats.py FOLDER            # such tiles of a folder's pictures
 
-Pictures should come from files without loss (PNG): what JPEG once smoothed, every format then stores in fewer bytes.
-Times are one thread's, the fastest of several rounds over all pictures; compare them within one run only.
+Images should come from files without loss (PNG): what JPEG once smoothed, every format then stores in fewer bytes.
+Times are one thread's, the fastest of several rounds over all images; compare them within one run only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VARIANTS = (("png", 0), ("webp", 0), ("jpg", 98), ("jpg", 95), ("jpg", 90), ("jp
 
 
 def tiles(path: Path, size: int) -> list[np.ndarray]:
-    """All whole tiles of a picture, side by side; different ones only."""
+    """All whole tiles of an image, side by side; different ones only."""
     pixels = np.asarray(images.read_rgb(path, path.name))
     rows, columns = (side // size for side in pixels.shape[:2])
     found = [pixels[size * i : size * (i + 1), size * j : size * (j + 1)] for i in range(rows) for j in range(columns)]
@@ -52,7 +52,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def collect(paths: list[Path] | None, size: int, most: int) -> list[np.ndarray]:
-    """Tiles of pictures; None: the pictures of `demo`."""
+    """Tiles of images; None: the images of `demo`."""
     if paths is None:
         demo = open_source("demo")
         return [np.asarray(demo.sample(index)[0]) for index in range(len(demo))]
@@ -69,7 +69,7 @@ def decibels(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def measure(pictures: list[np.ndarray], image_format: str, quality: int, rounds: int) -> dict[str, Any]:
-    """One format over all pictures."""
+    """One format over all images."""
 
     def write() -> list[bytes]:
         return [images.encode(pixels, image_format, quality or 95) for pixels in pictures]

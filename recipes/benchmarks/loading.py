@@ -126,7 +126,7 @@ def finish(folder: Path, listed: list[manifests.Shard], made: index.Index) -> No
 
 
 def expanded(folder: Path, pool: list[bytes], per: int) -> None:
-    """An expanded folder of ``SHARDS * per`` samples, pictures of ``pool`` in turn."""
+    """An expanded folder of ``SHARDS * per`` samples, images of ``pool`` in turn."""
     listed = []
     for i in range(SHARDS):
         rows = [(n, record(n)) for n in range(i * per, (i + 1) * per)]
@@ -136,7 +136,7 @@ def expanded(folder: Path, pool: list[bytes], per: int) -> None:
 
 
 def prepare(base: Path, count: int) -> None:
-    """The same pictures in every form that is read here."""
+    """The same images in every form that is read here."""
     pool = [picture(i) for i in range(min(count, 400))]
     per = count // SHARDS
     expanded(base / "tar", pool, per)
@@ -356,7 +356,7 @@ BOUNDS = {"simplejpeg": with_simplejpeg, "torchvision": with_torchvision}
 
 
 def bound(decode: Callable[[list[bytes]], None], pool: list[bytes], threads: int) -> float:
-    """Pictures a second that decoding alone gives, from memory."""
+    """Images a second that decoding alone gives, from memory."""
     parts = [pool[thread::threads] for thread in range(threads)]
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as threaded:
@@ -483,14 +483,14 @@ print(json.dumps({"entries": len(data), "seconds": opened, "seconds_to_first_shu
     "own_mb_with_loader": with_loader[1] - before[1], "own_mb_after_first_batch": memory()[1] - before[1]}))
 """
 
-APART, PLACE, ROOM = 32_768, 1536, 29_000  # bytes from sample to sample; where its picture is, and how long
-WRITTEN = 16  # batches whose pictures are there: more than threads read ahead of the first
+APART, PLACE, ROOM = 32_768, 1536, 29_000  # bytes from sample to sample; where its image is, and how long
+WRITTEN = 16  # batches whose images are there: more than threads read ahead of the first
 
 
 def opening(base: Path, entries: int, rounds: int) -> dict[str, float]:
     """Time and memory of opening ``entries`` index entries, and of a first batch, in fresh processes; medians.
 
-    The shards are sparse files, which hold the pictures of the first batches only.
+    The shards are sparse files, which hold the images of the first batches only.
     """
     per = 1000
     spaced = np.tile(np.arange(per, dtype=np.int64) * APART, entries // per)

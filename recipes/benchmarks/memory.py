@@ -2,8 +2,8 @@
 
     python recipes/benchmarks/memory.py
 
-Each size runs in a fresh process on generated pictures and the prior without weights, so that what grows is the
-package's own. The seeds are listed (some hundred bytes each) and their pictures streamed.
+Each size runs in a fresh process on generated images and the prior without weights, so that what grows is the
+package's own. The seeds are listed (some hundred bytes each) and their images streamed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import gif_datasets
 
 
 class Noise:
-    """A map-style dataset of random pictures, made when asked for."""
+    """A map-style dataset of random images, made when asked for."""
 
     classes = ("one", "two")
 

@@ -7,7 +7,7 @@
     python recipes/benchmarks/scale.py --workers 1 2 --busy          scaling, a prior that computes on one thread
 
 The prior is the one without weights, and takes ``--wait`` seconds a sample: asleep, as one behind a network or on an
-accelerator, or computing. All else is real: pictures are read, hashed and encoded, samples go through the cache into
+accelerator, or computing. All else is real: images are read, hashed and encoded, samples go through the cache into
 shards, the folder is finished. Each line runs in a fresh process with an empty cache. Its rate is that of the time in
 which all workers were at work, its overhead is a worker's time a sample less the wait. Only a machine with nothing else
 to do gives a fair answer. ``--engine ray`` does the same with Ray's workers.
@@ -108,7 +108,7 @@ class Watched:
 
 
 def planned(seeds: int, prior: Simulated) -> tuple[Plan, Source]:
-    """The plan of an expansion of generated pictures."""
+    """The plan of an expansion of generated images."""
     source = wrap_source(Noise(seeds))
     config = ExpansionConfig.build(
         {"ratio": RATIO, "method": "unclip", "prior": "linear", "originals": False, "samples_per_shard": SHARD}

@@ -3,13 +3,13 @@
     python recipes/benchmarks/store.py
 
 - A cache hit: an item of a lazy `ExpandedDataset`, alone and in batches, against torchvision's ImageFolder on the same
-  PNGs. Both give PIL pictures; ours checks the digest of each.
+  PNGs. Both give PIL images; ours checks the digest of each.
 - A content key: hashing the pixels of a seed, against decoding it, which comes before.
 - Writing a shard: `shards.write_shard`, which also makes the records and the digests, against plain `tarfile` writing
   the same members from memory; both flush to disk.
 - Decoding from memory into an array: ours against Pillow and torchvision, whose decoders are deprecated.
 
-One thread; pictures of 32 pixels are those of `demo`, those of 224 have the statistics of photographs. Contestants take
+One thread; images of 32 pixels are those of `demo`, those of 224 have the statistics of photographs. Contestants take
 turns; times are medians over the rounds, and a ratio is the median of the rounds' ratios, ours / peer: below 1 ours is
 faster.
 """

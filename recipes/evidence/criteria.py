@@ -1,11 +1,11 @@
-"""What guidance does to each criterion: on the latents it moves, and on the pictures that are decoded from them.
+"""What guidance does to each criterion: on the latents it moves, and on the images that are decoded from them.
 
     gif-datasets expand demo --out guided --set measure_pictures=true
     python recipes/evidence/criteria.py guided [more folders] [--judge runs/judge]
 
 One column a folder, all expanded by the embedded prior; folders are compared row by row. Guidance that raises a
-criterion of the latent and not of the picture is not guidance. The judge (``recipes/priors/judge.py``) is a network
-that no prior has seen: what it says of a picture's class is the measure of its label.
+criterion of the latent and not of the image is not guidance. The judge (``recipes/priors/judge.py``) is a network
+that no prior has seen: what it says of an image's class is the measure of its label.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import judge
 
 
 def spread(loaded: LoadedDataset, groups: list[list[int]]) -> tuple[float, float]:
-    """Diversity (Eq. 5) of the pictures' raw embeddings, nats, and the mean cosine of two copies of one seed."""
+    """Diversity (Eq. 5) of the images' raw embeddings, nats, and the mean cosine of two copies of one seed."""
     prior = load_prior(find_prior("embedded"), None, torch.device("cpu"))
     kl, cosines = [], []
     for group in groups:
@@ -40,7 +40,7 @@ def spread(loaded: LoadedDataset, groups: list[list[int]]) -> tuple[float, float
 
 
 def judged(loaded: LoadedDataset, indices: list[int], folder: Path) -> float:
-    """Share of pictures that the judge gives their label."""
+    """Share of images that the judge gives their label."""
     network, right = judge.load(folder), 0
     for start in range(0, len(indices), 500):
         part = [loaded[i] for i in indices[start : start + 500]]

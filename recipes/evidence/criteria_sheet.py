@@ -1,9 +1,9 @@
-"""What each criterion does to pictures: seeds, and a copy of each under other criteria.
+"""What each criterion does to images: seeds, and a copy of each under other criteria.
 
     python recipes/evidence/criteria_sheet.py --out docs/criteria.png
 
 All columns begin with the same random perturbation and are decoded with the same noise; what differs is where guidance
-led it. Under each picture: the probability that the classifier which guides gives to its label.
+led it. Under each image: the probability that the classifier which guides gives to its label.
 """
 
 from __future__ import annotations

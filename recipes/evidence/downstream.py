@@ -1,4 +1,4 @@
-"""Do imagined pictures make a better model? Train one small network from scratch on each expansion of a small set.
+"""Do imagined images make a better model? Train one small network from scratch on each expansion of a small set.
 
     python recipes/evidence/downstream.py recipes/evidence/question-20.toml --cifar10 A/package --out runs/cifar10-20
 
@@ -7,7 +7,7 @@ trained for the same number of update steps, with the same light augmentation (m
 pixels), unless its table ``train`` says otherwise, and tested once, after the last step. Run ``r`` expands with
 ``rng_seed=r`` and initialises and shuffles with ``r`` in every arm, so arms are compared in pairs of runs. A result is
 a file of its own in ``--results``: run again = resume; those of ``recipes/paper`` are kept beside it, so what is there
-is made anew by giving another folder. Recipes of one set and one number of seeds may share ``--out`` and
+is made again by giving another folder. Recipes of one set and one number of seeds may share ``--out`` and
 ``--results``; arms of one name then share their results, and are refused if their options differ. So may processes
 that are each given a ``--run``.
 
@@ -15,14 +15,14 @@ The TOML file names the set (``source``, ``per_class``; see ``sets.py``) and the
 expand``, or none for the seeds alone, and beside those
 
     train   how it is trained: the fields of ``Lesson``
-    pick    pictures that the CLIP picks from a larger related set, instead of an expansion: the fields of ``Picking``
+    pick    images that the CLIP picks from a larger related set, instead of an expansion: the fields of ``Picking``
     runs    fewer runs than the others
     paper   the paper's number, for the table (on the set ``paper_on``)
 
 ``[common]`` holds options of all arms; ``pairs`` and ``baseline`` say which differences the table shows; ``[tune]``
 tunes a prior on the seeds, which arms take as ``prior = "tuned"``; ``likeness`` asks for the Fréchet distance of an
-arm's imagined pictures from the test pictures, in the embedding of the embedded CLIP. With ``--judge`` (an output of
-``recipes/priors/judge.py``; for cifar10) the table also says how many of the imagined pictures have their label's class
+arm's imagined images from the test images, in the embedding of the embedded CLIP. With ``--judge`` (an output of
+``recipes/priors/judge.py``; for cifar10) the table also says how many of the imagined images have their label's class
 by a network that no prior has seen. ``page.py`` writes the page.
 """
 
@@ -69,13 +69,13 @@ class Lesson:
         steps: Update steps; None: as many as the recipe says.
         architecture: As of ``gif_datasets.comparison.train.Training``.
         augment: Likewise.
-        pictures: ``"all"``, or ``"synthetic"``: without the seeds.
+        images: ``"all"``, or ``"synthetic"``: without the seeds.
         teacher: Which of the CLIP's classifiers teaches, weighs or names: ``text``, ``seeds``, ``both``, ``linear``.
-        distil: Weight of the teacher's probabilities for all pictures (knowledge distillation).
-        soft_labels: Weight of the teacher's probabilities for the imagined pictures alone.
+        distil: Weight of the teacher's probabilities for all images (knowledge distillation).
+        soft_labels: Weight of the teacher's probabilities for the imagined images alone.
         temperature: That softens both sides of ``distil``.
-        weigh: Imagined pictures count by the teacher's probability of their label.
-        untrained: No network is trained: the teacher itself names the test pictures.
+        weigh: Imagined images count by the teacher's probability of their label.
+        untrained: No network is trained: the teacher itself names the test images.
         tower: Side at which the CLIP's image tower is fine-tuned, instead of a network from scratch; None: it is not.
         learning_rate: The highest.
     """
@@ -96,11 +96,11 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Picking:
-    """Pictures that the CLIP picks from a larger related set.
+    """Images that the CLIP picks from a larger related set.
 
     Attributes:
-        ratio: Pictures for each seed.
-        pool: Pictures that are looked at; another draw of them each run.
+        ratio: Images for each seed.
+        pool: Images that are looked at; another draw of them each run.
         threshold: Probability that the predicted class must exceed.
         teacher: Which classifier names them.
     """
@@ -113,7 +113,7 @@ class Picking:
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of the table: how its pictures come about, and how it is trained on them."""
+    """One row of the table: how its images come about, and how it is trained on them."""
 
     name: str
     options: dict[str, Any]
@@ -199,7 +199,7 @@ class Study:
                 print(f"run {number}, {arm.name}: {result.accuracy:.2f}%{told} ({result.seconds:.0f} s)", flush=True)
 
     def measure(self, arm: Arm, number: int) -> dict[str, Any]:
-        """Accuracy of one arm, and what its pictures are like."""
+        """Accuracy of one arm, and what its images are like."""
         lesson = arm.lesson
         if lesson.untrained:
             return {"accuracy": self.teacher.accuracy(lesson.teacher)}
@@ -258,7 +258,7 @@ class Study:
         return data, sorted((counts[key] for key in seeds), reverse=True)
 
     def picked(self, picking: Picking, number: int) -> Pictures:
-        """Seeds, and pictures from the larger set."""
+        """Seeds, and images from the larger set."""
         places = np.random.default_rng(number).permutation(len(self.task.pool.labels))[: picking.pool]
         pool = self.task.pool.take(places)
         wanted = picking.ratio * self.config["per_class"]
@@ -271,7 +271,7 @@ class Study:
         )
 
     def distance(self, data: Pictures) -> float:
-        """Fréchet distance of the imagined pictures, or of the seeds, from as many test pictures."""
+        """Fréchet distance of the imagined images, or of the seeds, from as many test images."""
         real, shown = self.teacher.test, data.images[data.made] if data.made.any() else data.images
         return frechet_distance(real, self.teacher.embeddings(shown[:: max(1, len(shown) // len(real))]))
 
@@ -311,7 +311,7 @@ def accuracy(model: nn.Module, test: sets.Labelled) -> float:
 
 
 def labels_right(data: Pictures, network: nn.Module) -> float:
-    """Percent of the imagined pictures whose class is their label, by the judge."""
+    """Percent of the imagined images whose class is their label, by the judge."""
     images, labels = data.images[data.made], data.labels[data.made]
     verdicts: Tensor = torch.cat([judge.verdicts(network, part.float() / 255) for part in images.split(500)])
     return 100 * float((verdicts == labels).float().mean())

@@ -23,9 +23,9 @@ class Result:
     """What one run of one arm gave.
 
     Attributes:
-        accuracy: Percent of the test pictures named right.
-        labels_right: Percent of the imagined pictures that have their label by the judge.
-        distance: Fréchet distance of the imagined pictures from the test pictures.
+        accuracy: Percent of the test images named right.
+        labels_right: Percent of the imagined images that have their label by the judge.
+        distance: Fréchet distance of the imagined images from the test images.
         copies: Copies of each seed, most first, where they differ.
         seconds: How long expanding, training and testing took.
         date: When it was done.

@@ -1,10 +1,10 @@
-"""The labelled sets that the evidence is taken on: seeds and test pictures, as tensors and as a folder per class.
+"""The labelled sets that the evidence is taken on: seeds and test images, as tensors and as a folder per class.
 
 ``cifar10`` is CIFAR10-S, from the npm package that ``recipes/priors/cifar10.py`` reads: the first 100 seeds of a class
 no prior in this package has seen; further ones are next in the same order, and the priors were trained on them.
 ``elpv`` is 2,624 solar cells in electroluminescence (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), of which those
 that experts called surely sound or surely defective are used; CC BY-NC-SA 4.0, fetched and never shipped: ``pip
-download --no-deps -d A elpv-dataset==1.0.0.post1``, and unzip the wheel. Its pictures are made 32 x 32, the size of the
+download --no-deps -d A elpv-dataset==1.0.0.post1``, and unzip the wheel. Its images are made 32 x 32, the size of the
 embedded prior. Wherever some are chosen, they are chosen by their digests.
 """
 
@@ -33,7 +33,7 @@ CELLS = {"defective solar cell": 1.0, "sound solar cell": 0.0}
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures ``(N, 32, 32, 3)`` uint8, their labels ``(N,)`` int64, and what each is called."""
+    """Images ``(N, 32, 32, 3)`` uint8, their labels ``(N,)`` int64, and what each is called."""
 
     pictures: np.ndarray
     labels: np.ndarray
@@ -51,7 +51,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Set:
-    """A task: its classes by label, seeds, test pictures; and a larger related set to pick from, if there is one."""
+    """A task: its classes by label, seeds, test images; and a larger related set to pick from, if there is one."""
 
     classes: tuple[str, ...]
     seeds: Labelled
@@ -68,7 +68,7 @@ class Set:
 
 
 def read_cifar10(place: Path, per_class: int, test_per_class: int | None) -> Set:
-    """The pool is what priors may see: real pictures of the same classes, their labels set aside."""
+    """The pool is what priors may see: real images of the same classes, their labels set aside."""
     data = cifar10.load(place)
     train = Labelled(data.train_images, data.train_labels, tuple(f"{i:05d}.png" for i in range(len(data.train_labels))))
     test = Labelled(data.test_images, data.test_labels)
@@ -80,7 +80,7 @@ def read_cifar10(place: Path, per_class: int, test_per_class: int | None) -> Set
 
 
 def read_elpv(place: Path, per_class: int, test_per_class: int | None) -> Set:
-    """Seeds are the first of each class, test pictures the next."""
+    """Seeds are the first of each class, test images the next."""
     rows = [line.split() for line in (place / "data" / "labels.csv").read_text().splitlines()]
     seeds, test = [], []
     for label, wanted in enumerate(CELLS.values()):
@@ -95,7 +95,7 @@ READERS: dict[str, Callable[[Path, int, int | None], Set]] = {
     "cifar10": read_cifar10,
     "elpv": read_elpv,
 }
-"""By name: reads the set at a place, so many seeds a class, and so many test pictures a class or all."""
+"""By name: reads the set at a place, so many seeds a class, and so many test images a class or all."""
 
 
 def _digest(picture: np.ndarray) -> str:
@@ -112,7 +112,7 @@ def _head(found: Labelled, per_class: int) -> Labelled:
 
 
 def _small(image: Image.Image) -> np.ndarray:
-    """A picture at the prior's size."""
+    """An image at the prior's size."""
     return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 

@@ -22,7 +22,7 @@ INK, SOFT, PAPER = "#1a1a1a", "#666666", "#ffffff"
 COLORS = 256
 
 Copies = list[tuple[Image.Image, str]]
-"""Of one seed: pictures, and what is written below each."""
+"""Of one seed: images, and what is written below each."""
 
 
 def draw(seeds: Sequence[Image.Image], columns: dict[str, list[Copies]]) -> Image.Image:

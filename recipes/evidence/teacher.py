@@ -1,4 +1,4 @@
-"""What the embedded prior's CLIP says of pictures: soft labels, weights, and which of a larger set to pick.
+"""What the embedded prior's CLIP says of images: soft labels, weights, and which of a larger set to pick.
 
 It is the CLIP that guidance asks, by the same classifiers: ``text``, the class texts alone (zero-shot), or ``seeds``,
 ``both`` and ``linear``, which are fitted to the seeds.
@@ -48,11 +48,11 @@ class Teacher:
 
     @cached_property
     def test(self) -> Tensor:
-        """Embeddings of the test pictures."""
+        """Embeddings of the test images."""
         return self.embeddings(self._task.test.images)
 
     def embeddings(self, images: Tensor) -> Tensor:
-        """CLIP embeddings of pictures ``(N, 3, H, W)`` uint8."""
+        """CLIP embeddings of images ``(N, 3, H, W)`` uint8."""
         return self._known.embeddings(as_images(images))
 
     def probabilities(self, kind: str, embeddings: Tensor, temperature: float = 1.0) -> Tensor:
@@ -60,13 +60,13 @@ class Teacher:
         return self._known.probabilities(embeddings, kind, temperature)
 
     def accuracy(self, kind: str) -> float:
-        """Percent of the test pictures that it names right itself."""
+        """Percent of the test images that it names right itself."""
         named = self.probabilities(kind, self.test).argmax(1)
         return 100 * float((named == torch.from_numpy(self._task.test.labels)).float().mean())
 
 
 def tower(classes: int, side: int) -> nn.Module:
-    """The embedded CLIP's image tower, an ImageNet network, with a new last layer; sees pictures at ``side`` pixels."""
+    """The embedded CLIP's image tower, an ImageNet network, with a new last layer; sees images at ``side`` pixels."""
     folder = embedded_folder() / "clip"
     name = read_json((folder / "open_clip_config.json").read_text())["model_cfg"]["vision_cfg"]["timm_model_name"]
     kept, prefix = load_file(folder / "open_clip_model.safetensors"), "visual.trunk."
@@ -82,7 +82,7 @@ def tower(classes: int, side: int) -> nn.Module:
 def teach(
     data: Pictures, teacher: Teacher, kind: str, weight: float, temperature: float, all_pictures: bool
 ) -> Pictures:
-    """Pictures with a teacher's probabilities: of all (distillation), or of the imagined ones alone (soft labels)."""
+    """Images with a teacher's probabilities: of all (distillation), or of the imagined ones alone (soft labels)."""
     given = teacher.probabilities(kind, teacher.embeddings(data.images), temperature)
     own = F.one_hot(data.labels, given.shape[1]).to(given)
     wanted = given if all_pictures else torch.where(data.made[:, None], given, own)
@@ -90,13 +90,13 @@ def teach(
 
 
 def weigh(data: Pictures, teacher: Teacher, kind: str) -> Pictures:
-    """Imagined pictures count by their consistency, the probability of their label; real ones count one."""
+    """Imagined images count by their consistency, the probability of their label; real ones count one."""
     given = teacher.probabilities(kind, teacher.embeddings(data.images)).gather(1, data.labels[:, None])[:, 0]
     return replace(data, weights=torch.where(data.made, given, torch.ones_like(given)))
 
 
 def pick(pool: Labelled, teacher: Teacher, kind: str, threshold: float, per_class: int) -> tuple[Tensor, Tensor]:
-    """Of each predicted class the first pictures of higher probability than the threshold: images and labels."""
+    """Of each predicted class the first images of higher probability than the threshold: images and labels."""
 
     def ask(pictures: Sequence[Image]) -> Tensor:
         pixels = torch.stack([torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in pictures])
@@ -110,16 +110,16 @@ def pick(pool: Labelled, teacher: Teacher, kind: str, threshold: float, per_clas
 def picks(
     pictures: Iterable[Image], ask: Callable[[Sequence[Image]], Tensor], threshold: float, per_class: int
 ) -> Iterator[tuple[int, int]]:
-    """Which of a larger set's pictures to take, and the class that a CLIP gives them; stops when all classes are full.
+    """Which of a larger set's images to take, and the class that a CLIP gives them; stops when all classes are full.
 
     Args:
-        pictures: The larger set.
-        ask: Class probabilities ``(N, C)`` of pictures.
+        images: The larger set.
+        ask: Class probabilities ``(N, C)`` of images.
         threshold: Probability that the predicted class must exceed.
-        per_class: Most pictures of a class.
+        per_class: Most images of a class.
 
     Source:
-        Appendix E.9: pictures of a larger set whose top prediction has a probability above 0.1, as many a class as the
+        Appendix E.9: images of a larger set whose top prediction has a probability above 0.1, as many a class as the
         expansion has.
     """
     waiting, taken = enumerate(pictures), Counter[int]()

@@ -1,13 +1,13 @@
-"""Hostile and odd pictures, by the thousand: each is read or refused by name, and nothing else happens.
+"""Hostile and odd images, by the thousand: each is read or refused by name, and nothing else happens.
 
     python recipes/faults/fuzz_images.py                  # 10,000 pictures; a JSON report on stdout
     python recipes/faults/fuzz_images.py --count 300      # a first look
 
-Each case is made from a number alone. A picture of random size, mode and format is drawn, with options such as EXIF
+Each case is made from a number alone. An image of random size, mode and format is drawn, with options such as EXIF
 rotation, 16 bits, CMYK, palettes, transparency, several frames or a colour profile; then it may be cut, flipped in
 bits, overwritten, given another header's size, another format's name, or doubled. Every case is read twice: through
 `read_rgb`, and as a file of a class folder that is listed as a source. Exit code 1 when a case had any outcome but
-a picture or BadImage.
+an image or BadImage.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ FOREIGN = {
 
 
 def drawn(rng: random.Random, mode: str) -> Image.Image:
-    """A random picture of a mode, mostly small, sometimes one pixel high or wide."""
+    """A random image of a mode, mostly small, sometimes one pixel high or wide."""
     width, height = (rng.choice((1, 2, 7, 16, 33, 64)) for _ in range(2))
     noise = np.random.default_rng(rng.getrandbits(32))
     if mode == "I;16":

@@ -41,7 +41,7 @@ def dataset(source: str, cache: Path) -> ExpandedDataset:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files by name, but for what a killed process left half-written under a hidden name."""
+    """All files by name, except what a killed process left half-written under a hidden name."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(TEMPORARY))
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 

@@ -3,8 +3,8 @@
     python recipes/paper/paper_sets.py                              the table
     python recipes/paper/paper_sets.py flowers --out sets           sets/flowers/train and sets/flowers/test
 
-Each is fetched from where it is still served, downloads are checked by their publishers' digests, and pictures are
-counted before anything is written: another count is an error. Where the paper does not say which pictures its training
+Each is fetched from where it is still served, downloads are checked by their publishers' digests, and images are
+counted before anything is written: another count is an error. Where the paper does not say which images its training
 set holds, or only that they are some of the whole, they are chosen here in each class by the digest of their files or
 pixels, so that anybody gets the same; the test set is then the rest. Files of an older download are found below
 ``--root``. Run again = resume.
@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 CARS = "tanganke/stanford_cars"
-MEDMNIST = "https://zenodo.org/records/6496656/files/{}.npz"  # version 2; version 3 has ten OrganS pictures fewer
+MEDMNIST = "https://zenodo.org/records/6496656/files/{}.npz"  # version 2; version 3 has ten OrganS images fewer
 MEDMNIST_FILES = {
     "breastmnist": ("750601b1f35ba3300ea97c75c52ff8f6", ("malignant", "normal, benign")),
     "pathmnist": (
@@ -45,7 +45,7 @@ MEDMNIST_FILES = {
 
 @dataclass(frozen=True)
 class Item:
-    """A picture: its class, what to call it, and the file's bytes or its pixels."""
+    """An image: its class, what to call it, and the file's bytes or its pixels."""
 
     class_name: str
     name: str
@@ -87,11 +87,11 @@ class PaperSet:
         title: What the paper calls it.
         classes: How many.
         train: Seeds, as in Table 6 or 7.
-        test: Test pictures.
+        test: Test images.
         ratio: Copies of a seed in Table 1 or 3.
         host: Who serves it.
-        rule: Which pictures are seeds, and which are for testing.
-        read: Fetches it into a root, and gives seeds and test pictures.
+        rule: Which images are seeds, and which are for testing.
+        read: Fetches it into a root, and gives seeds and test images.
     """
 
     title: str
@@ -105,9 +105,9 @@ class PaperSet:
 
 
 def of_each_class(items: Sequence[Item], total: int) -> tuple[Items, Items]:
-    """So many pictures, in equal shares of the classes, the first of each by digest; and the rest.
+    """So many images, in equal shares of the classes, the first of each by digest; and the rest.
 
-    Shares that are no whole numbers are rounded down, and the classes with the largest remainders get one more.
+    Shares that are not whole numbers are rounded down, and the classes with the largest remainders get one more.
     """
     by_class: dict[str, Items] = {}
     for item in items:
@@ -192,7 +192,7 @@ def _cars_rows(root: Path, split: str) -> Items:
 
 
 def flowers(root: Path) -> tuple[Items, Items]:
-    """The 8,189 pictures of all three splits; of the paper's 6,552 it is not known which they are."""
+    """The 8,189 images of all three splits; of the paper's 6,552 it is not known which they are."""
     pairs = []
     for split in ("train", "val", "test"):
         part = _torchvision("Flowers102", root, split=split)
@@ -203,7 +203,7 @@ def flowers(root: Path) -> tuple[Items, Items]:
 
 
 def pets(root: Path) -> tuple[Items, Items]:
-    """All pictures of the folder, those without annotations included; 52% of each class, as the released code."""
+    """All images of the folder, those without annotations included; 52% of each class, as the released code."""
     folder = root / "oxford-iiit-pet" / "images"
     if not folder.is_dir():
         _torchvision("OxfordIIITPet", root)
@@ -236,7 +236,7 @@ def cifar100(root: Path) -> tuple[Items, Items]:
 
 
 def cifar100_subset(root: Path) -> tuple[Items, Items]:
-    """A hundred training pictures of each class."""
+    """A hundred training images of each class."""
     train, test = cifar100(root)
     return so_many_of_each_class(train, 100)[0], test
 
@@ -311,7 +311,7 @@ SETS = {
 def table() -> str:
     """All of them, in Markdown."""
     rows = [
-        "| name | dataset | classes | seeds | test | copies of a seed | from | seeds; test pictures |",
+        "| name | dataset | classes | seeds | test | copies of a seed | from | seeds; test images |",
         "|---" * 8 + "|",
     ]
     for name, one in SETS.items():

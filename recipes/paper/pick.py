@@ -1,4 +1,4 @@
-"""Pictures that a CLIP picks from a larger set, instead of imagined ones (Table 14).
+"""Images that a CLIP picks from a larger set, instead of imagined ones (Table 14).
 
     python recipes/paper/pick.py sets/cifar100-s/train --pool torchvision:ImageNet?root=imagenet --out sets/picked
 
@@ -63,7 +63,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def write(source: Source, indices: Sequence[int], folder: Path, name: str) -> Iterator[int]:
-    """Write a source's pictures into class folders; their labels."""
+    """Write a source's images into class folders; their labels."""
     for index in indices:
         picture, label = source.sample(index)
         save(picture, folder / source.classes[label] / f"{name}-{index}.png")

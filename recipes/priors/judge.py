@@ -3,8 +3,8 @@
     python recipes/priors/judge.py --cifar10 A/package --out runs/judge
 
 It learns from the same training images as the priors (never a reserved seed, never a test image) and from their labels,
-so it shares nothing with the embedded CLIP, whose own verdict a decoder could satisfy with pictures that only that
-network reads. Verdicts are means over a picture and its mirror image. Run again = resume.
+so it shares nothing with the embedded CLIP, whose own verdict a decoder could satisfy with images that only that
+network reads. Verdicts are means over an image and its mirror image. Run again = resume.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def load(folder: Path) -> nn.Module:
 
 @torch.no_grad()
 def verdicts(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Class index of each picture; ``pixels`` is ``(N, 3, 32, 32)`` in [0, 1]."""
+    """Class index of each image; ``pixels`` is ``(N, 3, 32, 32)`` in [0, 1]."""
     out = []
     for x in (pixels * 2 - 1).split(500):
         x = x.contiguous(memory_format=torch.channels_last)
@@ -54,7 +54,7 @@ def verdicts(model: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def _augment(x: Tensor) -> Tensor:
-    """Mirror half of the pictures, move each by up to two pixels; one draw of offsets a picture, no Python loop."""
+    """Mirror half the images, move each by up to two pixels; one draw of offsets an image, no Python loop."""
     n = len(x)
     x = torch.where(torch.rand(n, 1, 1, 1) < 0.5, x, x.flip(3))
     padded = F.pad(x, (2, 2, 2, 2), mode="reflect")

@@ -4,8 +4,8 @@
         --sheet docs/embedded.png
 
 Nothing here was seen in training. The judge is an independent network (``judge.py``): class retention by the prior's
-own CLIP can be fooled by pictures that only that network reads. Fréchet distance, precision and recall compare decoded
-pictures of the first test images with all the other test images, in the image tower's raw latents; beside them stand
+own CLIP can be fooled by images that only that network reads. Fréchet distance, precision and recall compare decoded
+images of the first test images with all the other test images, in the image tower's raw latents; beside them stand
 the same figures for those first test images themselves.
 """
 
@@ -39,7 +39,7 @@ def encode(prior: UnclipPrior, images: list[Image.Image]) -> Tensor:
 
 
 def decode(prior: UnclipPrior, latents: Tensor, config: ExpansionConfig, draw: int) -> Tensor:
-    """One picture a latent, ``(N, 3, 32, 32)`` in [0, 1]."""
+    """One image a latent, ``(N, 3, 32, 32)`` in [0, 1]."""
     out = []
     for start in range(0, len(latents), 50):
         block = latents[start : start + 50]
@@ -49,12 +49,12 @@ def decode(prior: UnclipPrior, latents: Tensor, config: ExpansionConfig, draw: i
 
 
 def to_images(pixels: Tensor) -> list[Image.Image]:
-    """8-bit pictures of ``(N, 3, H, W)`` in [0, 1]."""
+    """8-bit images of ``(N, 3, H, W)`` in [0, 1]."""
     return [Image.fromarray(array) for array in (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()]
 
 
 def psnr(rebuilt: Tensor, pixels: Tensor) -> str:
-    """Mean over pictures of the peak signal-to-noise ratio."""
+    """Mean over images of the peak signal-to-noise ratio."""
     error = (rebuilt.clamp(0, 1) - pixels).square().mean((1, 2, 3))
     return f"{-10 * torch.log10(error).mean():.2f} dB"
 

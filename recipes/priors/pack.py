@@ -1,4 +1,4 @@
-"""Pack what the recipes made into the package: half precision, one prior folder with its card, and the demo pictures.
+"""Pack what the recipes made into the package: half precision, one prior folder with its card, and the demo images.
 
     python recipes/priors/pack.py --cifar10 A/package --clip runs/clip --movq runs/movq --unclip runs/unclip \
         --mae runs/mae --sd runs/sd --measures runs/measures.json

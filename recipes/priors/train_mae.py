@@ -3,7 +3,7 @@
     python recipes/priors/train_mae.py --cifar10 A/package --out runs/mae --images 400000
 
 Half of the batches hide three quarters of the patches, as He et al. (2022) do, the other half none; the loss is taken
-over all patches. So the encoder learns what a picture consists of, and the decoder also draws what is not hidden, which
+over all patches. So the encoder learns what an image consists of, and the decoder also draws what is not hidden, which
 is how guided imagination uses it (the released checkpoints, trained on hidden patches alone, blur the seen ones).
 Run again = resume; ``sheet.png`` shows test images, their reconstructions and channel-level perturbations.
 """
@@ -28,7 +28,7 @@ CONFIG = mae.MaeConfig(
 
 
 def visible_patches(count: int) -> Tensor:
-    """Indices of the patches left visible, ``(count, 16)``, another draw for each picture."""
+    """Indices of the patches left visible, ``(count, 16)``, another draw for each image."""
     patches = (CONFIG.image_size // CONFIG.patch_size) ** 2
     order = torch.rand(count, patches).argsort(1)
     return order[:, : round(patches * (1 - HIDDEN_SHARE))]
@@ -36,7 +36,7 @@ def visible_patches(count: int) -> Tensor:
 
 @torch.no_grad()
 def reconstruct(model: mae.MaskedAutoencoder, pixels: Tensor) -> Tensor:
-    """Pictures after encoding and decoding with nothing hidden."""
+    """Images after encoding and decoding with nothing hidden."""
     return torch.cat([model.decode(model.encode(x)).clamp(0, 1) for x in pixels.split(250)])
 
 

@@ -22,7 +22,7 @@ from gif_datasets.tune.loop import load_optimizer, optimizer_tensors
 class Ema:
     """Exponential moving average of a module's parameters, warmed up so that early averages are not stuck at init.
 
-    It is taken every fourth step: reading all parameters costs as much as a few pictures.
+    It is taken every fourth step: reading all parameters costs as much as a few images.
     """
 
     every = 4
