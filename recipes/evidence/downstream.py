@@ -69,7 +69,7 @@ class Lesson:
         steps: Update steps; None: as many as the recipe says.
         architecture: As of ``gif_datasets.comparison.train.Training``.
         augment: Likewise.
-        images: ``"all"``, or ``"synthetic"``: without the seeds.
+        pictures: ``"all"``, or ``"synthetic"``: without the seeds.
         teacher: Which of the CLIP's classifiers teaches, weighs or names: ``text``, ``seeds``, ``both``, ``linear``.
         distil: Weight of the teacher's probabilities for all images (knowledge distillation).
         soft_labels: Weight of the teacher's probabilities for the imagined images alone.

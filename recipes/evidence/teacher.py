@@ -113,7 +113,7 @@ def picks(
     """Which of a larger set's images to take, and the class that a CLIP gives them; stops when all classes are full.
 
     Args:
-        images: The larger set.
+        pictures: The larger set.
         ask: Class probabilities ``(N, C)`` of images.
         threshold: Probability that the predicted class must exceed.
         per_class: Most images of a class.
