@@ -22,7 +22,7 @@ import grimp
 
 import gif_datasets
 from gif_datasets.cli import build_parser
-from gif_datasets.cli.commands import methods_value
+from gif_datasets.cli.methods import methods_value
 from gif_datasets.cli.texts import WHERE
 
 PACKAGE = "gif_datasets"

@@ -438,7 +438,9 @@ def _preset(name: object, given: Mapping[str, Any]) -> dict[str, Any]:
     check = given.get("check", method.defaults["check"])
     classifies = _classifies(method, check, given.get("measure_pictures", False))
     left_out = {f"{criterion}_weight" for criterion in CRITERIA if criterion not in given.get("criteria", CRITERIA)}
-    options = {option: value for option, value in PRESETS[name](method, given).items() if option not in left_out}
+    options = {
+        option: value for option, value in PRESETS[name].options(method, given).items() if option not in left_out
+    }
     return _mattering(options, _parts(method, classifies=classifies, checks=check != "none"))
 
 

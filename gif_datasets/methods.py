@@ -261,8 +261,7 @@ _OFFICIAL_IMG2IMG = {
 """Of its CIFAR-100 command, and of most others."""
 
 
-def paper(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Every open choice as the paper's text and formulas read."""
+def _paper(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     epsilon = _PUBLISHED_EPSILON.get(method.family) if method.guided else None
     return {
         "epsilon": epsilon,
@@ -281,12 +280,11 @@ def paper(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def official(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Every open choice as the paper's released code makes it: one sign step of 0.1, projected only at the end."""
+def _official(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     epsilon = options.get("epsilon", _PUBLISHED_EPSILON.get(method.family))
     step_size = _OFFICIAL_STEP / epsilon if isinstance(epsilon, (int, float)) and epsilon > 0 else None
     return {
-        **paper(method, options),
+        **_paper(method, options),
         "noise": "channel",
         "steps": 1,
         "step_size": step_size,
@@ -300,5 +298,27 @@ def official(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-PRESETS: Mapping[str, Callable[[Method, Mapping[str, Any]], dict[str, Any]]] = {"paper": paper, "official": official}
-"""Options of a method, given those that were set otherwise; those that do nothing for it are left out after."""
+@dataclass(frozen=True)
+class Preset:
+    """Many options under one name.
+
+    Attributes:
+        summary: One sentence about it.
+        example: A method whose options under this preset are listed.
+        options: Its options for a method, given the options that the user set; it may include some that do nothing for
+            the method, which the caller leaves out.
+    """
+
+    summary: str
+    example: str
+    options: Callable[[Method, Mapping[str, Any]], dict[str, Any]]
+
+
+PRESETS: Mapping[str, Preset] = {
+    "paper": Preset("Every open choice as the paper's text and formulas read.", "gif-unclip", _paper),
+    "official": Preset(
+        "Every open choice as the paper's released code makes it: one sign step of 0.1, projected only at the end.",
+        "gif-sd",
+        _official,
+    ),
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,19 @@ from numpy.typing import NDArray
 
 Progress = Callable[..., Any]
 """``progress(iterable, title, total=None)`` returns the iterable, wrapped."""
+
+
+class Reading(str, Enum):
+    """Titles of the loops that read and check input; work that makes something starts after them."""
+
+    SEEDS = "reading seeds"
+    VALIDATION = "reading validation set"
+    TEST = "reading test set"
+    DUPLICATES = "looking for duplicates"
+
+    def __str__(self) -> str:
+        return self.value
+
 
 PLAN_FILE = "plan.json"
 """Written first into an expanded folder; marks it as one."""

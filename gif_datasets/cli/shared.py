@@ -1,47 +1,52 @@
-"""What several commands do alike: options, outputs, progress."""
+"""What several commands do alike: options, checks of paths, messages, progress."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
-from gif_datasets.io.stores import AnyPath
-from gif_datasets.methods import METHODS
-from gif_datasets.options import parse_setting
+
+if TYPE_CHECKING:
+    from gif_datasets.config import ExpansionConfig
+    from gif_datasets.io.stores import AnyPath, RemotePath
+
+_Folder = TypeVar("_Folder", "Path", "RemotePath")
 
 
 def config_of(args: argparse.Namespace) -> ExpansionConfig:
     """The options of a command that makes one expansion."""
-    values = {**values_of(args), **_given(method=args.method, ratio=args.ratio)}
+    from gif_datasets.config import ExpansionConfig
+
+    values = {**values_of(args), **_set_flags(method=args.method, ratio=args.ratio)}
     return ExpansionConfig.build(values, args.config)
 
 
 def values_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Options that the command line gives to all methods."""
+    """The options that the command line gives to all methods."""
+    from gif_datasets.options import parse_setting
+
     check_count("limit", args.limit)
     check_count("batch-size", args.batch_size)
     values = dict(parse_setting(text) for text in args.set)
-    return {**values, **_given(prior=args.prior, rng_seed=args.rng_seed, decode_batch=args.batch_size)}
+    return {**values, **_set_flags(prior=args.prior, rng_seed=args.rng_seed, decode_batch=args.batch_size)}
+
+
+def _set_flags(**flags: Any) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def check_count(flag: str, value: int | None) -> None:
-    """Raise ConfigError if a number is given that is below 1."""
+    """Raise ConfigError if a number is given and below 1."""
     if value is not None and value < 1:
         raise ConfigError(f"--{flag} must be at least 1, got {value}")
 
 
-def _given(**flags: Any) -> dict[str, Any]:
-    return {name: value for name, value in flags.items() if value is not None}
-
-
 def check_out(folder: AnyPath) -> None:
-    """Find out now, not after the work, that the output cannot be written; a store says so when the plan is put."""
+    """Raise ConfigError now, not after the work, if a local output cannot be written; a store fails at its plan."""
     import os
 
     if not isinstance(folder, Path):
@@ -55,54 +60,72 @@ def check_out(folder: AnyPath) -> None:
         raise ConfigError(f"cannot write to {folder}: no permission in {probe}")
 
 
+def check_out_file(path: Path) -> None:
+    """Raise ConfigError if an output file cannot be written."""
+    if path.is_dir():
+        raise ConfigError(f"--out must be a file, but {path} is a folder")
+    check_out(path.parent)
+
+
+def existing(folder: _Folder) -> _Folder:
+    """Return a folder; raises ConfigError if it does not exist."""
+    if not folder.is_dir():
+        raise ConfigError(f"no such folder: {folder}")
+    return folder
+
+
 def name_larger_priors(config: ExpansionConfig) -> None:
-    """Say that the embedded prior is small, where it makes the pictures."""
+    """Say that the embedded prior is small, if it makes the images."""
+    from gif_datasets.methods import METHODS
+
     if config.prior == "embedded" and METHODS[config.method].imagines:
         print(
-            "gif-datasets: using the embedded prior (32 x 32 pixels, trained on CIFAR-10), fit for trying things out;"
-            " for real work give a larger one, such as Kandinsky 2.2 by --prior kandinsky22 (docs/priors.md)",
+            "gif-datasets: using the embedded prior (32 x 32 pixels, trained on CIFAR-10), which is for first trials;"
+            " for real work use a larger one, such as Kandinsky 2.2 by --prior kandinsky22 (docs/priors.md)",
             file=sys.stderr,
         )
 
 
 def warn(text: str) -> None:
-    """Say on stderr what may be wrong."""
+    """Print a warning on stderr."""
     print(f"gif-datasets: warning: {text}", file=sys.stderr)
 
 
 def name_bad(bad: tuple[str, ...]) -> None:
-    """Name pictures that were skipped, the first of many."""
+    """Name images that were skipped, the first 20."""
     for message in bad[:20]:
         print(f"gif-datasets: skipped {message}", file=sys.stderr)
     if len(bad) > 20:
-        print(f"gif-datasets: skipped {len(bad) - 20} more unreadable pictures", file=sys.stderr)
+        print(f"gif-datasets: skipped {len(bad) - 20} more unreadable images", file=sys.stderr)
 
 
 def progress(rows: Any, title: str, total: int | None = None) -> Any:
-    """A progress bar on stderr; none when it is no terminal."""
+    """A progress bar on stderr; none if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return rows
     from tqdm import tqdm
 
-    return tqdm(rows, desc=title, total=total, file=sys.stderr, leave=False)
+    return tqdm(rows, desc=str(title), total=total, file=sys.stderr, leave=False)
 
 
 def progress_after(note: Callable[[], None]) -> Callable[..., Any]:
-    """A :func:`progress` that says something once, before the first work: after it, input is known to be good."""
-    said: list[bool] = []
+    """A :func:`progress` that calls ``note`` once, at the first stage after the input was read and checked."""
+    from gif_datasets.types import Reading
+
+    noted = False
 
     def show(rows: Any, title: str, total: int | None = None) -> Any:
-        if not said and title not in _LOOKING:
-            said.append(True)
+        nonlocal noted
+        if not noted and not isinstance(title, Reading):
+            noted = True
             note()
         return progress(rows, title, total)
 
     return show
 
 
-_LOOKING = ("reading seeds", "reading validation set", "reading test set", "looking for duplicates")
-
-
 def print_result(args: argparse.Namespace, value: Any, text: Callable[[Any], str]) -> None:
     """Print a result as JSON, or as its text."""
+    import json
+
     print(json.dumps(value, indent=1, ensure_ascii=False) if args.json else text(value))

@@ -29,19 +29,19 @@ def merge_text(value: dict[str, Any]) -> str:
 
 
 def plan_text(value: dict[str, Any]) -> str:
-    """What a plan foresees, and what it costs."""
+    """What a plan estimates: samples, time, memory and cost."""
     share = value["stages"][value["bottleneck"]] / value["seconds"]
     stages = "\n".join(f"  {name:<26} {duration_text(seconds)}" for name, seconds in value["stages"].items())
-    held = f", {value['validation']} held out" if value["validation"] else ""
+    validation = f", {value['validation']} held out" if value["validation"] else ""
     device = f", {size_text(value['device_memory'])} on the accelerator" if value["device_memory"] else ""
-    samples = f"{value['originals']} seeds + {value['synthetic']} imagined samples{held}"
+    samples = f"{value['originals']} seeds + {value['synthetic']} imagined samples{validation}"
     disk = f"{value['shards']} shards, {size_text(value['bytes'])}, and about as much again in the cache"
     where = f"with {value['workers']} workers on {value['device']}; {size_text(value['memory'])} of memory{device}"
     lines = [
         f"{samples}: {disk}",
         f"{duration_text(value['seconds'])} {where}",
         stages,
-        f"most of it, {share:.0%}: {value['bottleneck']}",
+        f"largest stage, {share:.0%}: {value['bottleneck']}",
     ]
     for row in value["machines"]:
         price = "" if row["price"] is None else f", {row['price']:.3g}"
@@ -51,29 +51,41 @@ def plan_text(value: dict[str, Any]) -> str:
 
 
 def expand_text(value: dict[str, Any]) -> str:
-    """What an expansion made, or what its other parts have yet to make."""
+    """What an expansion made, or what its other parts must still make."""
     if value["missing"]:
         return (
             f"{value['shards']} shards of this part in {value['folder']}/data ({size_text(value['bytes'])}) in"
-            f" {value['seconds']} s; {value['missing']} are for other parts: run those with the same --out,"
-            " or in folders of their own and then `gif-datasets merge`"
+            f" {value['seconds']} s; {value['missing']} belong to other parts: run those with the same --out,"
+            " or in separate folders, followed by `gif-datasets merge`"
         )
-    fresh = f"{value['generated']} made now" if value["generated"] else "nothing to do, all were there"
-    held = f", {value['validation']} seeds held out" if value["validation"] else ""
+    fresh = f"{value['generated']} made now" if value["generated"] else "nothing to do, already complete"
+    validation = f", {value['validation']} seeds held out" if value["validation"] else ""
     failed = (
-        f"check:   {value['failed']} samples failed it in every draw; the best was kept\n" if value["failed"] else ""
+        f"check:   {value['failed']} samples failed it in every draw; the best draw was kept\n"
+        if value["failed"]
+        else ""
     )
     return (
         f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
-        f"{held} ({fresh}) in {value['seconds']} s\n"
+        f"{validation} ({fresh}) in {value['seconds']} s\n"
         f"{failed}shards:  {value['folder']}/data ({value['shards']} files, {size_text(value['bytes'])})\n"
         f"preview: {value['preview']}"
     )
 
 
+def preview_text(value: dict[str, Any]) -> str:
+    """What a preview shows."""
+    return f"{value['rows']} seeds and {value['rows'] * value['copies']} copies: {value['picture']}"
+
+
+def verify_text(value: dict[str, Any]) -> str:
+    """What a verification found."""
+    return f"{value['folder']}: every shard and record is whole" if value["ok"] else "\n".join(value["problems"])
+
+
 def export_text(value: dict[str, Any]) -> str:
     """What an export wrote."""
-    fresh = f"{value['written']} written now" if value["written"] else "nothing to do, all were there"
+    fresh = f"{value['written']} written now" if value["written"] else "nothing to do, already complete"
     samples = ", ".join(f"{count} samples of split {split}" for split, count in value["samples"].items())
     return f"{samples} in {value['files']} files, {size_text(value['bytes'])} ({fresh}): {value['folder']}"
 
@@ -84,11 +96,13 @@ def push_text(value: dict[str, Any]) -> str:
     if value["dry_run"]:
         lines = [f"would send {path}" for path in value["uploaded"]] + [f"would remove {p}" for p in value["deleted"]]
         return "\n".join([*lines, f"{count} of {value['files']} files, {size}, to {value['url']}; nothing was sent"])
-    fresh = f"{count} sent now, {size}" if count or value["deleted"] else "nothing to do, all were there"
-    gone = f", {len(value['deleted'])} of an earlier push removed" if value["deleted"] else ""
-    seen = "private" if value["private"] else "public"
+    fresh = f"{count} sent now, {size}" if count or value["deleted"] else "nothing to do, already complete"
+    removed = f", {len(value['deleted'])} of an earlier push removed" if value["deleted"] else ""
+    access = "private" if value["private"] else "public"
     load = f"datasets.load_dataset({json.dumps(value['repository'])})"
-    return f"{value['files']} files ({fresh}{gone}), {seen}, compared with what the Hub lists: {value['url']}\n{load}"
+    return (
+        f"{value['files']} files ({fresh}{removed}), {access}, compared with what the Hub lists: {value['url']}\n{load}"
+    )
 
 
 def cache_text(value: dict[str, Any]) -> str:
@@ -104,19 +118,19 @@ def prune_text(value: dict[str, Any]) -> str:
 
 
 def audit_text(value: dict[str, Any]) -> str:
-    """What is whole in the cache, and what is not."""
+    """Which cache entries are whole, damaged, outdated, temporary or foreign."""
     lines = [f"{value['folder']}: {value['entries']} whole entries, {size_text(value['bytes'])}"]
     lines += [f"  {count} samples by {maker}" for maker, count in value["made_by"].items()]
-    gone = ", removed" if value["removed"] else ""
-    for kind, fate in (("damaged", gone), ("outdated", gone), ("temporary", gone), ("foreign", "")):
-        lines += [f"{kind}{fate}: {name}" for name in value[kind]]
+    fate = ", removed" if value["removed"] else ""
+    for kind, suffix in (("damaged", fate), ("outdated", fate), ("temporary", fate), ("foreign", "")):
+        lines += [f"{kind}{suffix}: {name}" for name in value[kind]]
     if not value["ok"]:
-        lines.append("damaged entries are made again when asked for; `gif-datasets cache verify --remove` drops them")
+        lines.append("damaged entries are made again when needed; `gif-datasets cache verify --remove` removes them")
     return "\n".join(lines)
 
 
 def info_text(value: dict[str, Any]) -> str:
-    """What an expanded folder is."""
+    """What an expanded folder holds, and how it was made."""
     options = "\n".join(f"  {name:<19} {json.dumps(option)}" for name, option in sorted(value["options"].items()))
     names = ", ".join(value["classes"][:12]) + (", ..." if len(value["classes"]) > 12 else "")
     return (
@@ -124,9 +138,9 @@ def info_text(value: dict[str, Any]) -> str:
         f" = {value['samples']} samples\n"
         + (f"split validation: {value['validation']} originals, held out\n" if value["validation"] else "")
         + f"classes ({len(value['classes'])}): {names}\n"
-        f"copies a seed: {_counts_text(value['expansion_counts'])}\n"
-        + (f"rejected: {value['rejected']}, and not counted here\n" if value["rejected"] else "")
-        + (f"failed their check: {value['failed_checks']}\n" if value["failed_checks"] else "")
+        f"copies per seed: {_counts_text(value['expansion_counts'])}\n"
+        + (f"rejected: {value['rejected']}, not counted above\n" if value["rejected"] else "")
+        + (f"failed the check: {value['failed_checks']}\n" if value["failed_checks"] else "")
         + f"shards: {value['shards']}, {size_text(value['bytes'])}\n"
         f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
         f"plan: {value['plan_hash']}\n"
@@ -135,15 +149,15 @@ def info_text(value: dict[str, Any]) -> str:
 
 
 def _counts_text(counts: dict[str, int]) -> str:
-    told = ", ".join(f"{copies} ({seeds} seeds)" for copies, seeds in list(counts.items())[:12])
-    return told + (", ..." if len(counts) > 12 else "")
+    shown = ", ".join(f"{copies} ({seeds} seeds)" for copies, seeds in list(counts.items())[:12])
+    return shown + (", ..." if len(counts) > 12 else "")
 
 
 WHERE = {
     PERTURBATION: "methods with a prior",
     GUIDANCE: "gif- methods",
-    CLASSIFIER: "where something is scored",
-    REDRAWS: "where pictures are checked",
+    CLASSIFIER: "methods that use a classifier",
+    REDRAWS: "if images are checked",
     SELECTION: "select: methods",
     DIFFUSION: "unclip and sd",
     IMG2IMG: "sd",
@@ -158,9 +172,9 @@ def methods_text(value: dict[str, Any]) -> str:
     lines = ["methods:"]
     for method in value["methods"]:
         lines += _entry(method["name"], method["summary"], method["defaults"])
-    lines += ["", "presets (--set preset=NAME); single options given besides win:"]
+    lines += ["", "presets (--set preset=NAME); single options override them:"]
     for preset in value["presets"]:
-        lines += _entry(preset["name"], f"{preset['summary']} Of {preset['method']}:", preset["options"])
+        lines += _entry(preset["name"], f"{preset['summary']} For {preset['method']}:", preset["options"])
     lines += ["", "options (--set NAME=VALUE, or a line of --config FILE.toml):"]
     for option in value["options"]:
         choices = f" [{'|'.join(option['choices'])}]" if option["choices"] and option["name"] != "method" else ""
@@ -171,14 +185,14 @@ def methods_text(value: dict[str, Any]) -> str:
 
 
 def _entry(name: str, summary: str, settings: dict[str, Any]) -> list[str]:
-    """A name, what it is, and what it sets, in two columns."""
+    """A name, its summary, and the options that it sets, in two columns."""
     first, *rest = _wrapped(summary, 17)
     values = ", ".join(f"{option}={_brief(value)}" for option, value in settings.items())
     return [f"  {name:<14} {first.strip()}", *rest, *(_wrapped(f"sets {values}", 17) if values else [])]
 
 
 def _brief(value: Any) -> str:
-    """A value as JSON; of a long list only its beginning."""
+    """A value as JSON; a long list is cut after its first values."""
     if isinstance(value, (list, tuple)) and len(value) > MOST_LISTED:
         return f"{json.dumps(value[:MOST_LISTED])[:-1]}, ... {len(value)} in all]"
     return json.dumps(value)
@@ -195,7 +209,7 @@ _PUBLISHED = ("name", "families", "latent", "clip", "pixels", "GB", "memory", "h
 
 def _cell(prior: dict[str, Any], column: str) -> str:
     pin = prior["revision"][:8] if prior["pinned"] else f"{prior['revision']}, not pinned"
-    told = {
+    cells = {
         "families": ", ".join(prior["families"]),
         "clip": prior["clip"]["open_clip"],
         "pixels": str(prior["image_size"]),
@@ -205,7 +219,7 @@ def _cell(prior: dict[str, Any], column: str) -> str:
         "repository": f"{prior['repository']} ({pin})",
         "licence": prior["license"],
     }
-    return told[column] if column in told else str(prior[column])
+    return cells[column] if column in cells else str(prior[column])
 
 
 def priors_text(value: dict[str, Any]) -> str:
@@ -219,4 +233,19 @@ def priors_text(value: dict[str, Any]) -> str:
     lines += aligned([_PUBLISHED, *([_cell(prior, name) for name in _PUBLISHED] for prior in value["published"])])
     lines += ["", *(f"{prior['name']}: {prior['note']}" for prior in value["published"] if prior["note"])]
     lines += ["", "or the path of a prior's folder, or an entry point of your own (docs/priors.md)"]
+    return "\n".join(lines)
+
+
+def tune_text(value: dict[str, Any]) -> str:
+    """What a fine-tuning reached, and where its prior is."""
+    trained = f"a LoRA of rank {value['rank']}" if value["rank"] else "all weights"
+    loss = f"loss of {value['held_out']} held-out images {value['loss_before']:.4f} -> {value['loss_after']:.4f}"
+    kept = f"step {value['best_step']} of {value['steps']}"
+    lines = [
+        f"{value['base']}/{value['family']}, {trained}, on {value['seeds']} images: {loss} ({kept})",
+        f"prior:  {value['folder']} (--prior {value['folder']})",
+        f"curve:  {value['folder']}/tuning/loss.svg, sheets beside it",
+    ]
+    if value["best_step"] == 0:
+        lines.append("no step was better than the untuned prior, whose weights were kept; lower --learning-rate")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from gif_datasets.priors import PriorInfo
 from gif_datasets.sources.base import SeedList, Source, list_seeds
 from gif_datasets.sources.identity import is_part_of
 from gif_datasets.sources.joined import JoinedSource
-from gif_datasets.types import Progress, Seed
+from gif_datasets.types import Progress, Reading, Seed
 
 SHARED = ("refuse", "drop", "allow")
 
@@ -56,7 +56,7 @@ def hold_out_source(source: Source, listed: SeedList, test: Source, shared: str,
     if shared not in SHARED:
         raise ConfigError(f"unknown shared {shared!r}{closest(shared, SHARED)}")
     joined = JoinedSource(source, test, "test set")
-    found = list_seeds(test, None, show, "reading test set")
+    found = list_seeds(test, None, show, Reading.TEST)
     seeds = joined.validation_seeds(found)
     for name, rows in ((source.name, listed.seeds), (test.name, seeds)):
         made = next((seed for seed in rows if seed.synthetic), None)
@@ -78,8 +78,8 @@ def hold_out_source(source: Source, listed: SeedList, test: Source, shared: str,
 def _same(source: Source, seeds: Sequence[Seed], tests: Sequence[Seed], show: Progress) -> dict[int, str]:
     """Those test pictures that the seeds show too, by number, with what is the same."""
     origins = {seed.key: seed.origin for seed in seeds}
-    known = np.stack([perceptual_hash(source.sample(seed.index)[0]) for seed in show(seeds, "looking for duplicates")])
-    asked = [both_ways(source.sample(test.index)[0]) for test in show(tests, "looking for duplicates")]
+    known = np.stack([perceptual_hash(source.sample(seed.index)[0]) for seed in show(seeds, Reading.DUPLICATES)])
+    asked = [both_ways(source.sample(test.index)[0]) for test in show(tests, Reading.DUPLICATES)]
     near = near_duplicates(known, asked)
     found = {}
     for number, test in enumerate(tests):

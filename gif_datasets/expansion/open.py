@@ -12,7 +12,7 @@ from gif_datasets.priors import PriorInfo
 from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
 from gif_datasets.sources.joined import JoinedSource
 from gif_datasets.sources.splits import without
-from gif_datasets.types import Progress, Seed, no_progress
+from gif_datasets.types import Progress, Reading, Seed, no_progress
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _joined(
 ) -> tuple[Source, SeedList, tuple[Seed, ...]]:
     """Both sources as one, the seeds whose image is not in the validation source, and the validation seeds."""
     joined = JoinedSource(source, validation)
-    listed_validation = list_seeds(validation, limit, show, "reading validation set")
+    listed_validation = list_seeds(validation, limit, show, Reading.VALIDATION)
     validation_seeds = joined.validation_seeds(listed_validation)
     kept, same = without(listed.seeds, validation_seeds)
     if not kept:

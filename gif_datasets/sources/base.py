@@ -13,7 +13,7 @@ from gif_datasets.chunks import evenly
 from gif_datasets.errors import BadImage, SourceError
 from gif_datasets.io.digests import digest_pixels, digest_rows
 from gif_datasets.sources.seed_table import SeedTable
-from gif_datasets.types import Progress, Seed, no_progress
+from gif_datasets.types import Progress, Reading, Seed, no_progress
 
 READ_TWICE = 16
 """Seeds that are read again, to see whether something random is done to them."""
@@ -68,7 +68,7 @@ def refuse_bad(listed: SeedList, on_bad_image: str) -> None:
 
 
 def list_seeds(
-    source: Source, limit: int | None = None, show: Progress = no_progress, title: str = "reading seeds"
+    source: Source, limit: int | None = None, show: Progress = no_progress, title: Reading = Reading.SEEDS
 ) -> SeedList:
     """Read every picture of ``source`` once; key it by its pixels.
 

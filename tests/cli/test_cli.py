@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 import gif_datasets
-from gif_datasets.cli.shared import name_larger_priors
+from gif_datasets.cli.shared import name_larger_priors, progress_after
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.types import Reading
 
 
 def run(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
@@ -207,6 +208,24 @@ def test_help_and_version() -> None:
         "assert not {'torch', 'PIL', 'numpy'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_texts_do_not_need_docstrings() -> None:
+    """`python -OO` drops docstrings; help and listings stay."""
+    for args in (("methods",), ("expand", "--help")):
+        stripped = subprocess.run([sys.executable, "-OO", "-m", "gif_datasets", *args], capture_output=True, text=True)
+        assert stripped.stdout == run(*args).stdout != ""
+
+
+def test_the_note_comes_after_the_input_is_read() -> None:
+    """Loops that read input do not trigger it, whatever their title says; the first other loop does, once."""
+    notes: list[str] = []
+    show = progress_after(lambda: notes.append("note"))
+    for title in Reading:
+        assert list(show([1], title)) == [1]
+    assert notes == []
+    show([], str(Reading.SEEDS)), show([], "making shards")
+    assert notes == ["note"]
 
 
 def test_embedded_prior_names_the_larger_ones(seed_folder: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_command(seed_folder: Path) -> None:
     words = [sys.executable, "-m", "gif_datasets", "plan", str(seed_folder), "--prior", "linear", "--workers", "1"]
     text = subprocess.run([*words, "--price", "2"], capture_output=True, text=True, check=True).stdout
     assert "12 seeds + 60 imagined samples" in text
-    assert "most of it" in text
+    assert "largest stage" in text
     assert " 16 machines like this" in text
     value = json.loads(subprocess.run([*words, "--json"], capture_output=True, text=True, check=True).stdout)
     assert value["synthetic"] == 60

@@ -1,0 +1,42 @@
+"""``gif-datasets info``."""
+
+from __future__ import annotations
+
+import argparse
+
+from gif_datasets.cli.arguments import Commands, add_json, any_path, new_command
+from gif_datasets.cli.shared import existing, print_result
+
+
+def add(commands: Commands) -> None:
+    """Declare the command and its flags."""
+    command = new_command(commands, "info", run, "show what an expanded folder holds, and how it was made")
+    command.add_argument("dir", type=any_path, metavar="DIR", help="an expanded folder, or s3://bucket/folder")
+    add_json(command)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Describe an expanded folder."""
+    from gif_datasets.cli.texts import info_text
+    from gif_datasets.shards.reader import ShardReader
+
+    reader = ShardReader(existing(args.dir))
+    manifest = reader.manifest
+    recipe = manifest["plan"]["recipe"]
+    synthetic = int(reader.index.synthetic.sum())
+    value = {
+        "folder": str(args.dir),
+        **{name: manifest[name] for name in ("source", "split", "validation", "failed_checks")},
+        "samples": len(reader),
+        "originals": len(reader) - synthetic,
+        "synthetic": synthetic,
+        "rejected": reader.missing,
+        "classes": manifest["classes"],
+        "shards": len(manifest["shards"]),
+        "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
+        **{name: recipe[name] for name in ("prior", "device", "options", "versions")},
+        "expansion_counts": {str(copies): seeds for copies, seeds in reader.expansion_counts().items()},
+        "plan_hash": manifest["plan_hash"],
+    }
+    print_result(args, value, info_text)
+    return 0
