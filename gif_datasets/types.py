@@ -35,8 +35,8 @@ def no_progress(rows: Any, title: str, total: int | None = None) -> Any:
     return rows
 
 
-def no_message(text: str) -> None:
-    """Tell nobody."""
+def silently(text: str) -> None:
+    """Ignore the message."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from gif_datasets.io.devices import resolve_device
 from gif_datasets.io.stores import as_path
 from gif_datasets.options import closest
 from gif_datasets.sources import wrap_source
-from gif_datasets.types import Progress, no_message, no_progress
+from gif_datasets.types import Progress, no_progress, silently
 
 ENGINES = ("local", "ray")
 
@@ -37,7 +37,7 @@ def expand(
     part: tuple[int, int] = (0, 1),
     config: ExpansionConfig | None = None,
     progress: Progress | None = None,
-    say: Callable[[str], None] = no_message,
+    say: Callable[[str], None] = silently,
     **options: Any,
 ) -> Summary:
     """Expand a dataset into a folder of WebDataset shards: the command ``gif-datasets expand`` as a function.

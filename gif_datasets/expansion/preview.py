@@ -12,7 +12,7 @@ from gif_datasets.expansion.open import Opened
 from gif_datasets.io import decode
 from gif_datasets.io.cache.store import open_cache
 from gif_datasets.shards.image_grid import MOST_COPIES, Row, choose_seeds, save_preview
-from gif_datasets.types import Seed, no_message
+from gif_datasets.types import Seed, silently
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def preview_expansion(
     out: Path,
     rows: int,
     cache_dir: str | Path | None = None,
-    say: Callable[[str], None] = no_message,
+    say: Callable[[str], None] = silently,
 ) -> PreviewSummary:
     """Imagine the first copies of some seeds, and draw them as a grid. A later expansion finds them in the cache.
 

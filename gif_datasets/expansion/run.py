@@ -22,7 +22,7 @@ from gif_datasets.shards.folder import STATE, claim, draw_preview, finish, finis
 from gif_datasets.shards.manifest import Shard
 from gif_datasets.sources.base import Source
 from gif_datasets.sources.own_columns import source_columns
-from gif_datasets.types import CLASSIFIER_FILE, no_message
+from gif_datasets.types import CLASSIFIER_FILE, silently
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def run(
     bad: Sequence[str] = (),
     imaginer: Imaginer | None = None,
     part: Part = WHOLE,
-    say: Callable[[str], None] = no_message,
+    say: Callable[[str], None] = silently,
 ) -> Summary:
     """Make what is missing of ``plan``, or of a part of it, in ``folder``; the last part that is made finishes it.
 

@@ -32,7 +32,7 @@ from gif_datasets.publish.contents import (
 from gif_datasets.publish.hub_card import Rights
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.verify import verify
-from gif_datasets.types import EXPORTED, Progress, no_message, no_progress
+from gif_datasets.types import EXPORTED, Progress, no_progress, silently
 
 _MARKS = (manifests.MANIFEST, EXPORTED)
 """Either says that a repository holds what this package published, and which files that is."""
@@ -134,7 +134,7 @@ def push_to_hub(
     started = time.monotonic()
     name = hub.check_name(repo_id)
     _check(form, revision, create_pr)
-    show, tell = progress or no_progress, say or no_message
+    show, tell = progress or no_progress, say or silently
     edited = _verified(Path(folder), show)
     client = Client(Repository(name, revision or MAIN, token), tell)
     rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
