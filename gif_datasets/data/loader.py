@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -19,17 +21,17 @@ from gif_datasets.data.batches import (
     EpochBatches,
     Epochs,
     EpochSampler,
-    Place,
     Policy,
+    Position,
     Skipping,
     distributed_epochs,
-    lazily,
+    maker_of,
     mix_text,
     own_epochs,
 )
 from gif_datasets.data.map_style import LoadedDataset, LoadedRows, different_sizes
 from gif_datasets.data.order import Mix
-from gif_datasets.data.prefetch import ahead
+from gif_datasets.data.prefetch import prefetch
 from gif_datasets.data.spans import Readers
 from gif_datasets.data.streaming import StreamBatches, StreamedDataset
 from gif_datasets.errors import ConfigError, EngineError
@@ -172,34 +174,43 @@ class DataLoader(tud.DataLoader[Any]):
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self._batches = self._batches_of(epochs)
         self._next_epoch = 0
-        self._resumed: Place | None = None
-        self._place, self._steps = Place(0, 0), 0
-        self._latest: object = None  # told apart from earlier ones, without keeping its workers alive
-
-    @property
-    def _index_sampler(self) -> Any:
-        """What torch's iterators take their batches of indices from."""
-        return super()._index_sampler if self._batches is None else self._batches
+        self._epoch_calls = 0  # of set_epoch of sampler or stream, as of the latest iteration
+        self._resumed: Position | None = None
+        self._progress = Progress(Position(0, 0))
 
     def __iter__(self) -> Any:
         if not all(worker.is_alive() for worker in getattr(self._iterator, "_workers", ())):
-            self._iterator = None  # one has died since; torch would fail in every pass
+            self._iterator = None  # a worker has died since; torch would fail in every pass
         if self._batches is None:
             return super().__iter__()
-        place = self._begin()
-        self._batches.begin(place)
-        self._place, self._steps, self._next_epoch = place, 0, place.epoch + 1
-        threaded = not self.num_workers and self.threads and self._auto_collation and _is_loaded(self.dataset)
-        if threaded:
-            torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # torch draws its workers' seed here
-        if isinstance(self._batches, StreamBatches):
-            self._iterator = None  # workers that persist would not learn where to start
-            with self._batches.telling():
-                rows: Iterator[Any] = super().__iter__()
-        else:
-            rows = self._threaded(iter(self._batches)) if threaded else super().__iter__()
-        self._latest = object()
-        return _Iteration(self, self._latest, rows, place)
+        start = self._start()
+        rows = self._rows_from(self._batches, start)
+        self._next_epoch = start.epoch + 1
+        self._progress = Progress(start)  # of this iteration; earlier ones keep their own
+        return _Iteration(self, rows, self._progress)
+
+    def _rows_from(self, batches: Batches, start: Position) -> Iterator[Any]:
+        """Collated batches from a position to the end of its epoch."""
+        if isinstance(batches, StreamBatches):
+            self._iterator = None  # persistent workers have a dataset that starts elsewhere
+            return self._by_torch("dataset", batches.from_(start))
+        indices = batches.from_(start)
+        if self.batch_sampler is None:
+            return self._by_torch("sampler", indices)
+        if self.num_workers or not self.threads or not _is_loaded(self.dataset):
+            return self._by_torch("batch_sampler", indices)
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # torch draws its workers' seed here
+        return self._threaded(indices)
+
+    def _by_torch(self, name: str, value: Any) -> Iterator[Any]:
+        """Torch's iterator over this loader with another ``dataset``, ``sampler`` or ``batch_sampler``."""
+        if self._iterator is not None:
+            self._iterator._index_sampler = value  # of persistent workers; torch would begin its first one again
+        view = copy.copy(self)
+        vars(view)[name] = value  # torch lets nobody assign these after __init__
+        rows: Iterator[Any] = super(DataLoader, view).__iter__()
+        self._iterator = view._iterator
+        return rows
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next one; a loaded state of the same epoch still resumes within it."""
@@ -208,80 +219,89 @@ class DataLoader(tud.DataLoader[Any]):
         if self._resumed is not None and self._resumed.epoch != epoch:
             self._resumed = None
         self._next_epoch = epoch
-        if not self._steps:  # between two epochs
-            self._place = Place(epoch, 0)
+        if not self._progress.steps:  # between two epochs
+            self._progress.start = Position(epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the latest iteration stands after the batches it has yielded, as JSON types; the same on every rank.
+        """The position of the latest iteration after the batches it has yielded, as JSON types; equal on all ranks.
 
         Raises:
-            ConfigError: If the loader has no place to return to: an iterable dataset, or batches out of order.
+            ConfigError: If the loader cannot return to a position: an iterable dataset, or batches out of order.
         """
         batches = self._resumable()
         if self.num_workers and not self.in_order:
-            raise ConfigError("with in_order=False there is no place in the order to save")
-        place = self._resumed or batches.after(self._place, self._steps)
-        return {"format": STATE_FORMAT, **place.to_json(), "order": self._order_of(batches)}
+            raise ConfigError("with in_order=False the position cannot be saved; leave in_order at True")
+        position = self._resumed or batches.after(self._progress.start, self._progress.steps)
+        return {"format": STATE_FORMAT, **position.to_json(), "order": self._order_of(batches)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state with the next ``iter(loader)``; batch size, workers and ranks may be others.
+        """Go on from a state with the next ``iter(loader)``; batch size, workers and ranks may differ.
 
         Raises:
-            ConfigError: If the state is of another order; the difference is named.
+            ConfigError: If the state was saved with another order; the message names the difference.
         """
         batches = self._resumable()
         try:
             if state["format"] != STATE_FORMAT:
                 raise ConfigError(f"the state is of format {state['format']}, not {STATE_FORMAT}")
-            place, found = Place.from_json(state), dict(state["order"])
+            position, saved = Position.from_json(state), dict(state["order"])
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
-            raise ConfigError(f"this is no state of a gif_datasets.DataLoader: {error!r}") from error
+            raise ConfigError(f"not a state of a gif_datasets.DataLoader: {error!r}") from error
         order = self._order_of(batches)
-        for name in dict.fromkeys([*order, *found]):
-            if found.get(name) != order.get(name):
+        for name in dict.fromkeys([*order, *saved]):
+            if saved.get(name) != order.get(name):
                 raise ConfigError(
-                    f"the state is of another order: {name} was {found.get(name)!r}, and is {order.get(name)!r} here"
+                    f"the state was saved with another order: {name} was {saved.get(name)!r}, now {order.get(name)!r}"
                 )
         if isinstance(self.sampler, tud.DistributedSampler):
-            self.sampler.set_epoch(place.epoch)
-        self._resumed = place
+            self.sampler.set_epoch(position.epoch)
+        self._resumed = position
 
     def _batches_of(self, epochs: Epochs | None) -> Batches | None:
-        """Batches that can be begun anywhere, or None where only torch knows them."""
+        """Batches that can start at any position; None for an iterable dataset that is not ours."""
         if epochs is not None:
-            return EpochBatches(epochs, self.batch_size, self.drop_last, lazily(self.dataset))
+            return EpochBatches(epochs, self.batch_size, self.drop_last, maker_of(self.dataset))
         if isinstance(self.dataset, StreamedDataset):
             readers = Readers(self.dataset.world_size, self.num_workers, self.batch_size or 1, self.drop_last)
-            return StreamBatches(self.dataset, super()._index_sampler, readers)
+            return StreamBatches(self.dataset, readers)
         if isinstance(self.dataset, tud.IterableDataset):
             return None
-        return Skipping(super()._index_sampler, lazily(self.dataset), self._auto_collation)
+        batched = self.batch_sampler is not None
+        return Skipping(self.batch_sampler if batched else self.sampler, maker_of(self.dataset), batched)
 
     def _order_of(self, batches: Batches) -> dict[str, Any]:
         """What must be equal to resume."""
         return {**batches.description, "dataset": _fingerprint(self.dataset)}
 
-    def _begin(self) -> Place:
-        """The next iteration's first place."""
+    def _start(self) -> Position:
+        """The first position of the next iteration."""
         resumed, self._resumed = self._resumed, None
-        if isinstance(self.sampler, tud.DistributedSampler):  # torch's rule: its epoch is the one that was set
-            epoch = self.sampler.epoch
-            return resumed if resumed is not None and resumed.epoch == epoch else Place(epoch, 0)
-        asker = self.dataset if isinstance(self.dataset, StreamedDataset) else self.sampler
-        if isinstance(asker, EpochSampler | StreamedDataset) and asker.asked is not None:
-            self._next_epoch, asker.asked = asker.asked, None
-            resumed = resumed if resumed is not None and resumed.epoch == self._next_epoch else None
-        return resumed or Place(self._next_epoch, 0)
+        requested = self._requested_epoch()
+        if resumed is not None and requested in (None, resumed.epoch):
+            return resumed
+        return Position(self._next_epoch if requested is None else requested, 0)
+
+    def _requested_epoch(self) -> int | None:
+        """The epoch that sampler or stream were set to since the latest iteration; None if nobody set one."""
+        if isinstance(self.sampler, tud.DistributedSampler):
+            return int(self.sampler.epoch)  # torch's rule: the epoch stays until another one is set
+        holder = self.dataset if isinstance(self.dataset, StreamedDataset) else self.sampler
+        if not isinstance(holder, EpochSampler | StreamedDataset) or holder.epoch_calls == self._epoch_calls:
+            return None
+        self._epoch_calls = holder.epoch_calls
+        return holder.epoch
 
     def _resumable(self) -> Batches:
         if self._batches is None:
-            raise ConfigError(f"{type(self.dataset).__name__} is an iterable dataset, which keeps its own place")
+            raise ConfigError(
+                f"{type(self.dataset).__name__} is an iterable dataset, whose position the loader does not know"
+            )
         return self._batches
 
     def _threaded(self, batches: Iterator[list[int]]) -> Iterator[Any]:
-        """Read and decode in threads, ahead; everything of the user's runs here."""
+        """Read and decode in threads, some batches ahead; code of the user runs in this thread."""
         dataset, combine, pin = cast(Any, self.dataset), cast(Any, self.collate_fn), cast(Any, pinning.pin_memory)
 
         def load(indices: list[int]) -> LoadedRows:
@@ -289,7 +309,7 @@ class DataLoader(tud.DataLoader[Any]):
             return rows.load()
 
         device = _pinning_device() if self.pin_memory else None
-        for rows in ahead(batches, load, self.threads, PREFETCH * self.threads):
+        for rows in prefetch(batches, load, self.threads, PREFETCH * self.threads):
             batch = combine(rows)
             yield batch if device is None else pin(batch, device)
 
@@ -308,11 +328,25 @@ def _check(own: bool, ordered: bool, rank: int, world_size: int, threads: int | 
         raise ConfigError(f"threads must be >= 0, got {threads}")
 
 
-class _Iteration:
-    """One pass over a loader, which tells it how far it is."""
+@dataclass
+class Progress:
+    """How far an iteration is. The loader keeps it, and not the iteration, whose workers would then stay alive.
 
-    def __init__(self, loader: DataLoader, name: object, rows: Iterator[Any], place: Place) -> None:
-        self._loader, self._name, self._rows, self._place, self._steps = loader, name, rows, place, 0
+    Attributes:
+        start: The position it started from.
+        steps: Batches that it has yielded since.
+    """
+
+    start: Position
+    steps: int = 0
+
+
+class _Iteration:
+    """One pass over a loader; keeps its progress up to date."""
+
+    def __init__(self, loader: DataLoader, rows: Iterator[Any], progress: Progress) -> None:
+        self._loader, self._rows, self._progress = loader, rows, progress
+        self._start, self._steps = progress.start, 0
 
     def __iter__(self) -> _Iteration:
         return self
@@ -324,26 +358,25 @@ class _Iteration:
         try:
             batch = next(self._rows)
         except StopIteration:
-            self._tell(Place(self._place.epoch + 1, 0), 0)
+            self._note(Position(self._start.epoch + 1, 0), 0)
             raise
         except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
             if self._loader.num_workers and _is_of_a_dead_worker(error):
-                self._loader._iterator = None  # of workers that persist; the next pass starts others
+                self._loader._iterator = None  # of persistent workers; the next pass starts new ones
                 raise EngineError(
-                    f"a worker process died (killed, or out of memory): {error}; state_dict() leads to what is left"
+                    f"a worker process died (killed, or out of memory): {error}; go on from state_dict()"
                 ) from error
             raise
         self._steps += 1
-        self._tell(self._place, self._steps)
+        self._note(self._start, self._steps)
         return batch
 
-    def _tell(self, place: Place, steps: int) -> None:
-        if self._loader._latest is self._name:
-            self._loader._place, self._loader._steps = place, steps
+    def _note(self, start: Position, steps: int) -> None:
+        self._progress.start, self._progress.steps = start, steps
 
 
 def _is_of_a_dead_worker(error: Exception) -> bool:
-    """Whether torch says so, or a batch could not be taken over from its sender; a dataset's own errors are no such."""
+    """Whether torch says so, or a batch could not be received from its worker; errors of the dataset do not count."""
     if isinstance(error, RuntimeError):
         return str(error).startswith("DataLoader worker (pid")
     return not str(error).startswith("Caught ")  # in DataLoader worker process

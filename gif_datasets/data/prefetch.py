@@ -1,4 +1,4 @@
-"""Work done by threads, ahead of whoever needs the results, in order."""
+"""Results of threads that work some items ahead, in order."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(items: Iterable[Item], work: Callable[[Item], Result], threads: int, depth: int) -> Iterator[Result]:
-    """Yield ``work(item)`` in order, worked on by threads up to ``depth`` items ahead.
+def prefetch(items: Iterable[Item], work: Callable[[Item], Result], threads: int, depth: int) -> Iterator[Result]:
+    """Yield ``work(item)`` in order, computed by threads up to ``depth`` items ahead.
 
-    An error arrives where its result would have. When the consumer stops, what was not begun is left.
+    An error is raised where its result would have come. When the consumer stops, pending work is cancelled.
 
     Example:
-        >>> list(ahead(range(5), lambda n: n * n, threads=2, depth=3))
+        >>> list(prefetch(range(5), lambda n: n * n, threads=2, depth=3))
         [0, 1, 4, 9, 16]
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="gif_datasets")
@@ -30,5 +30,5 @@ def ahead(items: Iterable[Item], work: Callable[[Item], Result], threads: int, d
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # waits for what has begun: a fork that comes next must find no thread at work
+        # waits for running work: a fork that comes next must not find a thread at work
         pool.shutdown(wait=True, cancel_futures=True)

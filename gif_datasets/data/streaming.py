@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gif_datasets.data.batches import Place
+from gif_datasets.chunks import blocks
+from gif_datasets.data.batches import Position
 from gif_datasets.data.keyed_random import Ints, permute, stream_key, subkey
 from gif_datasets.data.map_style import LoadedDataset
-from gif_datasets.data.prefetch import ahead
+from gif_datasets.data.prefetch import prefetch
 from gif_datasets.data.spans import Readers, Spans, cut, length
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.io import atomic
@@ -111,8 +112,8 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         self.url, self.transform, self.split = url, transform, split
         self.shuffle, self.seed, self.together = shuffle, seed, together
         self.rank, self.world_size, self.epoch = rank, world_size, 0
-        self.asked: int | None = None
-        self._told: Pass | None = None
+        self.epoch_calls = 0  # of set_epoch; a loader compares it with what it saw before
+        self._pass: Pass | None = None
         self.manifest = manifests.read_manifest(as_path(url))
         manifests.check_split(self.manifest, split)
         self.classes = tuple(self.manifest["classes"])
@@ -139,40 +140,36 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the order, also of a :class:`gif_datasets.DataLoader`; call it before workers start.
 
-        Without it every pass is the same, but in such a loader.
+        Without it every pass is the same, except in such a loader.
         """
-        self.epoch = self.asked = epoch
+        self.epoch, self.epoch_calls = epoch, self.epoch_calls + 1
 
     def __iter__(self) -> Iterator[tuple[Any, int]]:
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker else (0, 0)
-        told = self._told or Pass(self.epoch, ((0, self.samples),), Readers(self.world_size, workers))
-        part = told.readers.parts(length(told.spans), self.rank)[number]
-        return self._rows(told.epoch, cut(told.spans, *part))  # now, not at the first sample: another pass may begin
+        this = self._pass or Pass(self.epoch, ((0, self.samples),), Readers(self.world_size, workers))
+        part = this.readers.parts(length(this.spans), self.rank)[number]
+        return self._rows(this.epoch, cut(this.spans, *part))  # the epoch of this moment, not of the first sample
 
-    @contextlib.contextmanager
-    def telling(self, told: Pass) -> Iterator[None]:
-        """Have the iterators and workers that begin within do this pass."""
-        self._told = told
-        try:
-            yield
-        finally:
-            self._told = None
+    def reading_pass(self, which: Pass) -> StreamedDataset:
+        """The same dataset, whose iterators read this pass."""
+        view = copy.copy(self)
+        view._pass = which
+        return view
 
     def _rows(self, epoch: int, spans: Spans) -> Iterator[tuple[Any, int]]:
-        for folder, places in ahead(self._fetches(epoch, spans), self._fetch_shards, threads=1, depth=1):
+        for folder, places in prefetch(self._fetches(epoch, spans), self._fetch_shards, threads=1, depth=1):
             with folder:
                 loaded = LoadedDataset(Path(folder.name), self.transform, self.split)
-                for start in range(0, len(places), BLOCK):
-                    yield from loaded.__getitems__(places[start : start + BLOCK])
+                for block in blocks(places, BLOCK):
+                    yield from loaded.__getitems__(block)
 
     def _fetches(self, epoch: int, spans: Spans) -> Iterator[Fetch]:
         """What to read for some positions of an epoch's order.
 
         The order goes through one group of ``together`` shards after the other, the same whoever reads which part.
         """
-        own = [self._shards[i] for i in self._order(epoch, len(self._shards), "shards")]
-        groups = [own[i : i + self.together] for i in range(0, len(own), self.together)]
+        groups = blocks([self._shards[i] for i in self._order(epoch, len(self._shards), "shards")], self.together)
         starts = np.cumsum([0, *(sum(shard.samples for shard in group) for group in groups)]).tolist()
         parts = (
             (number, first, last)
@@ -208,48 +205,39 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         return folder, wanted.places
 
 
-def _fetch_of(group: list[Shard], places: Ints) -> Fetch:
+def _fetch_of(group: Sequence[Shard], places: Ints) -> Fetch:
     """Those shards of a group that hold some of the places, and the places counted in these alone."""
     counts = np.array([shard.samples for shard in group])
     ends = np.cumsum(counts)
     held = np.searchsorted(ends, places, side="right")
     needed = np.isin(np.arange(len(group)), held)
     missing = np.cumsum(np.where(needed, 0, counts))  # samples of shards that are left out, before each one's end
-    return Fetch(tuple(group[i] for i in np.flatnonzero(needed)), tuple((places - missing[held]).tolist()))
+    return Fetch(tuple(group[i] for i in np.flatnonzero(needed).tolist()), tuple((places - missing[held]).tolist()))
 
 
 class StreamBatches:
-    """A streamed set's place in its epoch, for a loader; torch makes the batches.
+    """Positions in the epochs of a streamed dataset, for a loader; torch makes the batches.
 
     Args:
-        dataset: The set.
-        inner: What torch draws its batches' sizes from.
+        dataset: The dataset.
         readers: All ranks and workers.
     """
 
-    def __init__(self, dataset: StreamedDataset, inner: Iterable[Any], readers: Readers) -> None:
-        self._dataset, self._inner, self._readers = dataset, inner, readers
-        self._place = Place(0, 0)
+    def __init__(self, dataset: StreamedDataset, readers: Readers) -> None:
+        self._dataset, self._readers = dataset, readers
         names = ("samples", "shuffle", "seed", "together")
         self.description = {name: getattr(dataset, name) for name in names}
 
-    def begin(self, place: Place) -> None:
-        """Where the next iteration starts."""
-        self._place = place
+    def from_(self, start: Position) -> StreamedDataset:
+        """The dataset from ``start`` to the end of its epoch."""
+        return self._dataset.reading_pass(Pass(start.epoch, self._spans(start), self._readers))
 
-    def telling(self) -> contextlib.AbstractContextManager[None]:
-        """Have the iterators and workers that begin within start there."""
-        return self._dataset.telling(Pass(self._place.epoch, self._spans(self._place), self._readers))
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._inner)
-
-    def after(self, place: Place, steps: int) -> Place:
-        """The place after some batches on every rank."""
-        left = self._readers.left(self._spans(place), steps)
+    def after(self, start: Position, steps: int) -> Position:
+        """The position after some batches on every rank."""
+        left = self._readers.left(self._spans(start), steps)
         done = self._dataset.samples - length(left)
-        return Place(place.epoch, done, () if left == self._spans(Place(place.epoch, done)) else left)
+        return Position(start.epoch, done, () if left == self._spans(Position(start.epoch, done)) else left)
 
-    def _spans(self, place: Place) -> Spans:
+    def _spans(self, start: Position) -> Spans:
         whole = ((0, self._dataset.samples),)
-        return place.left or cut(whole, place.position, self._dataset.samples)
+        return start.left or cut(whole, start.position, self._dataset.samples)

@@ -26,11 +26,10 @@ from torchvision.transforms import v2
 
 import gif_datasets
 from gif_datasets import BadImage, CacheError, ConfigError, EngineError, ExpandedDataset
-from gif_datasets.data.batches import Place
 from gif_datasets.data.loader import DataLoader, _Iteration, collate
 from gif_datasets.data.map_style import LoadedDataset
 from gif_datasets.data.order import make_order
-from gif_datasets.data.prefetch import ahead
+from gif_datasets.data.prefetch import prefetch
 from gif_datasets.expansion.dataset import HeldOut
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.types import ItemTable
@@ -255,7 +254,7 @@ def test_states_at_the_ends() -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"seed": 2}, "seed was 0, and is 2"),
+        ({"seed": 2}, "seed was 0, now 2"),
         ({"mix": "share:0.5"}, "mix was 'all'"),
         ({"shuffle": False}, "shuffle"),
         ({"balance": True}, "balance"),
@@ -952,7 +951,7 @@ def test_what_torch_says_of_dead_workers(error: Exception, expected: type[Except
         raise error
 
     loader = DataLoader(Numbers(10), num_workers=workers)
-    rows = _Iteration(loader, loader._latest, batches(), Place(0, 0))
+    rows = _Iteration(loader, batches(), loader._progress)
     assert next(rows) == 1
     with pytest.raises(expected if workers else type(error)):
         next(rows)
@@ -1000,10 +999,10 @@ class Files(tud.Dataset[bytes]):
         return Path("nowhere").read_bytes()
 
 
-def test_ahead_stops_where_its_consumer_stops() -> None:
+def test_prefetch_stops_where_its_consumer_stops() -> None:
     """Work is bounded ahead; an error comes at its place; nothing runs on after a break."""
     done: list[int] = []
-    results = ahead(itertools.count(), lambda n: done.append(n) or n, threads=2, depth=3)
+    results = prefetch(itertools.count(), lambda n: done.append(n) or n, threads=2, depth=3)
     assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
     results.close()
     count = len(done)
@@ -1015,7 +1014,7 @@ def test_ahead_stops_where_its_consumer_stops() -> None:
             raise ValueError("two")
         return number
 
-    failing = ahead(range(5), fail, threads=3, depth=4)
+    failing = prefetch(range(5), fail, threads=3, depth=4)
     assert [next(failing), next(failing)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(failing)

@@ -142,6 +142,10 @@ def test_iterations_of_a_loader_are_epochs(stored: tuple[str, Path]) -> None:
     next(iter(persistent))
     assert len(list(persistent.dataset)) == 36
     assert len(persistent) == 9
+    shared = stream_expanded(stored[0], np.array, shuffle=True, together=2)
+    loaders = [DataLoader(shared, 4) for _ in range(2)]
+    shared.set_epoch(1)
+    assert [rows_of(loader) for loader in loaders] == [second, second]
 
 
 def test_unequal_ranks_have_as_many_batches(stored: tuple[str, Path]) -> None:
@@ -185,7 +189,7 @@ def test_states_of_another_stream_are_refused(stored_once: str) -> None:
     """The first difference is named."""
     state = loader_of(stored_once).state_dict()
     other = DataLoader(stream_expanded(stored_once, shuffle=True, together=2, seed=1))
-    with pytest.raises(ConfigError, match="seed was 0, and is 1 here"):
+    with pytest.raises(ConfigError, match="seed was 0, now 1"):
         other.load_state_dict(state)
 
 
