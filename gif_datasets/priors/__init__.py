@@ -1,4 +1,4 @@
-"""Generative priors: what maps images to latents and back."""
+"""Generative priors: they map images to latents and back."""
 
 from gif_datasets.priors.find import (
     FAMILIES,

@@ -1,4 +1,4 @@
-"""What every prior is: an encoder, a decoder, and the CLIP space that scores its latents."""
+"""The protocol of a prior: an encoder, a decoder, and the CLIP space that scores its latents."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Prior(Protocol):
     """A pre-trained generative prior.
 
     To bring your own, inherit from this class, implement ``encode``, ``decode`` and ``classifier``, and pass the object
-    as ``prior=``. What else there is defaults to an unCLIP prior's, whose latent is the CLIP embedding itself; another
-    kind of prior also implements ``embed`` and ``embed_images``.
+    as ``prior=``. The other members default to those of an unCLIP prior, whose latent is the CLIP embedding itself; a
+    prior of another kind also implements ``embed`` and ``embed_images``.
 
     Attributes:
         channel_axis: Which axis of one latent counts its channels.
         latent_is_embedding: Whether ``embed`` is the identity.
-        decodes_noise: Whether ``decode`` draws from its generators, so that a picture can be drawn again.
-        recognises: Whether its classifier means anything, so that it is worth telling where it fails.
+        decodes_noise: Whether ``decode`` draws from its generators, so that an image can be drawn again.
+        recognises: Whether its classifier's scores mean anything, so that a warning about them is useful.
     """
 
     channel_axis: int = 0
@@ -49,10 +49,10 @@ class Prior(Protocol):
         """Latents that the copies start from, ``(B, K, *axes)``, or ``(B, 1, *axes)`` where all start from the seed's.
 
         Args:
-            images: The seeds' pictures.
-            latents: What ``encode`` gave for them.
+            images: The seeds' images.
+            latents: Their latents, from ``encode``.
             names: Their class names.
-            keys: What their noise is drawn for, besides ``config.rng_seed`` and the copy.
+            keys: Content keys; with ``config.rng_seed`` and the copy they decide the noise.
             config: The options.
         """
         return latents[:, None]
@@ -62,7 +62,7 @@ class Prior(Protocol):
         return latents
 
     def embed_images(self, images: Sequence[Image]) -> Tensor:
-        """CLIP embeddings of pictures, ``(B, D)``."""
+        """CLIP embeddings of images, ``(B, D)``."""
         return self.encode(images)
 
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
@@ -75,7 +75,7 @@ class Prior(Protocol):
 
 
 class ClipPrior(Prior):
-    """A prior that an open_clip model scores; what the kinds of priors in this package share.
+    """A prior scored by an open_clip model: the base class of the priors in this package.
 
     Attributes:
         clip: The model.
@@ -84,11 +84,13 @@ class ClipPrior(Prior):
     clip: Clip
 
     def embed_images(self, images: Sequence[Image]) -> Tensor:
-        """CLIP embeddings of pictures themselves, not of their reconstructions (Algorithm 2)."""
+        """CLIP embeddings of images themselves, not of their reconstructions (Algorithm 2)."""
         return self.clip.encode_images(images)
 
     def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
-        """The CLIP's zero-shot classifier of ``class_names``, the texts of a class's synonyms averaged."""
-        called = [config.names_of(name) for name in class_names]
-        found = self.clip.classifier([name for names in called for name in names], config.templates, config.logit_scale)
-        return found.merged([len(names) for names in called])
+        """The CLIP's zero-shot classifier of ``class_names``; the texts of a class's synonyms are averaged."""
+        synonyms = [config.names_of(name) for name in class_names]
+        every = self.clip.classifier(
+            [name for names in synonyms for name in names], config.templates, config.logit_scale
+        )
+        return every.merged([len(names) for names in synonyms])

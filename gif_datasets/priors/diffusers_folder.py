@@ -1,4 +1,4 @@
-"""Load a diffusers pipeline from a local folder: safetensors only, nothing fetched, no code from the folder."""
+"""Load a diffusers pipeline from a local folder: safetensors only, no download, no code from the folder."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ SCHEDULERS = {
     "euler-a": "EulerAncestralDiscreteScheduler",
     "lcm": "LCMScheduler",
 }
-"""Classes of diffusers, by the option's names; each takes a generator for every picture."""
+"""Classes of diffusers by option value; each accepts one generator per image."""
 _IMAGE_MODELS = ("unet", "movq", "vae", "decoder", "super_res_first", "super_res_last")
 _VAE_WAYS = {"vae-slicing", "vae-tiling"}
-_ENLARGES = "UnCLIPImageVariationPipeline"  # small pictures, by interpolation between its networks
+_ENLARGES = "UnCLIPImageVariationPipeline"  # it enlarges small images by interpolation between its networks
 
 
 def pipeline_class(parts: Parts, known: Collection[str]) -> str:
     """The class that ``model_index.json`` names, if it is one of ``known``.
 
     Raises:
-        PriorError: If there is no such file, or it names another class.
+        PriorError: If the file is missing, or it names another class.
     """
     name = pipeline_name(parts)
     if name not in known:
         raise PriorError(
-            f"{parts.decoder / INDEX}: a {name!r} does not decode this prior's latents; known: {', '.join(known)}"
+            f"{parts.decoder / INDEX}: a {name!r} cannot decode this prior's latents; known: {', '.join(known)}"
         )
     return name
 
 
 def pipeline_name(parts: Parts) -> str:
-    """The class that ``model_index.json`` names, whatever it is.
+    """The class that ``model_index.json`` names, known or not.
 
     Raises:
-        PriorError: If there is no such file.
+        PriorError: If the file is missing.
     """
     try:
         return str(read_json((parts.decoder / INDEX).read_text(encoding="utf-8"))["_class_name"])
@@ -60,17 +60,17 @@ def pipeline_name(parts: Parts) -> str:
 
 
 def check_options(kind: str, adapted: bool, device: torch.device, config: ExpansionConfig) -> None:
-    """Refuse what cannot work with this pipeline or on this device, before anything is fetched or loaded.
+    """Refuse options that this pipeline or device does not support, before anything is fetched or loaded.
 
     Args:
         kind: Name of the diffusers class.
         adapted: Whether it has an IP-Adapter.
         device: Where it runs.
-        config: Its precision and scheduler, and how it saves memory and time.
+        config: The options: precision, scheduler, memory and speed.
 
     Raises:
-        ConfigError: If an option cannot work; the message says which to leave out.
-        MissingExtra: If an option needs a package that is absent.
+        ConfigError: If an option is not supported; the message says which one to remove.
+        MissingExtra: If an option needs a package that is not installed.
     """
     on_cpu = device.type == "cpu"
     if config.noise_level and kind != "StableUnCLIPImg2ImgPipeline":
@@ -81,11 +81,11 @@ def check_options(kind: str, adapted: bool, device: torch.device, config: Expans
         raise _whole(kind)
     if "offload" in config.save_memory:
         if on_cpu:
-            raise ConfigError("save_memory: 'offload' keeps parts off a GPU until they run, and this is a CPU; drop it")
+            raise ConfigError("save_memory: 'offload' needs a GPU, and this is a CPU; drop it")
         _need("accelerate")
     if "attention-slicing" in config.save_memory and adapted:
         raise ConfigError(
-            "save_memory: 'attention-slicing' would replace the attention that an IP-Adapter brings; drop it:"
+            "save_memory: 'attention-slicing' would replace the attention of the IP-Adapter; drop it:"
             " attention='sdpa', the default, needs no slices"
         )
     if config.attention == "xformers":
@@ -93,16 +93,18 @@ def check_options(kind: str, adapted: bool, device: torch.device, config: Expans
             raise ConfigError(f"attention='xformers' needs a CUDA device, and this is {device.type!r}; take 'sdpa'")
         _need("xformers")
     if on_cpu and config.dtype != "float32" and kind == _ENLARGES:
-        raise ConfigError(f"dtype={config.dtype!r}: torch enlarges no half-precision pictures on a CPU; take 'float32'")
+        raise ConfigError(
+            f"dtype={config.dtype!r}: torch cannot enlarge half-precision images on a CPU; take 'float32'"
+        )
     if config.compile:
         _try_compiler(device)
 
 
 def _schedulers_of(kind: str) -> set[str]:
-    """Names of the schedulers that can take the place of the folder's own, whatever that is."""
+    """Names of the schedulers that can replace any scheduler of the folder."""
     if kind == _ENLARGES:
         return set()
-    if kind.startswith("KandinskyV22"):  # which does not scale what its network sees, as these ask for
+    if kind.startswith("KandinskyV22"):  # it does not scale its network's input, which these schedulers need
         return SCHEDULERS.keys() - {"lcm", "euler", "euler-a"}
     return {"lcm"} if kind.startswith("LatentConsistency") else SCHEDULERS.keys() - {"lcm"}
 
@@ -121,7 +123,7 @@ def _need(package: str) -> None:
 
 
 def _try_compiler(device: torch.device) -> None:
-    """Compile next to nothing: torch looks for a compiler only when the first picture is made."""
+    """Compile a tiny function: torch looks for a compiler only at the first call."""
     try:
         torch.compile(lambda x: x.sin())(torch.zeros(1, device=device))
     except (RuntimeError, ImportError, OSError) as error:
@@ -133,14 +135,14 @@ def _first_line(error: Exception) -> str:
 
 
 def load_pipeline(kind: str, parts: Parts, device: torch.device, config: ExpansionConfig, **components: Any) -> Any:
-    """Load a pipeline for inference, as the options say.
+    """Load a pipeline for inference with the given options.
 
     Args:
-        kind: Name of the diffusers class; the folder's own choice has been checked.
+        kind: Name of the diffusers class; the class that the folder names is already checked.
         parts: Where the pipeline is.
         device: Where it runs.
         config: Its precision, scheduler, and how it saves memory.
-        components: Parts that the folder does not hold, or, None, that are not loaded.
+        components: Parts that are missing in the folder; None: a part that is not loaded.
 
     Raises:
         PriorError: If the folder is incomplete or does not fit.
@@ -171,7 +173,7 @@ def load_pipeline(kind: str, parts: Parts, device: torch.device, config: Expansi
 
 
 def _name_moved_modules() -> None:
-    """Let Karlo's ``model_index.json`` name ``unclip``, which diffusers has moved and looks up by its old name."""
+    """Make ``unclip`` available: Karlo's ``model_index.json`` names it, and diffusers has moved it."""
     from diffusers import pipelines
 
     if not hasattr(pipelines, "unclip"):
@@ -179,7 +181,7 @@ def _name_moved_modules() -> None:
 
 
 def _load_adapter(pipeline: Any, parts: Parts) -> None:
-    """Add an IP-Adapter; its image encoder is the CLIP that scores."""
+    """Add an IP-Adapter; the CLIP that scores images is its image encoder."""
     assert parts.adapter is not None
     pipeline.load_ip_adapter(
         str(parts.adapter.parent),
@@ -196,15 +198,16 @@ def _set_scheduler(pipeline: Any, name: str) -> None:
 
     if name == OWN:
         return
-    kind, own = getattr(diffusers, SCHEDULERS[name]), getattr(pipeline, "scheduler", None)
-    if own is None or (kind is not type(own) and kind not in getattr(own, "compatibles", [])):
+    kind, present = getattr(diffusers, SCHEDULERS[name]), getattr(pipeline, "scheduler", None)
+    if present is None or (kind is not type(present) and kind not in getattr(present, "compatibles", [])):
         raise _misfit(name, type(pipeline).__name__)
-    learned = () if kind is diffusers.DDPMScheduler else ("variance_type",)  # others take no variance from the network
-    pipeline.scheduler = kind.from_config({key: value for key, value in own.config.items() if key not in learned})
+    learned = () if kind is diffusers.DDPMScheduler else ("variance_type",)  # the others cannot use a learned variance
+    config = {key: value for key, value in present.config.items() if key not in learned}
+    pipeline.scheduler = kind.from_config(config)
 
 
 def _place(pipeline: Any, device: torch.device, config: ExpansionConfig) -> None:
-    """Settle where the models run and how; none of them is trained."""
+    """Move the models to their device and set how they run; none of them is trained."""
     pipeline.set_progress_bar_config(disable=True)
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module):
@@ -229,11 +232,11 @@ def _place(pipeline: Any, device: torch.device, config: ExpansionConfig) -> None
 
 
 def _set_attention(pipeline: Any, backend: str) -> None:
-    if backend == "sdpa":  # what diffusers does by itself
+    if backend == "sdpa":  # the default of diffusers
         return
     try:
         pipeline.enable_xformers_memory_efficient_attention()
-    except (RuntimeError, ValueError, ImportError, OSError) as error:  # it is built for another torch or device
+    except (RuntimeError, ValueError, ImportError, OSError) as error:  # xformers was built for another torch or device
         raise ConfigError(f"attention='xformers' does not work here ({_first_line(error)}); take 'sdpa'") from error
 
 
@@ -244,7 +247,7 @@ def denoiser(pipeline: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet_diffusers() -> Iterator[None]:
-    """Silence diffusers' and transformers' own progress bars and advice while it loads."""
+    """Silence the progress bars and advice of diffusers and transformers during loading."""
     import transformers.utils.logging
     from diffusers.utils import logging
 

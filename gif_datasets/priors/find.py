@@ -1,11 +1,11 @@
-"""Priors by name or folder: those that ship, those that others published, a folder's, and classes of the user's own.
+"""Find priors by name or folder: shipped, published by others, in a folder, or classes of the user.
 
-A prior folder holds ``prior.json`` and what it names::
+A prior folder contains ``prior.json`` and the sub-folders that it names::
 
     {"format": 2, "name": "embedded", "clip": "clip", "decoders": {"unclip": "unclip", "mae": "mae"}, "image_size": 32}
 
-``decoders`` has one sub-folder a family of methods; all of them are scored by the one CLIP, a sub-folder too or the
-name of a published one.
+``decoders`` has one sub-folder per family of methods. One CLIP scores all of them; ``clip`` is a sub-folder or the
+name of a published CLIP.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ ENTRY_POINTS = "gif_datasets.priors"
 
 @dataclass(frozen=True)
 class PriorInfo:
-    """What is known of a prior before it is loaded.
+    """A prior's metadata, known before it is loaded.
 
     Attributes:
         name: Its name.
-        families: Families of decoders it has; they say which methods fit.
-        folder: Where its weights are; None for a prior without weights.
+        families: Families of its decoders; they decide which methods it supports.
+        folder: The folder of its weights; None for a prior without weights.
         digest: Content digest of the folder (or of the code's version, without weights).
         card: The rest of ``prior.json``: licence, data, measures.
-        published: Of a published prior: its files, at commits.
-        make: Of a class of the user's own, registered as an entry point: what makes one.
+        published: For a published prior: its files, at commits.
+        make: For a prior of the user, registered as an entry point: creates one.
     """
 
     name: str
@@ -64,14 +64,14 @@ class PriorInfo:
 
     @property
     def has_clip(self) -> bool:
-        """Whether it has one, to compare and to teach by: among its weights, or as its maker's code has it."""
+        """Whether it has a CLIP, for comparisons and as a teacher: in its weights, or in the user's code."""
         return self.folder is not None or self.published is not None or self.make is not None
 
     @cached_property
     def training_sources(self) -> tuple[str, ...]:
-        """Sources that it was trained on, as its ``README.md`` lists them under ``training_sources`` in its head.
+        """Sources that it was trained on, listed under ``training_sources`` in the YAML header of its ``README.md``.
 
-        They are there, as on a model's card on the Hub, because what a card says changes no digest.
+        As on a model card of the Hub, the header does not change the prior's digest.
         """
         if self.folder is None:
             return ()
@@ -85,7 +85,7 @@ class PriorInfo:
             TypeError,
             RecursionError,
             yaml.YAMLError,
-        ):  # a card without such a head
+        ):  # a card without such a header
             return ()
         return tuple(map(str, listed)) if isinstance(listed, list) else ()
 
@@ -101,11 +101,11 @@ def names() -> tuple[str, ...]:
 
 
 def find_prior(name_or_path: str) -> PriorInfo:
-    """Find a prior: one that ships, a folder by its path, a published one, or an entry point, by name.
+    """Find a prior by name (shipped, published, or an entry point) or by its folder's path.
 
     Raises:
-        ConfigError: If there is none, or a published one has no pinned revision and the Hub does not give it.
-        PriorError: If the folder is not a prior's.
+        ConfigError: If there is no such prior, or the Hub cannot resolve the revision of a published one.
+        PriorError: If the folder is not a valid prior folder.
     """
     if name_or_path == "linear":
         return PriorInfo(
@@ -121,11 +121,15 @@ def find_prior(name_or_path: str) -> PriorInfo:
     if name_or_path in registered:
         return own_prior(name_or_path, registered[name_or_path].load())
     known = (*names(), *PUBLISHED, *registered)
-    raise ConfigError(f"unknown prior {name_or_path!r}, and no such folder{closest(name_or_path, known)}")
+    raise ConfigError(f"unknown prior {name_or_path!r}, and no folder of that name{closest(name_or_path, known)}")
 
 
 def own_prior(name: str, prior: Any) -> PriorInfo:
-    """What is known of a prior of the user's own: an object, or a class, or what else makes one.
+    """The metadata of a user's prior.
+
+    Args:
+        name: Its name, for messages and manifests.
+        prior: An object, or a class or another callable that creates one.
 
     Raises:
         ConfigError: If it has no ``key``.
@@ -133,7 +137,7 @@ def own_prior(name: str, prior: Any) -> PriorInfo:
     key = getattr(prior, "key", None)
     if not isinstance(key, str) or not key:
         raise ConfigError(
-            f"a prior of your own needs a 'key', a text that changes whenever its results do; {name} has none"
+            f"a prior of your own needs a 'key', a text that changes whenever its results change; {name} has none"
         )
     make = prior if callable(prior) else None
     return PriorInfo(name, getattr(prior, "families", FAMILIES), None, digest(["own", key]), make=make)
@@ -142,19 +146,19 @@ def own_prior(name: str, prior: Any) -> PriorInfo:
 def _in_folder(folder: Path) -> PriorInfo:
     card = _read_card(folder)
     clip, adapter = card["clip"], card.get("adapter")
-    own = [part for part in (clip, *card["decoders"].values(), adapter) if part and part not in CLIPS]
-    content = digest_folder(folder, ("prior.json", *own))
+    parts = [part for part in (clip, *card["decoders"].values(), adapter) if part and part not in CLIPS]
+    content = digest_folder(folder, ("prior.json", *parts))
     if clip in CLIPS:
         content = digest([content, CLIPS[clip].weights.revision])
     return PriorInfo(card["name"], tuple(card["decoders"]), folder, content, card)
 
 
 def _of_published(prior: Published) -> PriorInfo:
-    found = prior.resolved()
-    files = [[weights.repository, weights.revision, weights.folder, weights.variant] for weights in found.sources]
-    content = digest(["published", found.pipeline, found.image_size, dict(found.settings), files])
-    card = {"license": found.license, "image_size": found.image_size, "summary": found.latent}
-    return PriorInfo(found.name, (found.family,), None, content, card, found)
+    pinned = prior.resolved()
+    files = [[weights.repository, weights.revision, weights.folder, weights.variant] for weights in pinned.sources]
+    content = digest(["published", pinned.pipeline, pinned.image_size, dict(pinned.settings), files])
+    card = {"license": pinned.license, "image_size": pinned.image_size, "summary": pinned.latent}
+    return PriorInfo(pinned.name, (pinned.family,), None, content, card, pinned)
 
 
 def check_fit(info: PriorInfo, method: str) -> None:
@@ -163,7 +167,8 @@ def check_fit(info: PriorInfo, method: str) -> None:
     if family != AUGMENT and family not in info.families:
         fitting = [name for name, entry in METHODS.items() if entry.family in info.families]
         raise ConfigError(
-            f"method {method!r} needs a prior of family {family!r}, but {info.name!r} is of {', '.join(info.families)};"
+            f"method {method!r} needs a prior of family {family!r}, but {info.name!r} has"
+            f" {', '.join(info.families)};"
             f" methods that fit: {', '.join(fitting) or 'none'}"
         )
 
@@ -171,13 +176,13 @@ def check_fit(info: PriorInfo, method: str) -> None:
 def load_prior(
     info: PriorInfo, family: str | None, device: torch.device, config: ExpansionConfig | None = None
 ) -> Prior:
-    """Load a prior's weights, fetching what of a published one is not here.
+    """Load a prior's weights; missing files of a published prior are fetched.
 
     Args:
-        info: What :func:`find_prior` found.
-        family: Which of its decoders; None for any, when only its CLIP is wanted.
+        info: The prior, from :func:`find_prior`.
+        family: The decoder's family; None: any decoder, when only the CLIP is needed.
         device: Where it runs.
-        config: How a diffusion pipeline runs, as its options say; the CLIP scores in single precision.
+        config: Options of a diffusion pipeline; the CLIP always runs in single precision.
     """
     if info.make is not None:
         return info.make()
@@ -191,10 +196,10 @@ def load_prior(
 
 
 def fetch_prior(info: PriorInfo, device: str, config: ExpansionConfig) -> None:
-    """Fetch what of a prior's files is not here, so that several workers do not do it all at once.
+    """Fetch the missing files of a prior, so that several workers do not do it at the same time.
 
     Raises:
-        ConfigError: If an option does not go with its pipeline or the device; then nothing is fetched.
+        ConfigError: If an option does not fit the pipeline or the device; then nothing is fetched.
     """
     import torch
 
@@ -206,7 +211,7 @@ def fetch_prior(info: PriorInfo, device: str, config: ExpansionConfig) -> None:
 
 
 def _check_published(info: PriorInfo, device: torch.device, config: ExpansionConfig) -> None:
-    """Check the options against the pipeline that the table names: those of a folder wait for its model_index.json."""
+    """Check the options against the pipeline in the table; a folder's are checked when its model_index.json is read."""
     if info.published and info.published.family != "mae":
         from gif_datasets.priors.diffusers_folder import check_options
 
@@ -214,7 +219,7 @@ def _check_published(info: PriorInfo, device: torch.device, config: ExpansionCon
 
 
 def prior_parts(info: PriorInfo, family: str) -> Parts:
-    """Where a prior's files are, fetched where they are not here: of a published one, or as ``prior.json`` says."""
+    """Local files of a prior: as ``prior.json`` says, or those of a published prior, fetched if missing."""
     if info.published:
         return info.published.parts()
     assert info.folder is not None
@@ -253,8 +258,8 @@ _LOADERS: dict[str, Callable[[Parts, torch.device, ExpansionConfig], Prior]] = {
     "sd": _load_sd,
 }
 FAMILIES = tuple(_LOADERS)
-"""Families of decoders; a prior of the user's own takes the methods of all."""
-_LINEAR = "no weights: an 8 x 8 thumbnail as latent; for trying things out and for tests"
+"""Families of decoders; a user's prior supports the methods of all of them by default."""
+_LINEAR = "no weights: an 8 x 8 thumbnail as latent; for first steps and for tests"
 _FIELDS = {"name": str, "clip": str, "decoders": dict, "image_size": int}
 _CHOICES = {"variant": (None, HALF), "null_latent": ("zeros", "mean image")}
 
@@ -264,7 +269,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
     try:
         card = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{folder} is not a prior's folder: it holds no prior.json") from error
+        raise ConfigError(f"{folder} is not a prior folder: it contains no prior.json") from error
     except (OSError, ValueError) as error:
         raise PriorError(f"cannot read {path}: {error}") from error
     if not isinstance(card, dict) or card.get("format") != PRIOR_FORMAT:
@@ -280,12 +285,12 @@ def _read_card(folder: Path) -> dict[str, Any]:
             raise PriorError(f"{path}: {name!r} must be one of {', '.join(map(str, choices))}, got {card[name]!r}")
     for part in (card["clip"], *card["decoders"].values(), card.get("adapter", "")):
         if not isinstance(part, str) or not _is_within(folder, part):
-            raise PriorError(f"{path}: {part!r} leaves the folder")
+            raise PriorError(f"{path}: {part!r} is outside the folder")
     return card
 
 
 def _is_within(folder: Path, part: str) -> bool:
     try:
         return (folder / part).resolve().is_relative_to(folder.resolve())
-    except ValueError:  # a zero, or half of a surrogate pair: no path
+    except ValueError:  # a NUL byte or an unpaired surrogate: not a valid path
         return False

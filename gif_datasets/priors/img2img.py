@@ -1,8 +1,8 @@
-"""Img2img priors: diffusers' img2img pipelines that decode by a plain autoencoder, scored by an open_clip model.
+"""Img2img priors: diffusers' img2img pipelines that decode with a plain autoencoder, scored by an open_clip model.
 
-As in the paper's released code, each copy first goes through img2img, and guidance then perturbs the latent that it
-ends with, which the autoencoder alone decodes. Stable Diffusion 1, 2, XL and their distillates hand that latent over.
-Others (Stable Diffusion 3, Flux, ..) pack theirs in ways of their own: of these the picture is encoded again.
+As in the paper's released code, each copy first goes through img2img. Guidance then perturbs the final latent, and
+only the autoencoder decodes it. Stable Diffusion 1, 2, XL and their distilled models return that latent. Others (Stable
+Diffusion 3, Flux, ..) pack it in their own formats: their output image is encoded again.
 """
 
 from __future__ import annotations
@@ -38,55 +38,57 @@ _IMG2IMG = {
     _LCM: _LCM,
     "LatentConsistencyModelPipeline": _LCM,
 }
-"""What runs a folder of each class that hands its latents over: most are published as text-to-image pipelines, of the
-same parts."""
+"""The img2img class for a folder's class, where the pipeline returns latents. Most are published as text-to-image
+pipelines with the same parts."""
 _CHECKED = ("safety_checker", "feature_extractor", "image_encoder")
 _UNUSED = {_SD: _CHECKED, _LCM: _CHECKED, _SDXL: ("feature_extractor", "image_encoder")}
 
 
 def _text_tower(clip: Clip, parts: Parts) -> Any:
-    """The CLIP's text tower, if it is a model of transformers, which alone a pipeline can run."""
+    """The CLIP's text tower; a pipeline can run it only if it is a transformers model."""
     from transformers import PreTrainedModel
 
     tower = getattr(getattr(clip.model, "text", None), "transformer", None)
     if not isinstance(tower, PreTrainedModel):
-        raise PriorError(f"{parts.decoder} holds no text_encoder, and the CLIP's text tower is none of transformers'")
+        raise PriorError(
+            f"{parts.decoder} contains no text_encoder, and the CLIP's text tower is not a transformers model"
+        )
     return tower
 
 
 def _check_known(name: str, parts: Parts) -> None:
-    """Raise PriorError unless diffusers makes an img2img pipeline of a folder of this class."""
+    """Raise PriorError unless diffusers has an img2img pipeline for this class."""
     from diffusers.pipelines import auto_pipeline as auto
 
     tables = (auto.AUTO_TEXT2IMAGE_PIPELINES_MAPPING, auto.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING)
     if name not in {one.__name__ for table in tables for one in table.values()}:
-        raise PriorError(f"{parts.decoder / INDEX}: diffusers makes no img2img pipeline of a {name!r}")
+        raise PriorError(f"{parts.decoder / INDEX}: diffusers has no img2img pipeline for a {name!r}")
 
 
 def _as_img2img(pipeline: Any, parts: Parts) -> Any:
-    """The img2img pipeline of the same parts, by diffusers' own table of architectures."""
+    """The img2img pipeline with the same parts, by diffusers' table of architectures."""
     import diffusers
 
     try:
-        found = diffusers.AutoPipelineForImage2Image.from_pipe(pipeline)
+        img2img = diffusers.AutoPipelineForImage2Image.from_pipe(pipeline)
     except ValueError as error:
         raise PriorError(f"{parts.decoder}: {error}") from error
     wanted = {"prompt", "image", "strength", "num_inference_steps", "guidance_scale", "generator", "output_type"}
-    missing = sorted(wanted - {*inspect.signature(found.__call__).parameters})
-    vae = type(getattr(found, "vae", None)).__name__
+    missing = sorted(wanted - {*inspect.signature(img2img.__call__).parameters})
+    vae = type(getattr(img2img, "vae", None)).__name__
     if missing or vae != "AutoencoderKL":
-        lack = f"takes no {missing[0]}" if missing else f"decodes by {vae}, not by an AutoencoderKL"
-        raise PriorError(f"{parts.decoder}: a {type(found).__name__} {lack}, so it cannot be a prior of gif-sd")
-    return found
+        lack = f"has no argument {missing[0]}" if missing else f"decodes with {vae}, not with an AutoencoderKL"
+        raise PriorError(f"{parts.decoder}: a {type(img2img).__name__} {lack}, so gif-sd cannot use it as a prior")
+    return img2img
 
 
 class SdPrior(ClipPrior):
     """An img2img pipeline and an open_clip model.
 
     Args:
-        parts: Where they are. A pipeline without a text encoder uses the CLIP's own text tower.
-        device: Where both run.
-        config: Precision, scheduler and memory of the pipeline.
+        parts: Their files. A pipeline without a text encoder uses the CLIP's text tower.
+        device: The device that both run on.
+        config: Options of the pipeline: precision, scheduler and memory.
     """
 
     latent_is_embedding = False
@@ -124,7 +126,7 @@ class SdPrior(ClipPrior):
         keys: Sequence[str],
         config: ExpansionConfig,
     ) -> Tensor:
-        """Latents after img2img, another one for every copy, ``(B, K, C, H / 4, W / 4)``."""
+        """Latents after img2img, a different one for every copy, ``(B, K, C, H / 4, W / 4)``."""
         pixels = self._pixels(images).repeat_interleave(config.ratio, 0)
         copies = range(1, config.ratio + 1)
         rows = [(name, key, number) for name, key in zip(names, keys, strict=True) for number in copies]
@@ -132,47 +134,47 @@ class SdPrior(ClipPrior):
         prompts = [
             _prompt(config.prompts, name, generator) for (name, _, _), generator in zip(rows, generators, strict=True)
         ]
-        size, out = config.decode_batch, []
-        how: dict[str, Any] = {
+        size, blocks = config.decode_batch, []
+        options: dict[str, Any] = {
             "strength": config.strength,
             "num_inference_steps": config.decode_steps,
             "guidance_scale": config.guidance_scale,
             "output_type": "latent" if self.hands_latents else "pt",
         }
         takes = inspect.signature(self.pipeline.__call__).parameters
-        if "height" in takes:  # a pipeline that is not told draws at a side of its own, whatever the picture's
-            how |= {"height": self.image_size, "width": self.image_size}
+        if "height" in takes:  # without them a pipeline draws at its default size, not at the image's
+            options |= {"height": self.image_size, "width": self.image_size}
         for first in range(0, len(rows), size):
             part = slice(first, first + size)
             short = size - len(prompts[part])
-            made = self.pipeline(
+            output = self.pipeline(
                 prompt=[*prompts[part], *prompts[:1] * short],
                 image=torch.cat([pixels[part], pixels[:1].expand(short, -1, -1, -1)]),
                 generator=[*generators[part], *(torch.Generator() for _ in range(short))],
-                **how,
+                **options,
             ).images
-            out.append((made if self.hands_latents else self._encoded(made))[: size - short])
-        found = torch.cat(out).float()
-        return found.reshape(len(images), config.ratio, *found.shape[1:])
+            blocks.append((output if self.hands_latents else self._encoded(output))[: size - short])
+        starts = torch.cat(blocks).float()
+        return starts.reshape(len(images), config.ratio, *starts.shape[1:])
 
     def embed(self, latents: Tensor) -> Tensor:
-        """CLIP embeddings of the decoded pictures."""
+        """CLIP embeddings of the decoded images."""
         return self.clip.embed_pixels(self._decoded(latents))
 
     @torch.no_grad()
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
-        """Pictures of latents, ``(B, 3, H, W)`` in [0, 1]; the autoencoder draws no noise."""
+        """Images of latents, ``(B, 3, H, W)`` in [0, 1]; the autoencoder draws no noise."""
         return self._decoded(latents)
 
     def _autoencoder(self) -> Any:
-        """The autoencoder; in single precision where half overflows, which a pipeline undoes after it has encoded."""
+        """The autoencoder, in single precision where half overflows; the pipeline resets that after it encodes."""
         vae = self.pipeline.vae
         if self.upcasts and vae.dtype == torch.float16:
             vae.to(torch.float32)
         return vae
 
     def _encoded(self, pixels: Tensor) -> Tensor:
-        """Latents of pictures ``(B, 3, H, W)`` in [0, 1]."""
+        """Latents of images ``(B, 3, H, W)`` in [0, 1]."""
         vae = self._autoencoder()
         means: Tensor = vae.encode((pixels * 2 - 1).to(vae.dtype)).latent_dist.mode().float()
         latents: Tensor = (means - _shift(vae)) * vae.config.scaling_factor
@@ -193,10 +195,10 @@ class SdPrior(ClipPrior):
 
 
 def _prompt(prompts: Sequence[str], name: str, generator: torch.Generator) -> str:
-    """One of the prompts, drawn, around a class name."""
+    """A random one of the prompts, filled with a class name."""
     return prompts[int(torch.randint(len(prompts), (), generator=generator))].replace("{}", readable(name))
 
 
 def _shift(vae: Any) -> float:
-    """What an autoencoder's latents are moved by before they are scaled; Stable Diffusion 1, 2 and XL have none."""
+    """The shift of an autoencoder's latents before they are scaled; Stable Diffusion 1, 2 and XL have none."""
     return float(getattr(vae.config, "shift_factor", None) or 0.0)

@@ -1,4 +1,4 @@
-"""A prior without weights: linear, instant and deterministic. It carries examples, docs and most tests."""
+"""A prior without weights: linear, instant and deterministic. Examples, docs and most tests use it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class LinearPrior(Prior):
     """Latents are the pixels of an 8 x 8 thumbnail; decoding adds a little noise and enlarges them.
 
-    Class directions are drawn from the class names, so its zero-shot scores are well formed but mean nothing.
+    Class directions are random, seeded by the class names: its zero-shot scores are well formed but meaningless.
 
     Example:
         >>> from PIL import Image
@@ -49,7 +49,7 @@ class LinearPrior(Prior):
         return (large / 2 + 0.5).clamp(0, 1)
 
     def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
-        """One unit direction a class, drawn from its name."""
+        """One random unit direction per class, seeded by its name."""
         rows = [torch.randn(3 * self.side**2, generator=generator_for(0, name, "class", 0)) for name in class_names]
         return ZeroShotClassifier(
             F.normalize(torch.stack(rows), dim=-1), 20.0 if config.logit_scale is None else config.logit_scale

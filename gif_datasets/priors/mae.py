@@ -1,6 +1,6 @@
 """Masked autoencoders (He et al. 2022): a ViT encoder whose tokens are the latent, and a light decoder.
 
-Sub-modules and parameters carry the names of the original code, so that its checkpoints fit as they are.
+Sub-modules and parameters have the names of the original code, so that its checkpoints load unchanged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class MaeConfig:
     """Architecture of a masked autoencoder.
 
     Attributes:
-        image_size: Side of the square pictures, pixels.
+        image_size: Side of the square images, pixels.
         patch_size: Side of a patch, pixels.
         width: Width of the encoder, channels of the latent.
         depth: Encoder blocks.
@@ -43,9 +43,9 @@ class MaeConfig:
         decoder_width: Width of the decoder.
         decoder_depth: Decoder blocks.
         decoder_heads: Decoder attention heads.
-        mean: Subtracted from each channel of a picture in [0, 1].
-        std: Divided by, after.
-        normalised_pixels: Whether the decoder predicts patches of zero mean and unit variance, each with its own.
+        mean: Subtracted from each channel of an image in [0, 1].
+        std: Each channel is then divided by it.
+        normalised_pixels: Whether the decoder predicts patches that are each normalised to zero mean and unit variance.
     """
 
     image_size: int
@@ -62,7 +62,7 @@ class MaeConfig:
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encoder and decoder of timm's transformer blocks.
+    """An encoder and a decoder built from timm's transformer blocks.
 
     Example:
         >>> model = MaskedAutoencoder(MaeConfig(8, 4, 16, 1, 2, 8, 1, 2))
@@ -97,11 +97,11 @@ class MaskedAutoencoder(nn.Module):
         self.register_buffer("std", torch.tensor(c.std)[:, None, None], persistent=False)
 
     def encode(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The latent: class token, then one token a patch.
+        """The latent: the class token, then one token per patch.
 
         Args:
             pixels: ``(B, 3, H, W)`` in [0, 1].
-            keep: Indices of the patches that are seen, ``(B, L)``; None: all.
+            keep: Indices of the visible patches, ``(B, L)``; None: all.
 
         Returns:
             ``(B, 1 + L, width)``, normalised by the encoder's last LayerNorm.
@@ -117,13 +117,13 @@ class MaskedAutoencoder(nn.Module):
         return latent
 
     def decode(self, latent: Tensor, keep: Tensor | None = None, like: Tensor | None = None) -> Tensor:
-        """Pictures of latents, ``(B, 3, H, W)``, in [0, 1] but for what overshoots.
+        """Images of latents, ``(B, 3, H, W)``, mostly in [0, 1]: values can overshoot.
 
         Args:
-            latent: What :meth:`encode` gave.
+            latent: From :meth:`encode`.
             keep: As in :meth:`encode`.
-            like: Of a model of normalised pixels: the pictures, ``(B, 3, H, W)``, whose patches' mean and spread the
-                predicted patches take.
+            like: For a model of normalised pixels: the images, ``(B, 3, H, W)``, whose mean and spread per patch are
+                given to the predicted patches.
         """
         x = self.decoder_embed(latent)
         if keep is not None:
@@ -137,7 +137,7 @@ class MaskedAutoencoder(nn.Module):
         return self._pixels(patches if like is None else self._spread(patches, like))
 
     def _spread(self, patches: Tensor, like: Tensor) -> Tensor:
-        """Normalised patches with the mean and spread of a picture's patches, as the original loss takes them."""
+        """Normalised patches with the mean and spread of an image's patches, as in the original loss."""
         side, p = self.config.image_size // self.config.patch_size, self.config.patch_size
         target = ((like - self.mean) / self.std).reshape(-1, 3, side, p, side, p).permute(0, 2, 4, 3, 5, 1)
         target = target.reshape(len(like), side * side, -1)
@@ -145,7 +145,7 @@ class MaskedAutoencoder(nn.Module):
         return patches * spread + target.mean(-1, keepdim=True)
 
     def _pixels(self, patches: Tensor) -> Tensor:
-        """Patches ``(B, L, p * p * 3)`` to a picture, its normalisation undone."""
+        """Patches ``(B, L, p * p * 3)`` to an image, its normalisation undone."""
         side, p = self.config.image_size // self.config.patch_size, self.config.patch_size
         x = patches.reshape(-1, side, side, p, p, 3).permute(0, 5, 1, 3, 2, 4)
         return x.reshape(-1, 3, side * p, side * p) * self.std + self.mean
@@ -168,7 +168,7 @@ def save(model: MaskedAutoencoder, folder: Path) -> None:
 
 
 def load(folder: Path) -> MaskedAutoencoder:
-    """Read what :func:`save` wrote, or a ``ViTMAEForPreTraining`` of transformers, in single precision.
+    """Read a folder of :func:`save`, or a ``ViTMAEForPreTraining`` of transformers, in single precision.
 
     Raises:
         PriorError: If a file is missing or does not fit.
@@ -187,14 +187,14 @@ def load(folder: Path) -> MaskedAutoencoder:
 
 
 class MaePrior(ClipPrior):
-    """A masked autoencoder whose pictures are scored by an open_clip model (Algorithm 2).
+    """A masked autoencoder whose images are scored by an open_clip model (Algorithm 2).
 
-    The latent is the encoder's tokens, ``(1 + L, width)``, nothing hidden; an intermediate picture is decoded to score
-    it, and gradients pass through decoder and CLIP.
+    The latent is the encoder's tokens, ``(1 + L, width)``, without masking. To score a latent its image is decoded;
+    gradients pass through decoder and CLIP.
 
     Args:
-        parts: Where they are.
-        device: Where both run.
+        parts: Their files.
+        device: The device that both run on.
     """
 
     channel_axis = 1
@@ -206,8 +206,8 @@ class MaePrior(ClipPrior):
         self.model = load(parts.decoder).requires_grad_(False).to(device)
         if self.model.config.normalised_pixels:
             raise PriorError(
-                f"{parts.decoder} predicts patches normalised by their own mean and spread, which a latent does not"
-                " tell; take a checkpoint that rebuilds pixels (mae_visualize_*)"
+                f"{parts.decoder} predicts patches without their mean and spread, so images cannot be decoded; take"
+                " a checkpoint that rebuilds pixels (mae_visualize_*)"
             )
         self.device = device
 
@@ -222,10 +222,10 @@ class MaePrior(ClipPrior):
         return self.model.encode(pixels.float() / 255)
 
     def embed(self, latents: Tensor) -> Tensor:
-        """CLIP embeddings of the decoded pictures."""
+        """CLIP embeddings of the decoded images."""
         return self.clip.embed_pixels(self.model.decode(latents).clamp(0, 1))
 
     @torch.no_grad()
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
-        """Pictures of latents, ``(B, 3, H, W)`` in [0, 1]; the decoder draws no noise, so generators are not used."""
+        """Images of latents, ``(B, 3, H, W)`` in [0, 1]; the decoder draws no noise, so generators are not used."""
         return self.model.decode(latents).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Masked autoencoders' names: the original code's, which are :mod:`~gif_datasets.priors.mae`'s, and others."""
+"""Convert checkpoints of masked autoencoders to the original names, which :mod:`~gif_datasets.priors.mae` uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RENAMED = (
     (r"^vit\.embeddings\.", ""),
     (r"^vit\.layernorm\.", "norm."),
     (r"^vit\.encoder\.layer\.", "blocks."),
-    (r"^decoder\.decoder_(layers|encoder\.layer)\.", "decoder_blocks."),  # published files; what transformers 5 saves
+    (r"^decoder\.decoder_(layers|encoder\.layer)\.", "decoder_blocks."),  # published files; saved by transformers 5
     (r"^decoder\.", ""),
     (r"\.attention\.output\.dense\.", ".attn.proj."),
     (r"\.attention\.attention\.", ".attn."),
@@ -24,13 +24,13 @@ _RENAMED = (
     (r"\.layernorm_before\.", ".norm1."),
     (r"\.layernorm_after\.", ".norm2."),
 )
-"""transformers' names, and what the original code has; in this order."""
+"""Patterns of transformers' names, and the original names; applied in this order."""
 _HEADS = {768: 12, 1024: 16, 1280: 16}
-"""Attention heads of ViT-B, L and H, by their width."""
+"""Attention heads of ViT-B, L and H, by width."""
 
 
 def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a ``ViTMAEForPreTraining`` under the original names: query, key and value become one.
+    """Tensors of a ``ViTMAEForPreTraining`` under the original names: query, key and value are joined.
 
     Example:
         >>> names = [f"vit.encoder.layer.0.attention.attention.{name}.bias" for name in ("query", "key", "value")]
@@ -49,7 +49,7 @@ def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def transformers_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a ``ViTMAEConfig`` says, under the names of :class:`~gif_datasets.priors.mae.MaeConfig`."""
+    """The values of a ``ViTMAEConfig``, under the names of :class:`~gif_datasets.priors.mae.MaeConfig`."""
     return {
         "image_size": config["image_size"],
         "patch_size": config["patch_size"],
@@ -64,15 +64,15 @@ def transformers_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def original_config(tensors: Mapping[str, Tensor], normalised_pixels: bool) -> dict[str, Any]:
-    """The architecture of an original checkpoint, read off its tensors.
+    """The architecture of an original checkpoint, derived from its tensors.
 
     Args:
         tensors: Its ``model`` entry.
-        normalised_pixels: Whether it was trained to rebuild patches of zero mean and unit variance, as the files named
-            ``mae_pretrain_*_full`` were, and those named ``mae_visualize_*`` were not.
+        normalised_pixels: Whether it was trained on patches normalised to zero mean and unit variance: true for files
+            named ``mae_pretrain_*_full``, false for ``mae_visualize_*``.
 
     Raises:
-        KeyError: If it has no decoder, as the files named ``mae_pretrain_*`` have none.
+        KeyError: If it has no decoder, as in files named ``mae_pretrain_*``.
     """
     width, decoder_width = tensors["cls_token"].shape[-1], tensors["mask_token"].shape[-1]
     patch = tensors["patch_embed.proj.weight"].shape[-1]

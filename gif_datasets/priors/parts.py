@@ -8,15 +8,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the files of a prior are, and what ``prior.json`` or the table of published priors says of them.
+    """The files of a prior, with their settings from ``prior.json`` or from the table of published priors.
 
     Attributes:
         clip: An open_clip folder.
         decoder: The decoder's folder, or a checkpoint's file.
-        image_size: Side of the pictures, pixels.
-        adapter: An IP-Adapter's file.
-        variant: ``"fp16"`` where the decoder's files are of that name.
-        null_latent: What an unconditional step is given, where it is not zeros.
+        image_size: Side of the images, pixels.
+        adapter: The file of an IP-Adapter, if any.
+        variant: ``"fp16"`` if the decoder's file names contain it.
+        null_latent: The latent of unconditional steps: ``"zeros"`` or ``"mean image"``.
     """
 
     clip: Path

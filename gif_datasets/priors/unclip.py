@@ -1,7 +1,7 @@
 """unCLIP priors: a CLIP image latent, and a diffusion decoder conditioned on it.
 
-The decoder is a diffusers pipeline; its class says how it takes a latent. Its CLIP is an open_clip folder: a pipeline's
-own image encoder is the same network under other names, and is not loaded a second time.
+The decoder is a diffusers pipeline; its class decides how it takes a latent. The CLIP is an open_clip folder: the
+pipeline's image encoder is the same network under other names, and is not loaded a second time.
 """
 
 from __future__ import annotations
@@ -30,20 +30,22 @@ class UnclipPrior(ClipPrior):
     """An open_clip model and a pipeline that decodes its raw image latents.
 
     Args:
-        parts: Where they are.
-        device: Where both run.
-        config: Precision, scheduler and memory of the pipeline.
+        parts: Their files.
+        device: The device that both run on.
+        config: Options of the pipeline: precision, scheduler and memory.
     """
 
     def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
         kind = pipeline_class(parts, _KINDS)
         self.kind = _KINDS[kind]
         if self.kind.adapted != (parts.adapter is not None):
-            raise PriorError(f"{parts.decoder}: a {kind} is an unCLIP decoder with an IP-Adapter, and only that is")
+            raise PriorError(
+                f"{parts.decoder}: a {kind} needs an IP-Adapter to be an unCLIP decoder, and no other class takes one"
+            )
         check_options(kind, self.kind.adapted, device, config)
         self.clip = Clip(parts.clip, device)
         self.pipeline = load_pipeline(kind, parts, device, config, **dict.fromkeys(self.kind.unused))
-        if self.kind.stand_in:  # the image encoder is asked for its precision, even where it has nothing to encode
+        if self.kind.stand_in:  # the pipeline reads the image encoder's precision, even if it encodes nothing
             self.pipeline.image_encoder = getattr(self.pipeline, self.kind.stand_in)
         self.null = self.clip.mean_image_latent() if parts.null_latent == MEAN_IMAGE else None
         self.image_size = parts.image_size
@@ -55,17 +57,17 @@ class UnclipPrior(ClipPrior):
 
     @torch.no_grad()
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
-        """Sample one picture a latent, ``(B, 3, H, W)`` in [0, 1]."""
+        """Sample one image per latent, ``(B, 3, H, W)`` in [0, 1]."""
         latents = latents.to(self.device, denoiser(self.pipeline).dtype)
         return self.kind.decode(self, latents, list(generators), config).float().clamp(0, 1)
 
 
 MEAN_IMAGE = "mean image"
-"""What an unconditional step is given, where it is not zeros: the latent of a picture of CLIP's mean colour."""
+"""An alternative to zeros as the latent of unconditional steps: that of an image of CLIP's mean colour."""
 
 
 def _sampling(prior: UnclipPrior, generators: Generators, config: ExpansionConfig) -> dict[str, Any]:
-    """What all pipelines but Karlo's are told of a picture and of the way to it."""
+    """Arguments of a call that all pipelines except Karlo's share."""
     return {
         "height": prior.image_size,
         "width": prior.image_size,
@@ -103,14 +105,14 @@ def _stable(prior: UnclipPrior, latents: Tensor, generators: Generators, config:
 
 def _adapter(prior: UnclipPrior, latents: Tensor, generators: Generators, config: ExpansionConfig) -> Tensor:
     guided = config.guidance_scale > 1
-    rows = torch.cat([torch.zeros_like(latents), latents]) if guided else latents  # null first, as diffusers has it
+    rows = torch.cat([torch.zeros_like(latents), latents]) if guided else latents  # null first, as in diffusers
     return _diffused(prior, len(latents), generators, config, ip_adapter_image_embeds=[rows[:, None]])
 
 
 def _diffused(
     prior: UnclipPrior, count: int, generators: Generators, config: ExpansionConfig, **condition: Any
 ) -> Tensor:
-    """Pictures of a Stable Diffusion pipeline that the latent alone conditions: the prompts are empty."""
+    """Images of a Stable Diffusion pipeline conditioned on the latent only: the prompts are empty."""
     pixels: Tensor = prior.pipeline(
         prompt=[""] * count,
         **_sampling(prior, generators, config),
@@ -121,7 +123,7 @@ def _diffused(
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a class of pipelines decodes a CLIP latent, and which of its parts that does not need."""
+    """How a class of pipelines decodes a CLIP latent, and which of its parts are not needed."""
 
     decode: Callable[[UnclipPrior, Tensor, Generators, ExpansionConfig], Tensor]
     unused: tuple[str, ...] = ()
@@ -137,4 +139,4 @@ _KINDS = {
     "StableDiffusionPipeline": _Kind(_adapter, (*_ENCODER, "safety_checker"), adapted=True),
     "StableDiffusionXLPipeline": _Kind(_adapter, _ENCODER, adapted=True),
 }
-"""By class of diffusers."""
+"""By diffusers class."""

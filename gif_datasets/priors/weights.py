@@ -1,4 +1,4 @@
-"""Files on the Hub that priors are loaded from: which of a repository, at which revision, and whether they are here."""
+"""Files on the Hub that priors are loaded from: repository, revision, patterns, and whether they are cached."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from gif_datasets.errors import ConfigError
 from gif_datasets.io import hub
 
-MAIN = "main"
 HALF = "fp16"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _OTHER = ("*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema.*", "*openvino*")
@@ -24,10 +23,10 @@ class Weights:
 
     Attributes:
         repository: ``owner/name`` on the Hub.
-        revision: A commit; a branch or a pull request where none could be established.
-        files: Patterns of paths, each of which must be met.
+        revision: A commit; a branch or a pull request where no commit is known.
+        files: Patterns of paths; each must match a file.
         folder: The part of the repository that is loaded.
-        variant: ``"fp16"`` where the half-precision files are taken.
+        variant: ``"fp16"`` if the half-precision files are used.
     """
 
     repository: str
@@ -48,11 +47,11 @@ class Weights:
 
     @property
     def here(self) -> bool:
-        """Whether the Hub's cache holds all of it."""
-        return self._found() is not None
+        """Whether all files are in the Hub's cache."""
+        return self._cached() is not None
 
     def resolved(self) -> Weights:
-        """The same at a commit: the Hub, or without a network its cache, says what the revision points to."""
+        """The same weights at a commit, resolved by the Hub or, offline, by its cache."""
         if self.pinned:
             return self
         small = ("model_index.json", "config.json", "open_clip_config.json")
@@ -60,27 +59,27 @@ class Weights:
         return dataclasses.replace(self, revision=commit)
 
     def bring(self) -> Path:
-        """What is to be loaded, fetched where it is not here.
+        """The folder or file to load; missing files are fetched.
 
         Raises:
-            ConfigError: If the user may not have it, or the repository does not hold it as safetensors.
+            ConfigError: If access is denied, or the repository has no safetensors files.
         """
-        found = self._found() or hub.fetch_model(self.repository, self.revision, self.files, self.left_out)
-        if missing := self.missing(found):
+        snapshot = self._cached() or hub.fetch_model(self.repository, self.revision, self.files, self.left_out)
+        if missing := self.missing(snapshot):
             raise ConfigError(
-                f"{self.repository} at {self.revision} holds no {missing[0]}, here or on the Hub, and other formats"
-                f" than safetensors are not loaded; if a pull request there has it, give --prior NAME@refs/pr/N, else"
-                f" fetch what is there: hf download {self.repository} --revision {self.revision}"
+                f"{self.repository} at {self.revision} has no {missing[0]}, in the cache or on the Hub, and only"
+                f" safetensors are loaded; if a pull request there has it, give --prior NAME@refs/pr/N, else"
+                f" fetch all files: hf download {self.repository} --revision {self.revision}"
             )
-        return found / self.folder
+        return snapshot / self.folder
 
-    def _found(self) -> Path | None:
+    def _cached(self) -> Path | None:
         """The snapshot in the Hub's cache, if it is complete."""
-        found = hub.find_model(self.repository, self.revision, self.files, self.left_out)
-        return None if found is None or self.missing(found) else found
+        snapshot = hub.find_model(self.repository, self.revision, self.files, self.left_out)
+        return None if snapshot is None or self.missing(snapshot) else snapshot
 
     def missing(self, snapshot: Path) -> list[str]:
-        """Patterns that no file of a snapshot meets."""
+        """Patterns that no file of a snapshot matches."""
         there = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
         kept = [path for path in there if not any(fnmatch(path, pattern) for pattern in self.left_out)]
         return [pattern for pattern in self.files if not any(fnmatch(path, pattern) for path in kept)]
@@ -88,14 +87,14 @@ class Weights:
 
 @dataclass(frozen=True)
 class ClipWeights:
-    """A CLIP by open_clip's names.
+    """A CLIP, by its names in open_clip.
 
     Attributes:
         model: open_clip's name of the architecture.
         pretrained: open_clip's name of the checkpoint.
         width: Length of an embedding.
-        weights: open_clip's own files of it.
-        gigabytes: To fetch.
+        weights: Its files in open_clip's format.
+        gigabytes: Size of the download.
     """
 
     model: str

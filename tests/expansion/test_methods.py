@@ -425,9 +425,9 @@ def test_of_img2img_only_stable_diffusion_is_tuned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"_class_name": "FluxFillPipeline"}, "diffusers makes no img2img pipeline of a 'FluxFillPipeline'"),
+        ({"_class_name": "FluxFillPipeline"}, "diffusers has no img2img pipeline for a 'FluxFillPipeline'"),
         ({"_class_name": "QwenImagePipeline"}, "cannot load the decoder"),
-        ({"_class_name": "os"}, "diffusers makes no img2img pipeline of a 'os'"),
+        ({"_class_name": "os"}, "diffusers has no img2img pipeline for a 'os'"),
     ],
 )
 def test_pipelines_that_are_none_of_img2img(

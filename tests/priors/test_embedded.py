@@ -255,8 +255,8 @@ def test_a_prior_folder_of_one_s_own(tmp_path: Path, seed_folder: Path) -> None:
     for change, words in (
         ({"format": 1}, "format 2"),
         ({"decoders": {"gan": "gan"}}, "gan"),
-        ({"decoders": {"unclip": "../elsewhere"}}, "leaves the folder"),
-        ({"decoders": {"unclip": 3}}, "leaves the folder"),
+        ({"decoders": {"unclip": "../elsewhere"}}, "is outside the folder"),
+        ({"decoders": {"unclip": 3}}, "is outside the folder"),
         ({"image_size": "32"}, "image_size"),
     ):
         (folder / "prior.json").write_text(json.dumps({**card, **change}))

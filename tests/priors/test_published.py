@@ -333,7 +333,7 @@ def test_a_revision_by_name_is_settled_in_the_plan(hub: HubServer, masked_on_hub
         ("offline", "hf download facebook/vit-mae-base --revision"),
         ("gated", "accept its terms at https://huggingface.co/facebook/vit-mae-base, then run: hf auth login"),
         ("absent", "the Hub gives no model facebook/vit-mae-base"),
-        ("pickles", "holds no model.safetensors"),
+        ("pickles", "has no model.safetensors"),
     ],
 )
 def test_what_cannot_be_had_is_one_line(
@@ -458,8 +458,8 @@ def test_an_autoencoder_works_on_a_part_at_a_time(published: str, way: str, monk
 
 
 REFUSED = [
-    ("ip-adapter-sd15", "cpu", {"save_memory": "offload"}, "'offload' keeps parts off a GPU .* drop it"),
-    ("sd15", "cpu", {"save_memory": "offload"}, "'offload' keeps parts off a GPU .* drop it"),
+    ("ip-adapter-sd15", "cpu", {"save_memory": "offload"}, "'offload' needs a GPU, .* drop it"),
+    ("sd15", "cpu", {"save_memory": "offload"}, "'offload' needs a GPU, .* drop it"),
     (
         "ip-adapter-sd15",
         "cpu",
@@ -469,8 +469,8 @@ REFUSED = [
     ("kandinsky22", "cpu", {"save_memory": "vae-tiling"}, "autoencoder of a KandinskyV22Pipeline cannot slice or tile"),
     ("karlo", "cpu", {"save_memory": "vae-slicing"}, "autoencoder of a UnCLIPImage.* cannot slice or tile"),
     ("kandinsky22", "cpu", {"attention": "xformers"}, "needs a CUDA device, and this is 'cpu'; take 'sdpa'"),
-    ("karlo", "cpu", {"dtype": "float16"}, "no half-precision pictures on a CPU; take 'float32'"),
-    ("karlo", "cpu", {"dtype": "bfloat16"}, "no half-precision pictures on a CPU; take 'float32'"),
+    ("karlo", "cpu", {"dtype": "float16"}, "cannot enlarge half-precision images on a CPU; take 'float32'"),
+    ("karlo", "cpu", {"dtype": "bfloat16"}, "cannot enlarge half-precision images on a CPU; take 'float32'"),
     ("karlo", "cpu", {"scheduler": "ddim"}, "scheduler 'ddim' does not fit a UnCLIPImageVariationPipeline; take 'own'"),
     ("lcm-dreamshaper", "cpu", {"scheduler": "ddim"}, "scheduler 'ddim' does not fit a LatentConsistency"),
     ("kandinsky22", "cpu", {"scheduler": "euler"}, "scheduler 'euler' does not fit a KandinskyV22Pipeline; take 'own'"),
@@ -687,7 +687,7 @@ def test_a_text_encoder_that_nobody_has_is_named(published: str, tmp_path: Path)
     shutil.rmtree(tmp_path / "mine" / "text_encoder")
     card = {"format": 2, "name": "mine", "clip": PUBLISHED[published].clip, "decoders": {"sd": "."}, "image_size": 16}
     (tmp_path / "mine" / "prior.json").write_text(json.dumps(card))
-    with pytest.raises(PriorError, match=r"holds no text_encoder, and .* is none of transformers"):
+    with pytest.raises(PriorError, match=r"contains no text_encoder, and .* is not a transformers model"):
         load_prior(find_prior(str(tmp_path / "mine")), "sd", CPU)
 
 

@@ -433,7 +433,7 @@ def test_a_distillate_is_refused_before_it_is_fetched(
     assert main(["tune", "demo", "--out", str(tmp_path / "out"), "--prior", name]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     to = "LCM" if "lcm" in name else "Turbo"
-    assert f"cannot tune {name}: it is distilled to a few steps ({to}), and a loss on predicted noise would" in line
+    assert f"cannot tune {name}: it is distilled to a few steps ({to}), and training on predicted noise would" in line
 
 
 @pytest.mark.parametrize(
