@@ -1,4 +1,4 @@
-"""What a push sends: the files of pictures in one form, the card that describes them, and all that goes with them."""
+"""What a push sends: image files in one form, the card that describes them, and their companion files."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ CONFIGURATION, REPORT, CROISSANT = "config.toml", "report.html", "croissant.json
 
 @dataclass(frozen=True)
 class File:
-    """A file to publish: where it is, or its bytes."""
+    """A file to publish: its path, or its bytes."""
 
     content: Path | bytes
     size: int
     sha256: str
 
     def is_at(self, remote: RemoteFile | None) -> bool:
-        """Whether the Hub lists it with these bytes."""
+        """Whether the Hub lists the file with these bytes."""
         if remote is None or remote.size != self.size:
             return False
         if remote.sha256:
@@ -100,7 +100,7 @@ def read_report(path: str | Path | None, manifest: Mapping[str, Any], say: Calla
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """The files of pictures in one form, with what the card says of them."""
+    """The image files in one form, and what the card says about them."""
 
     folder: Path
     listed: dict[str, dict[str, Any]]  # name: bytes, sha256
@@ -115,11 +115,11 @@ class PictureFiles:
 
 @contextlib.contextmanager
 def copy_without_rejected(folder: Path, edited: bool, show: Progress) -> Iterator[Path]:
-    """A folder; where something in it was rejected, a copy without that, which is there for the time of the context.
+    """Yield a folder or, if it has rejected samples, a temporary copy without them.
 
     Args:
         folder: The expanded folder.
-        edited: Whether its card was edited, and goes along as it is.
+        edited: Whether its card was edited; such a card is copied as it is.
         show: Wraps the loops.
     """
     if not rejections.rejected_keys(folder, manifests.read_manifest(folder)):
@@ -135,40 +135,42 @@ def copy_without_rejected(folder: Path, edited: bool, show: Progress) -> Iterato
 
 @contextlib.contextmanager
 def picture_files(folder: Path, manifest: dict[str, Any], form: str, show: Progress) -> Iterator[PictureFiles]:
-    """The pictures of an expanded folder as shards, or as Parquet files that are there for the time of the context."""
+    """Yield the image files of an expanded folder: its shards, or temporary Parquet files."""
     if form == "shards":
         yield _of_shards(folder, manifest)
         return
-    # what is written here is the same bytes each time, so a push that was cut off goes on
+    # the files have the same bytes each time, so an interrupted push can be continued
     with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
         export_expanded(folder, Path(place) / "parquet", "parquet", progress=show)
         yield _of_parquet(folder, Path(place) / "parquet", manifest)
 
 
 def _of_shards(folder: Path, manifest: dict[str, Any]) -> PictureFiles:
-    kinds: dict[str, list[manifests.Shard]] = {"original": [], "synthetic": [], "held": []}
+    kinds: dict[str, list[manifests.Shard]] = {"original": [], "synthetic": [], VALIDATION: []}
     for split in manifests.splits(manifest):
         reader, start = ShardReader(folder, split), 0
         for shard in manifests.manifest_shards(manifest, split):
-            made = {reader.is_synthetic(index) for index in range(start, start + shard.samples)}
-            if len(made) != 1:
-                raise ShardError(f"{shard.name} mixes real and synthetic pictures; expand again into another folder")
-            kinds["held" if split != manifest["split"] else "synthetic" if made.pop() else "original"].append(shard)
+            synthetic = {reader.is_synthetic(index) for index in range(start, start + shard.samples)}
+            if len(synthetic) != 1:
+                raise ShardError(f"{shard.name} mixes real and synthetic images; expand again into another folder")
+            kinds[VALIDATION if split != manifest["split"] else "synthetic" if synthetic.pop() else "original"].append(
+                shard
+            )
             start += shard.samples
 
-    def part(split: str, found: list[manifests.Shard]) -> ConfigFiles:
-        names = tuple(shard.name for shard in found)
-        return ConfigFiles(split, names, sum(s.samples for s in found), sum(s.bytes for s in found))
+    def part(split: str, shards: list[manifests.Shard]) -> ConfigFiles:
+        names = tuple(shard.name for shard in shards)
+        return ConfigFiles(split, names, sum(s.samples for s in shards), sum(s.bytes for s in shards))
 
     split = manifest["split"]
     parts = {name: [part(split, kinds[name])] for name in ("original", "synthetic")}
     parts["expanded"] = [part(split, [*kinds["original"], *kinds["synthetic"]])] if kinds["original"] else []
-    held = part(VALIDATION, kinds["held"]) if kinds["held"] else None
+    validation = part(VALIDATION, kinds[VALIDATION]) if kinds[VALIDATION] else None
     listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in manifests.all_shards(manifest)}
     return PictureFiles(
         folder=folder,
         listed=listed,
-        configs=hub_card.configs(parts, held),
+        configs=hub_card.configs(parts, validation),
         columns=card.shard_columns(manifest),
         image=card.suffix(manifest),
         label="cls",
@@ -191,12 +193,12 @@ def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictu
     split = manifest["split"]
     parts = {"original": [part(split, False)], "synthetic": [part(split, True)]}
     parts["expanded"] = [part(split, False, True)] if manifest["originals"] else []
-    held = part(VALIDATION, False) if manifest["validation"] else None
+    validation = part(VALIDATION, False) if manifest["validation"] else None
     columns = expanded_columns(manifest["classes"], read_source(folder))
     return PictureFiles(
         folder=exported,
         listed=listed,
-        configs=hub_card.configs(parts, held),
+        configs=hub_card.configs(parts, validation),
         columns=yaml_list(columns.features),
         image=columns.image,
         label=columns.label,
@@ -217,29 +219,29 @@ def collect(
     edited: bool,
     show: Progress,
 ) -> Contents:
-    """Everything that is published, by its path.
+    """Collect everything to publish, by its path.
 
     Args:
         folder: The expanded folder.
         manifest: Its manifest.
         name: ``owner/name``.
-        pictures: The files of pictures.
+        pictures: The image files.
         rights: Licences, for the card.
         given: The report; None: one is drawn, without a comparison with a CLIP.
-        published: The day it was first published.
+        published: The day of the first publication.
         edited: Whether the folder's own card is published.
         show: Wraps the loops.
     """
     from gif_datasets.report import page as report  # which loads torch
 
     small = _companions(folder, manifest, pictures)
-    made = report.draw(folder, None, show)
-    small[REPORT] = given.page if given else made.page.encode("utf-8")
+    drawn = report.draw(folder, None, show)
+    small[REPORT] = given.page if given else drawn.page.encode("utf-8")
     small[CONFIGURATION] = configuration(manifest).encode("utf-8")
     licence = rights.license or hub_card.UNKNOWN
     small[CROISSANT] = croissant.describe(manifest, name, licence, published, pictures.described)
     preview = [manifests.PREVIEW] if (folder / manifests.PREVIEW).is_file() else []
-    told = Published(
+    values = Published(
         name=name,
         manifest=manifest,
         configs=pictures.configs,
@@ -248,12 +250,12 @@ def collect(
         label=pictures.label,
         record=pictures.record,
         form=pictures.kind,
-        measures=made.measures,
+        measures=drawn.measures,
         likeness=given.likeness if given else None,
         rights=rights,
         files=(*small, *preview),
     )
-    small[manifests.CARD] = _edited(folder, told) if edited else hub_card.render(told).encode("utf-8")
+    small[manifests.CARD] = _edited(folder, values) if edited else hub_card.render(values).encode("utf-8")
     contents = {n: File(pictures.folder / n, e["bytes"], e["sha256"]) for n, e in pictures.listed.items()}
     for n in preview:
         contents[n] = File(folder / n, (folder / n).stat().st_size, digest_file(folder / n))
@@ -262,33 +264,33 @@ def collect(
     return contents
 
 
-def _edited(folder: Path, told: Published) -> bytes:
-    """The card that somebody edited: as it is with shards; with Parquet under metadata that describes those."""
-    if told.rights != Rights():
+def _edited(folder: Path, values: Published) -> bytes:
+    """An edited card: with shards as it is; with Parquet, its text under new metadata, which describes those files."""
+    if values.rights != Rights():
         raise ConfigError(
             f"{manifests.CARD} was edited, and is published as it is: write licences and citations there,"
-            " or remove it and expand again to have it anew"
+            " or delete it and expand again to get a new one"
         )
     content = (folder / manifests.CARD).read_bytes()
-    if told.form == "webdataset":
+    if values.form == "webdataset":
         return content
     text = content.decode("utf-8")
     front, fence, body = text.removeprefix("---\n").partition("\n---\n")
     if not fence or not text.startswith("---\n"):
         front, body = "", text
-    named = re.search(r"^license: *([\w.-]+) *$", front, re.M)
-    licensed = dataclasses.replace(told, rights=Rights(license=named[1] if named else ""))
+    licence = re.search(r"^license: *([\w.-]+) *$", front, re.M)
+    licensed = dataclasses.replace(values, rights=Rights(license=licence[1] if licence else ""))
     return f"---\n{hub_card.metadata(licensed)}---\n{body}".encode()
 
 
 def _companions(folder: Path, manifest: dict[str, Any], pictures: PictureFiles) -> dict[str, bytes]:
-    """Small files of the folder that go along: its indices with shards, its plan with either."""
-    shown = [n for n in manifest["files"] if n != manifests.CARD] if pictures.kind == "webdataset" else [PLAN_FILE]
-    return {n: (folder / n).read_bytes() for n in shown}
+    """Small files of the folder to publish: with shards its indices and plan, with Parquet its plan."""
+    listed = [n for n in manifest["files"] if n != manifests.CARD] if pictures.kind == "webdataset" else [PLAN_FILE]
+    return {n: (folder / n).read_bytes() for n in listed}
 
 
 def _mark(manifest: dict[str, Any], pictures: PictureFiles, small: dict[str, bytes]) -> dict[str, bytes]:
-    """The file that lists all others with their digests."""
+    """The file that lists all other files with their digests."""
     if pictures.kind == "webdataset":
         return {manifests.MANIFEST: atomic.json_bytes(manifests.sealed(manifest, small))}
     about = {"to": "parquet", "source": manifest["source"], "plan_hash": manifest["plan_hash"]}
@@ -297,7 +299,7 @@ def _mark(manifest: dict[str, Any], pictures: PictureFiles, small: dict[str, byt
 
 
 def configuration(manifest: Mapping[str, Any]) -> str:
-    """The options that make a set again, as the TOML that ``gif-datasets expand --config`` reads."""
+    """The options that reproduce a dataset, as TOML for ``gif-datasets expand --config``."""
     plan = manifest["plan"]
     recipe = plan["recipe"]
     values = {**recipe["options"], "prior": recipe["prior"]["name"]}
@@ -308,14 +310,14 @@ def configuration(manifest: Mapping[str, Any]) -> str:
     words = ["gif-datasets expand SOURCE --out DIR --config config.toml", "--device", recipe["device"]]
     words += ["--limit", str(plan["limit"])] if plan.get("limit") else []
     words += ["--validation", "SOURCE2"] if plan.get("validation") else []
-    about = [f"# {plan['seeds']} seed pictures; plan {manifest['plan_hash']}", f"# {' '.join(words)}"]
+    about = [f"# {plan['seeds']} seed images; plan {manifest['plan_hash']}", f"# {' '.join(words)}"]
     if recipe["prior"]["name"] not in ("embedded", "linear"):
-        about.append("# prior: give the path of the folder whose digest is " + str(recipe["prior"]["digest"]))
+        about.append("# prior: use the path of the folder whose digest is " + str(recipe["prior"]["digest"]))
     return "\n".join([*about, *lines]) + "\n"
 
 
 def _toml(value: Any) -> str:
-    """A value as TOML: JSON, but for texts, where half of a surrogate pair is no character."""
+    """A value as TOML: JSON, except for strings, because half of a surrogate pair is not a character."""
     if isinstance(value, str):
         return _quoted(value)
     if isinstance(value, list):
@@ -333,25 +335,26 @@ def _quoted(text: str) -> str:
 
 
 def _samples_per_shard(manifest: Mapping[str, Any]) -> int | None:
-    """What was asked for; None where the shards are as they are without asking."""
-    plan, held = manifest["plan"], manifest["validation"]
+    """The option ``samples_per_shard``; None if the shards have their default sizes."""
+    plan, validation = manifest["plan"], manifest["validation"]
     block = plan["recipe"]["options"]["decode_batch"]
-    size, held_size = (shard_size(samples, block) for samples in (manifest["samples"], held))
-    made = plan["synthetic_seeds"] if plan["originals"] else 0
-    made_held = plan["synthetic_validation"]
+    size, validation_size = (shard_size(samples, block) for samples in (manifest["samples"], validation))
+    synthetic_seeds = plan["synthetic_seeds"] if plan["originals"] else 0
+    synthetic_validation = plan["synthetic_validation"]
+    counts = (manifest["originals"], synthetic_seeds, manifest["synthetic"] - synthetic_seeds)
     parts = (
-        *((count, size) for count in (manifest["originals"], made, manifest["synthetic"] - made)),
-        *((count, held_size) for count in (held - made_held, made_held)),
+        *((count, size) for count in counts),
+        *((count, validation_size) for count in (validation - synthetic_validation, synthetic_validation)),
     )
     usual = [min(n, count - start) for count, n in parts for start in range(0, count, n)]
-    found = plan.get("shards", usual)
-    return None if found == usual else max(found)
+    sizes = plan.get("shards", usual)
+    return None if sizes == usual else max(sizes)
 
 
 def text_of(file: File) -> str:
-    """A file's text; raises ConfigError if it is none."""
+    """The text of a file; raises ConfigError if it is not UTF-8."""
     content = file.content.read_bytes() if isinstance(file.content, Path) else file.content
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{manifests.CARD} is no UTF-8 text: {error}") from error
+        raise ConfigError(f"{manifests.CARD} is not UTF-8 text: {error}") from error

@@ -1,6 +1,6 @@
-"""The card of a set on the Hub: metadata that the Hub, its viewer and `datasets` read, and a text for people.
+"""The card of a dataset on the Hub: metadata for the Hub, its viewer and `datasets`, and a text for people.
 
-Nothing in it is guessed: what the folder does not tell and nobody gave, such as a licence, is said to be unknown.
+It contains no guesses: what neither the folder nor the user says, such as a licence, is called unknown.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 CONFIGS = {
-    "expanded": "real and synthetic pictures",
-    "original": "real pictures only",
-    "synthetic": "synthetic pictures only",
+    "expanded": "real and synthetic images",
+    "original": "real images only",
+    "synthetic": "synthetic images only",
 }
 _PAPER = """@inproceedings{zhang2023expanding,
   title     = {Expanding Small-Scale Datasets with Guided Imagination},
@@ -38,14 +38,14 @@ _PAPER = """@inproceedings{zhang2023expanding,
 
 @dataclass(frozen=True)
 class Rights:
-    """Who may do what, as the one who publishes knows it; empty where they do not.
+    """Licences and citations that the publisher knows; empty where unknown.
 
     Attributes:
-        license: Identifier of the whole set's licence, of the Hub's list, such as ``cc-by-4.0``.
-        source: Licence of the seed pictures.
-        prior: Licence of the prior; that of the priors in the package is known.
+        license: Licence of the whole dataset, an identifier of the Hub's list, such as ``cc-by-4.0``.
+        source: Licence of the seed images.
+        prior: Licence of the prior; those of the priors in the package are known.
         source_citation: How to cite the seed dataset, as BibTeX or text.
-        prior_citation: How to cite the prior, likewise; what its card says without it.
+        prior_citation: How to cite the prior, likewise; default: as its card says.
     """
 
     license: str = ""
@@ -67,20 +67,20 @@ class ConfigFiles:
 
 @dataclass(frozen=True)
 class Published:
-    """All that the card tells of.
+    """Everything that the card describes.
 
     Attributes:
         name: ``owner/name``.
         manifest: The folder's manifest.
-        configs: The parts of each configuration, the one that is loaded unless another is named first.
+        configs: The files of each configuration; the first one is the default.
         columns: The features.
-        image, label: Names of the picture's and the label's column.
-        record: Where provenance is: ``"json."`` or empty.
+        image, label: Names of the columns of images and labels.
+        record: Prefix of the provenance columns: ``"json."`` or empty.
         form: ``"webdataset"`` or ``"parquet"``.
-        measures: What was measured.
-        likeness: What a report tells of a CLIP's comparison; None without.
+        measures: Statistics of the records.
+        likeness: Comparison with a CLIP from a report; None without.
         rights: Licences.
-        files: Names of the other files that are there.
+        files: Names of the other files that are published.
     """
 
     name: str
@@ -157,13 +157,13 @@ def _configs(it: Published) -> list[dict[str, Any]]:
 
 
 def _hub_name(source: str) -> str:
-    """The Hub's name of the source, if it has one; a local path has none."""
+    """Name of the source on the Hub; empty for a local path."""
     name = re.sub("^(hf|hub):", "", source) if source.startswith(("hf:", "hub:")) else ""
     return name if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name) else ""
 
 
 def _source_name(it: Published) -> str:
-    """What the source is called; of a path only its last part, since the rest is about a machine."""
+    """Name of the source; of a path only the last part, because the rest describes a machine."""
     source = str(it.manifest["source"])
     return source if _hub_name(source) else source.replace("\\", "/").rstrip("/").rpartition("/")[2] or source
 
@@ -181,11 +181,12 @@ def _what(it: Published) -> str:
         f"{card.plain(name)} ({real} + {made})" if len(m["classes"]) <= 100 else card.plain(name)
         for name, (real, made) in zip(m["classes"], it.measures.per_class, strict=True)
     )
-    return f"""{m["originals"]} real and {m["synthetic"]} synthetic pictures of {len(m["classes"])} classes.
+    return f"""{m["originals"]} real and {m["synthetic"]} synthetic images of {len(m["classes"])} classes.
 {card.about_validation(m)}
-**{m["synthetic"]} of the {m["samples"]} pictures of `{m["split"]}` are synthetic{_maker(it)}.** Each was made
-from one real picture by [gif_datasets](https://pypi.org/project/gif-datasets/) and carries that picture's label; nobody
-has checked each. `{it.record}synthetic` tells which is which; `{it.record}seed_key` names the real picture.
+**{m["synthetic"]} of the {m["samples"]} images of `{m["split"]}` are synthetic{_maker(it)}.** Each was made from
+one real image by [gif_datasets](https://pypi.org/project/gif-datasets/) and has the label of that image; nobody has
+checked each of them. `{it.record}synthetic` says which images are synthetic, `{it.record}seed_key` which real image
+each was made from.
 
 Classes (real + synthetic): {classes}"""
 
@@ -195,7 +196,7 @@ def _imagined(it: Published) -> bool:
 
 
 def _by_prior(it: Published) -> bool:
-    """Whether a prior made the pictures, or chose among them."""
+    """Whether a prior made the images, or chose among them."""
     options = it.manifest["plan"]["recipe"]["options"]
     return _imagined(it) or options.get("check", "none") != "none" or bool(options.get("measure_pictures"))
 
@@ -221,10 +222,10 @@ def _how(it: Published) -> str:
     versions = ", ".join(f"{card.plain(n)} {card.plain(v)}" for n, v in sorted(recipe["versions"].items()))
     again = ""
     if "config.toml" in it.files:
-        again = "\n\nTo make it again: `gif-datasets expand SOURCE --config config.toml --out DIR`."
-    report = " [The report](report.html) shows it in pictures." if "report.html" in it.files else ""
+        again = "\n\nTo reproduce it: `gif-datasets expand SOURCE --config config.toml --out DIR`."
+    report = " [The report](report.html) shows images and figures." if "report.html" in it.files else ""
     first = {
-        "seeds": f"{_source_name(it)}: {it.manifest['plan'].get('seeds', it.manifest['originals'])} pictures",
+        "seeds": f"{_source_name(it)}: {it.manifest['plan'].get('seeds', it.manifest['originals'])} images",
         **card.revision(it.manifest),
     }
     if _by_prior(it):
@@ -244,15 +245,15 @@ def _measures(it: Published) -> str:
     if _imagined(it):
         lines += ["| criterion, mean over the copies | before guidance | after |", "|---|---|---|"]
         lines += [f"| {name} | {before:.4f} | {after:.4f} |" for name, (before, after) in m.criteria.items()]
-    made = it.manifest["synthetic"]
-    told = (
-        f"{m.consistent:.1%} of the {m.scored} copies whose picture was classified were given their label."
+    copies = it.manifest["synthetic"]
+    consistency = (
+        f"{m.consistent:.1%} of the {m.scored} copies whose image was classified have the class of their label."
         if m.scored
-        else "not measured: the pictures themselves were not classified when they were made"
+        else "not measured: the images were not classified when they were made"
         f"{'; but see below' if it.likeness else ''}."
     )
-    lines += ["", f"- Class consistency: {told}"]
-    lines.append(f"- Repeats: {m.repeated} of {made} copies are, byte for byte, the picture of another sample.")
+    lines += ["", f"- Class consistency: {consistency}"]
+    lines.append(f"- Repeats: {m.repeated} of {copies} copies are, byte for byte, the image of another sample.")
     if missing := card.left_out(it.manifest).strip():
         lines.append(f"- By eye: {missing}")
     return "\n".join([*lines, _nearness(m.nearness), *([_likeness(it.likeness)] if it.likeness else [])])
@@ -260,64 +261,64 @@ def _measures(it: Published) -> str:
 
 def _nearness(near: Nearness | None) -> str:
     if near is None:
-        return "- Nearness to real pictures: not measured."
+        return "- Nearness to real images: not measured."
     return (
-        f"- Nearest real neighbours, of {near.copies} copies and {near.real} real pictures brought to 16 x 16 pixels:"
-        f" the median distance from a copy to the nearest real picture is {near.to_copy:.1f} of 255, that from a real"
-        f" picture to the nearest other one {near.between_real:.1f}. For {near.own_seed:.1%} of the copies the nearest"
+        f"- Nearest real neighbours, of {near.copies} copies and {near.real} real images scaled to 16 x 16 pixels:"
+        f" the median distance from a copy to the nearest real image is {near.to_copy:.1f} of 255, that from a real"
+        f" image to the nearest other one {near.between_real:.1f}. For {near.own_seed:.1%} of the copies the nearest"
         " is their own seed.\n"
-        f"- Coverage: {near.covered:.1%} of the real pictures have a copy nearer than the nearest other real picture."
+        f"- Coverage: {near.covered:.1%} of the real images have a copy nearer than the nearest other real image."
     )
 
 
 def _likeness(it: Likeness) -> str:
     return (
-        f"- By the CLIP of `{card.code(it.clip)}`, of {it.made} copies and {it.real} real pictures: class consistency"
-        f" {it.consistent:.1%} (copies nearest to the mean of their own class's real pictures; of the real pictures,"
+        f"- By the CLIP of `{card.code(it.clip)}`, of {it.made} copies and {it.real} real images: class consistency"
+        f" {it.consistent:.1%} (copies nearest to the mean of the real images of their class; of the real images,"
         f" each left out, {card.percent(it.consistent_real)}); coverage {it.coverage:.1%};"
-        f" precision {it.precision:.1%}; recall {it.recall:.1%}; Fréchet distance {it.frechet:.4f} (of the halves of"
-        f" the real pictures {it.frechet_of_halves:.4f}); near-duplicates of their own seed"
+        f" precision {it.precision:.1%}; recall {it.recall:.1%}; Fréchet distance {it.frechet:.4f} (between the halves"
+        f" of the real images {it.frechet_of_halves:.4f}); near-duplicates of their own seed"
         f" {card.percent(it.like_seed)}, of another copy {it.alike:.1%}."
     )
 
 
 def _columns(it: Published) -> str:
     record = f"the fields of `{it.record[:-1]}`" if it.record else "the other columns"
-    text = f"""`{card.code(it.image)}` is the picture, `{card.code(it.label)}` its class. Provenance is in {record}:
+    text = f"""`{card.code(it.image)}` is the image, `{card.code(it.label)}` its class. Provenance is in {record}:
 `synthetic`, `seed_key`, `copy` (0 for a seed itself), `method`, `prior`, `recipe`, the criteria before and after
-guidance, and digests; what each means is in the documentation of `gif_datasets`."""
+guidance, and digests. The documentation of `gif_datasets` explains each."""
     if SOURCE in it.files:
         text += f"""
 
-`{SOURCE}` has the source's own columns, a row for each seed picture; its `{SEED_INDEX}` is what
-`{it.record}seed_index` names."""
+`{SOURCE}` has the columns of the source, one row for each seed image; `{it.record}seed_index` refers to its
+`{SEED_INDEX}`."""
     return text
 
 
-_USE = """To train or study image classifiers where real pictures are few. Not for evaluation: measure on real pictures
-that were not expanded. Copies look as real as the prior lets them; details may be wrong in ways that matter, as in
-medicine or inspection, and a copy may show another class than its label says. Say that you trained on synthetic
-pictures when you publish results."""
+_USE = """To train or study image classifiers with few real images. Not for evaluation: measure on real images that
+were not expanded. The prior limits how real copies look; details may be wrong in ways that matter, as in medicine or
+inspection, and a copy may show another class than its label. When you publish results, say that you trained on
+synthetic images."""
 
-_BIAS = """Copies repeat what the seeds show and add what the prior has learned: biases of either, such as which people,
-places and backgrounds go with a class, are repeated and can grow. Each copy derives from one real picture and can
-resemble it closely: if the real pictures are private, so are the copies. The real pictures themselves are in this set
+_BIAS = """Copies repeat what the seeds show and add what the prior has learned. Biases of both, such as which people,
+places and backgrounds go with a class, are repeated and can grow. Each copy derives from one real image and can
+resemble it closely: if the real images are private, so are the copies. The real images themselves are in this dataset
 wherever `synthetic` is false."""
 
 
-_USE_OF_CHANGED = """To train or study image classifiers where real pictures are few. Not for evaluation: measure on
-real pictures that were not expanded. A copy is a real picture that was changed, and may hide what its label says."""
+_USE_OF_CHANGED = """To train or study image classifiers with few real images. Not for evaluation: measure on real
+images that were not expanded. A copy is a changed real image, and may hide what its label names."""
 
-_BIAS_OF_CHANGED = """Copies repeat what the seeds show, biases included. Each is one real picture, changed: if the real
-pictures are private, so are the copies. The real pictures themselves are in this set wherever `synthetic` is false."""
-
-
-_DERIVED = """Synthetic pictures derive from the seed pictures and are made by the prior: the conditions of both may
-apply to them. Where a licence is unknown, find it out before you use or share the set."""
+_BIAS_OF_CHANGED = """Copies repeat what the seeds show, biases included. Each is one changed real image: if the real
+images are private, so are the copies. The real images themselves are in this dataset wherever `synthetic` is false."""
 
 
-_CHANGED = """Synthetic pictures are seed pictures that were changed: the conditions of these may apply to them. Where a
-licence is unknown, find it out before you use or share the set."""
+_DERIVED = """Synthetic images derive from the seed images, and the prior made them: the conditions of both may apply to
+them. Where a licence is unknown, find it out before you use or share the dataset."""
+
+
+_CHANGED = """Synthetic images are changed seed images: the conditions of the seed images may apply to them. Where a
+licence is unknown, find it out before you use or share the dataset."""
 
 
 def _prior_licence(it: Published) -> str:
@@ -325,16 +326,16 @@ def _prior_licence(it: Published) -> str:
 
 
 def _prior_card(it: Published) -> dict[str, str]:
-    """What a prior that ships in the package says of itself."""
+    """The card of a prior in the package; empty for others."""
     prior = it.manifest["plan"]["recipe"]["prior"]
     if prior["name"] not in names():
         return {}
-    found = find_prior(prior["name"])
-    return {name: str(value) for name, value in found.card.items()} if found.digest == prior["digest"] else {}
+    info = find_prior(prior["name"])
+    return {name: str(value) for name, value in info.card.items()} if info.digest == prior["digest"] else {}
 
 
 def _licences(it: Published) -> str:
-    known = [("This set", it.rights.license), ("Seed pictures", it.rights.source)]
+    known = [("This dataset", it.rights.license), ("Seed images", it.rights.source)]
     if _imagined(it):
         known.append(("Prior", _prior_licence(it)))
     lines = [f"- {what}: {card.plain(name) if name else UNKNOWN}.{_implied(name)}" for what, name in known]
@@ -348,38 +349,38 @@ _ASKED = (
     ("gpl", "share what derives from it under the same licence"),
     ("rail", "keep to its list of uses that are not allowed, and pass that list on"),
 )
-"""By a part of a licence's name."""
+"""By part of the name of a licence."""
 
 
 def _implied(licence: str) -> str:
-    """What a licence's name says plainly."""
+    """The conditions that follow from the name of a licence."""
     parts = re.split(r"[^a-z0-9]+", licence.lower())
-    told = {
+    creative_commons = {
         "by": "name the authors",
         "nc": "no commercial use",
         "sa": "share what derives from it under the same licence",
         "nd": "nothing that derives from it may be shared, which imagined copies do",
     }
-    found = [text for part, text in told.items() if part in parts and "cc" in parts]
-    found += [text for part, text in _ASKED if part in licence.lower()]
-    return f" That asks, among other things: {'; '.join(found)}." if found else ""
+    conditions = [text for part, text in creative_commons.items() if part in parts and "cc" in parts]
+    conditions += [text for part, text in _ASKED if part in licence.lower()]
+    return f" Its conditions include: {'; '.join(conditions)}." if conditions else ""
 
 
 def _citation(it: Published) -> str:
     texts = [f"The method:\n\n```bibtex\n{_PAPER}\n```"]
     texts.append(_cited("The seed dataset", it.rights.source_citation) or _asked(f"The seed dataset: {_source(it)}"))
     if _imagined(it):
-        prior, told = it.manifest["plan"]["recipe"]["prior"], _prior_card(it)
+        prior, known = it.manifest["plan"]["recipe"]["prior"], _prior_card(it)
         name = f"The prior: `{card.code(prior['name'])}`, revision `{card.code(str(prior['digest']))[:16]}`"
-        parts = [card.plain(told[part]) for part in ("summary", "training_data") if part in told]
+        parts = [card.plain(known[part]) for part in ("summary", "training_data") if part in known]
         texts.append(
-            _cited(name, it.rights.prior_citation or told.get("citation", "")) or _asked("; ".join([name, *parts]))
+            _cited(name, it.rights.prior_citation or known.get("citation", "")) or _asked("; ".join([name, *parts]))
         )
     return "\n\n".join(texts)
 
 
 def _cited(what: str, citation: str) -> str:
-    """What is cited, and a block of code that nothing in the citation can end; empty without a citation."""
+    """A citation as a block of code that nothing in the citation can end; empty without one."""
     lines = "\n".join(card.visible(line) for line in citation.strip().splitlines()).replace("```", "'''")
     return f"{what}:\n\n```bibtex\n{lines}\n```" if lines else ""
 
@@ -388,7 +389,9 @@ def _asked(what: str) -> str:
     return f"{what}; cite it as its authors ask."
 
 
-def configs(parts: Mapping[str, Sequence[ConfigFiles]], held: ConfigFiles | None) -> dict[str, tuple[ConfigFiles, ...]]:
-    """The configurations, each with what is held out; those that would be empty are left out."""
-    more = (held,) if held else ()
-    return {name: (*found, *more) for name in CONFIGS if (found := tuple(p for p in parts[name] if p.samples))}
+def configs(
+    parts: Mapping[str, Sequence[ConfigFiles]], validation: ConfigFiles | None
+) -> dict[str, tuple[ConfigFiles, ...]]:
+    """The configurations, each with the validation split; empty ones are left out."""
+    more = (validation,) if validation else ()
+    return {name: (*files, *more) for name in CONFIGS if (files := tuple(p for p in parts[name] if p.samples))}

@@ -1,7 +1,7 @@
-"""Publish an expanded folder on the Hugging Face Hub: checked before, in one commit, and compared after.
+"""Publish an expanded folder on the Hugging Face Hub: verified first, sent in one commit, and compared afterwards.
 
 Contents go up first, without a name; then one commit names shards, indices, card and manifest together. So a reader
-sees the set before or the set after, never half of either, and a push that is cut off is simply run again.
+sees the dataset before or after, never half of either. To go on with an interrupted push, run it again.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from gif_datasets.shards.verify import verify
 from gif_datasets.types import EXPORTED, Progress, no_progress, silently
 
 _MARKS = (manifests.MANIFEST, EXPORTED)
-"""Either says that a repository holds what this package published, and which files that is."""
+"""A file of either name marks a repository that this package published, and lists its files."""
 _GIVEN = (".gitattributes", manifests.CARD)
-"""What the Hub itself puts into a new repository."""
+"""Files that the Hub itself puts into a new repository."""
 
 
 @dataclass(frozen=True)
 class PushSummary:
-    """What a push did, or with ``dry_run`` would do.
+    """Result of a push, or with ``dry_run`` what it would do.
 
     Attributes:
         repository: ``owner/name``.
-        url: Where a person finds it.
+        url: Address of its page.
         revision: Branch, or ``refs/pr/N``.
-        commit: The commit that holds it; empty in a dry run of what is not there.
-        private: Whether only its owner sees it.
+        commit: The commit with this content; empty in a dry run if the repository does not exist.
+        private: Whether only its owner can see it.
         form: ``"shards"`` or ``"parquet"``.
         dry_run: Whether nothing was sent.
-        files: Files that make up the set.
-        uploaded: Those of them that were new or changed.
+        files: Number of files of the dataset.
+        uploaded: The new and changed ones.
         uploaded_bytes: Their size.
-        deleted: Files of an earlier push that no longer belong to the set.
+        deleted: Files of an earlier push that no longer belong to the dataset.
         seconds: Wall-clock time.
     """
 
@@ -94,36 +94,36 @@ def push_to_hub(
 ) -> PushSummary:
     """Publish an expanded folder on the Hugging Face Hub: the command ``gif-datasets push`` as a function.
 
-    Afterwards ``datasets.load_dataset(repo_id)`` gives real and synthetic pictures, and ``load_dataset(repo_id,
-    "original")`` or ``"synthetic"`` one kind. Run again = resume; what is there already is not sent again.
+    Afterwards ``datasets.load_dataset(repo_id)`` returns real and synthetic images, and ``load_dataset(repo_id,
+    "original")`` or ``"synthetic"`` one kind. Run again = resume; files that are already there are not sent again.
 
     Args:
-        folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote; checked first. What was
-            rejected in it is not published.
-        repo_id: ``owner/name`` of the data set; made if it is not there.
-        private: Whether only its owner sees it. None: so where it is made now; as it is, where it is there. True: a
-            public one is refused.
-        revision: Branch to push to, made if need be, or ``refs/pr/N`` to go on with a pull request.
+        folder: Output of ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute`; verified first. Rejected
+            samples are not published.
+        repo_id: ``owner/name`` of the dataset; created if it does not exist.
+        private: Whether only its owner can see it. None: a new repository is private, an existing one stays as it
+            is. True: an existing public repository is refused.
+        revision: Branch to push to, created if needed, or ``refs/pr/N`` to continue a pull request.
         create_pr: Open a pull request instead of changing the branch ``main``.
-        form: ``"shards"``: the folder as it is. ``"parquet"``: rows of picture, class, the source's own columns and
-            provenance, for those who read tables (needs the extra ``hf``).
-        license: The whole set's licence, by its identifier on the Hub, such as ``cc-by-4.0``; unknown without.
-        source_license: Licence of the seed pictures, if known.
-        prior_license: Licence of the prior, if known; that of the priors in the package is.
+        form: ``"shards"``: the folder as it is. ``"parquet"``: rows of image, class, the source's columns and
+            provenance, for readers of tables (needs the extra ``hf``).
+        license: Licence of the whole dataset, by its identifier on the Hub, such as ``cc-by-4.0``; default: unknown.
+        source_license: Licence of the seed images, if known.
+        prior_license: Licence of the prior, if known; those of the priors in the package are known.
         source_citation: How to cite the seed dataset, as BibTeX or text.
-        prior_citation: How to cite the prior; what its own card says by default.
-        report: What ``gif-datasets report`` wrote, whose figures the card then tells too; a report without those that
-            take a CLIP is made and published by default.
-        dry_run: Say what would be sent, and send nothing.
-        token: Instead of the one that the user is logged in with, or ``HF_TOKEN``.
+        prior_citation: How to cite the prior; default: as its own card says.
+        report: A page that ``gif-datasets report`` wrote. The card then contains its figures, which are read from the
+            JSON file beside it. Default: a report without a comparison with a CLIP is created and published.
+        dry_run: Report what would be sent, and send nothing.
+        token: Used instead of the token of the login, or ``HF_TOKEN``.
         progress: Wraps the loops, for progress bars.
-        say: Told when the Hub is waited for.
+        say: Called with warnings, and with a message when the Hub must be waited for.
 
     Raises:
-        UsageError: If the folder is no finished expansion, the repository holds something else, or it is public and
-            ``private`` was asked for.
+        UsageError: If the folder is not a finished expansion, the repository contains something else, or it is public
+            and ``private`` was requested.
         ShardError: If the folder is damaged.
-        HubError: If the Hub refuses, or cannot be reached for long.
+        HubError: If the Hub refuses, or cannot be reached for a long time.
 
     Example:
         >>> push_to_hub("expanded", "flowers")
@@ -155,28 +155,30 @@ def _check(form: str, revision: str | None, create_pr: bool) -> None:
         raise ConfigError(f"unknown form {form!r}; known: {', '.join(FORMS)}")
     if create_pr and revision not in (None, MAIN):
         raise ConfigError(
-            f"a new pull request is opened against {MAIN}, got revision {revision!r}; leave one of them out"
+            f"a new pull request is opened against {MAIN}, got revision {revision!r}; use either create_pr or revision"
         )
     if revision is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}", revision):
-        raise ConfigError(f"a revision is the name of a branch, got {revision!r}")
+        raise ConfigError(f"a revision must be the name of a branch, got {revision!r}")
 
 
 def _checked(rights: Rights) -> Rights:
-    """The licence's identifier as the Hub writes it; others are texts."""
+    """Check the licence's identifier, and write it as the Hub does; the other licences are free texts."""
     if rights.license and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,60}", rights.license.lower()):
-        raise ConfigError(f"a licence is an identifier of the Hub's list, such as cc-by-4.0, got {rights.license!r}")
+        raise ConfigError(
+            f"a licence must be an identifier of the Hub's list, such as cc-by-4.0, got {rights.license!r}"
+        )
     return replace(rights, license=rights.license.lower())
 
 
 def _verified(folder: Path, show: Progress) -> bool:
-    """Refuse a folder that is not whole; whether somebody edited its card."""
+    """Refuse a damaged folder; returns whether its card was edited."""
     problems = verify(folder, show)
     edited = (folder / manifests.CARD).is_file() and any(line.startswith(f"{manifests.CARD} ") for line in problems)
     if edited:
         problems = [line for line in problems if not line.startswith(f"{manifests.CARD} ")]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ShardError(f"{folder} is not published, because it is not whole: {problems[0]}{more}")
+        raise ShardError(f"{folder} cannot be published, because it is damaged: {problems[0]}{more}")
     return edited
 
 
@@ -185,7 +187,7 @@ def _verified(folder: Path, show: Progress) -> bool:
 
 @dataclass(frozen=True)
 class _Job:
-    """One push: what, where to, and how to tell of it."""
+    """One push: its contents, its target, and its progress."""
 
     client: Client
     contents: Contents
@@ -199,7 +201,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Difference:
-    """What a repository lacks, and what it has too much."""
+    """Files that a repository lacks, and files that it should no longer have."""
 
     changed: tuple[str, ...]
     stale: tuple[str, ...]
@@ -209,26 +211,26 @@ class _Difference:
 
 
 def _seen(client: Client, dry_run: bool) -> tuple[Remote | None, str]:
-    """What is there, and the day that it was first published; a dry run does without."""
+    """The repository, and the day of its first publication; a dry run goes on without them if the Hub fails."""
     today = datetime.now(timezone.utc).date().isoformat()
     try:
         remote = client.look()
-        told = client.read(remote.commit, CROISSANT) if remote and CROISSANT in remote.files else b""
-        day = re.search(rb'"datePublished": "(\d{4}-\d\d-\d\d)"', told)  # else each day's push would differ
+        description = client.read(remote.commit, CROISSANT) if remote and CROISSANT in remote.files else b""
+        day = re.search(rb'"datePublished": "(\d{4}-\d\d-\d\d)"', description)  # otherwise each day's push would differ
         return remote, day[1].decode("ascii") if day else today
     except HubError as error:
         if not dry_run:
             raise
-        client.say(f"not compared with what is there: {error}")
+        client.say(f"cannot compare with the repository: {error}")
         return None, today
 
 
 def _push(job: _Job, remote: Remote | None) -> PushSummary:
     client = job.client
-    found = _compared(job, remote)
-    if remote is not None and job.create_pr and not found:
-        return _summary(job, remote, found)
-    if manifests.CARD in found.changed:
+    difference = _compared(job, remote)
+    if remote is not None and job.create_pr and not difference:
+        return _summary(job, remote, difference)
+    if manifests.CARD in difference.changed:
         client.validate(text_of(job.contents[manifests.CARD]))
     client.create(job.private is not False)
     title = "Publish an expanded dataset" if remote is None else "Update the expanded dataset"
@@ -243,42 +245,47 @@ def _push(job: _Job, remote: Remote | None) -> PushSummary:
 
 
 def _bring(job: _Job, title: str) -> PushSummary:
-    """Bring the repository to hold the contents, and look whether it does."""
+    """Send the contents, and check afterwards that the repository has them."""
     client = job.client
-    there = _present(client)
-    found = _difference(client, there, job.contents)
-    if found:
-        content = {path: job.contents[path].content for path in found.changed}
+    remote = _present(client)
+    difference = _difference(client, remote, job.contents)
+    if difference:
+        content = {path: job.contents[path].content for path in difference.changed}
         client.commit(
-            there.commit, content, found.stale, title, lambda now: not _wrong(job.contents, found, now), job.show
+            remote.commit,
+            content,
+            difference.stale,
+            title,
+            lambda now: not _wrong(job.contents, difference, now),
+            job.show,
         )
-        there = _present(client)
-    if wrong := _wrong(job.contents, found, there):
+        remote = _present(client)
+    if wrong := _wrong(job.contents, difference, remote):
         raise HubError(
-            f"after the upload the Hub lists {wrong[0]} of {client.repository.name} otherwise than it was sent"
+            f"after the upload the Hub lists {wrong[0]} of {client.repository.name} with other content than was sent"
             f" ({len(wrong)} files); push again"
         )
-    return _summary(job, there, found)
+    return _summary(job, remote, difference)
 
 
 def _present(client: Client) -> Remote:
-    found = client.look()
-    if found is None:
+    remote = client.look()
+    if remote is None:
         name = client.repository.name
-        raise HubError(f"the Hub does not show {name} to this token; use one that may read and write it")
-    return found
+        raise HubError(f"the Hub does not show {name} to this token; use a token that can read and write it")
+    return remote
 
 
 def _dry_run(job: _Job, remote: Remote | None) -> PushSummary:
     try:
-        found = _compared(job, remote)
+        difference = _compared(job, remote)
     except HubError as error:
-        job.client.say(f"not compared with what is there: {error}")
-        remote, found = None, _compared(job, None)
-    return _summary(job, remote or Remote("", job.private is not False, {}), found)
+        job.client.say(f"cannot compare with the repository: {error}")
+        remote, difference = None, _compared(job, None)
+    return _summary(job, remote or Remote("", job.private is not False, {}), difference)
 
 
-def _summary(job: _Job, remote: Remote, found: _Difference) -> PushSummary:
+def _summary(job: _Job, remote: Remote, difference: _Difference) -> PushSummary:
     return PushSummary(
         repository=job.client.repository.name,
         url=job.client.address(),
@@ -288,53 +295,53 @@ def _summary(job: _Job, remote: Remote, found: _Difference) -> PushSummary:
         form=job.form,
         dry_run=job.dry_run,
         files=len(job.contents),
-        uploaded=found.changed,
-        uploaded_bytes=sum(job.contents[path].size for path in found.changed),
-        deleted=found.stale,
+        uploaded=difference.changed,
+        uploaded_bytes=sum(job.contents[path].size for path in difference.changed),
+        deleted=difference.stale,
         seconds=round(time.monotonic() - job.started, 1),
     )
 
 
 def _compared(job: _Job, remote: Remote | None) -> _Difference:
-    """What the repository lacks of the contents; refuses one that is public, or of somebody else.
+    """Compare the contents with the repository; refuses a public one if it must be private, or one of somebody else.
 
     Raises:
-        UsageError: If it is.
+        UsageError: If it must be refused.
     """
     if remote is None:
         return _Difference(tuple(job.contents), ())
     if job.private and not remote.private:
         raise UsageError(
-            f"{job.client.repository.name} is there, and public; push without --private (private=None) if everybody may"
+            f"{job.client.repository.name} exists and is public; push without --private (private=None) if everybody may"
             " see it, or make it private in its settings"
         )
     if job.private is None and not remote.private:
-        job.client.say(f"{job.client.repository.name} is public: everybody can see what is pushed")
+        job.client.say(f"{job.client.repository.name} is public: everybody will see what is pushed")
     return _difference(job.client, remote, job.contents)
 
 
 def _difference(client: Client, remote: Remote, contents: Contents) -> _Difference:
-    """Compare; refuse a repository that holds something else than this package published.
+    """Compare; refuse a repository with files that this package did not publish.
 
     Raises:
-        UsageError: If it does.
+        UsageError: If it has.
     """
     changed = tuple(path for path, file in contents.items() if not file.is_at(remote.files.get(path)))
     marks = [mark for mark in _MARKS if mark in remote.files]
-    ours = {name for mark in marks for name in _published(client.read(remote.commit, mark), mark)}
-    if not ours:
+    published = {name for mark in marks for name in _published(client.read(remote.commit, mark), mark)}
+    if not published:
         foreign = [p for p in remote.files if p not in _GIVEN and (p not in contents or p in changed)]
         if foreign:
             raise UsageError(
-                f"{client.repository.name} holds something else ({foreign[0]} and other files, no"
-                f" {manifests.MANIFEST}), which is not overwritten; choose another name"
+                f"{client.repository.name} contains something else ({foreign[0]} and other files, no"
+                f" {manifests.MANIFEST}), which is never overwritten; choose another name"
             )
-    stale = tuple(sorted(path for path in remote.files if path in ours and path not in contents))
+    stale = tuple(sorted(path for path in remote.files if path in published and path not in contents))
     return _Difference(changed, stale)
 
 
 def _published(content: bytes, mark: str) -> set[str]:
-    """The files that a manifest, or an export's list, of this package names; none if it is something else."""
+    """The files that a manifest or an export's list of this package names; empty if it is something else."""
     try:
         value = read_json(content)
         if not isinstance(value["plan_hash"], str):
@@ -346,6 +353,6 @@ def _published(content: bytes, mark: str) -> set[str]:
 
 
 def _wrong(contents: Contents, sent: _Difference, remote: Remote) -> list[str]:
-    """Files that the Hub lists otherwise than with their digests, or still, though they were to go."""
+    """Files that the Hub lists with another digest, or still lists although they should be deleted."""
     wrong = [path for path, file in contents.items() if not file.is_at(remote.files.get(path))]
     return wrong + [path for path in sent.stale if path in remote.files]

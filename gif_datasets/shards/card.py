@@ -1,4 +1,4 @@
-"""The dataset card: YAML that readers parse, and a text for people."""
+"""The dataset card: metadata for programs, and a text for people."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZES = (
 )
 _JSON_TYPES = {"bool": "bool", "int": "int64", "float": "float64", "str": "string"}
 RECORD = tuple((spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.fields(Provenance))
-"""Name and type of every provenance column, as Hugging Face names types."""
+"""Name and type of each provenance column; the types are those of Hugging Face."""
 
 
 def render(manifest: dict[str, Any], head: Mapping[str, Any] | None = None, load: str | None = None) -> str:
@@ -34,8 +34,8 @@ def render(manifest: dict[str, Any], head: Mapping[str, Any] | None = None, load
 
     Args:
         manifest: The manifest.
-        head: The metadata, and
-        load: how to load it, when it is the card of an export instead.
+        head: The metadata of an export, if the card is for one.
+        load: Code that loads that export.
     """
     options = manifest["plan"]["recipe"]["options"]
     prior = manifest["plan"]["recipe"]["prior"]
@@ -46,11 +46,11 @@ def render(manifest: dict[str, Any], head: Mapping[str, Any] | None = None, load
 
 # {plain(manifest["source"])}, expanded {options["ratio"]}x by `{options["method"]}`
 
-{manifest["originals"]} real and {manifest["synthetic"]} synthetic pictures of {len(manifest["classes"])} classes.
+{manifest["originals"]} real and {manifest["synthetic"]} synthetic images of {len(manifest["classes"])} classes.
 {about_validation(manifest)}{left_out(manifest)}
-**{manifest["synthetic"]} of the {manifest["samples"]} pictures here are synthetic.** They were made from real ones by
-[gif_datasets](https://pypi.org/project/gif-datasets/) and carry their seed's label; nobody has checked each.
-`{_column(head)}synthetic` tells which is which, and `{_column(head)}seed_key` names the real picture behind each.
+**{manifest["synthetic"]} of the {manifest["samples"]} images here are synthetic.** They were made from real images by
+[gif_datasets](https://pypi.org/project/gif-datasets/) and have the label of their seed; nobody has checked each.
+`{_column(head)}synthetic` says which images are synthetic, `{_column(head)}seed_key` names the real image behind each.
 
 Classes: {classes}
 
@@ -69,32 +69,31 @@ Classes: {classes}
 
 ## Licences
 
-The licence of the seed pictures is not known to the program that wrote this card; the synthetic ones derive from them
-and from the prior. Find out both before you share this set.
+The program that wrote this card does not know the licence of the seed images. The synthetic images derive from them and
+from the prior. Find out both licences before you share this dataset.
 """
 
 
 def left_out(manifest: Mapping[str, Any]) -> str:
-    """How many samples were rejected, and are not there; nothing, where none was."""
+    """How many samples were rejected and left out; empty without any."""
     count = len(manifest.get(manifests.LEFT_OUT, ()))
-    were = "more was" if count == 1 else "more were"
-    return f"\n{count} {were} looked at, rejected, and left out.\n" if count else ""
+    return f"\n{count} more {'was' if count == 1 else 'were'} rejected by a person and left out.\n" if count else ""
 
 
 def title(manifest: Mapping[str, Any]) -> str:
-    """What pages about a set are called, as plain text."""
+    """Title of pages about a dataset, as plain text."""
     options = manifest["plan"]["recipe"]["options"]
     return f"{manifest['source']}, expanded {options['ratio']}x by {options['method']}"
 
 
 def revision(manifest: Mapping[str, Any]) -> dict[str, str]:
     """A row for :func:`option_table`: the commit of a source that was read from the Hub."""
-    found = manifest["plan"].get("source_revision")
-    return {"revision of the seeds": str(found)} if found else {}
+    commit = manifest["plan"].get("source_revision")
+    return {"revision of the seeds": str(commit)} if commit else {}
 
 
 def how(method: str) -> str:
-    """How a method's pictures were made."""
+    """How a method makes images."""
     return METHODS[method].how if method in METHODS else f"By the method `{code(method)}`."
 
 
@@ -209,17 +208,17 @@ def dataset_info(columns: Sequence[Any], splits: Sequence[tuple[str, int, int]])
 
 
 def size_category(samples: int) -> str:
-    """What the Hub calls a set of so many samples."""
+    """The Hub's category for a dataset of this size."""
     return next((name for bound, name in SIZES if samples < bound), "1B<n<10B")
 
 
 def suffix(manifest: Mapping[str, Any]) -> str:
-    """Suffix of the pictures, which is their column's name too."""
+    """Suffix of the image files, which is also the name of their column."""
     return str(manifest["plan"]["recipe"]["options"]["image_format"])
 
 
 def visible(text: str) -> str:
-    """User text in one line, without what does not show or changes the direction of what follows."""
+    """User text in one line, without characters that are invisible or change the direction of text."""
     return "".join(c for c in " ".join(str(text).split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
 
 
@@ -229,7 +228,7 @@ def code(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """User text that cannot become markup: Markdown's and HTML's own characters are escaped; no address is a link."""
+    """User text that cannot become markup: characters of Markdown and HTML are escaped, and no address is a link."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&@:]|(?<=www)\.)", r"\\\1", visible(text))
 
 

@@ -204,6 +204,6 @@ def test_the_source_is_named_where_it_has_a_name() -> None:
 def test_licences_say_what_they_ask(licence: str, words: str, seed_folder: Path, tmp_path: Path) -> None:
     """As far as their names tell."""
     text = card_of(packed(expanded(seed_folder, tmp_path / "out"), rights=Rights(source=licence)))
-    line = next(line for line in text.splitlines() if line.startswith("- Seed pictures:"))
+    line = next(line for line in text.splitlines() if line.startswith("- Seed images:"))
     assert words in line
-    assert ("That asks" in line) == bool(words)
+    assert ("Its conditions include" in line) == bool(words)

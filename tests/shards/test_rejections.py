@@ -147,7 +147,7 @@ def test_a_copy_without_them(folder: Path, tmp_path: Path) -> None:
         assert (mine.image_bytes(i), mine.provenance(i)) == (copied.image_bytes(i), copied.provenance(i))
     manifest = manifests.read_manifest(tmp_path / "copy")
     assert set(manifest["left_out"]) == set(out)
-    assert f"{len(out)} more were looked at, rejected, and left out." in (tmp_path / "copy/README.md").read_text()
+    assert f"{len(out)} more were rejected by a person and left out." in (tmp_path / "copy/README.md").read_text()
     tars = sorted(str(path) for path in (tmp_path / "copy/data").glob("train-*"))
     assert [row["__key__"] for row in webdataset.WebDataset(tars, shardshuffle=False)] == _keys(mine)
     assert datasets.load_dataset(str(tmp_path / "copy"), split="train")["__key__"][:] == _keys(mine)
@@ -212,7 +212,7 @@ def test_push(hub: HubServer, folder: Path, tmp_path: Path, form: str, monkeypat
     gif_datasets.push_to_hub(folder, "me/fewer", form=form)
     published = datasets.load_dataset("me/fewer", split="train")
     assert published["__key__" if form == "shards" else "key"][:] == _keys(ShardReader(folder))
-    assert "4 more were looked at, rejected, and left out." in hub.content("me/fewer", "README.md").decode()
+    assert "4 more were rejected by a person and left out." in hub.content("me/fewer", "README.md").decode()
     if form == "shards":
         assert len(load_expanded("hub:me/fewer")) == 23
 

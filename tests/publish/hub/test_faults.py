@@ -220,7 +220,7 @@ def test_a_dry_run_and_a_broken_connection(hub: HubServer, made: Path, waits: li
     hub.fail(*MARK, status=500, times=9999)
     said: list[str] = []
     assert len(push_to_hub(made, NAME, dry_run=True, say=said.append).uploaded) > 10
-    assert said[-1].startswith("not compared with what is there: the Hub failed (500")
+    assert said[-1].startswith("cannot compare with the repository: the Hub failed (500")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_somebody_else_commits_meanwhile(hub: HubServer, made: Path) -> None:
 def test_the_hub_lists_something_else_after_the_upload(hub: HubServer, made: Path) -> None:
     """What the Hub lists is compared with what was sent."""
     hub.fail(*COMMIT, then=lambda: hub.write(NAME, "_info.json", b"{}"))
-    with pytest.raises(HubError, match=r"lists _info\.json of me/tiny-gif2x otherwise than it was sent"):
+    with pytest.raises(HubError, match=r"lists _info\.json of me/tiny-gif2x with other content than was sent"):
         push_to_hub(made, NAME)
 
 

@@ -56,12 +56,12 @@ def test_text(card: str, made: Path) -> None:
     body = card.partition("\n---\n")[2]
     recipe = manifest.read_manifest(made)["plan"]["recipe"]
     for words in (
-        "12 real and 24 synthetic pictures of 3 classes",
-        "24 of the 36 pictures of `train` are synthetic",
+        "12 real and 24 synthetic images of 3 classes",
+        "24 of the 36 images of `train` are synthetic",
         "![Seeds and their imagined copies](preview.png)",
         recipe["prior"]["digest"],
-        "This set: unknown",
-        "Seed pictures: CC BY-NC-ND 4.0. That asks, among other things: name the authors; no commercial use; nothing",
+        "This dataset: unknown",
+        "Seed images: CC BY-NC-ND 4.0. Its conditions include: name the authors; no commercial use; nothing",
         "Prior: Apache-2.0",
         "Class consistency:",
         "Coverage:",

@@ -89,7 +89,7 @@ def test_branches_and_pull_requests(hub: HubServer, made: Path) -> None:
     push_to_hub(made, NAME)
     assert push_to_hub(made, NAME, create_pr=True).revision == "main"
     assert len(hub.repositories[NAME].pull_requests) == 2
-    with pytest.raises(ConfigError, match="leave one of them out"):
+    with pytest.raises(ConfigError, match="use either create_pr or revision"):
         push_to_hub(made, NAME, revision="v1", create_pr=True)
 
 
@@ -102,7 +102,7 @@ def test_refuses_a_folder_that_is_not_whole(hub: HubServer, folder: Path) -> Non
     content = bytearray(victim.read_bytes())
     content[700] ^= 1
     victim.write_bytes(content)
-    with pytest.raises(ShardError, match="is not published, because it is not whole: data/train-00002"):
+    with pytest.raises(ShardError, match="cannot be published, because it is damaged: data/train-00002"):
         push_to_hub(folder, NAME)
     (folder / "manifest.json").unlink()
     with pytest.raises(UsageError, match=r"no manifest\.json"):
@@ -116,15 +116,15 @@ def test_refuses_what_holds_something_else(hub: HubServer, made: Path) -> None:
     hub.write(NAME, "README.md", b"---\nlicense: mit\n---\n")
     hub.write(NAME, "manifest.json", b'{"files": {"data/mine.tar": {}}}')
     before = hub.head(NAME)
-    with pytest.raises(UsageError, match="holds something else"):
+    with pytest.raises(UsageError, match="contains something else"):
         push_to_hub(made, NAME)
     assert hub.head(NAME) is before
     hub.create("me/public")
-    with pytest.raises(UsageError, match="is there, and public"):
+    with pytest.raises(UsageError, match="exists and is public"):
         push_to_hub(made, "me/public", private=True)
     told: list[str] = []
     assert push_to_hub(made, "me/public", say=told.append).private is False
-    assert told == ["me/public is public: everybody can see what is pushed"]
+    assert told == ["me/public is public: everybody will see what is pushed"]
     assert push_to_hub(made, "me/public", private=False).uploaded == ()
 
 
@@ -158,7 +158,7 @@ def test_offline_is_told_at_once(
     said: list[str] = []
     assert push_to_hub(made, NAME, dry_run=True, say=said.append).files > 10
     assert waits == []
-    assert said[0].startswith("not compared with what is there")
+    assert said[0].startswith("cannot compare with the repository")
 
 
 def test_command_line(hub: HubServer, made: Path, tmp_path: Path) -> None:
