@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gif_datasets.errors import ConfigError
 from gif_datasets.methods import (
-    AUGMENT,
     CLASSIFIER,
     DEFAULT_METHOD,
     DIFFUSION,
@@ -26,7 +25,7 @@ from gif_datasets.methods import (
     SELECTION,
     Method,
 )
-from gif_datasets.options import checked, closest, read_options
+from gif_datasets.options import checked_fields, closest, read_options
 from gif_datasets.prompts import (
     DOMAINS,
     check_prompts,
@@ -41,18 +40,26 @@ MAX_RATIO = 1000
 CRITERIA = ("consistency", "entropy", "diversity")
 CLASSIFIERS = ("text", "seeds", "both", "linear")
 AGNOSTIC = "sample-agnostic"
-OWN = "own"
+OWN_SCHEDULER = "own"
 """The scheduler that a pipeline's folder names."""
 
 
 def _option(default: Any, help: str, of: str = "", **limits: Any) -> Any:
-    """A field; ``of`` is the part that a method must have for it to matter. None: by method, or as the help says."""
+    """A field of :class:`ExpansionConfig`.
+
+    Args:
+        default: Its default; None: the method's default, or what the help says. The declared type of a field is that of
+            the final value, so only those that may end as None have ``| None``; the constructor takes None for all.
+        help: What it does.
+        of: The part that a method must have for it to have an effect; empty: always.
+        limits: ``low`` and ``high``, ``choices``, ``items`` or ``read``, see :func:`gif_datasets.options.checked`.
+    """
     read = {"read": _listed} if "items" in limits else {}
     return field(default=default, metadata={"help": help, "of": of, **read, **limits})
 
 
 def _listed(text: str) -> list[str]:
-    """Items of a text that separates them by commas."""
+    """Items of a text, separated by commas."""
     return [item for item in map(str.strip, text.split(",")) if item]
 
 
@@ -240,9 +247,9 @@ class ExpansionConfig:
         of=DIFFUSION,
     )
     scheduler: str = _option(
-        OWN,
+        OWN_SCHEDULER,
         "how a diffusion pipeline samples: as its folder says, or by a scheduler of this name",
-        choices=(OWN, "ddim", "ddpm", "dpm++", "euler", "euler-a", "lcm"),
+        choices=(OWN_SCHEDULER, "ddim", "ddpm", "dpm++", "euler", "euler-a", "lcm"),
         of=DIFFUSION,
     )
     noise_level: int = _option(
@@ -282,56 +289,12 @@ class ExpansionConfig:
     )
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
-            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
-        if self.agnostic and not METHODS[self.method].selects:
-            raise ConfigError(f"selection {AGNOSTIC!r} is for the select: methods, got method {self.method!r}")
-        self._settle()
-        for name in ("templates", "prompts"):
-            check_prompts(name, getattr(self, name))
-        check_synonyms(self.synonyms)
-        if "diversity" in self.criteria and self.ratio == 1:
-            raise ConfigError("a single copy (ratio 1) has no diversity; raise ratio, or take it out of criteria")
-        if METHODS[self.method].selects and self.check != "selective":
-            raise ConfigError(
-                f"method {self.method!r} has its own check, got check={self.check!r}; take that away, or use method"
-                f" {METHODS[self.method].base!r}"
-            )
-        if IMG2IMG in METHODS[self.method].parts and int(self.strength * self.decode_steps) < 1:
-            raise ConfigError(
-                f"strength {self.strength} of {self.decode_steps} decode_steps is not one step; raise either"
-            )
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", self.split):
-            raise ConfigError(f"split must be a letter, then at most 39 letters, digits and _, got {self.split!r}")
-        if self.validation_share and self.split == "validation":
-            raise ConfigError("split must not be 'validation' when validation_share holds out a split of that name")
-
-    def _settle(self) -> None:
-        """Give every option its value: the method's own where none was given, a neutral one where it does nothing."""
-        method = METHODS[self.method]
-        usual = {**method.defaults, "criteria": CRITERIA if self.ratio > 1 else CRITERIA[:2]}
-        for name, value in usual.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        parts = _parts(method, classifies=self.classifies, checks=self.check != "none")
-        neutrals = {**usual, **NEUTRAL}
-        for spec in dataclasses.fields(self):
-            if spec.metadata["of"] in parts:
-                continue
-            where = " without a check" if spec.metadata["of"] == REDRAWS else ""
-            neutral = neutrals.get(spec.name, spec.default)
-            self._neutralise(spec.name, neutral, usual.get(spec.name), f"for method {self.method!r}{where}")
-        if GUIDANCE in parts:
-            for criterion in sorted({*CRITERIA} - {*self.criteria}):
-                name = f"{criterion}_weight"
-                own = usual.get(name, type(self).__dataclass_fields__[name].default)
-                self._neutralise(name, own, own, f"where {criterion!r} is not among the criteria")
-
-    def _neutralise(self, name: str, neutral: Any, usual: Any, where: str) -> None:
-        """Give an option that does nothing its neutral value, so that what is the same is called the same; tell it."""
-        if getattr(self, name) not in (neutral, usual):
-            warnings.warn(f"{name} does nothing {where}", stacklevel=5)
-        object.__setattr__(self, name, neutral)
+        values, warned = _resolve(vars(self))
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        for text in warned:
+            warnings.warn(text, stacklevel=3)  # where the configuration is made
+        _check(self)
 
     @property
     def criteria_weights(self) -> tuple[float, float, float]:
@@ -354,7 +317,7 @@ class ExpansionConfig:
     @property
     def classifies(self) -> bool:
         """Whether a classifier is used: to guide, or to score seeds and pictures."""
-        return _classifies(METHODS[self.method], self.check, self.measure_pictures)
+        return CLASSIFIER in _parts(METHODS[self.method], vars(self))
 
     @property
     def fits_classifier(self) -> bool:
@@ -395,9 +358,9 @@ class ExpansionConfig:
         merged = dict(read_options(config_file)) if config_file else {}
         merged.update({name: value for name, value in values.items() if value is not None})
         if (preset := merged.pop("preset", None)) is not None:
-            merged = {**_preset(preset, merged), **merged}
+            merged = {**_preset_options(preset, merged), **merged}
         if (domain := merged.pop("domain", None)) is not None:
-            merged = {**_worded(domain, merged), **merged}
+            merged = {**_domain_options(domain, merged), **merged}
         known = {spec.name for spec in dataclasses.fields(cls)}
         for name in merged:
             if name not in known:
@@ -405,50 +368,117 @@ class ExpansionConfig:
         return cls(**merged)
 
 
-def _parts(method: Method, *, classifies: bool, checks: bool) -> set[str]:
-    """Parts whose options matter; the one without a name always does."""
+# --- defaults -----------------------------------------------------------------------------------------------------
+
+
+def _resolve(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Check every option and give it its final value; what is given stays as it is.
+
+    An option at None gets the method's default. An option that does nothing gets a neutral value, so that equal
+    configurations have equal digests.
+
+    Args:
+        given: One value per field of :class:`ExpansionConfig`, as its caller gave it.
+
+    Returns:
+        The final values, and a warning for each option that the caller set and that does nothing.
+
+    Raises:
+        ConfigError: If a value has the wrong type or lies outside its range.
+    """
+    values = checked_fields(ExpansionConfig, given)
+    method = METHODS[values["method"]]
+    if values["selection"] == AGNOSTIC and not method.selects:
+        raise ConfigError(f"selection {AGNOSTIC!r} is for the select: methods, got method {method.name!r}")
+    defaults = {**method.defaults, "criteria": CRITERIA if values["ratio"] > 1 else CRITERIA[:2]}
+    values |= {name: default for name, default in defaults.items() if values[name] is None}
+    warned = []
+    for name, neutral, where in _without_effect(method, values, defaults):
+        if values[name] not in (neutral, defaults.get(name)):
+            warned.append(f"{name} does nothing {where}")
+        values[name] = neutral
+    return values, warned
+
+
+def _without_effect(
+    method: Method, values: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, str]]:
+    """Each option that does nothing: its name, its neutral value, and why."""
+    specs = {spec.name: spec for spec in dataclasses.fields(ExpansionConfig)}
+    parts, criteria = _parts(method, values), set(values["criteria"])
+    neutral = {**{name: spec.default for name, spec in specs.items()}, **defaults, **NEUTRAL}
+    for name, spec in specs.items():
+        if spec.metadata["of"] not in parts:
+            without = " without a check" if spec.metadata["of"] == REDRAWS else ""
+            yield name, neutral[name], f"for method {method.name!r}{without}"
+    if GUIDANCE in parts:
+        for criterion in sorted(set(CRITERIA) - criteria):
+            name = f"{criterion}_weight"
+            default = defaults.get(name, specs[name].default)
+            yield name, default, f"where {criterion!r} is not among the criteria"
+
+
+def _check(config: ExpansionConfig) -> None:
+    """Raise ConfigError if options do not fit each other."""
+    method = METHODS[config.method]
+    for name in ("templates", "prompts"):
+        check_prompts(name, getattr(config, name))
+    check_synonyms(config.synonyms)
+    if "diversity" in config.criteria and config.ratio == 1:
+        raise ConfigError("a single copy (ratio 1) has no diversity; raise ratio, or remove it from criteria")
+    if method.selects and config.check != "selective":
+        raise ConfigError(
+            f"method {method.name!r} has its own check, got check={config.check!r}; remove that option, or use method"
+            f" {method.base!r}"
+        )
+    if IMG2IMG in method.parts and int(config.strength * config.decode_steps) < 1:
+        raise ConfigError(
+            f"strength {config.strength} of {config.decode_steps} decode_steps is less than one step; raise either"
+        )
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", config.split):
+        raise ConfigError(f"split must be a letter, then at most 39 letters, digits and _, got {config.split!r}")
+    if config.validation_share and config.split == "validation":
+        raise ConfigError(
+            "split must not be 'validation' together with validation_share, which writes a split of that name"
+        )
+
+
+def _parts(method: Method, values: Mapping[str, Any]) -> set[str]:
+    """Parts whose options have an effect; the part without a name always has."""
+    check = values.get("check", method.defaults["check"])
+    checks = check != "none"
+    classifies = method.imagines or checks or bool(values.get("measure_pictures", False))
     return {"", *method.parts, *[CLASSIFIER] * classifies, *[REDRAWS] * checks}
 
 
 def own_defaults(method: Method) -> dict[str, Any]:
-    """The method's values of those options that matter to it and have no default of their own."""
-    check = method.defaults["check"]
-    return _mattering(
-        method.defaults, _parts(method, classifies=_classifies(method, check, False), checks=check != "none")
-    )
+    """The method's values of the options whose default depends on the method, if they have an effect."""
+    return _with_effect(method.defaults, method, {})
 
 
-def _classifies(method: Method, check: object, measures: object) -> bool:
-    return method.family != AUGMENT or check != "none" or bool(measures)
-
-
-def _mattering(options: Mapping[str, Any], parts: set[str]) -> dict[str, Any]:
-    """Those options that are of one of the parts."""
+def _with_effect(options: Mapping[str, Any], method: Method, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options that have an effect for a method with the given values."""
+    parts = _parts(method, values)
     of = {spec.name: spec.metadata["of"] for spec in dataclasses.fields(ExpansionConfig)}
     return {name: value for name, value in options.items() if of[name] in parts}
 
 
-def _preset(name: object, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a preset for the method that is given."""
+def _preset_options(name: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a preset for the given method."""
     if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}{closest(str(name), PRESETS)}")
     method = METHODS.get(str(given.get("method", DEFAULT_METHOD)))
     if method is None:
-        return {}  # which is told when the method is checked
-    check = given.get("check", method.defaults["check"])
-    classifies = _classifies(method, check, given.get("measure_pictures", False))
+        return {}  # the error comes when the method is checked
     left_out = {f"{criterion}_weight" for criterion in CRITERIA if criterion not in given.get("criteria", CRITERIA)}
-    options = {
-        option: value for option, value in PRESETS[name].options(method, given).items() if option not in left_out
-    }
-    return _mattering(options, _parts(method, classifies=classifies, checks=check != "none"))
+    options = {name: value for name, value in PRESETS[name].options(method, given).items() if name not in left_out}
+    return _with_effect(options, method, given)
 
 
-def _worded(domain: object, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Prompts of a domain for the method that is given, where they matter to it."""
+def _domain_options(domain: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Prompts of a domain for the given method, if they have an effect."""
     method = METHODS.get(str(given.get("method", DEFAULT_METHOD)))
     if method is None:
-        return {}  # which is told when the method is checked
-    classifies = _classifies(method, given.get("check", method.defaults["check"]), given.get("measure_pictures", False))
+        return {}  # the error comes when the method is checked
     options = {"templates": templates_of(str(domain)), "prompts": prompts_of(str(domain))}
-    return _mattering(options, _parts(method, classifies=classifies, checks=False))
+    return _with_effect(options, method, given)

@@ -1,11 +1,14 @@
-"""Values of options: written as text, held in a TOML file, checked against a dataclass field's type and limits."""
+"""Option values: read from text or a TOML file, and checked against the type and limits of a dataclass field."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from gif_datasets.errors import ConfigError, did_you_mean
 from gif_datasets.io.parsing import read_toml
@@ -28,7 +31,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def closest(name: str, known: Any) -> str:
-    """Return ``"; did you mean 'x'?"`` or the whole choice, for an error message."""
+    """Return ``"; did you mean 'x'?"`` or all known names, for an error message."""
     return did_you_mean(name, known) or f"; known: {', '.join(sorted(known))}"
 
 
@@ -40,32 +43,55 @@ def read_options(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
-    "tuple[str, ...]": (tuple, list),
-}
+def checked_fields(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check one value per field of a dataclass; raises ConfigError with the field's name and its value."""
+    kinds = _field_types(config)
+    return {spec.name: checked(spec, kinds[spec.name], values[spec.name]) for spec in dataclasses.fields(config)}
+
+
+@functools.cache
+def _field_types(config: type) -> dict[str, Any]:
+    return get_type_hints(config)
+
+
+def _accepted(kind: Any) -> tuple[type, ...]:
+    """Types of the values that a field of this type takes; integers are floats, lists are tuples."""
+    kind = next(part for part in get_args(kind) if part is not NoneType) if isinstance(kind, UnionType) else kind
+    if get_origin(kind) is tuple:
+        return (tuple, list)
+    return (float, int) if kind is float else (kind,)
 
 
 def _finite(name: str, value: Any) -> float:
     try:
         number = float(value)
-    except OverflowError:  # an integer beyond any float
+    except OverflowError:  # an integer too large for a float
         number = math.inf
     if not math.isfinite(number):
         raise ConfigError(f"{name} must be finite, got {number}")
     return number
 
 
-def checked(spec: dataclasses.Field[Any], value: Any) -> Any:
-    """One value of a dataclass field, by its type and the limits in its metadata; raises ConfigError naming both."""
+def checked(spec: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
+    """Check one value by a field's type and the limits in its metadata.
+
+    Args:
+        spec: The dataclass field. Its metadata may hold ``low`` and ``high`` (both inclusive), ``choices``, ``items``
+            (choices of each item of a tuple) and ``read`` (a function that turns a text into the value).
+        kind: The field's type.
+        value: The value; None passes if it is the default.
+
+    Returns:
+        The value; integers as floats and lists as tuples where the type says so.
+
+    Raises:
+        ConfigError: If the type or a limit is violated; it has the name and the value.
+    """
     if value is None and spec.default is None:
         return None
     if isinstance(value, str) and "read" in spec.metadata:
         value = spec.metadata["read"](value)
-    kinds = _TYPES[str(spec.type).removesuffix(" | None")]
+    kinds = _accepted(kind)
     wrong_bool = isinstance(value, bool) and bool not in kinds
     if wrong_bool or not isinstance(value, kinds):
         raise ConfigError(f"{spec.name} must be {spec.type}, got {value!r}")

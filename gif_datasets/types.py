@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,10 +139,15 @@ class Provenance:
     def from_json(cls, value: dict[str, Any]) -> Provenance:
         """Rebuild from :meth:`to_json`; raises TypeError when a field is missing, unknown or of another type."""
         record = cls(**value)
-        for spec in fields(cls):
-            if type(getattr(record, spec.name)).__name__ != spec.type:
-                raise TypeError(f"{spec.name} must be {spec.type}, got {getattr(record, spec.name)!r}")
+        for name, kind in _provenance_types().items():
+            if type(getattr(record, name)) is not kind:
+                raise TypeError(f"{name} must be {kind.__name__}, got {getattr(record, name)!r}")
         return record
+
+
+@functools.cache
+def _provenance_types() -> dict[str, type]:
+    return get_type_hints(Provenance)
 
 
 @dataclass(frozen=True)

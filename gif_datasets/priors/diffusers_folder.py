@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from gif_datasets.config import OWN, ExpansionConfig
+from gif_datasets.config import OWN_SCHEDULER, ExpansionConfig
 from gif_datasets.errors import ConfigError, MissingExtra, PriorError, one_line
 from gif_datasets.io.parsing import read_json
 from gif_datasets.priors.parts import Parts
@@ -75,7 +75,7 @@ def check_options(kind: str, adapted: bool, device: torch.device, config: Expans
     on_cpu = device.type == "cpu"
     if config.noise_level and kind != "StableUnCLIPImg2ImgPipeline":
         raise ConfigError(f"noise_level is for Stable unCLIP decoders; this one is a {kind}")
-    if config.scheduler not in (OWN, *_schedulers_of(kind)):
+    if config.scheduler not in (OWN_SCHEDULER, *_schedulers_of(kind)):
         raise _misfit(config.scheduler, kind)
     if _VAE_WAYS & set(config.save_memory) and kind in (_ENLARGES, "KandinskyV22Pipeline"):
         raise _whole(kind)
@@ -110,7 +110,7 @@ def _schedulers_of(kind: str) -> set[str]:
 
 
 def _misfit(scheduler: str, kind: str) -> ConfigError:
-    return ConfigError(f"scheduler {scheduler!r} does not fit a {kind}; take {OWN!r}")
+    return ConfigError(f"scheduler {scheduler!r} does not fit a {kind}; take {OWN_SCHEDULER!r}")
 
 
 def _whole(kind: str) -> ConfigError:
@@ -196,7 +196,7 @@ def _load_adapter(pipeline: Any, parts: Parts) -> None:
 def _set_scheduler(pipeline: Any, name: str) -> None:
     import diffusers
 
-    if name == OWN:
+    if name == OWN_SCHEDULER:
         return
     kind, present = getattr(diffusers, SCHEDULERS[name]), getattr(pipeline, "scheduler", None)
     if present is None or (kind is not type(present) and kind not in getattr(present, "compatibles", [])):

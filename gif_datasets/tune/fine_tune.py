@@ -21,7 +21,7 @@ from gif_datasets.expansion.recipe import ordered, version_of
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.io import atomic
 from gif_datasets.io.devices import resolve_device
-from gif_datasets.options import checked, closest
+from gif_datasets.options import checked_fields, closest
 from gif_datasets.priors import FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior, prior_parts
 from gif_datasets.priors.published import UNDONE
 from gif_datasets.priors.weights import CLIPS
@@ -85,8 +85,8 @@ class TuneConfig:
     threads: int = _option(1, "CPU threads; another number rounds differently", low=1, high=1024)
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
-            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
+        for name, value in checked_fields(TuneConfig, vars(self)).items():
+            object.__setattr__(self, name, value)
         check_prompts("prompts", self.prompts)
 
 
