@@ -1,4 +1,4 @@
-"""What goes wrong between here and the Hub: what passes is waited for, all else is told in one line without tokens."""
+"""Errors between here and the Hub: temporary ones are retried, all others become one line without tokens."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gif_datasets.errors import GifDatasetsError, HubError
 MAIN = "main"
 ATTEMPTS = 5
 FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0
-"""Seconds. The wait doubles with each attempt; a server that asks for more than the longest is not waited for."""
+"""Seconds. The wait doubles with each attempt; if a server asks for more than the longest wait, it fails at once."""
 ANSWER_WITHIN = 120.0
-"""Seconds until an answer, or more of it, must have come: most of huggingface_hub's requests would wait forever."""
+"""Seconds until the next bytes of an answer must arrive: most requests of huggingface_hub have no timeout."""
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
 _REFUSED = (401, 403, 404)
 _LOGGERS = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2")
@@ -26,12 +26,12 @@ _LOGGERS = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2")
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository on the Hub, at one branch or pull request; a data set's but where only files of it are fetched.
+    """A repository on the Hub, at one branch or pull request; a dataset's, except where only files are fetched.
 
     Attributes:
         name: ``owner/name``.
         revision: Branch, tag, commit, or ``refs/pr/N``.
-        token: A token of its own; else the one that the user is logged in with, or ``HF_TOKEN``.
+        token: The token to use; by default the one that the user is logged in with, or ``HF_TOKEN``.
     """
 
     name: str
@@ -39,156 +39,156 @@ class Repository:
     token: str | None = field(default=None, repr=False)
 
 
-class Asking(Protocol):
-    """Who asks the Hub: about which repository, and who is told of waits."""
+class HasRepository(Protocol):
+    """A client of the Hub: its repository, and where it reports waits."""
 
     @property
     def repository(self) -> Repository:
-        """What is asked about."""
+        """The repository of all operations."""
 
     @property
     def say(self) -> Callable[[str], None]:
-        """Tells the user."""
+        """Shows a message to the user."""
 
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
-_A = TypeVar("_A", bound=Asking)
+_A = TypeVar("_A", bound=HasRepository)
 
 
 def with_retries(operation: Callable[Concatenate[_A, _P], _T]) -> Callable[Concatenate[_A, _P], _T]:
-    """Let an operation of a client run again, and again, while what goes wrong is likely to pass.
+    """Retry an operation of a client while its error is likely to be temporary.
 
     Raises:
-        HubError: When it does not pass, with what to do. Its text has no token in it.
+        HubError: If the error stays. The message says what to do, and has no token in it.
     """
 
     @functools.wraps(operation)
-    def patient(client: _A, /, *args: _P.args, **options: _P.kwargs) -> _T:
+    def retried(client: _A, /, *args: _P.args, **options: _P.kwargs) -> _T:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with _silenced(), _bounded_waits():
+                with _patched_client():
                     return operation(client, *args, **options)
             except (GifDatasetsError, TypeError, AttributeError):
-                raise  # told already, or a mistake in this package
-            except Exception as error:  # the client's kinds are those of several libraries
+                raise  # explained already, or a bug of this package
+            except Exception as error:  # of the types of several libraries
                 if _is_ours(error):
                     raise
                 wait = _wait(error, attempt)
-                told = _explain(error, client.repository)
+                message = _explain(error, client.repository)
             if wait is None or wait > LONGEST_WAIT or attempt == ATTEMPTS:
                 # the client's own error is not chained: it may show a token
-                raise HubError(told)
-            client.say(f"{told.partition(';')[0]}; waiting {wait:.0f} s")
+                raise HubError(message)
+            client.say(f"{message.partition(';')[0]}; waiting {wait:.0f} s")
             time.sleep(wait)
         raise AssertionError("unreachable")
 
-    return patient
+    return retried
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether a file here is the trouble, and not one there, which huggingface_hub tells by the same kind of error."""
+    """Whether the error is about a local file; huggingface_hub raises the same types for files on the Hub."""
     from huggingface_hub.errors import EntryNotFoundError
 
     return isinstance(error, (FileNotFoundError, PermissionError)) and not isinstance(error, EntryNotFoundError)
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether something is not there for this user, or, without a network, not here."""
+    """Whether the Hub does not give something to this user, or it is not in the cache without a network."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     return isinstance(_cause(error), OfflineModeIsEnabled) or status_of(error) in _REFUSED
 
 
 def explain_missing_model(error: BaseException, repository: Repository) -> str:
-    """Why a model cannot be had, and the command that mends it."""
+    """Why a model is not available, and the command that fixes it."""
     from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 
     name, cause = repository.name, _cause(error)
     if isinstance(cause, OfflineModeIsEnabled):
         return (
-            f"{name} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to fetch it; where there is a network, run:"
+            f"{name} is not in the Hub's cache, and HF_HUB_OFFLINE is set; on a machine with a network, run:"
             f" hf download {name} --revision {repository.revision}"
         )
     if isinstance(cause, GatedRepoError):
         return f"{name} is gated; accept its terms at https://huggingface.co/{name}, then run: hf auth login"
-    said = message_of(error, repository.token)
+    reason = message_of(error, repository.token)
     return (
-        f"the Hub gives no model {name} at revision {repository.revision!r} ({said}); if it is private, run:"
-        " hf auth login; if it has moved, name a folder of your own (docs/priors.md)"
+        f"the Hub does not give model {name} at revision {repository.revision!r} ({reason}); if it is private, run:"
+        " hf auth login; if it has moved, give a local folder (docs/priors.md)"
     )
 
 
 def _wait(error: BaseException, attempt: int) -> float | None:
-    """Seconds until another attempt may help; None if none does."""
+    """Seconds until the next attempt; None if another attempt cannot help."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     error, status = _cause(error), status_of(error)
     passes = status in _PASSING if status else _is_connection(error)
     if not passes or isinstance(error, OfflineModeIsEnabled):
         return None
-    asked = _asked_wait(status, getattr(getattr(error, "response", None), "headers", {}))
-    return FIRST_WAIT * 2.0 ** (attempt - 1) if asked is None else asked
+    requested = _requested_wait(status, getattr(getattr(error, "response", None), "headers", {}))
+    return FIRST_WAIT * 2.0 ** (attempt - 1) if requested is None else requested
 
 
-def _asked_wait(status: int | None, headers: Mapping[str, str]) -> float | None:
-    """Seconds that the Hub asks for; its RateLimit is on every answer, and is the reason of a 429 only."""
+def _requested_wait(status: int | None, headers: Mapping[str, str]) -> float | None:
+    """Seconds that the Hub asks to wait; every answer has a RateLimit, which matters for a 429 only."""
     limit = re.search(r";\s*t=(\d+)", headers.get("RateLimit", "")) if status == 429 else None
-    asked = limit or re.fullmatch(r"\s*(\d+)\s*", headers.get("Retry-After", ""))
-    return float(asked[1]) if asked else None
+    seconds = limit or re.fullmatch(r"\s*(\d+)\s*", headers.get("Retry-After", ""))
+    return float(seconds[1]) if seconds else None
 
 
 def _is_connection(error: BaseException) -> bool:
-    # httpx (1.x of the client) or httpx2 (2.x): its transport errors share a base of this name; a body that is no JSON
-    # is what a gateway says when the server behind it is down
+    # httpx (1.x of the client) or httpx2 (2.x): both have a base of this name; a gateway whose server
+    # is down answers with a body that is not JSON
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, (ConnectionError, TimeoutError)) or bool(kinds & {"TransportError", "JSONDecodeError"})
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error is about, if any; hf_xet tells it in the text of a ConnectionError."""
+    """The HTTP status that an error is about, if any; hf_xet gives it in the text of a ConnectionError."""
     error = _cause(error)
     response = getattr(error, "response", None)
     if response is not None:
         return int(response.status_code)
-    told = re.search(r"HTTP status (?:client|server) error \((\d{3})\b", str(error))
-    return int(told[1]) if told else None
+    status = re.search(r"HTTP status (?:client|server) error \((\d{3})\b", str(error))
+    return int(status[1]) if status else None
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error below those that only say that something failed."""
-    found: BaseException | None = error
-    while found is not None and not hasattr(found, "response") and not _is_connection(found):
-        found = found.__cause__
-    return found or error
+    """The innermost error that has an answer of the Hub or is about the connection, else the error itself."""
+    cause: BaseException | None = error
+    while cause is not None and not hasattr(cause, "response") and not _is_connection(cause):
+        cause = cause.__cause__
+    return cause or error
 
 
 def _explain(error: BaseException, repository: Repository) -> str:
-    """One line that says what went wrong and what to do, without tokens."""
-    status, name, said = status_of(error), repository.name, message_of(error, repository.token)
+    """One line with the reason and what to do, without tokens."""
+    status, name, reason = status_of(error), repository.name, message_of(error, repository.token)
     if status is None:
         if _is_connection(_cause(error)):
-            return f"the connection to the Hub failed ({said}); run the same command again to go on"
-        return f"the Hub's client failed: {said}"
+            return f"the connection to the Hub failed ({reason}); run the same command again to go on"
+        return f"the Hub's client failed: {reason}"
     if status == 401:
-        how = "its token is not known" if has_token(repository) else "there is no token"
+        how = "the token is invalid" if has_token(repository) else "there is no token"
         return f"the Hub asks who you are: {how}; log in with `hf auth login`, or set HF_TOKEN to one that may write"
     if status in (402, 403):
         return (
-            f"the Hub does not let this token write to {name} ({said}); use one that may write there, or another name"
+            f"the Hub does not let this token write to {name} ({reason}); use one that may write there, or another name"
         )
     if status == 404:
-        return f"the Hub has no {name} at revision {repository.revision!r} that this token may see ({said})"
+        return f"the Hub has no {name} at revision {repository.revision!r} that this token may see ({reason})"
     if status == 412:
-        return f"somebody else changed {name} meanwhile, and nothing of this was committed; look at it, and push again"
+        return f"somebody else changed {name} in the meantime, and nothing was committed; look at it and push again"
     if status in _PASSING:
         what = "is asked too often" if status == 429 else "is busy" if status == 409 else "failed"
-        return f"the Hub {what} ({status}: {said}); run the same command again to go on"
-    return f"the Hub refuses ({status}): {said}"
+        return f"the Hub {what} ({status}: {reason}); run the same command again to go on"
+    return f"the Hub refuses ({status}): {reason}"
 
 
 def scrub(text: str, token: str | None = None) -> str:
-    """Take tokens, and the signatures of addresses, out of a text.
+    """Remove tokens, and the signatures of addresses, from a text.
 
     Example:
         >>> scrub("PUT http://x/y?X-Signature=abc failed with Bearer hf_abcdefghijkl")
@@ -204,15 +204,26 @@ def scrub(text: str, token: str | None = None) -> str:
 
 
 def message_of(error: BaseException, token: str | None = None) -> str:
-    """What the Hub says, else its client, in one line without tokens."""
+    """The message of the Hub, else of its client, in one line without tokens."""
     cause = _cause(error)
-    said = " ".join(str(getattr(cause, "server_message", None) or cause).split())
-    return scrub(said, token)[:300] or type(cause).__name__
+    text = " ".join(str(getattr(cause, "server_message", None) or cause).split())
+    return scrub(text, token)[:300] or type(cause).__name__  # cut last: half of a token would not be recognised
+
+
+@contextlib.contextmanager
+def _patched_client() -> Iterator[None]:
+    """Silence huggingface_hub and bound its waits for the time of one operation, then restore both.
+
+    The client has no such settings for one call. Its httpx session, its progress bars and the levels of its loggers
+    belong to the process: requests that other threads send in the meantime get all of this, too.
+    """
+    with _silenced(), _bounded_waits():
+        yield
 
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Without the client's own bars, and the lines of it and its transport: these show addresses with signatures."""
+    """Without progress bars and log lines of the client and its transport, which show addresses with signatures."""
     from huggingface_hub import utils
 
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
@@ -232,30 +243,30 @@ def _silenced() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _bounded_waits() -> Iterator[None]:
-    """With an end to the client's own waits, be it for answers; its session is shared, and left as it was."""
+    """With a limit on the time that the client waits, for answers and between its own attempts."""
     from huggingface_hub.utils import get_session
 
     hooks = get_session().event_hooks
-    hooks["request"].append(_bound)
+    hooks["request"].append(_set_timeouts)
     hooks["response"].append(_raise_if_asked_to_wait)
     try:
         yield
     finally:
-        hooks["request"].remove(_bound)
+        hooks["request"].remove(_set_timeouts)
         hooks["response"].remove(_raise_if_asked_to_wait)
 
 
-def _bound(request: Any) -> None:
-    asked = request.extensions.get("timeout", {})
-    bounds = {kind: asked.get(kind) or ANSWER_WITHIN for kind in ("connect", "read", "write")}
-    request.extensions["timeout"] = {**asked, **bounds}
+def _set_timeouts(request: Any) -> None:
+    given = request.extensions.get("timeout", {})
+    limits = {kind: given.get(kind) or ANSWER_WITHIN for kind in ("connect", "read", "write")}
+    request.extensions["timeout"] = {**given, **limits}
 
 
 def _raise_if_asked_to_wait(response: Any) -> None:
-    """Raise where the Hub asks for a wait, so that it is told and has an end: the client would sleep, for hours too."""
+    """Raise if the Hub asks to wait, so that the wait is reported and limited: the client may sleep for hours."""
     from huggingface_hub.utils import hf_raise_for_status
 
-    if response.status_code in (429, 503) and _asked_wait(response.status_code, response.headers) is not None:
+    if response.status_code in (429, 503) and _requested_wait(response.status_code, response.headers) is not None:
         response.read()
         hf_raise_for_status(response)
 

@@ -332,7 +332,7 @@ def test_a_revision_by_name_is_settled_in_the_plan(hub: HubServer, masked_on_hub
     [
         ("offline", "hf download facebook/vit-mae-base --revision"),
         ("gated", "accept its terms at https://huggingface.co/facebook/vit-mae-base, then run: hf auth login"),
-        ("absent", "the Hub gives no model facebook/vit-mae-base"),
+        ("absent", "the Hub does not give model facebook/vit-mae-base"),
         ("pickles", "has no model.safetensors"),
     ],
 )
