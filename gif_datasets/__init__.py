@@ -1,6 +1,6 @@
-"""Small labelled image datasets, made larger and more informative by guided imagination.
+"""Expands small labelled image datasets by guided imagination.
 
-Importing this package loads nothing heavy; names are found when first used.
+Importing this package loads nothing heavy; names are imported when first used.
 """
 
 from __future__ import annotations

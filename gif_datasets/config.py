@@ -67,8 +67,8 @@ def _listed(text: str) -> list[str]:
 class ExpansionConfig:
     """Every choice of an expansion. Options left at None take the method's default.
 
-    What the paper leaves open (number of steps, step size, temperature, prompts, projection while optimising) is an
-    option here; the reasons for the defaults are in ``docs/method.md``.
+    What the paper leaves open (number of steps, step size, temperature, prompts, projection during optimisation) is an
+    option here; ``docs/method.md`` gives the reasons for the defaults.
 
     Raises:
         ConfigError: If a value has the wrong type or lies outside its range, naming both.
@@ -82,40 +82,38 @@ class ExpansionConfig:
     method: str = _option(DEFAULT_METHOD, "how to expand; see `gif-datasets methods`", choices=METHODS)
     ratio: int = _option(5, "new samples per seed sample, K", low=1, high=MAX_RATIO)
     prior: str = _option("embedded", "name of a prior, or a prior's folder; see `gif-datasets priors`")
-    rng_seed: int = _option(0, "the run's number; the same number gives the same samples", low=0, high=2**63 - 1)
+    rng_seed: int = _option(0, "random seed; the same number gives the same samples", low=0, high=2**63 - 1)
 
     epsilon: float = _option(
         None, "radius of the L-infinity ball, in units of the latent (Eq. 1)", low=0.0, high=1e6, of=PERTURBATION
     )
-    steps: int = _option(
-        None, "guidance steps; 0 leaves the random perturbation as it is", low=0, high=10_000, of=GUIDANCE
-    )
+    steps: int = _option(None, "guidance steps; 0 keeps the random perturbation", low=0, high=10_000, of=GUIDANCE)
     noise: str = _option(
         None,
-        "what shares one random draw: nothing (element), all positions of a channel, or all channels of a token",
+        "values that share one random draw: none (element), all positions of a channel, or all channels of a token",
         choices=("element", "channel", "token"),
         of=PERTURBATION,
     )
-    step_size: float = _option(None, "length of one sign step, as a share of epsilon", low=0.0, of=GUIDANCE)
+    step_size: float = _option(None, "length of one sign step, as a fraction of epsilon", low=0.0, of=GUIDANCE)
     optimizer: str = _option(
         "sign", "steps along the sign of the gradient, or Adam's", choices=("sign", "adam"), of=GUIDANCE
     )
     projection: str = _option(
         "post-step",
-        "when the ball is enforced: after every step, straight-through (forward only), literally inside Eq. 1, or only"
-        " at the end",
+        "when the ball is enforced: after every step, straight-through (forward pass only), literally inside Eq. 1, or"
+        " only at the end",
         choices=("post-step", "straight-through", "literal", "end"),
         of=GUIDANCE,
     )
     held_class: str = _option(
         None,
-        "class whose probability is held up: the seed's predicted class (Eq. 3), or its label",
+        "class whose probability is kept up: the seed's predicted class (Eq. 3), or its label",
         choices=("prediction", "label"),
         of=PERTURBATION,
     )
     criteria: tuple[str, ...] = _option(
         None,
-        "which of consistency, entropy and diversity guide; by default all, but no diversity of a single copy",
+        "criteria that guide; default: all, but without diversity if there is a single copy",
         items=CRITERIA,
         of=GUIDANCE,
     )
@@ -124,13 +122,13 @@ class ExpansionConfig:
     diversity_weight: float = _option(1.0, "weight of diversity", low=0.0, of=GUIDANCE)
     balance: str = _option(
         "sum",
-        "add the criteria as they are, or (unit) their gradients scaled to equal length",
+        "sum: add the criteria unchanged; unit: scale their gradients to equal length",
         choices=("sum", "unit"),
         of=GUIDANCE,
     )
     diversity_order: str = _option(
         "paper",
-        "KL of copy and mean, or (official) of mean and copy",
+        "paper: KL from copy to mean; official: KL from mean to copy",
         choices=("paper", "official"),
         of=PERTURBATION,
     )
@@ -142,55 +140,55 @@ class ExpansionConfig:
     )
     consistency_floor: float = _option(
         0.0,
-        "constraint: probability that a copy keeps for the held class; 0 asks for nothing",
+        "constraint: least probability of the held class for a copy; 0: no constraint",
         low=0.0,
         high=1.0,
         of=GUIDANCE,
     )
-    keep_class: bool = _option(False, "constraint: the held class stays a copy's most probable one", of=GUIDANCE)
+    keep_class: bool = _option(False, "constraint: the held class stays the most probable class of a copy", of=GUIDANCE)
     classifier: str = _option(
         None,
-        "what scores: class texts (zero-shot), the seeds' class means, both, or a linear head fitted to the seeds",
+        "classifier: class texts (zero-shot), class means of the seeds, both, or a linear head fitted to the seeds",
         choices=CLASSIFIERS,
         of=CLASSIFIER,
     )
     templates: tuple[str, ...] = _option(
         DOMAINS["natural"].templates,
-        f"prompts around a class name; their embeddings are averaged; or a domain: {', '.join(DOMAINS)}",
+        f"prompts around a class name, whose embeddings are averaged; or a domain: {', '.join(DOMAINS)}",
         of=CLASSIFIER,
         read=templates_of,
     )
     synonyms: tuple[str, ...] = _option(
         (),
-        "what classes are called instead: a TOML or JSON file, class = [names]; the first is what img2img asks for, and"
-        " the classifier averages all",
+        "other names of classes: a TOML or JSON file, class = [names]; img2img uses the first name, the classifier"
+        " averages all",
         of=CLASSIFIER,
         read=read_synonyms,
     )
     logit_scale: float | None = _option(
         None,
-        "inverse temperature of the scores; None: the CLIP's own, or calibrated on the seeds",
+        "inverse temperature of the scores; None: that of the CLIP, or calibrated on the seeds",
         low=0.01,
         high=1e6,
         of=CLASSIFIER,
     )
     check: str = _option(
         None,
-        "look at the picture's own scores, and draw it again unless its class is its label, or is the seed's predicted"
-        " class; selective asks for the latter and for higher entropy",
+        "score the new image, and draw it again unless its class is the label (label) or the seed's predicted class"
+        " (prediction); selective: the predicted class and a higher entropy",
         choices=("none", "label", "prediction", "selective"),
     )
     redraws: int = _option(
-        None, "most new draws of one picture; then the best one is taken", low=0, high=1000, of=REDRAWS
+        None, "most new draws of one image; then the best draw is taken", low=0, high=1000, of=REDRAWS
     )
     selection: str = _option(
         "sample-wise",
-        "of select: methods: every seed gets ratio copies, or (sample-agnostic) the best of all seeds' draws together"
+        "for select: methods: every seed gets ratio copies; or sample-agnostic: the best draws of all seeds together"
         " are taken, so that some seeds get more and some none (appendix B)",
         choices=("sample-wise", AGNOSTIC),
         of=SELECTION,
     )
-    measure_pictures: bool = _option(False, "score every new picture and record it, even where nothing is checked")
+    measure_pictures: bool = _option(False, "score every new image and record the scores, even without a check")
 
     decode_steps: int = _option(None, "sampling steps of the decoder", low=1, high=1000, of=DIFFUSION)
     guidance_scale: float = _option(
@@ -201,7 +199,7 @@ class ExpansionConfig:
     )
     strength: float = _option(
         0.6,
-        "share of the img2img process that is run: how far it leaves the seed",
+        "fraction of the img2img process that runs: how far a copy moves from its seed",
         low=0.01,
         high=1.0,
         of=IMG2IMG,
@@ -213,18 +211,18 @@ class ExpansionConfig:
         read=prompts_of,
     )
 
-    randaugment_ops: int = _option(2, "RandAugment's transformations per picture", low=1, high=14, of="randaugment")
+    randaugment_ops: int = _option(2, "RandAugment's transformations per image", low=1, high=14, of="randaugment")
     randaugment_magnitude: int = _option(9, "RandAugment's magnitude", low=0, high=30, of="randaugment")
     mask_size: float = _option(
-        0.5, "side of cutout's square and of gridmask's holes, as a share", low=0.05, high=0.95, of="mask"
+        0.5, "side of cutout's square and of gridmask's holes, as a fraction", low=0.05, high=0.95, of="mask"
     )
 
     image_format: str = _option(
-        "png", "format of the new pictures; png and webp are lossless", choices=("png", "webp", "jpg")
+        "png", "format of the new images; png and webp are lossless", choices=("png", "webp", "jpg")
     )
     jpeg_quality: int = _option(95, "quality when the format is jpg", low=1, high=100)
-    originals: bool = _option(True, "put the seed samples themselves into the shards too")
-    split: str = _option("train", "name of the split that is written")
+    originals: bool = _option(True, "also write the seed samples into the shards")
+    split: str = _option("train", "name of the split to write")
     validation_share: float = _option(
         0.0,
         "share of each class's seeds to hold out: never expanded, written as the split validation",
@@ -233,39 +231,39 @@ class ExpansionConfig:
     )
     samples_per_shard: int | None = _option(
         None,
-        "None: 64 shards, but at least 50 and at most 1,000 samples each, rounded up to whole decode_batches",
+        "None: 64 shards, with at least 50 and at most 1,000 samples each, rounded up to whole decode batches",
         low=1,
     )
     on_bad_image: str = _option(
-        "skip", "an unreadable picture is named and skipped, or stops the run", choices=("skip", "stop")
+        "skip", "skip an unreadable image with a message, or stop the run", choices=("skip", "stop")
     )
 
     dtype: str = _option(
         "float32",
-        "precision that a diffusion pipeline runs in; halves its memory, and its time where the device has it",
+        "precision of a diffusion pipeline; 16 bits halve its memory, and its time if the device supports them",
         choices=("float32", "bfloat16", "float16"),
         of=DIFFUSION,
     )
     scheduler: str = _option(
         OWN_SCHEDULER,
-        "how a diffusion pipeline samples: as its folder says, or by a scheduler of this name",
+        "scheduler of a diffusion pipeline: that of its folder (own), or the one of this name",
         choices=(OWN_SCHEDULER, "ddim", "ddpm", "dpm++", "euler", "euler-a", "lcm"),
         of=DIFFUSION,
     )
     noise_level: int = _option(
-        0, "of Stable unCLIP decoders: noise put on the embedding before it is decoded", low=0, high=999, of=DIFFUSION
+        0, "for Stable unCLIP decoders: noise added to the embedding before decoding", low=0, high=999, of=DIFFUSION
     )
     save_memory: tuple[str, ...] = _option(
         (),
-        "how a diffusion pipeline saves memory, at the cost of time: its autoencoder works on one picture (vae-slicing)"
-        " or tile (vae-tiling, which may show seams) at a time, its attention in slices, its parts wait in main memory"
-        " (offload, needs accelerate)",
+        "how a diffusion pipeline saves memory, at the cost of time: its autoencoder works on one image (vae-slicing)"
+        " or one tile (vae-tiling, which may show seams) at a time, its attention in slices, its parts wait in main"
+        " memory (offload, needs accelerate)",
         items=("vae-slicing", "vae-tiling", "attention-slicing", "offload"),
         of=DIFFUSION,
     )
     attention: str = _option(
         "sdpa",
-        "attention of a diffusion pipeline: torch's, which takes the device's best, or xformers'",
+        "attention of a diffusion pipeline: that of torch, which chooses the best for the device, or of xformers",
         choices=("sdpa", "xformers"),
         of=DIFFUSION,
     )
@@ -273,19 +271,19 @@ class ExpansionConfig:
         False, "compile a diffusion pipeline's network: slow at first, then faster on a GPU", of=DIFFUSION
     )
     encode_batch: int = _option(
-        8, "seeds encoded and guided at once; always padded, so results do not depend on it", low=1
+        8, "seeds encoded and guided at once; always padded, so that results do not depend on it", low=1
     )
     score_batch: int = _option(
         20,
-        "copies scored at once while guiding; bounds the memory of what is kept for the gradient",
+        "copies scored at once during guidance; limits the memory that the gradient needs",
         low=1,
         of=PERTURBATION,
     )
     decode_batch: int = _option(
-        20, "pictures decoded at once, always padded; fewer where the device's memory holds fewer", low=1, high=4096
+        20, "images decoded at once, always padded; fewer if the memory of the device is too small", low=1, high=4096
     )
     threads: int = _option(
-        1, "CPU threads of one worker; fixed, since another number rounds differently", low=1, high=1024
+        1, "CPU threads per worker; fixed, because another number rounds differently", low=1, high=1024
     )
 
     def __post_init__(self) -> None:
@@ -298,7 +296,7 @@ class ExpansionConfig:
 
     @property
     def criteria_weights(self) -> tuple[float, float, float]:
-        """Weights of consistency, entropy and diversity; 0 for those that do not guide."""
+        """Weights of consistency, entropy and diversity; 0 for criteria that do not guide."""
         consistency, entropy, diversity = (
             getattr(self, f"{name}_weight") if name in self.criteria else 0.0 for name in CRITERIA
         )
@@ -306,17 +304,17 @@ class ExpansionConfig:
 
     @property
     def agnostic(self) -> bool:
-        """Whether copies are chosen among those of all seeds."""
+        """Whether copies are chosen from the draws of all seeds together."""
         return self.selection == AGNOSTIC
 
     @property
     def draws(self) -> int:
-        """Copies drawn for each seed: the ratio, or all that are chosen from."""
+        """Copies drawn for each seed: the ratio, or more if copies are chosen from them."""
         return self.ratio * (1 + self.redraws) if self.agnostic else self.ratio
 
     @property
     def classifies(self) -> bool:
-        """Whether a classifier is used: to guide, or to score seeds and pictures."""
+        """Whether a classifier is used: to guide, or to score seeds and images."""
         return CLASSIFIER in _parts(METHODS[self.method], vars(self))
 
     @property
@@ -326,7 +324,7 @@ class ExpansionConfig:
 
     @property
     def uses_all_seeds(self) -> bool:
-        """Whether a sample depends on more seeds than its own."""
+        """Whether a sample depends on other seeds too."""
         return self.fits_classifier or self.mixes
 
     @property
@@ -336,16 +334,16 @@ class ExpansionConfig:
 
     @property
     def constrained(self) -> bool:
-        """Whether copies must keep some consistency."""
+        """Whether guidance has a constraint on consistency."""
         return self.keep_class or self.consistency_floor > 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return all options as JSON types, defaults resolved; synonyms only where there are some."""
+        """Return all options as JSON types, defaults resolved; synonyms only if there are any."""
         value = dataclasses.asdict(self)
         return value if self.synonyms else {name: option for name, option in value.items() if name != "synonyms"}
 
     def names_of(self, class_name: str) -> tuple[str, ...]:
-        """What a class is called, the first name being what it is asked for by."""
+        """Names of a class; prompts use the first."""
         return names_of(class_name, self.synonyms)
 
     @classmethod

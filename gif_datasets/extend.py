@@ -1,7 +1,7 @@
-"""Names for those who extend the package: methods, priors and sources of their own.
+"""Names for code that extends the package with methods, priors and sources.
 
-What stands here keeps its path from release to release; the modules behind it may move. Names are imported when first
-used, so `import gif_datasets.extend` loads nothing heavy. `docs/extend.md` shows each at work.
+The names keep this path from release to release; the modules behind them may move. Names are imported when first used,
+so `import gif_datasets.extend` loads nothing heavy. `docs/extend.md` shows how to use each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The methods: what each is, which options it has and with which defaults; and the presets, which change many at once.
+"""The methods with their options and defaults, and the presets, which set many options at once.
 
-An option is of a *part* (``ExpansionConfig`` says which); a method has some parts. What a method has no part for does
-nothing there: it is told, and set to its neutral value, so that it changes no digest.
+Every option belongs to a *part* (see ``ExpansionConfig``), and a method has some parts. An option whose part a method
+does not have triggers a warning and is reset to its neutral value, so that it does not change the digest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "gif_datasets.methods"
-"""Group of entry points: a name, and an augmentation as those of ``gif_datasets.expansion.augment``, with a ``key``."""
+"""Group of entry points: a name, and an augmentation like those in ``expansion/augment.py``, with a ``key``."""
 SELECT = "select:"
 AUGMENT = "augment"
 """Family of the methods that need no prior."""
@@ -27,9 +27,9 @@ DIFFUSION = "diffusion"
 IMG2IMG = "img2img"
 SELECTION = "selection"
 CLASSIFIER = "classifier"
-"""Of every method that scores: those with a prior, and any that checks or measures its pictures."""
+"""Part of every method that scores: methods with a prior, and methods that check or measure their images."""
 REDRAWS = "redraws"
-"""Of every method that checks its pictures."""
+"""Part of every method that checks its images."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Method:
 
     Attributes:
         name: Its name.
-        family: Of priors that it works on, or :data:`AUGMENT`.
-        summary: What it is, in a line.
-        parts: Parts whose options it has.
-        defaults: Values of all options whose default depends on the method; neutral ones where it has no such part.
-        registered: Of a method that another package registers: where its augmentation is.
+        family: The family of priors that it uses, or :data:`AUGMENT`.
+        summary: One line about it.
+        parts: The parts whose options it has.
+        defaults: Values of all options whose default depends on the method; neutral values for parts that it lacks.
+        registered: For a method that another package registers: the entry point of its augmentation.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Method:
 
     @property
     def base(self) -> str:
-        """Its name, or that of the method that it selects from."""
+        """Its name without ``select:``."""
         return self.name.removeprefix(SELECT)
 
     @property
@@ -64,7 +64,7 @@ class Method:
 
     @property
     def imagines(self) -> bool:
-        """Whether a prior makes its pictures."""
+        """Whether a prior makes its images."""
         return self.family != AUGMENT
 
     @property
@@ -74,7 +74,7 @@ class Method:
 
     @property
     def key(self) -> str:
-        """Of a registered method, the text that changes whenever its results do; empty for those that ship."""
+        """For a registered method, a text that changes whenever its results do; empty for all other methods."""
         if self.registered is None:
             return ""
         key = getattr(self.registered.load(), "key", None)
@@ -87,9 +87,9 @@ class Method:
 
     @property
     def how(self) -> str:
-        """How its pictures were made, for a card."""
+        """How its images were made, for a card."""
         if not self.imagines:
-            text = f"Each copy is its real picture under `{self.base}`: {METHODS[self.base].summary}."
+            text = f"Each copy is its real image under `{self.base}`: {METHODS[self.base].summary}."
         elif self.guided:
             text = _GUIDED_HOW
         else:
@@ -98,17 +98,17 @@ class Method:
 
 
 _GUIDED_HOW = (
-    "Guided Imagination Framework: the latent feature of every seed picture in a pre-trained generative prior is"
-    " perturbed, the perturbation optimised for class consistency, higher prediction entropy and diversity, and"
-    " decoded."
+    "Guided Imagination Framework: the latent feature of every seed image in a pre-trained generative prior is"
+    " perturbed; the perturbation is optimised for class consistency, higher prediction entropy and diversity; the"
+    " result is decoded."
 )
 _UNGUIDED_HOW = (
-    "The latent feature of every seed picture in a pre-trained generative prior is decoded anew, after a random"
-    " perturbation where `epsilon` is above 0; nothing was optimised."
+    "The latent feature of every seed image in a pre-trained generative prior is decoded again, after a random"
+    " perturbation if `epsilon` is above 0; nothing was optimised."
 )
 _SELECTED_HOW = (
-    "Of each copy several were drawn, and the first taken that a zero-shot classifier gave its seed's class with a"
-    " higher entropy."
+    "Each copy was drawn several times; the first draw was taken to which a zero-shot classifier gave the seed's class"
+    " with a higher entropy."
 )
 
 NEUTRAL: Mapping[str, Any] = {
@@ -125,12 +125,12 @@ NEUTRAL: Mapping[str, Any] = {
     "redraws": 4,
 }
 _GUIDED = {"steps": 10, "step_size": 0.25, "classifier": "both", "held_class": "label", "entropy_weight": 0.1}
-"""By the evidence in ``docs/method.md``; the paper's own are the preset ``paper``."""
+"""Chosen by the evidence in ``docs/method.md``; the preset ``paper`` has the paper's values."""
 _UNCLIP = {"noise": "element", "decode_steps": 6, "guidance_scale": 2.0}
 _SD = {"noise": "channel", "decode_steps": 15, "guidance_scale": 5.0}
 SELECTIVE = {"check": "selective", "redraws": 20}
 SELECT_SUMMARY = (
-    "selective expansion by METHOD: pictures of the seed's zero-shot class and of higher entropy (section 3.2)"
+    "selective expansion by METHOD: images of the seed's zero-shot class and with a higher entropy (section 3.2)"
 )
 
 
@@ -168,7 +168,7 @@ _BASE = (
     _method(
         "gif-mae",
         "mae",
-        "guided imagination in a masked autoencoder's tokens, scored on the decoded picture (Algorithm 2, GIF-MAE)",
+        "guided imagination in a masked autoencoder's tokens, scored on the decoded image (Algorithm 2, GIF-MAE)",
         {**_GUIDED, "epsilon": 5.0, "step_size": 0.02, "noise": "channel"},
         PERTURBATION,
         GUIDANCE,
@@ -190,7 +190,7 @@ _BASE = (
         DIFFUSION,
         IMG2IMG,
     ),
-    _method("sd", "sd", "img2img, as of Stable Diffusion, without guidance", _SD, PERTURBATION, DIFFUSION, IMG2IMG),
+    _method("sd", "sd", "img2img, as in Stable Diffusion, without guidance", _SD, PERTURBATION, DIFFUSION, IMG2IMG),
     _method("randaugment", AUGMENT, "RandAugment (torchvision's) applied once per copy, no prior", {}, "randaugment"),
     _method("cutout", AUGMENT, "one grey square per copy, no prior", {}, "mask"),
     _method("gridmask", AUGMENT, "a lattice of grey squares per copy, no prior", {}, "mask"),
@@ -199,7 +199,7 @@ _BASE = (
 
 
 class _Methods(Mapping[str, Method]):
-    """Methods by name; packages are asked for theirs only when another name is looked up, since that takes time."""
+    """Methods by name; other packages are searched only for a name that is not known, because that takes time."""
 
     def __init__(self, shipped: Mapping[str, Method]) -> None:
         self._shipped = shipped
@@ -216,28 +216,28 @@ class _Methods(Mapping[str, Method]):
 
 @functools.cache
 def registered_methods() -> dict[str, Method]:
-    """Augmentations that installed packages register, by name, found but not loaded."""
+    """Augmentations that installed packages register, by name; they are not loaded yet."""
     from importlib.metadata import entry_points
 
-    found = [
+    methods = [
         Method(point.name, AUGMENT, f"{point.value}, of another package, no prior", frozenset(), NEUTRAL, point)
         for point in entry_points(group=ENTRY_POINTS)
     ]
-    return {method.name: method for method in (*found, *map(_selective, found))}
+    return {method.name: method for method in (*methods, *map(_selective, methods))}
 
 
 METHODS = _Methods({method.name: method for method in (*_BASE, *map(_selective, _BASE))})
 
 
 def is_imagined(name: str) -> bool:
-    """Whether a prior makes a method's pictures; of a method that this version does not know, that is assumed."""
+    """Whether a prior makes a method's images; true for a method that this version does not know."""
     return name not in METHODS or METHODS[name].imagines
 
 
 DEFAULT_METHOD = "gif-unclip"
 
 _PUBLISHED_EPSILON = {"unclip": 0.1, "mae": 5.0, "sd": 0.8}
-"""By family: section 5 of the paper, and what the released code's commands have most often."""
+"""By family: section 5 of the paper, and the most frequent value in the commands of the released code."""
 _OFFICIAL_STEP = 0.1
 _DOMAINS = ("an image of", "a real-world photo of", "a cartoon image of", "an oil painting of", "a sketch of")
 _ADJECTIVES = (
@@ -258,7 +258,7 @@ _OFFICIAL_IMG2IMG = {
     "decode_steps": 50,
     "prompts": tuple(f"{domain} {adjective}{{}}" for domain in _DOMAINS for adjective in _ADJECTIVES),
 }
-"""Of its CIFAR-100 command, and of most others."""
+"""Values of the official CIFAR-100 command, and of most others."""
 
 
 def _paper(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:

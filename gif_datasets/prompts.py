@@ -1,4 +1,4 @@
-"""What classes are called and how one asks for them: prompts by domain, and files of synonyms."""
+"""Names of classes and prompts around them: prompts by domain, and files of synonyms."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ IS = " = "
 
 @dataclass(frozen=True)
 class Domain:
-    """How pictures of one kind are described.
+    """Prompts for images of one kind.
 
     Attributes:
-        templates: Prompts around a class name whose embeddings are averaged; of the classifier.
-        prompts: Captions around a class name, one drawn for each copy; of img2img.
+        templates: The classifier's prompts around a class name; their embeddings are averaged.
+        prompts: Captions of img2img around a class name; one is drawn for each copy.
     """
 
     templates: tuple[str, ...]
@@ -43,7 +43,7 @@ DOMAINS: Mapping[str, Domain] = {
     "satellite": _shown("a satellite photo of {}", "an aerial view of {}", "a centered satellite photo of {}"),
     "sketch": _shown("a sketch of a {}", "a line drawing of a {}", "a black and white drawing of a {}"),
 }
-"""By name. The natural one is the default; texture and satellite follow CLIP's released prompts."""
+"""By name. The default is natural; texture and satellite follow CLIP's released prompts."""
 
 
 def templates_of(domain: str) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def prompts_of(domain: str) -> tuple[str, ...]:
 def _domain(option: str, name: str) -> Domain:
     if name not in DOMAINS:
         hint = did_you_mean(name, DOMAINS) or f"; known: {', '.join(DOMAINS)}"
-        raise ConfigError(f"{option} must be a list of texts, or a domain, got {name!r}{hint}")
+        raise ConfigError(f"{option} must be a list of texts, or the name of a domain, got {name!r}{hint}")
     return DOMAINS[name]
 
 
@@ -67,10 +67,10 @@ def read_synonyms(path: str) -> tuple[str, ...]:
     """Read a file of class names: TOML, or JSON by its suffix; ``class = ["name", ...]``.
 
     Returns:
-        One ``class = name`` an entry, classes sorted, so that the file's place and order change nothing.
+        One ``class = name`` per entry, sorted by class, so that the file's path and order do not matter.
 
     Raises:
-        ConfigError: If the file cannot be read, or is not of that form.
+        ConfigError: If the file cannot be read, or does not have that form.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -84,7 +84,7 @@ def read_synonyms(path: str) -> tuple[str, ...]:
         whole = isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)
         if not whole or IS in known:
             raise ConfigError(
-                f'the synonyms {path} must hold lines like class = ["name", ...], got {known} = {names!r}'
+                f'the synonyms {path} must have lines like class = ["name", ...], got {known} = {names!r}'
             )
     return tuple(f"{known}{IS}{name}" for known in sorted(value) for name in dict.fromkeys(value[known]))
 
@@ -98,7 +98,7 @@ def check_synonyms(entries: Sequence[str]) -> None:
 
 
 def names_of(class_name: str, synonyms: Sequence[str]) -> tuple[str, ...]:
-    """What a class is called: by its synonyms, or by its own name where it has none.
+    """Names of a class: its synonyms, or its own name if it has none.
 
     Example:
         >>> names_of("n01440764", ["n01440764 = tench", "n01440764 = Tinca tinca"]), names_of("cat", [])
@@ -109,7 +109,7 @@ def names_of(class_name: str, synonyms: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_prompts(name: str, prompts: Sequence[str]) -> None:
-    """Raise ConfigError unless there are prompts, and each has one place for a class name."""
+    """Raise ConfigError unless there are prompts and each has exactly one ``{}`` for the class name."""
     bad = [prompt for prompt in prompts if prompt.count("{}") != 1]
     if bad or not prompts:
-        raise ConfigError(f"{name} must each hold exactly one {{}}, got {bad[:1] or 'none'}")
+        raise ConfigError(f"{name} must each have exactly one {{}}, got {bad[:1] or 'none'}")

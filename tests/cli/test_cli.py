@@ -164,7 +164,7 @@ def test_another_plan_into_the_same_folder(seed_folder: Path, expanded: Path) ->
 
 
 def test_verify_fails_on_damage(expanded: Path) -> None:
-    """Exit code 1 and what is wrong; 2 for what is no expanded folder."""
+    """Exit code 1 and what is wrong; 2 for what is not an expanded folder."""
     victim = sorted((expanded / "data").glob("*.tar"))[-1]
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1

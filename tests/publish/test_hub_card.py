@@ -66,8 +66,8 @@ def card_of(files: contents.Contents) -> str:
     [
         ("gif-unclip", ["optimised for class consistency", "a model imagined", "before guidance", "The prior:"], []),
         ("unclip", ["nothing was optimised", "a model imagined"], ["optimised for class"]),
-        ("randaugment", ["real picture under `randaugment`"], ["imagined them", "optimised", "| consistency |"]),
-        ("select:cutout", ["under `cutout`", "Of each copy several were drawn"], ["imagined them", "optimised"]),
+        ("randaugment", ["real image under `randaugment`"], ["imagined them", "optimised", "| consistency |"]),
+        ("select:cutout", ["under `cutout`", "Each copy was drawn several times"], ["imagined them", "optimised"]),
     ],
 )
 def test_a_card_tells_how_its_method_works(

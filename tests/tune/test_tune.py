@@ -303,7 +303,7 @@ def test_another_configuration_is_refused(seeds: Path, tmp_path: Path, tiny: Pat
         (["--prior", "linear"], "no weights to tune"),
         (["--prior", "nowhere"], "unknown prior 'nowhere'"),
         (["--family", "mae", "--rank", "4"], "rank must be 0 for a masked autoencoder"),
-        (["--prompt", "a photo"], "prompts must be a list of texts, or a domain, got 'a photo'"),
+        (["--prompt", "a photo"], "prompts must be a list of texts, or the name of a domain, got 'a photo'"),
         (["--limit", "0"], "--limit must be at least 1"),
         (["--limit", "3"], "none can be held out"),
     ],
