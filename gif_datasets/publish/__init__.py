@@ -1,1 +1,1 @@
-"""Exports, and what goes to the Hugging Face Hub."""
+"""Exports, and publication on the Hugging Face Hub."""

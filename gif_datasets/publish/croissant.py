@@ -1,7 +1,7 @@
-"""A Croissant description of what is published: what lies in which file, for readers of the MLCommons format.
+"""A Croissant description of the published files and their contents, for readers of the MLCommons format.
 
 Source: https://docs.mlcommons.org/croissant/docs/croissant-spec.html, version 1.0. Addresses are relative to the
-description, so that it holds for a folder on a disk and for its copy on the Hub.
+description, so that it is valid for a folder on a disk and for its copy on the Hub.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ _CONTEXT = {
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 _TYPES = {"bool": "sc:Boolean", "int64": "sc:Integer", "float64": "sc:Float", "string": "sc:Text"}
 _RECORDS = "*-[0-9][0-9][0-9][0-9].json"
-"""Provenance among a shard's members, and no other JSON."""
+"""Pattern of the provenance among the members of a shard; it matches no other JSON."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is in which file.
+    """The files, and their contents.
 
     Attributes:
-        distribution: Files, and sets of files.
-        records: Record sets that are read from them.
+        distribution: Files and file sets.
+        records: Record sets that are read from the files.
     """
 
     distribution: list[dict[str, Any]]
@@ -75,17 +75,17 @@ class Description:
 
 
 def describe(manifest: Mapping[str, Any], name: str, licence: str, published: str, description: Description) -> bytes:
-    """Describe a data set.
+    """Describe a dataset.
 
     Args:
         manifest: The expanded folder's manifest.
-        name: What to call it.
+        name: Its name.
         licence: Its licence, or ``"unknown"``.
-        published: The day it was first published, ``YYYY-MM-DD``.
-        description: What is in which file.
+        published: The day of its first publication, ``YYYY-MM-DD``.
+        description: The files and their contents.
 
     Returns:
-        JSON-LD: all files with their digests, and record sets of splits, of classes, and of what the files hold.
+        JSON-LD: all files with their digests, and record sets of splits, of classes, and of the contents of the files.
     """
     value = {
         "@context": _CONTEXT,
@@ -93,7 +93,7 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str, published: st
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": name,
         "description": (
-            f"{manifest['originals']} real and {manifest['synthetic']} synthetic pictures of"
+            f"{manifest['originals']} real and {manifest['synthetic']} synthetic images of"
             f" {len(manifest['classes'])} classes, made by gif_datasets"
         ),
         "license": licence,
@@ -108,10 +108,10 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str, published: st
 
 
 def of_shards(manifest: Mapping[str, Any]) -> Description:
-    """Pictures, labels and provenance in shards; each sample's parts are told by its key.
+    """Images, labels and provenance in shards; the key says which sample they belong to.
 
-    They are not joined, and a record is one text: mlcroissant 1.1 joins no sets of files, and looks into no JSON that
-    is in an archive.
+    They are not joined, and a record is one text: mlcroissant 1.1 cannot join file sets, and cannot read fields of JSON
+    files in an archive.
     """
     suffix = card.suffix(manifest)
     tars = [_file(s.name, s.bytes, s.sha256, "application/x-tar") for s in manifests.all_shards(manifest)]
@@ -134,17 +134,17 @@ def of_shards(manifest: Mapping[str, Any]) -> Description:
 
 
 def of_parquet(listed: Mapping[str, Mapping[str, Any]], columns: Columns) -> Description:
-    """Pictures, labels and provenance in rows of Parquet files, given with their sizes and digests."""
+    """Images, labels and provenance in rows of Parquet files, which are given with their sizes and digests."""
     kind = "application/x-parquet"
     files = [_file(name, entry["bytes"], entry["sha256"], kind) for name, entry in listed.items()]
     rows = {**_files("parquet_files", "data/*.parquet", kind, []), "description": "all of the above"}
-    told = {columns.record[field]: _TYPES[kind] for field, kind in card.RECORD if field != "label"}
+    provenance = {columns.record[field]: _TYPES[kind] for field, kind in card.RECORD if field != "label"}
     fields = [
         _field("samples/key", "sc:Text", _column(columns.key)),
         _split("samples", _column(columns.key)),
         _field("samples/image", "sc:ImageObject", {**_column(columns.image), "transform": {"jsonPath": "bytes"}}),
         _field("samples/label", "sc:Integer", _column(columns.label)),
-        *(_field(f"samples/{name}", kind, _column(name)) for name, kind in told.items()),
+        *(_field(f"samples/{name}", kind, _column(name)) for name, kind in provenance.items()),
     ]
     return Description([*files, rows], [_record_set("samples", fields, "samples/key")])
 
@@ -188,7 +188,7 @@ def _classes(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _members(name: str, files: str, suffix: str, part: str, kind: str, columns: Sequence[str] = ()) -> dict[str, Any]:
-    """One member of each sample, by the sample's key; ``columns`` are what it holds, if it is JSON."""
+    """One member of each sample, by the sample's key; ``columns`` are its fields, if it is JSON."""
     source = {"fileSet": {"@id": files}}
     named = {**source, "extract": {"fileProperty": "filename"}}
     content = _field(f"{name}/{part}", kind, {**source, "extract": {"fileProperty": "content"}})
@@ -205,7 +205,7 @@ def _members(name: str, files: str, suffix: str, part: str, kind: str, columns: 
 
 
 def _split(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
-    """The split, with which each key begins."""
+    """The split, which is the first part of each key."""
     return _field(f"{name}/split", "sc:Text", {**source, "transform": {"regex": "([A-Za-z0-9_]+)-.+"}})
 
 

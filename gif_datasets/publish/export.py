@@ -1,7 +1,7 @@
 """Expanded folders in other forms: a folder per class (`imagefolder`), or Parquet with Hugging Face features.
 
-A form fixes every file's name and bytes, as a plan does; run again = resume, and when all is there only check. Splits
-are kept apart, pictures are the files of the shards byte for byte, and each sample's provenance goes with it.
+A form fixes the name and bytes of each file, as a plan does; run again = resume, or only check a complete export.
+Splits are kept apart, images are the files of the shards byte for byte, and each sample keeps its provenance.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ SHARD_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What an export did.
+    """Result of an export.
 
     Attributes:
         folder: The folder written.
         to: Its form.
         samples: Samples of each split.
-        files: Files of pictures.
+        files: Image files.
         bytes: Their size.
-        written: Files written in this run; 0 when all were there.
+        written: Files written in this run; 0 if all existed.
         seconds: Wall-clock time of this run.
     """
 
@@ -66,17 +66,17 @@ def export_expanded(
     """Write an expanded folder in another form: the command ``gif-datasets export`` as a function.
 
     Args:
-        folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote.
+        folder: Output of ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute`.
         out: Output folder. Run again = resume.
         to: ``"imagefolder"``, a folder per split and class; ``"parquet"`` (needs the extra ``hf``); or ``"shards"``, an
-            expanded folder without what was rejected, for readers of tars.
-        shard_bytes: Parquet only: a file holds about as many samples as fit into this many bytes of shards.
+            expanded folder without rejected samples, for readers of tars.
+        shard_bytes: Parquet only: a file has about as many samples as fit into this many bytes of shards.
         progress: Wraps the loops, for progress bars.
 
     Raises:
-        UsageError: If ``folder`` is no finished expansion, or ``out`` holds something else.
+        UsageError: If ``folder`` is not a finished expansion, or ``out`` contains something else.
         ShardError: If a shard is damaged.
-        MissingExtra: If Parquet is asked for and ``datasets`` is not installed.
+        MissingExtra: If Parquet is requested and ``datasets`` is not installed.
 
     Example:
         >>> import tempfile
@@ -105,7 +105,7 @@ def export_expanded(
         _finish(job, tally)
     samples = {split: len(reader) for split, reader in job.readers.items()}
     seconds = round(time.monotonic() - started, 1)
-    return ExportSummary(str(out), to, samples, tally.pictures, tally.bytes, tally.written, seconds)
+    return ExportSummary(str(out), to, samples, tally.images, tally.bytes, tally.written, seconds)
 
 
 def _check_arguments(folder: Path, out: Path, to: str, shard_bytes: int) -> None:
@@ -118,7 +118,7 @@ def _check_arguments(folder: Path, out: Path, to: str, shard_bytes: int) -> None
 
 
 def _settings(folder: Path, manifest: dict[str, Any], to: str, shard_bytes: int) -> dict[str, Any]:
-    """All that decides the bytes of an export."""
+    """Everything that decides the bytes of an export."""
     settings = {"format": EXPORT_FORMAT, "to": to, "source": manifest["source"], "manifest": manifest["digest"]}
     settings |= {"rejected": digest(sorted(found))} if (found := rejected_keys(folder, manifest)) else {}
     if to == "parquet":
@@ -127,17 +127,17 @@ def _settings(folder: Path, manifest: dict[str, Any], to: str, shard_bytes: int)
 
 
 def _check_shards(folder: Path, manifest: dict[str, Any], show: Progress) -> None:
-    """Refuse to copy what is damaged."""
+    """Refuse to copy damaged shards."""
     for shard in show(manifests.all_shards(manifest), "checking shards"):
         if not tar.intact(folder, shard):
             raise ShardError(
                 f"{shard.name} of {folder} is missing or damaged; see gif-datasets verify {folder},"
-                " and expand again to have it made anew"
+                " and expand again to create it again"
             )
 
 
 def _finish(job: Job, tally: Tally) -> None:
-    """Write the card; and last, when all is on the disk, the file that says so."""
+    """Write the card and, when everything is on the disk, the file that marks the export as complete."""
     keep(job.out, manifests.CARD, _card(job).encode("utf-8"), tally)
     if hasattr(os, "sync"):
         os.sync()
@@ -150,7 +150,7 @@ def _finish(job: Job, tally: Tally) -> None:
 
 def _write_shards(job: Job, tally: Tally) -> None:
     made, tally.written = prune(job.readers, job.out, job.settings, job.show)
-    tally.pictures, tally.bytes = len(made), sum(shard.bytes for shard in made)
+    tally.images, tally.bytes = len(made), sum(shard.bytes for shard in made)
 
 
 _WRITERS = {"imagefolder": write_folders, "parquet": write_parquet, "shards": _write_shards}

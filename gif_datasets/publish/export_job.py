@@ -1,4 +1,4 @@
-"""One export, and what of it is written."""
+"""One export, and what was written for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gif_datasets.types import Progress
 
 @dataclass(frozen=True)
 class Job:
-    """One export: where from, where to, and how to show progress."""
+    """One export: its readers, its target, and its progress."""
 
     readers: dict[str, ShardReader]
     out: Path
@@ -26,31 +26,31 @@ class Job:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """That of the expanded folder."""
+        """The manifest of the expanded folder."""
         return next(iter(self.readers.values())).manifest
 
     @property
     def suffix(self) -> str:
-        """Of the pictures' files."""
+        """Suffix of the image files."""
         return str(self.manifest["plan"]["recipe"]["options"]["image_format"])
 
     @cached_property
     def source(self) -> SourceColumns | None:
-        """The source's own columns, if it had any."""
+        """The columns of the source, if it had any."""
         folder = next(iter(self.readers.values())).folder
-        assert isinstance(folder, Path)  # what is exported is on this machine
+        assert isinstance(folder, Path)  # an exported folder is on this machine
         return read_source(folder)
 
     @cached_property
     def columns(self) -> Columns:
-        """Columns of the set as Hugging Face features."""
+        """Columns of the dataset as Hugging Face features."""
         return expanded_columns(self.manifest["classes"], self.source)
 
     @cached_property
     def plain(self) -> dict[str, Any]:
-        """Features of those of the source's own columns that JSON holds as they are."""
-        found = self.source
-        return dict(own_features(found.features, found.image, found.label)) if found else {}
+        """Features of the source's columns that JSON can represent."""
+        source = self.source
+        return dict(own_features(source.features, source.image, source.label)) if source else {}
 
     def shard_bytes(self, split: str) -> int:
         """Size of a split's shards."""
@@ -59,16 +59,16 @@ class Job:
 
 @dataclass
 class Tally:
-    """What there is, and what of it was written now."""
+    """Counts of an export: files, images, bytes, and files written in this run."""
 
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the files that readers look up by name
-    pictures: int = 0
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # files that readers look up by name
+    images: int = 0
     bytes: int = 0
     written: int = 0
 
 
 def keep(out: Path, name: str, content: bytes, tally: Tally) -> None:
-    """Write a file that is listed by its digest, unless it is there."""
+    """Write a file that is listed with its digest, unless it exists."""
     path = out / name
     if not path.is_file() or path.read_bytes() != content:
         atomic.write_bytes(path, content)

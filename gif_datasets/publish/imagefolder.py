@@ -16,17 +16,17 @@ from gif_datasets.shards import card
 from gif_datasets.shards.reader import ShardReader
 
 COLUMNS = tuple((name, kind) for name, kind in card.RECORD if name != "label")
-"""What is told of a sample besides picture, label and key, and its type."""
+"""Name and type of each column besides image, label and key."""
 SOURCE = "source"
-"""Column of the source's own columns."""
+"""Column that contains the columns of the source."""
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")  # file names that Windows refuses
 
 
 def class_folders(classes: Sequence[str]) -> tuple[str, ...]:
-    """A folder name for each class, whose order is the order of the labels wherever folders are sorted.
+    """A folder name for each class; sorting the folders gives the order of the labels.
 
-    Class names are cleaned of all that a path or a file system could take amiss. Where that makes two alike, or the
-    order by name is not that of the labels, each is given its label as a prefix.
+    Characters that a path or a file system may not take are replaced. If two names are then equal, or their order is
+    not that of the labels, each name gets its label as a prefix.
 
     Example:
         >>> class_folders(["cat", "dog"])
@@ -43,15 +43,15 @@ def class_folders(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _cleaned(name: str) -> str:
-    kept = "".join(
+    allowed = "".join(
         c if unicodedata.category(c)[0] in "LMN" or c in " _-+.,()" else "_" for c in unicodedata.normalize("NFC", name)
     )
-    short = kept.encode("utf-8")[:100].decode("utf-8", "ignore").strip(" ._") or "class"
+    short = allowed.encode("utf-8")[:100].decode("utf-8", "ignore").strip(" ._") or "class"
     return f"{short}_" if _RESERVED.fullmatch(short) else short
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """The order of people, and of timm: numbers by their value."""
+    """The natural order, which timm uses: numbers by their value."""
     parts = re.split(r"([0-9]+)", name.lower())
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
@@ -60,20 +60,20 @@ def write_folders(job: Job, tally: Tally) -> None:
     """Write a folder per split and class, and each split's records in a file."""
     for split, reader in job.readers.items():
         names = class_folders(reader.classes)
-        for name in names:  # of a class without pictures too, so that counting folders counts labels
+        for name in names:  # for classes without images too, so that the number of folders is that of labels
             (job.out / split / name).mkdir(parents=True, exist_ok=True)
         lines = []
         for index in job.show(range(len(reader)), f"exporting {split}"):
             row, content = _row(job, reader, index), reader.image_bytes(index)
             name = f"{names[row['label']]}/{row['key']}.{job.suffix}"
             lines.append(json.dumps({"file_name": name, **row}, ensure_ascii=True) + "\n")
-            tally.written += _write_picture(job.out / split / name, content)
-            tally.pictures += 1
+            tally.written += _write_image(job.out / split / name, content)
+            tally.images += 1
             tally.bytes += len(content)
         keep(job.out, f"{split}/metadata.jsonl", "".join(lines).encode("ascii"), tally)
 
 
-def _write_picture(path: Path, content: bytes) -> bool:
+def _write_image(path: Path, content: bytes) -> bool:
     """Write an image unless it is there; all images are flushed to the disk at the end."""
     if path.is_file() and path.read_bytes() == content:
         return False
@@ -82,7 +82,7 @@ def _write_picture(path: Path, content: bytes) -> bool:
 
 
 def _row(job: Job, reader: ShardReader, index: int) -> dict[str, Any]:
-    """The columns of a sample but its picture; the source's own of its seed as one."""
+    """The columns of a sample except its image; the source's columns of its seed are one column."""
     record = reader.provenance(index).to_json()
     row = {"label": record["label"], "key": reader.key(index), **{name: record[name] for name, _ in COLUMNS}}
     if not job.plain:
@@ -92,7 +92,7 @@ def _row(job: Job, reader: ShardReader, index: int) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
-    """A value with null for what is no number, of which JSON has none."""
+    """A value with null for NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _as_json(one) for name, one in value.items()}
     if isinstance(value, list):

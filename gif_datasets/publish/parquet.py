@@ -18,11 +18,11 @@ from gif_datasets.shards.folder import STATE
 from gif_datasets.shards.reader import ShardReader
 
 GROUP_ROWS, GROUP_BYTES = 1_000, 32_000_000
-"""A row group is what a reader fetches and holds at once; whichever bound is reached first ends it."""
+"""A reader fetches and keeps a row group at once; the bound that is reached first ends it."""
 
 
 def parquet_versions() -> dict[str, str]:
-    """Versions of the libraries that decide a file's bytes; raises MissingExtra where there are none."""
+    """Versions of the libraries that decide the bytes of a file; raises MissingExtra if they are missing."""
     try:
         import datasets
         import pyarrow
@@ -43,35 +43,35 @@ def write_parquet(job: Job, tally: Tally) -> None:
         for number, part in enumerate(parts):
             name = f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet"
             state = job.out / STATE / f"{Path(name).stem}.json"
-            found = _finished(job, name, state)
-            if found is None:
+            entry = _finished(job, name, state)
+            if entry is None:
                 with atomic.atomic_write(job.out / name) as file:
                     _write_part(file, job, reader, part, group)
                 path = job.out / name
-                found = {"rows": len(part), "bytes": path.stat().st_size, "sha256": digest_file(path)}
-                found["synthetic"] = reader.is_synthetic(part[0])
-                atomic.write_json(state, {"export": digest(job.settings), "file": found})
+                entry = {"rows": len(part), "bytes": path.stat().st_size, "sha256": digest_file(path)}
+                entry["synthetic"] = reader.is_synthetic(part[0])
+                atomic.write_json(state, {"export": digest(job.settings), "file": entry})
                 tally.written += 1
             for _ in part:
                 next(rows)
-            tally.files[name] = found
-            tally.pictures += 1
-            tally.bytes += found["bytes"]
+            tally.files[name] = entry
+            tally.images += 1
+            tally.bytes += entry["bytes"]
 
 
 def _runs(reader: ShardReader) -> list[list[int]]:
-    """Samples in order, real and synthetic ones apart, so that a file holds one kind and a reader can leave it out."""
+    """Samples in order, real and synthetic ones apart, so that each file has one kind and a reader can skip it."""
     grouped = itertools.groupby(range(len(reader)), reader.is_synthetic)
     return [list(indices) for _, indices in grouped]
 
 
 def _finished(job: Job, name: str, state: Path) -> dict[str, Any] | None:
-    """What is known of a file of this export that is there, byte for byte."""
+    """The entry of a file of this export that exists, byte for byte; None otherwise."""
     try:
         value = read_json(state.read_text(encoding="utf-8"))
-        found: dict[str, Any] = value["file"]
-        whole = value["export"] == digest(job.settings) and digest_file(job.out / name) == found["sha256"]
-        return found if whole and {"rows", "bytes"} <= set(found) else None
+        entry: dict[str, Any] = value["file"]
+        whole = value["export"] == digest(job.settings) and digest_file(job.out / name) == entry["sha256"]
+        return entry if whole and {"rows", "bytes"} <= set(entry) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -87,7 +87,7 @@ def _write_part(file: Any, job: Job, reader: ShardReader, part: Sequence[int], g
         file,
         schema,
         compression={path: "none" if path.startswith(f"{kinds.image}.") else "zstd" for path in _leaves(schema)},
-        use_dictionary=[name for name in ours if schema.field(name).type == pyarrow.string()],  # pictures all differ
+        use_dictionary=[name for name in ours if schema.field(name).type == pyarrow.string()],  # images all differ
         write_statistics=[kinds.label, *ours],
         write_page_index=True,
     ) as writer:
@@ -97,18 +97,18 @@ def _write_part(file: Any, job: Job, reader: ShardReader, part: Sequence[int], g
 
 
 def _leaves(schema: Any) -> list[str]:
-    """Paths of a schema's columns as Parquet names them, nested ones with dots."""
+    """Paths of the columns of a schema as Parquet names them, nested ones with dots."""
     import pyarrow
     import pyarrow.parquet
 
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(schema.empty_table(), buffer)
-    found = pyarrow.parquet.ParquetFile(buffer).schema
-    return [found.column(i).path for i in range(len(found))]
+    schema_of_file = pyarrow.parquet.ParquetFile(buffer).schema
+    return [schema_of_file.column(i).path for i in range(len(schema_of_file))]
 
 
 def _full_row(job: Job, reader: ShardReader, index: int) -> dict[str, Any]:
-    """A sample with its picture, and the source's own columns of its seed."""
+    """A sample with its image, and the source's columns of its seed."""
     key, record = reader.key(index), reader.provenance(index).to_json()
     own = job.source.rows.get(record["seed_index"], {}) if job.source else {}
     return job.columns.row({"bytes": reader.image_bytes(index), "path": f"{key}.{job.suffix}"}, key, record, own)

@@ -1,7 +1,7 @@
-"""An expanded folder without what was rejected in it, for readers of tars, which know of no list beside them.
+"""A copy of an expanded folder without its rejected samples, for readers of tars, which ignore the list of rejections.
 
-Shards are copied without the rejected samples, and those that are left empty are not there; what the samples were is
-told in the manifest, so that the copy can be checked against its plan, too.
+Shards are copied without the rejected samples; empty shards are left out. The manifest describes the missing samples,
+so that the copy can be verified against its plan, too.
 """
 
 from __future__ import annotations
@@ -32,63 +32,63 @@ def prune(
     """Write the copy. Run again = resume.
 
     Args:
-        readers: Of each split of the expanded folder, whose shards are whole, the expanded one first.
-        out: The copy; claimed for ``settings`` already.
-        settings: What decides its bytes.
+        readers: A reader of each split of the expanded folder, the expanded split first; its shards are intact.
+        out: The copy; already claimed for ``settings``.
+        settings: Everything that decides its bytes.
         show: Wraps the loop.
 
     Returns:
-        Its shards, and how many of them were written now.
+        Its shards, and how many of them were written in this run.
 
     Raises:
-        UsageError: If nothing of the expanded split is left.
+        UsageError: If no sample of the expanded split is left.
     """
     reader = next(iter(readers.values()))
     folder, manifest = reader.folder, reader.manifest
-    assert isinstance(folder, Path)  # what is exported is on this machine
+    assert isinstance(folder, Path)  # an exported folder is on this machine
     keys = rejections.rejected_keys(folder, manifest)
     wanted = _wanted(readers)
     if not any(manifests.split_of(name) == manifest["split"] for name, _ in wanted):
         raise UsageError(f"every sample of {folder} was rejected; nothing is left to write")
     hashed, names = digest(settings), dict(enumerate(name for name, _ in wanted))
-    made = folders.finished(out, hashed, names)
-    before = len(made)
+    finished = folders.finished(out, hashed, names)
+    before = len(finished)
     for number, (name, shard) in enumerate(show(wanted, "copying shards")):
-        if number not in made:
-            made[number] = tar.copy_shard(folder / shard.name, out / name, keys)
-            folders.write_sidecar(out, hashed, number, made[number])
-    listed = [made[number] for number in range(len(wanted))]
+        if number not in finished:
+            finished[number] = tar.copy_shard(folder / shard.name, out / name, keys)
+            folders.write_sidecar(out, hashed, number, finished[number])
+    listed = [finished[number] for number in range(len(wanted))]
     missing = _left_out(folder, manifest, keys)
-    told = {**manifest, **_counts(manifest, missing), "shards": [manifests.shard_json(shard) for shard in listed]}
-    told["failed_checks"] = sum(shard.failed for shard in listed)
+    pruned = {**manifest, **_counts(manifest, missing), "shards": [manifests.shard_json(shard) for shard in listed]}
+    pruned["failed_checks"] = sum(shard.failed for shard in listed)
     if missing:
-        told[LEFT_OUT] = {**manifest.get(LEFT_OUT, {}), **{key: asdict(one) for key, one in missing.items()}}
+        pruned[LEFT_OUT] = {**manifest.get(LEFT_OUT, {}), **{key: asdict(one) for key, one in missing.items()}}
     own = {name: (folder / name).read_bytes() for name in (SOURCE, CLASSIFIER_FILE) if name in manifest["files"]}
-    folders.complete(out, told, listed, settings, own)
+    folders.complete(out, pruned, listed, settings, own)
     if (folder / manifests.PREVIEW).is_file():
         folders.draw_preview(out)
     return listed, len(listed) - before
 
 
 def _wanted(readers: Mapping[str, ShardReader]) -> list[tuple[str, Shard]]:
-    """Shards of which something is left, each with its name in the copy."""
-    found = []
+    """Shards with samples that are left, each with its name in the copy."""
+    names_and_shards = []
     for split, reader in readers.items():
         listed = manifests.manifest_shards(reader.manifest, split)
         left = [shard for shard, count in zip(listed, reader.counts, strict=True) if count]
         names = (manifests.shard_name(split, number, len(left)) for number in itertools.count())
-        found += [(next(names), shard) for shard in left]
-    return found
+        names_and_shards += [(next(names), shard) for shard in left]
+    return names_and_shards
 
 
 def _left_out(folder: Path, manifest: Mapping[str, Any], keys: frozenset[str]) -> dict[str, LeftOut]:
-    """What a check of the copy has to know of each sample that is not there."""
-    found = {}
+    """What a verification of the copy needs to know about each missing sample."""
+    left_out = {}
     for shard in manifests.all_shards(manifest) if keys else ():
         for key, parts in tar.read_samples(folder / shard.name, keys.__contains__):
             own = hashlib.sha256(parts[tar.OWN]).hexdigest() if tar.OWN in parts else ""
-            found[key] = LeftOut.of(tar.read_record(parts["json"], key), own)
-    return found
+            left_out[key] = LeftOut.of(tar.read_record(parts["json"], key), own)
+    return left_out
 
 
 def _counts(manifest: Mapping[str, Any], missing: Mapping[str, LeftOut]) -> dict[str, int]:

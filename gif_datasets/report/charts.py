@@ -38,14 +38,14 @@ def page(title: str, body: str) -> str:
 
 
 def histograms(title: str, series: Mapping[str, NDArray[np.floating]]) -> Markup:
-    """One distribution above another, on one scale."""
+    """Histograms one above the other, on one scale."""
     values = np.concatenate([*series.values(), [0.0]])
     low, high = float(values.min()), float(values.max())
     high = high if high > low else low + 1
     each = (HEIGHT - 40) / len(series)
     shapes = [f'<text x="0" y="12">{escape(title)}</text>']
-    for number, (name, found) in enumerate(series.items()):
-        counts = np.histogram(found, BINS, (low, high))[0]
+    for number, (name, points) in enumerate(series.items()):
+        counts = np.histogram(points, BINS, (low, high))[0]
         base, top = 18 + each * (number + 1), max(int(counts.max()), 1)
         step = WIDTH / BINS
         for place, count in enumerate(counts.tolist()):
@@ -61,7 +61,7 @@ def histograms(title: str, series: Mapping[str, NDArray[np.floating]]) -> Markup
 
 
 def curves(title: str, axis: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Lines of values over steps, as an SVG file that needs no page around it; dots where there was a value."""
+    """Lines of values over steps, as a complete SVG file; a dot marks each value."""
     width, height, margin = 640, 320, 40
     points = np.array([point for line in series.values() for point in line], dtype=float).reshape(-1, 2)
     low, high = points.min(0), points.max(0)
@@ -88,7 +88,7 @@ def curves(title: str, axis: str, series: Mapping[str, Sequence[tuple[float, flo
 
 
 def bars(rows: Sequence[tuple[str, int, int]]) -> Markup:
-    """A bar a class, of two kinds one after the other; of many classes the first."""
+    """One bar per class, of two parts; only the first :data:`MOST_BARS` classes."""
     shown, left = rows[:MOST_BARS], max(0, len(rows) - MOST_BARS)
     longest = max((first + second for _, first, second in shown), default=1) or 1
     width, label, line = 420, 140, 18  # readable on a phone, where it is made narrower
@@ -108,7 +108,7 @@ def bars(rows: Sequence[tuple[str, int, int]]) -> Markup:
 
 
 def scatter(series: Sequence[Points], classes: Sequence[str]) -> Markup:
-    """Points coloured by class, with the colours' meaning beside them where there are few."""
+    """Points coloured by class, with a legend if there are few classes."""
     places = np.concatenate([points.places for points in series])
     low, high = np.quantile(places, 0.002, axis=0), np.quantile(places, 0.998, axis=0)
     size, span = 480, np.where(high > low, high - low, 1.0)
@@ -128,7 +128,7 @@ def scatter(series: Sequence[Points], classes: Sequence[str]) -> Markup:
 
 
 def grid(rows: Sequence[Sequence[str]]) -> Markup:
-    """A table of any number of columns; the first row is its head. Wide ones scroll.
+    """A table of any number of columns; the first row is the header. A wide table scrolls.
 
     Example:
         >>> print(grid([["a", "b"], ["1", "<2"]]))
@@ -143,21 +143,21 @@ def grid(rows: Sequence[Sequence[str]]) -> Markup:
 
 
 def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> Markup:
-    """A line a row: its values as rings, their mean as a disc, all on one scale."""
-    values = [value for _, found in rows for value in found]
+    """One line per row: its values as rings, their mean as a disc, all on one scale."""
+    values = [value for _, numbers in rows for value in numbers]
     low, high = min(values), max(values)
     margin = max(0.05 * (high - low), 0.5)
     low, high = low - margin, high + margin
     label, width, line, top = 230, 640, 22, 20
     shapes = [f'<text x="0" y="12">{escape(title)}</text>']
-    for number, (name, found) in enumerate(rows):
+    for number, (name, numbers) in enumerate(rows):
         y = top + line * number + line / 2
         short = name if len(name) <= 38 else name[:37] + "…"
         shapes.append(f'<text x="0" y="{y + 4:.1f}">{escape(short)}</text>')
         shapes.append(f'<rect class="a" x="{label}" y="{y:.1f}" width="{width - label - 50}" height="1"/>')
-        places = [label + (width - label - 50) * (value - low) / (high - low) for value in found]
+        places = [label + (width - label - 50) * (value - low) / (high - low) for value in numbers]
         shapes += [f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x in places]
-        mean = sum(found) / len(found)
+        mean = sum(numbers) / len(numbers)
         shapes.append(f'<circle class="b" cx="{sum(places) / len(places):.1f}" cy="{y:.1f}" r="5"/>')
         shapes.append(f'<text x="{width}" y="{y + 4:.1f}" text-anchor="end">{mean:.1f}</text>')
     bottom = top + line * len(rows) + 14
@@ -167,7 +167,7 @@ def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> Markup:
 
 
 def _colour(number: int, count: int) -> str:
-    """Hues around the circle; two lightnesses, so that neighbours differ where there are many."""
+    """Hues around the circle, in two lightnesses, so that neighbours differ even if there are many."""
     return f"hsl({360 * number / max(count, 1):.0f} 65% {45 + 12 * (number % 2)}%)"
 
 

@@ -1,4 +1,4 @@
-"""How the copies of an expanded folder compare with real pictures, in the feature space of a CLIP."""
+"""How the copies of an expanded folder compare with real images, in the feature space of a CLIP."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST = 1_000
-"""Pictures of each kind that are compared, spread evenly."""
+"""Images of each kind that are compared, evenly spaced."""
 FEWEST = 8
-"""Below so many of either kind nothing is compared."""
+"""With fewer images of either kind, nothing is compared."""
 SAME = 0.98
-"""Cosine of two pictures' CLIP embeddings from which they are called near-duplicates."""
+"""Two images are near-duplicates if the cosine of their CLIP embeddings is at least this."""
 BLOCK = 50
 
 
@@ -36,8 +36,8 @@ class Shift:
     """How far copies move from their seeds in the CLIP's feature map, as shares of the seeds' own length.
 
     Attributes:
-        token: Of the means over channels, one a place: content.
-        channel: Of the means over places, one a channel: style (Figure 11).
+        token: Shift of the means over channels, one per place: content.
+        channel: Shift of the means over places, one per channel: style (Figure 11).
     """
 
     token: float
@@ -46,28 +46,28 @@ class Shift:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How copies compare with real pictures, by the embeddings of a CLIP.
+    """How copies compare with real images, by the embeddings of a CLIP.
 
     Attributes:
-        clip: Name of the prior whose CLIP it is.
-        real: Real pictures compared.
+        clip: Name of the prior that has the CLIP.
+        real: Real images compared.
         made: Copies compared.
-        frechet: Fréchet distance of copies and real pictures.
-        frechet_of_halves: That of one half of the real pictures and the other: what a perfect copy could reach.
+        frechet: Fréchet distance between copies and real images.
+        frechet_of_halves: The same between the two halves of the real images: what perfect copies could reach.
         precision: Share of copies within the real manifold.
-        recall: Share of real pictures within the copies' manifold.
+        recall: Share of real images within the copies' manifold.
         density: How deep copies lie in the real manifold.
-        coverage: Share of real pictures with a copy within their neighbourhood.
-        radius_of: What covering radii are of: ``"validation"`` or ``"seeds, each left out with its copies"``.
+        coverage: Share of real images with a copy within their neighbourhood.
+        radius_of: Images whose covering radii are measured, in words: the validation split or, without one, the seeds.
         radius_seeds: Median and largest distance to the nearest seed (Appendix G).
         radius_expanded: The same to the nearest seed or copy.
-        like_seed: Share of copies that are near-duplicates of their own seed, of those whose seed is compared; None: of
-            none.
+        like_seed: Share of copies that are near-duplicates of their own seed, among those whose seed is compared; None
+            if there are none.
         alike: Share of copies that are near-duplicates of another copy.
-        consistent: Share of copies that are nearest to the mean of the real pictures of their own class.
-        consistent_real: The same of the real pictures, each left out of its mean; of classes with several; None: there
+        consistent: Share of copies that are nearest to the mean of the real images of their own class.
+        consistent_real: The same for the real images of classes with several, each left out of its mean; None if there
             are no such classes.
-        shift: Where the CLIP has a feature map.
+        shift: None if the CLIP has no feature map.
     """
 
     clip: str
@@ -105,15 +105,15 @@ _FROM_JSON: dict[str, Callable[[Any], Any]] = {
 
 
 def spread(indices: Sequence[int]) -> list[int]:
-    """At most ``MOST`` of them, evenly."""
+    """At most ``MOST`` of the indices, evenly spaced."""
     return [indices[i] for i in evenly(len(indices), MOST)]
 
 
 def sample(records: Sequence[Provenance]) -> tuple[list[int], list[int]]:
-    """Real pictures and copies to compare, at most ``MOST`` of each, spread evenly.
+    """Real images and copies to compare, at most ``MOST`` of each, evenly spaced.
 
-    Copies come with all copies of their seed, as many seeds as fit, and with that seed where it is compared too: of one
-    copy a seed nothing could be said about how copies repeat each other.
+    All copies of a seed are compared together, for as many seeds as fit, preferably of seeds that are compared too: one
+    copy per seed could not show how copies repeat each other.
     """
     real = spread([i for i, record in enumerate(records) if not record.synthetic])
     families: dict[str, list[int]] = {}
@@ -129,9 +129,9 @@ def sample(records: Sequence[Provenance]) -> tuple[list[int], list[int]]:
 
 @dataclass(frozen=True)
 class Compared:
-    """Unit embeddings of real pictures, copies and held-out pictures, by the CLIP of the prior ``clip``.
+    """Unit embeddings of real images, copies and validation images, by the CLIP of the prior ``clip``.
 
-    Of the first two also the feature map's means by place and by channel, if there is one.
+    For the first two also the means of the feature map by place and by channel, if the CLIP has one.
     """
 
     clip: str
@@ -143,7 +143,7 @@ class Compared:
 
 
 def embed(reader: ShardReader, real: Sequence[int], made: Sequence[int], prior: str, show: Progress) -> Compared:
-    """Embed pictures of an expanded folder, and what it holds out.
+    """Embed images of an expanded folder, and its validation split.
 
     Args:
         reader: The folder.
@@ -157,11 +157,11 @@ def embed(reader: ShardReader, real: Sequence[int], made: Sequence[int], prior: 
     """
     info = find_prior(prior)
     if not info.has_clip:
-        raise ConfigError(f"prior {prior!r} has no CLIP to compare pictures by; give another with --prior")
+        raise ConfigError(f"prior {prior!r} has no CLIP to compare images with; use another with --prior")
     clip = load_prior(info, None, torch.device(devices.resolve_device("auto")))
     held = ShardReader(reader.folder, VALIDATION) if reader.manifest["validation"] else None
     total = len(real) + len(made) + (min(len(held), MOST) if held else 0)
-    bar = iter(show(range(total), "comparing pictures", total))
+    bar = iter(show(range(total), "comparing images", total))
 
     def embedded(source: ShardReader, indices: Sequence[int]) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         rows, maps = [torch.empty(0, 1)], []
@@ -184,12 +184,12 @@ def embed(reader: ShardReader, real: Sequence[int], made: Sequence[int], prior: 
 def _feature_map(prior: Any, pictures: Sequence[Image]) -> tuple[Tensor, Tensor] | None:
     """Means over channels ``(B, places)`` and over places ``(B, channels)``, of the CLIP's feature map."""
     clip = getattr(prior, "clip", None)
-    found = clip.feature_map(pictures) if isinstance(clip, Clip) else None
-    return None if found is None else (found.mean(2), found.mean(1))
+    features = clip.feature_map(pictures) if isinstance(clip, Clip) else None
+    return None if features is None else (features.mean(2), features.mean(1))
 
 
 def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance]) -> Likeness:
-    """Compare copies with real pictures, whose records are ``made`` and ``real``."""
+    """Compare copies with real images, whose records are ``made`` and ``real``."""
     seed_row = {record.seed_key: row for row, record in enumerate(real)}
     own = torch.tensor([seed_row.get(record.seed_key, -1) for record in made])
     has_seed = own >= 0
@@ -222,10 +222,10 @@ def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance])
 
 
 def _radii(c: Compared, own: Tensor) -> tuple[str, tuple[float, float], tuple[float, float]]:
-    """Covering radii of held-out pictures or, without any, of each seed when it and its copies are left out."""
+    """Covering radii of validation images or, without any, of each seed with itself and its copies left out."""
     if len(c.held):
         seeds, both = metrics.nearest(c.held, c.real), metrics.nearest(c.held, torch.cat([c.real, c.made]))
-        return "pictures that were held out", _median_and_most(seeds), _median_and_most(both)
+        return "validation images", _median_and_most(seeds), _median_and_most(both)
     itself = torch.eye(len(c.real), dtype=torch.bool)
     copies = own[None] == torch.arange(len(c.real))[:, None]
     seeds = metrics.nearest(c.real, c.real, itself)
@@ -234,7 +234,7 @@ def _radii(c: Compared, own: Tensor) -> tuple[str, tuple[float, float], tuple[fl
 
 
 def _consistency(c: Compared, real: Sequence[int], made: Sequence[int]) -> tuple[float, float | None]:
-    """Share of copies, and of real pictures, that are nearest to their own class's mean of the real pictures."""
+    """Share of copies, and of real images, that are nearest to the mean of the real images of their own class."""
     known, place, counts = torch.unique(torch.tensor(real), return_inverse=True, return_counts=True)
     sums = torch.zeros(len(known), c.real.shape[1]).index_add(0, place, c.real)
     means = F.normalize(sums, dim=1)

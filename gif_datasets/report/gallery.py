@@ -1,4 +1,4 @@
-"""What a person looks through: all samples of an expanded folder, rejected ones too, by class, kind and criterion."""
+"""The samples that ``browse`` shows: all of an expanded folder, rejected ones too, by class, kind and criterion."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import Progress
 
 KINDS = ("all", "original", "synthetic", "kept", "rejected", "failed")
-"""Which samples to show; ``failed`` are those whose picture failed its check in every draw."""
+"""Which samples to show; ``failed``: the image failed its check in every draw."""
 ORDER = "order"
 _SCORES = (*(f"{name}_after" for name in CRITERIA), "picture_consistency", "picture_entropy")
 
 
 @dataclass(frozen=True)
 class Query:
-    """What somebody wants to see.
+    """Which samples to show, and in which order.
 
     Attributes:
         label: Class index; None for all.
         kind: One of :data:`KINDS`.
         sort: :data:`ORDER`, or one of :attr:`Gallery.scores`.
-        falling: From the highest.
+        falling: Start with the highest.
     """
 
     label: int | None = None
@@ -54,7 +54,7 @@ class Gallery:
         self.folder = folder
         self.reader = ShardReader(folder, split, whole=True)
         manifest = self.reader.manifest
-        # all of them now: sorting by one needs every record
+        # reads all records now: sorting by one score needs every record
         columns = np.zeros((len(_SCORES), len(self.reader)))
         self._passed = np.ones(len(self.reader), bool)
         for number in show(range(len(self.reader)), f"reading records of {split}"):
@@ -62,28 +62,28 @@ class Gallery:
             columns[:, number] = [getattr(record, name) for name in _SCORES]
             self._passed[number] = record.passed
         imagined = is_imagined(manifest["plan"]["recipe"]["options"]["method"])
-        found = dict(zip(_SCORES, columns, strict=True))
+        scores = dict(zip(_SCORES, columns, strict=True))
         self.scores: Mapping[str, NDArray[np.float64]] = {
-            name: values for name, values in found.items() if imagined and values.any()
+            name: values for name, values in scores.items() if imagined and values.any()
         }
         self._rejected = np.zeros(len(self.reader), bool)
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the list of what is rejected anew: somebody else may have written it."""
+        """Read the list of rejections again: another process may have changed it."""
         keys = rejections.rejected_keys(self.folder, self.reader.manifest)
         self._rejected = ~rejections.kept(self.reader.index, self.reader.split, keys)
 
     @property
     def rejected(self) -> int:
-        """How many samples are rejected."""
+        """Number of rejected samples."""
         return int(self._rejected.sum())
 
     def chosen(self, query: Query) -> NDArray[np.int64]:
-        """Numbers of the samples that somebody wants to see, in the order wanted.
+        """Numbers of the samples that match a query, in its order.
 
         Raises:
-            ConfigError: If there is no such class, kind or score.
+            ConfigError: If the class, kind or score is unknown.
         """
         numbers = np.flatnonzero(self._wanted(query))
         if query.sort == ORDER:
@@ -92,17 +92,17 @@ class Gallery:
         return numbers[np.argsort(-values if query.falling else values, kind="stable")]
 
     def seeds(self, query: Query) -> NDArray[np.int64]:
-        """``seed_index`` of those, each once, in the order of their first."""
+        """``seed_index`` of the samples that match, each once, in the order of its first sample."""
         seeds = self.reader.index.seed[self.chosen(query)]
         _, first = np.unique(seeds, return_index=True)
         return np.asarray(seeds[np.sort(first)], np.int64)
 
     def family(self, seed: int) -> list[int]:
-        """Numbers of a seed, if it is there, and of its copies."""
+        """Numbers of a seed, if it is stored, and of its copies."""
         return [*self.reader.original_of(seed), *self.reader.copies_of(seed)]
 
     def to_json(self, number: int) -> dict[str, Any]:
-        """What the page shows of a sample, as JSON types."""
+        """The values of a sample that the page shows, as JSON types."""
         index = self.reader.index
         return {
             "number": number,
@@ -117,7 +117,7 @@ class Gallery:
         }
 
     def counts(self) -> list[dict[str, Any]]:
-        """Name and numbers of samples of each class."""
+        """Name and number of samples of each class."""
         index, classes = self.reader.index, self.reader.classes
         real, made = (np.bincount(index.label[index.synthetic == kind], minlength=len(classes)) for kind in (0, 1))
         return [
@@ -125,7 +125,7 @@ class Gallery:
         ]
 
     def numbers_of(self, keys: Sequence[str]) -> list[int]:
-        """Numbers of some samples by their keys; raises KeyError for one that is not there."""
+        """Numbers of samples by their keys; raises KeyError for an unknown key."""
         return [self.reader.index_of(key) for key in keys]
 
     def _wanted(self, query: Query) -> NDArray[np.bool_]:

@@ -46,17 +46,17 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def browse(
     folder: str | Path, port: int = 0, *, ready: Callable[[str], None], progress: Progress | None = None
 ) -> None:
-    """Serve the page until somebody interrupts it.
+    """Serve the page until the user interrupts it.
 
     Args:
-        folder: What ``gif-datasets expand`` wrote, on this machine. What is rejected on the page goes into its
-            ``rejected.json``, and nothing else is written.
-        port: Of the loopback interface; 0: any that is free.
-        ready: Told the page's address, when it can be opened.
+        folder: Output of ``gif-datasets expand``, on this machine. Rejections are written to its ``rejected.json``;
+            nothing else is written.
+        port: Port of the loopback interface; 0: any free port.
+        ready: Called with the address of the page when it can be opened.
         progress: Wraps the loop over the records.
 
     Raises:
-        UsageError: If the folder is no finished expansion.
+        UsageError: If the folder is not a finished expansion.
         ConfigError: If the port is taken.
     """
     shown = galleries(Path(folder), progress or no_progress)
@@ -64,11 +64,11 @@ def browse(
     token = secrets.token_urlsafe(16)
     address = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
 
-    async def tell(app: web.Application) -> None:
+    async def announce(app: web.Application) -> None:
         ready(f"{address}/{token}/")
 
     app = application(shown, token, address)
-    app.on_startup.append(tell)
+    app.on_startup.append(announce)
     web.run_app(app, sock=listener, print=None, access_log=None)
 
 
@@ -77,7 +77,7 @@ def _listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
-        listener.listen()  # so that a browser that is told the address now waits, and is not refused
+        listener.listen()  # a browser that opens the address now waits, and is not refused
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigError(f"cannot listen on port {port}: {error}; choose another --port, or none") from error
@@ -85,12 +85,12 @@ def _listen(port: int) -> socket.socket:
 
 
 def application(shown: dict[str, Gallery], token: str, address: str) -> web.Application:
-    """The page and what it asks for.
+    """The page, and the answers to its requests.
 
     Args:
-        shown: What is looked through, by split.
+        shown: The gallery of each split.
         token: The first part of every path.
-        address: Of the server, as a browser calls it.
+        address: Address of the server, as a browser sends it.
     """
     pages = _Pages(shown)
     app = web.Application(middlewares=[_guarded(token, address), _answered])
@@ -113,7 +113,7 @@ def _guarded(token: str, address: str) -> Any:
 
     @web.middleware
     async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Refuse names that point here from elsewhere, other sites' pages, and all who do not know the token."""
+        """Refuse foreign host names that point here, pages of other sites, and requests without the token."""
         given = request.path.lstrip("/").partition("/")[0]
         known = secrets.compare_digest(given.encode(), token.encode())
         if request.host != host or request.headers.get("Origin", address) != address or not known:
@@ -127,7 +127,7 @@ def _guarded(token: str, address: str) -> Any:
 
 @web.middleware
 async def _answered(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Tell the page what was wrong with what it asked."""
+    """Answer a bad request with the error message."""
     try:
         return await handler(request)
     except GifDatasetsError as error:
@@ -143,13 +143,13 @@ def _asset(name: str, kind: str) -> _Handler:
 
 
 class _Pages:
-    """What the page asks for."""
+    """Answers to the requests of the page."""
 
     def __init__(self, shown: dict[str, Gallery]) -> None:
         self.shown = shown
 
     async def about(self, request: web.Request) -> web.Response:
-        """What the set is, and what can be chosen."""
+        """The dataset, and the values of the page's form."""
         splits = {
             name: {"classes": gallery.counts(), "scores": [*gallery.scores], "samples": len(gallery.reader)}
             for name, gallery in self.shown.items()
@@ -160,14 +160,14 @@ class _Pages:
         )
 
     async def samples(self, request: web.Request) -> web.Response:
-        """Samples in the order wanted."""
+        """The samples that match the query."""
         gallery = self._gallery(request.query.get("split"))
         numbers = gallery.chosen(_query(request))
         part = [gallery.to_json(int(number)) for number in numbers[_part(request)]]
         return web.json_response({"total": len(numbers), "rows": part})
 
     async def seeds(self, request: web.Request) -> web.Response:
-        """The same, each with its seed and the seed's other copies."""
+        """The seeds of the samples that match, each with all its copies."""
         gallery = self._gallery(request.query.get("split"))
         seeds = gallery.seeds(_query(request))
         rows = [[gallery.to_json(number) for number in gallery.family(int(seed))] for seed in seeds[_part(request)]]
@@ -176,11 +176,11 @@ class _Pages:
     async def family(self, request: web.Request) -> web.Response:
         """A seed, if it is stored, and its copies."""
         gallery = self._gallery(request.query.get("split"))
-        found = gallery.family(_number(request.query.get("seed", "")))
-        return web.json_response({"rows": [gallery.to_json(number) for number in found]})
+        numbers = gallery.family(_number(request.query.get("seed", "")))
+        return web.json_response({"rows": [gallery.to_json(number) for number in numbers]})
 
     async def picture(self, request: web.Request) -> web.Response:
-        """A picture, as it is stored."""
+        """An image, as it is stored."""
         reader = self._gallery(request.match_info["split"]).reader
         number = int(request.match_info["number"])
         if number >= len(reader):
@@ -190,10 +190,10 @@ class _Pages:
         return web.Response(body=reader.image_bytes(number), content_type=kind, headers=headers)
 
     async def reject(self, request: web.Request) -> web.Response:
-        """Reject samples, or take them back."""
+        """Reject samples, or undo it."""
         try:
-            asked = await request.json()
-            gallery, keys, rejected = self._gallery(asked["split"]), asked["keys"], asked["rejected"]
+            body = await request.json()
+            gallery, keys, rejected = self._gallery(body["split"]), body["keys"], body["rejected"]
             gallery.numbers_of(keys)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"cannot reject that: {error!r}") from error

@@ -1,6 +1,6 @@
-"""What can be measured of an expanded folder without a model: criteria, repeats, and how near copies are to real ones.
+"""Statistics of an expanded folder that need no model: criteria, repeats, and how near copies are to real images.
 
-Nearness is that of pictures brought to 16 x 16 pixels: it finds repeats and near repeats, not likeness of content.
+Nearness is measured on images scaled to 16 x 16 pixels: it finds repeats and near repeats, not similar content.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from gif_datasets.types import Provenance
 
 SIDE = 16
 MOST = 1_000
-"""Pictures of either kind that nearness is measured on, spread evenly."""
+"""Images of each kind on which nearness is measured, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class Nearness:
-    """How near copies are to real pictures; distances are root mean squares of pixel values 0 to 255.
+    """How near copies are to real images; distances are root mean squares of pixel values 0 to 255.
 
     Attributes:
-        real: Real pictures compared.
+        real: Real images compared.
         copies: Copies compared.
-        to_copy: Median distance from a copy to the nearest real picture.
-        between_real: Median distance from a real picture to the nearest other one.
-        own_seed: Share of copies whose nearest real picture is their own seed.
-        covered: Share of real pictures that have a copy nearer than the nearest other real picture.
+        to_copy: Median distance from a copy to the nearest real image.
+        between_real: Median distance from a real image to the nearest other one.
+        own_seed: Share of copies whose nearest real image is their own seed.
+        covered: Share of real images that have a copy nearer than the nearest other real image.
     """
 
     real: int
@@ -54,10 +54,10 @@ class Measures:
         per_class: Real and synthetic samples of each class, by label.
         criteria: Means over the copies: (before, after) of each criterion. Seeds that are themselves imagined, as those
             of an expansion of an expansion, are no copies.
-        scored: Copies whose picture itself was classified.
-        consistent: Share of these that were given their label.
-        repeated: Copies whose picture is, byte for byte, that of another sample.
-        nearness: None where there are too few pictures.
+        scored: Copies whose image was classified.
+        consistent: Share of these with the class of their label.
+        repeated: Copies whose image is, byte for byte, that of another sample.
+        nearness: None if there are too few images.
     """
 
     per_class: tuple[tuple[int, int], ...]
@@ -69,7 +69,7 @@ class Measures:
 
 
 def measure_records(reader: ShardReader, records: Sequence[Provenance]) -> Measures:
-    """Measure the expanded split of a folder, whose records have been read; reads at most 2 x 1,000 pictures."""
+    """Measure the expanded split of a folder, given its records; reads at most 2 x 1,000 images."""
     real = [index for index, record in enumerate(records) if not record.synthetic]
     made = [index for index, record in enumerate(records) if record.synthetic]
     copies = [record for record in records if record.copy]

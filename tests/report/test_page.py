@@ -127,7 +127,7 @@ def test_held_out_pictures_are_covered_better_by_copies(real: torch.Tensor) -> N
     assert found.radius_seeds == pytest.approx((np.sort(distances)[4], distances.max()), abs=1e-5)
     assert found.radius_expanded[1] < 0.05 < found.radius_seeds[1]
     assert found.alike == 1
-    assert found.radius_of == "pictures that were held out"
+    assert found.radius_of == "validation images"
 
 
 def test_shift_is_split_into_content_and_style(real: torch.Tensor) -> None:
