@@ -14,18 +14,18 @@ SMALL = "small"
 """Architecture of :func:`small_resnet`."""
 PRETRAINED = "pretrained:"
 TORCHVISION = "torchvision:"
-KEPT_SIDE = 64  # up to this side a small network looks at the pictures as they are; else its stem makes them smaller
+KEPT_SIDE = 64  # up to this side a small network looks at the images as they are; else its stem makes them smaller
 _WITH_HELPERS = ("googlenet", "inception_v3")  # whose training has further outputs, unless asked for none
 
 
 def network(architecture: str, classes: int, size: int) -> nn.Module:
-    """A network for pictures with values in [-1, 1].
+    """A network for images with values in [-1, 1].
 
     Args:
         architecture: ``"small"``, a name of timm's, or ``"torchvision:NAME"``, with random weights; after
             ``"pretrained:"`` with the published ones, but for a new last layer.
         classes: Number of classes.
-        size: Side of the pictures.
+        size: Side of the images.
 
     Raises:
         ConfigError: If there is no such architecture, or it has no published weights.
@@ -44,7 +44,7 @@ def network(architecture: str, classes: int, size: int) -> nn.Module:
 
 
 def small_resnet(classes: int, size: int) -> nn.Module:
-    """A ResNet of four basic blocks, 0.7M parameters; for pictures up to 64 pixels its stem keeps their size."""
+    """A ResNet of four basic blocks, 0.7M parameters; for images up to 64 pixels its stem keeps their size."""
     from timm.models.resnet import BasicBlock, ResNet
 
     model: Any = ResNet(BasicBlock, (1, 1, 1, 1), channels=(24, 48, 96, 192), num_classes=classes)
@@ -56,7 +56,7 @@ def small_resnet(classes: int, size: int) -> nn.Module:
 
 
 def check_network(architecture: str, classes: int, size: int) -> None:
-    """Find out now, not after an expansion, that an architecture cannot be had or does not take the pictures.
+    """Find out now, not after an expansion, that an architecture cannot be had or does not take the images.
 
     Raises:
         ConfigError: Then.
@@ -69,11 +69,13 @@ def check_network(architecture: str, classes: int, size: int) -> None:
         raise
     except Exception as error:  # of many kinds: sizes that vanish, sizes that are fixed, tuples for tensors
         raise ConfigError(
-            f"architecture {architecture!r} does not take pictures of {size} x {size}"
+            f"architecture {architecture!r} does not take images of {size} x {size}"
             f" ({one_line(error, 120)}); give another image size"
         ) from error
     if shape != (2, classes):
-        raise ConfigError(f"architecture {architecture!r} is no classifier: it gives {shape}, not (2, {classes})")
+        raise ConfigError(
+            f"architecture {architecture!r} is not a classifier: its output has shape {shape}, not (2, {classes})"
+        )
 
 
 def _from_torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
@@ -127,7 +129,7 @@ def _fetched(name: str, fetch: Callable[[], Any]) -> Any:
 
 
 class _Normalised(nn.Module):
-    """Brings pictures with values in [-1, 1] to the mean and deviation that published weights were trained with."""
+    """Brings images with values in [-1, 1] to the mean and deviation that published weights were trained with."""
 
     mean: Tensor
     std: Tensor

@@ -1,4 +1,4 @@
-"""Does it help? Train on the seeds, and on each expansion of them, and test on pictures that neither has.
+"""Does it help? Train on the seeds, and on each expansion of them, and test on images that neither has.
 
 Every arm trains from scratch for the same number of steps, in the same way, and is tested once, after its last step.
 Run ``r`` of every arm expands, initialises and draws with the number ``rng_seed + r``, so that arms are compared in
@@ -18,10 +18,10 @@ import numpy as np
 
 from gif_datasets.comparison import page
 from gif_datasets.comparison.architectures import SMALL, check_network
-from gif_datasets.comparison.experiment import ORIGINAL, Arm, Contest, Place
+from gif_datasets.comparison.experiment import ORIGINAL, Arm, Experiment, RunKey
 from gif_datasets.comparison.results import Comparison, Result, Row
 from gif_datasets.comparison.teacher import TEMPERATURE, Teaching
-from gif_datasets.comparison.test_set import HeldOut, hold_out_source, refuse_seen
+from gif_datasets.comparison.test_set import TestSet, read_test_set, refuse_seen
 from gif_datasets.comparison.train import AUGMENTS, Training
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
@@ -78,7 +78,7 @@ def compare(
         methods: Methods to expand by, as a list or with commas between. The seeds alone are always there, as
             ``"original"``.
         out: Folder of expansions, results, ``compare.json`` and ``compare.html``. Run again = resume; more methods,
-            runs and settings may be added, other seeds or test pictures are refused.
+            runs and settings may be added, other seeds or test images are refused.
         runs: Runs of every arm.
         ratios: Copies per seed, one arm each; by default that of the options.
         architectures: ``"small"``, names of timm's, or ``"torchvision:NAME"``; each trains on all arms. From scratch,
@@ -90,14 +90,14 @@ def compare(
             of the options' prior, and knows the seeds.
         teacher: Its classifier: ``"text"`` (zero-shot), ``"seeds"``, ``"both"`` or ``"linear"``.
         temperature: Divides the logits of teacher and student.
-        synthetic_share: Share of a batch that is imagined; by default all pictures are drawn alike.
-        only_synthetic: Train on each expansion's imagined pictures alone, too (Table 15).
+        synthetic_share: Share of a batch that is imagined; by default all images are drawn alike.
+        only_synthetic: Train on each expansion's imagined images alone, too (Table 15).
         same_expansion: Expand once for all runs: quicker, and the deviation leaves out how expansions differ.
-        image_size: Side that all pictures are resized to; by default the median of the seeds' shorter sides, at most
+        image_size: Side that all images are resized to; by default the median of the seeds' shorter sides, at most
             224.
-        batch_size: Pictures a step.
+        batch_size: Images a step.
         learning_rate: The highest.
-        shared: What to do with test pictures that the seeds show too: ``"refuse"``, ``"drop"`` or ``"allow"``.
+        shared: What to do with test images that the seeds show too: ``"refuse"``, ``"drop"`` or ``"allow"``.
         allow_seen: Take a test set that a prior's card names as training data.
         limit: Use this many seeds, spread evenly.
         workers: Worker processes that expand; None: this process alone.
@@ -118,7 +118,7 @@ def compare(
     teaching = _teaching(arms, config_file, options, teacher, temperature) if any(distil) else None
     notes = _check_priors(arms, any(distil), source, test, allow_seen)
     listed = list_seeds(opened, limit, show)
-    held = hold_out_source(opened, listed, wrap_source(test), shared, show)
+    held = read_test_set(opened, listed, wrap_source(test), shared, show)
     bad = (*listed.bad, *held.bad)
     refuse_bad(SeedList((), bad), configs[0].on_bad_image)
     size = image_size or _median_side(held, listed)
@@ -133,9 +133,11 @@ def compare(
     how = {"workers": workers, "cache_dir": cache_dir, "limit": limit, "device": settled}
     first = configs[0].rng_seed
     expansion = first if same_expansion else None
-    contest = Contest(Path(out), source, listed, held, size, settled, how, synthetic_share, expansion, teaching, show)
-    results = contest.run(arms, trainings, range(first, first + runs))
-    notes += contest.doubts(arms, first)
+    experiment = Experiment(
+        Path(out), source, listed, held, size, settled, how, synthetic_share, expansion, teaching, show
+    )
+    results = experiment.run(arms, trainings, range(first, first + runs))
+    notes += experiment.warnings(arms, first)
     found = Comparison(
         out=str(out),
         source=opened.name,
@@ -166,21 +168,21 @@ def _configs(
     listed = methods.split(",") if isinstance(methods, str) else methods
     named = [name for name in dict.fromkeys(listed) if name != ORIGINAL]
     if not named:
-        raise ConfigError("methods names no method to compare; see `gif-datasets methods`")
+        raise ConfigError("methods contains no method to compare; see `gif-datasets methods`")
     for name in named:
         if name not in METHODS:
             raise ConfigError(f"unknown method {name!r}{closest(name, METHODS)}")
-    found = [
+    configs = [
         ExpansionConfig.build({**options, "method": name, "ratio": ratio}, config_file)
         for name in named
         for ratio in dict.fromkeys(ratios or (options.get("ratio"),))
     ]
-    if found[0].validation_share:
+    if configs[0].validation_share:
         raise ConfigError(
-            f"validation_share must be 0 in a comparison, got {found[0].validation_share}: the test set is what is held"
-            " out"
+            f"validation_share must be 0 in a comparison, got {configs[0].validation_share}: the test set is the"
+            " held-out set"
         )
-    return found
+    return configs
 
 
 def _teaching(
@@ -224,7 +226,7 @@ def _check(
         raise ConfigError("give either epochs or steps, got both")
     if share is not None and not 0 < share < 1:
         raise ConfigError(
-            f"synthetic_share must be above 0 and below 1, got {share}; for imagined pictures alone use only_synthetic"
+            f"synthetic_share must be above 0 and below 1, got {share}; for imagined images alone use only_synthetic"
         )
     if not 0 < learning_rate < math.inf:
         raise ConfigError(f"learning_rate must be above 0, got {learning_rate}")
@@ -239,7 +241,7 @@ def _check(
 
 
 def _check_priors(arms: Sequence[Arm], taught: bool, source: Any, test: Any, allow_seen: bool) -> tuple[str, ...]:
-    """Refuse a test set that a prior has seen; tell of seeds that it has."""
+    """Refuse a test set that a prior was trained on; return a note for seeds that it was trained on."""
     used = [arm.recipe for arm in arms if arm.recipe and (taught or _asks_a_prior(arm.recipe.config))]
     if not used:
         return ()
@@ -247,14 +249,14 @@ def _check_priors(arms: Sequence[Arm], taught: bool, source: Any, test: Any, all
     if not allow_seen:
         refuse_seen(test, prior)
     return tuple(
-        f"prior {prior.name!r} was trained on {listed}, which the seeds are of: it may know them better than others'"
+        f"prior {prior.name!r} was trained on {listed}, which contains the seeds: it may know them better"
         for listed in prior.training_sources
         if is_part_of(source, listed)
     )
 
 
 def _asks_a_prior(config: ExpansionConfig) -> bool:
-    """Whether a prior makes the pictures, or its CLIP chooses among them."""
+    """Whether a prior makes the images, or its CLIP chooses among them."""
     return METHODS[config.method].imagines or config.classifies
 
 
@@ -264,12 +266,12 @@ def _steps(epochs: Sequence[int], seeds: int, configs: Sequence[ExpansionConfig]
     return [max(FEWEST_STEPS, math.ceil(count * largest / batch_size)) for count in epochs]
 
 
-def _median_side(held: HeldOut, listed: SeedList) -> int:
+def _median_side(held: TestSet, listed: SeedList) -> int:
     sides = [min(held.source.sample(seed.index)[0].size) for seed in listed.seeds]
     return max(SMALLEST_SIDE, min(LARGEST_SIDE, round(float(np.median(sides)))))
 
 
-def _rows(arms: Sequence[Arm], trainings: Sequence[Training], found: dict[Place, Result]) -> tuple[Row, ...]:
+def _rows(arms: Sequence[Arm], trainings: Sequence[Training], found: dict[RunKey, Result]) -> tuple[Row, ...]:
     """Results as a table's rows: each training's arms together, the seeds alone first."""
     numbers = sorted({number for _, _, number in found})
     rows = []

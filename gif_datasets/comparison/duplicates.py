@@ -1,4 +1,4 @@
-"""Pictures that show the same, although their pixels differ: encoded again, of another size, mirrored."""
+"""Images that show the same, although their pixels differ: encoded again, of another size, mirrored."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from gif_datasets.chunks import evenly
 SIDE, LOW = 32, 16
 BITS = LOW**2 - 1
 NEAR, ENCODED = 50, 21
-"""Bits from which two pictures count as different ones: of pictures at large, and of those that all look alike.
+"""Bits from which two images count as different ones: of images at large, and of those that all look alike.
 
-Measured on 1,000 training pictures of CIFAR-10 against its 10,000 test pictures: the eight pairs up to 72 bits are true
-near-duplicates, and unrelated ones begin at 76. A JPEG of quality 75 differs from its picture in 20 bits at most, one
-of quality 30 in 42, a picture of 16 to 224 pixels in 28.
+Measured on 1,000 training images of CIFAR-10 against its 10,000 test images: the eight pairs up to 72 bits are true
+near-duplicates, and unrelated ones begin at 76. A JPEG of quality 75 differs from its image in 20 bits at most, one
+of quality 30 in 42, an image of 16 to 224 pixels in 28.
 """
 APART = 52
 """Bits by which near-duplicates are nearer than the nearest hundredth of a set's pairs.
 
-Pictures that are aligned are near each other however different they are: of 3,000 training and 300 test pictures of
+Images that are aligned are near each other however different they are: of 3,000 training and 300 test images of
 Fashion-MNIST 30 pairs of other garments lie at 36 to 48 bits, of 300 and 300 solar cells other cells begin at 24, and
 what is the same cell, taken twice, ends at 22. Their nearest hundredths are at 88 and 78 bits, that of CIFAR-10 at 108.
 """
-FEWEST, MOST = 8, 1_000  # pictures whose pairs are looked at; below, they tell too little
+FEWEST, MOST = 8, 1_000  # images whose pairs are compared; fewer are not informative
 
 Hashes = NDArray[np.bool_]
 """``(N, 255)``."""
 
 
 def perceptual_hash(image: Image.Image) -> Hashes:
-    """255 bits of what a picture shows: which of its 16 x 16 lowest frequencies are above their median, but the mean.
+    """255 bits of what an image shows: which of its 16 x 16 lowest frequencies (not the mean) exceed their median.
 
-    A picture of one colour shows nothing, and has none of the bits set.
+    An image of one colour shows nothing, and has none of the bits set.
 
     Example:
         >>> image = Image.effect_mandelbrot((64, 64), (-2.0, -1.2, 1.0, 1.2), 50)
@@ -49,23 +49,23 @@ def perceptual_hash(image: Image.Image) -> Hashes:
     return found
 
 
-def both_ways(image: Image.Image) -> Hashes:
-    """Hashes of a picture and of its mirror image, ``(2, 255)``."""
+def hashes_of_image_and_mirror(image: Image.Image) -> Hashes:
+    """Hashes of an image and of its mirror image, ``(2, 255)``."""
     return np.stack([perceptual_hash(image), perceptual_hash(ImageOps.mirror(image))])
 
 
 def near_duplicates(known: Hashes, asked: Sequence[Hashes]) -> dict[int, tuple[int, int]]:
-    """Which of the pictures that are asked for show the same as a known one.
+    """Which of the images that are asked for show the same as a known one.
 
     Args:
-        known: Hashes of known pictures, ``(N, 255)``.
-        asked: For each picture what :func:`both_ways` gives.
+        known: Hashes of known images, ``(N, 255)``.
+        asked: For each image what :func:`hashes_of_image_and_mirror` gives.
 
     Returns:
-        By number in ``asked``: the nearest known picture and the bits in which they differ, where fewer than
-        :func:`near` has for the known ones.
+        By number in ``asked``: the nearest known image and the bits in which they differ, where fewer than
+        :func:`threshold` has for the known ones.
     """
-    shows, limit, found = known.any(1), near(known), {}
+    shows, limit, found = known.any(1), threshold(known), {}
     for number, ways in enumerate(asked):
         if not ways.any():
             continue
@@ -76,8 +76,8 @@ def near_duplicates(known: Hashes, asked: Sequence[Hashes]) -> dict[int, tuple[i
     return found
 
 
-def near(known: Hashes) -> float:
-    """Bits from which pictures count as different ones, among such as these: fewer, where all look alike."""
+def threshold(known: Hashes) -> float:
+    """Bits from which images count as different ones, among such as these: fewer, where all look alike."""
     some = known[known.any(1)]
     some = some[evenly(len(some), MOST)]
     if len(some) < FEWEST:

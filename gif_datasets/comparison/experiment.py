@@ -1,4 +1,4 @@
-"""The arms of a comparison, trained and tested one by one; what is there of their results is kept."""
+"""Train and test the arms of a comparison one by one; results on disk are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gif_datasets.comparison.results import Result
 from gif_datasets.comparison.teacher import Teacher, Teaching, as_images, load_teacher
-from gif_datasets.comparison.test_set import HeldOut
+from gif_datasets.comparison.test_set import TestSet
 from gif_datasets.comparison.train import Pictures, Taught, Training, predict, train
 from gif_datasets.data.map_style import load_expanded
 from gif_datasets.expansion.expand import expand
@@ -38,13 +38,13 @@ from gif_datasets.types import CLASSIFIER_FILE, Progress, Seed
 RESULT_FORMAT = 1
 ORIGINAL = "original"
 IN_MEMORY = 4 << 30
-"""Bytes of decoded pictures from which they lie in a file."""
+"""Bytes of decoded images from which they lie in a file."""
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to come by pictures to train on.
+    """One way to obtain training images.
 
     Attributes:
         recipe: How the seeds are expanded; None: they are not.
@@ -69,7 +69,7 @@ class Arm:
         return replace(self.recipe, config=replace(self.recipe.config, rng_seed=number))
 
 
-Place = tuple[str, Training, int]
+RunKey = tuple[str, Training, int]
 """Name of an arm, its training, and its run's number."""
 
 
@@ -82,21 +82,21 @@ class Task:
     number: int
 
     @property
-    def place(self) -> Place:
+    def key(self) -> RunKey:
         """Where its result is."""
         return self.arm.name, self.training, self.number
 
 
 @dataclass
-class Contest:
-    """Seeds, test set and folder of a comparison; makes the results that are not there.
+class Experiment:
+    """Seeds, test set and folder of a comparison; computes missing results.
 
     Attributes:
         folder: Where expansions and results are.
         given: The seeds as the caller gave them.
         listed: The seeds.
         held: The test set.
-        size: Side of all pictures.
+        size: Side of all images.
         device: Where networks train.
         how: Further arguments of :func:`gif_datasets.expand`: workers, cache, device, and the limit of the seeds.
         share: Share of a batch that is imagined.
@@ -108,7 +108,7 @@ class Contest:
     folder: Path
     given: Any
     listed: SeedList
-    held: HeldOut
+    held: TestSet
     size: int
     device: str
     how: dict[str, Any]
@@ -117,19 +117,19 @@ class Contest:
     teaching: Teaching | None
     show: Progress
 
-    def run(self, arms: Sequence[Arm], trainings: Sequence[Training], numbers: Sequence[int]) -> dict[Place, Result]:
+    def run(self, arms: Sequence[Arm], trainings: Sequence[Training], numbers: Sequence[int]) -> dict[RunKey, Result]:
         """All results, run by run."""
         claim(self.folder, self._plan, "comparison")
-        found: dict[Place, Result] = {}
+        found: dict[RunKey, Result] = {}
         for number in numbers:
             for arm in arms:
                 tasks = [Task(arm, training, number) for training in trainings]
-                found |= {task.place: result for task in tasks if (result := self._read(task))}
-                found |= self._made([task for task in tasks if task.place not in found])
+                found |= {task.key: result for task in tasks if (result := self._read(task))}
+                found |= self._missing_results([task for task in tasks if task.key not in found])
         return found
 
-    def doubts(self, arms: Sequence[Arm], number: int) -> tuple[str, ...]:
-        """What expansions found of the classifier that guides them, where it cannot tell the classes apart."""
+    def warnings(self, arms: Sequence[Arm], number: int) -> tuple[str, ...]:
+        """Warnings of expansions whose guiding classifier does not recognise the classes."""
         found = {}
         for arm in arms:
             recipe = arm.expansion(self._expansion(number))
@@ -162,7 +162,7 @@ class Contest:
             assert self.teaching is not None
             taught["teacher"] = self.teaching.to_json()
         else:
-            del training["distil"]  # results of before there were teachers count
+            del training["distil"]  # results from versions without teachers stay valid
         return {
             **self._plan,
             **taught,
@@ -190,20 +190,20 @@ class Contest:
         try:
             value = read_json(self._path(task).read_text(encoding="utf-8"))
             found = Result(**value["result"])
-        except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged: it is made again
+        except (OSError, ValueError, LookupError, TypeError):  # missing or damaged: it is computed again
             return None
         return found if value["key"] == json.loads(json.dumps(self._key(task))) else None
 
-    def _made(self, tasks: Sequence[Task]) -> dict[Place, Result]:
-        """Results of one arm and run, which share their pictures and what the teacher says of them."""
+    def _missing_results(self, tasks: Sequence[Task]) -> dict[RunKey, Result]:
+        """Results of one arm and run, which share their images and what the teacher says of them."""
         if not tasks:
             return {}
         pictures = self._pictures(tasks[0].arm, tasks[0].number)
-        said = self._said(pictures) if any(task.training.distil for task in tasks) else None
-        return {task.place: self._make(task, pictures, said) for task in tasks}
+        said = self._teacher_probabilities(pictures) if any(task.training.distil for task in tasks) else None
+        return {task.key: self._make(task, pictures, said) for task in tasks}
 
     def _make(self, task: Task, pictures: Pictures, said: Tensor | None) -> Result:
-        """Train and test, and write the result down; given what the teacher says of the pictures."""
+        """Train and test, and write the result down; given what the teacher says of the images."""
         started = time.monotonic()
         key, classes = self._key(task), len(self.held.source.classes)
 
@@ -231,8 +231,8 @@ class Contest:
         atomic.write_json(self._path(task), {"key": key, "result": asdict(result)})
         return result
 
-    def _said(self, pictures: Pictures) -> Tensor:
-        """What the teacher says of pictures, ``(N, C)``; the seeds come first, and it knows them already."""
+    def _teacher_probabilities(self, pictures: Pictures) -> Tensor:
+        """The teacher's class probabilities of images, ``(N, C)``; the seeds come first, and are already embedded."""
         by = self.teaching
         assert by is not None
         own, copies = int((~pictures.made).sum()), pictures.images[pictures.made]
@@ -257,7 +257,7 @@ class Contest:
         return self._of(self.listed.seeds)
 
     def _of(self, seeds: Sequence[Seed]) -> Pictures:
-        """A source's pictures, decoded."""
+        """A source's images, decoded."""
         images = _buffer(len(seeds), self.size, self.folder)
         for row, seed in zip(images, self.show(seeds, "decoding"), strict=True):
             row[:] = _pixels(self.held.source.sample(seed.index)[0], self.size)
@@ -289,7 +289,7 @@ class Contest:
 
 
 def _buffer(count: int, size: int, folder: Path) -> torch.Tensor:
-    """Room for pictures, ``(N, 3, S, S)`` uint8: in memory, or in a file without a name where they are too many."""
+    """Room for images, ``(N, 3, S, S)`` uint8: in memory, or in a file without a name where they are too many."""
     shape = (count, 3, size, size)
     if math.prod(shape) <= IN_MEMORY:
         return torch.empty(shape, dtype=torch.uint8)
@@ -298,7 +298,7 @@ def _buffer(count: int, size: int, folder: Path) -> torch.Tensor:
 
 
 def _pixels(image: Image, size: int) -> torch.Tensor:
-    """A picture as ``(3, S, S)`` uint8, squeezed into the square."""
+    """An image as ``(3, S, S)`` uint8, squeezed into the square."""
     fitted = image if image.size == (size, size) else image.resize((size, size), Resampling.BICUBIC)
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
 

@@ -23,7 +23,7 @@ def _page(found: Comparison) -> str:
     networks = ", ".join(dict.fromkeys(row.training.architecture for row in found.rows))
     network = f" Network: {networks}{' (four-block ResNet, 0.7M parameters)' if networks == SMALL else ''}."
     plot = charts.dots(
-        "percent right of all test pictures", list(zip(found.labels(), (r.accuracies for r in found.rows), strict=True))
+        "percent right of all test images", list(zip(found.labels(), (r.accuracies for r in found.rows), strict=True))
     )
     told = "".join(f"<li>{html.escape(text)}</li>" for text in (*found.notes, *found.left_out, *found.bad))
     body = f"""<p>{html.escape(found.heading() + network)}</p>

@@ -20,9 +20,9 @@ class Result:
     """One network's test, after its last step.
 
     Attributes:
-        accuracy: Percent of the test pictures named right.
-        per_class: The same of each class's pictures; None of a class without any.
-        pictures: Pictures that it was trained on.
+        accuracy: Percent of the test images named right.
+        per_class: The same of each class's images; None of a class without any.
+        pictures: Images that it was trained on.
         seconds: Of training and testing.
         threads: CPU threads of it; another number rounds differently.
     """
@@ -50,7 +50,7 @@ class Row:
         ratio: Copies per seed.
         only_synthetic: Whether the seeds were left out.
         training: How it was trained.
-        pictures: Pictures trained on.
+        pictures: Images trained on.
         accuracies: Of each run.
         accuracy: Their mean and deviation.
         macro: Mean and deviation of the mean over classes.
@@ -100,14 +100,14 @@ class Comparison:
         source: Name of the seeds' source.
         test: Name of the test source.
         seeds: Seeds.
-        test_pictures: Pictures tested on.
-        left_out: A message for each test picture that was left out, because the seeds show it too.
+        test_pictures: Images tested on.
+        left_out: A message for each test image that was left out, because the seeds show it too.
         classes: Class names.
-        image_size: Side that all pictures were resized to.
+        image_size: Side that all images were resized to.
         runs: Runs of every arm.
         synthetic_share: Share of a batch that was imagined, if it was set.
         teacher: Who taught the trainings that distil.
-        bad: Messages of pictures that cannot be read.
+        bad: Messages of images that cannot be read.
         notes: What else one should know.
         rows: The arms; of each training together, the seeds alone first.
     """
@@ -157,8 +157,8 @@ class Comparison:
         taught = f"; taught by {self.teacher}" if self.teacher else ""
         left = f" ({len(self.left_out)} left out, which the seeds show too)" if self.left_out else ""
         return (
-            f"{self.seeds} seeds of {self.source}, tested on {self.test_pictures} pictures of {self.test}{left}.\n"
-            f"{self.runs} run{'s' * (self.runs > 1)}; {steps} steps of {one.batch_size} pictures at {self.image_size} x"
+            f"{self.seeds} seeds of {self.source}, tested on {self.test_pictures} images of {self.test}{left}.\n"
+            f"{self.runs} run{'s' * (self.runs > 1)}; {steps} steps of {one.batch_size} images at {self.image_size} x"
             f" {self.image_size}{share}; augmentation: {augments}{taught}; tested after the last step."
         )
 

@@ -1,6 +1,6 @@
-"""A teacher: the CLIP of a prior, which says of pictures what class they show; targets to distil a network from.
+"""A teacher: the CLIP of a prior, which says of images what class they show; targets to distil a network from.
 
-What a CLIP knows of the classes reaches the pictures that it guides, and, as probabilities beside the labels, the
+What a CLIP knows of the classes reaches the images that it guides, and, as probabilities beside the labels, the
 network that is trained on them. The two add up (``recipes/paper/combined.md``).
 """
 
@@ -59,7 +59,7 @@ class Teaching:
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"temperature must be above 0, got {self.temperature}")
         if not self.prior.has_clip:
-            raise ConfigError(f"prior {self.prior.name!r} has no CLIP to teach by; take another")
+            raise ConfigError(f"prior {self.prior.name!r} has no CLIP, so it cannot be the teacher; take another")
 
     def to_json(self) -> dict[str, Any]:
         """All that its probabilities follow from, beside the seeds."""
@@ -80,7 +80,7 @@ class Teacher:
     """A CLIP, the texts of the classes, and the embedded seeds.
 
     Attributes:
-        prior: Embeds pictures.
+        prior: Embeds images.
         text: The zero-shot classifier.
         seeds: Embeddings of the seeds, ``(N, D)``.
         labels: Their labels, ``(N,)``.
@@ -94,7 +94,7 @@ class Teacher:
     def embeddings(
         self, pictures: Iterable[Image.Image], show: Progress = no_progress, total: int | None = None
     ) -> Tensor:
-        """CLIP embeddings of RGB pictures, ``(N, D)``."""
+        """CLIP embeddings of RGB images, ``(N, D)``."""
         return _embeddings(self.prior, show(pictures, "asking the teacher", total))
 
     def probabilities(self, embeddings: Tensor, classifier: str, temperature: float = 1.0) -> Tensor:
@@ -111,7 +111,7 @@ def load_teacher(
     Args:
         teaching: Who teaches.
         classes: Class names, in label order.
-        pictures: The seeds' pictures.
+        pictures: The seeds' images.
         labels: Their labels, ``(N,)``.
         device: Where the CLIP runs.
     """
@@ -128,7 +128,7 @@ def soft_labels(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """What the CLIP of a prior says of the pictures of an expanded folder: targets to distil a network from.
+    """What the CLIP of a prior says of the images of an expanded folder: targets to distil a network from.
 
     Half of the loss against these at a temperature of 4, half against the labels, is what helped most here
     (``recipes/paper/combined.md``): ``F.cross_entropy(logits / 4, soft) * 4**2``.
@@ -137,17 +137,17 @@ def soft_labels(
         folder: As of :func:`gif_datasets.load_expanded`.
         prior: Name or folder of a prior; by default the one that the folder was expanded by.
         classifier: ``"text"``: the class texts alone, in the words that the folder was expanded by (zero-shot);
-            ``"seeds"``: the means of each class's real pictures; ``"both"``; or ``"linear"``: a head fitted to those.
+            ``"seeds"``: the means of each class's real images; ``"both"``; or ``"linear"``: a head fitted to those.
         temperature: Divides the logits.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        progress: Wraps the loop over pictures.
+        progress: Wraps the loop over images.
 
     Returns:
         Class probabilities, ``(N, C)``, in the order of ``load_expanded(folder)``.
 
     Raises:
         ConfigError: If the prior is unknown or has no CLIP, or if another option is not one.
-        UsageError: If the folder is no finished expansion, or has no real picture.
+        UsageError: If the folder is no finished expansion, or has no real image.
 
     Example:
         >>> import tempfile
@@ -164,7 +164,7 @@ def soft_labels(
     real = np.flatnonzero(~loaded.facts.synthetic)
     labels = torch.from_numpy(loaded.targets[real].astype(np.int64))
     if classifier != "text" and not len(real):
-        raise ConfigError(f"{folder} has no real picture to fit {classifier!r} to; take classifier='text'")
+        raise ConfigError(f"{folder} has no real image to fit {classifier!r} to; take classifier='text'")
     clip = load_prior(teaching.prior, None, torch.device(resolve_device(device)))
     pictures = (progress or no_progress)(loaded, "asking the teacher", len(loaded))
     every = _embeddings(clip, (image for image, _ in pictures))
@@ -174,7 +174,7 @@ def soft_labels(
 
 
 def as_images(pixels: Tensor) -> Iterator[Image.Image]:
-    """Pictures ``(N, 3, H, W)`` uint8 one by one, as a CLIP takes them."""
+    """Images ``(N, 3, H, W)`` uint8 one by one, as a CLIP takes them."""
     return (Image.fromarray(row.permute(1, 2, 0).numpy()) for row in pixels)
 
 

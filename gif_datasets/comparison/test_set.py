@@ -1,4 +1,4 @@
-"""A test set of its own: none of its pictures among the seeds, nor among what a prior was trained on."""
+"""A test set of its own: none of its images among the seeds, nor among what a prior was trained on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets.comparison.duplicates import BITS, both_ways, near_duplicates, perceptual_hash
+from gif_datasets.comparison.duplicates import BITS, hashes_of_image_and_mirror, near_duplicates, perceptual_hash
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.options import closest
 from gif_datasets.priors import PriorInfo
@@ -21,15 +21,15 @@ SHARED = ("refuse", "drop", "allow")
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class TestSet:
     """A test set.
 
     Attributes:
         source: The seeds' source, followed by the test source; labels are the former's.
         name: Name of the test source.
-        seeds: Its pictures, as ``source`` counts them.
-        left_out: A message for each picture that was left out, because the seeds show it too.
-        bad: A message for each picture that cannot be read.
+        seeds: Its images, as ``source`` counts them.
+        left_out: A message for each image that was left out, because the seeds show it too.
+        bad: A message for each image that cannot be read.
     """
 
     source: Source
@@ -39,19 +39,19 @@ class HeldOut:
     bad: tuple[str, ...]
 
 
-def hold_out_source(source: Source, listed: SeedList, test: Source, shared: str, show: Progress) -> HeldOut:
-    """Read a test set, and look for its pictures among the seeds: the same pixels, and the same to the eye.
+def read_test_set(source: Source, listed: SeedList, test: Source, shared: str, show: Progress) -> TestSet:
+    """Read a test set, and look for its images among the seeds: the same pixels, and the same to the eye.
 
     Args:
         source: The seeds' source.
         listed: The seeds.
         test: The test source; its classes are found in ``source`` by name.
-        shared: What to do with pictures that both show: ``"refuse"`` the test set, ``"drop"`` them from it, or
+        shared: What to do with images that both show: ``"refuse"`` the test set, ``"drop"`` them from it, or
             ``"allow"`` them.
         show: Wraps the loops.
 
     Raises:
-        SourceError: If its classes or pictures do not fit.
+        SourceError: If its classes or images do not fit.
     """
     if shared not in SHARED:
         raise ConfigError(f"unknown shared {shared!r}{closest(shared, SHARED)}")
@@ -61,25 +61,23 @@ def hold_out_source(source: Source, listed: SeedList, test: Source, shared: str,
     for name, rows in ((source.name, listed.seeds), (test.name, seeds)):
         made = next((seed for seed in rows if seed.synthetic), None)
         if made is not None:
-            raise SourceError(f"{name} holds imagined pictures, such as {made.origin}; compare takes real ones alone")
+            raise SourceError(f"{name} holds imagined images, such as {made.origin}; compare takes only real ones")
     same = {} if shared == "allow" else _same(joined, listed.seeds, seeds, show)
     if same and (shared == "refuse" or len(same) == len(seeds)):
-        ways = "give a test set of other pictures" + (
-            ", or --shared drop to leave these out" if shared != "drop" else ""
-        )
+        ways = "give a test set of other images" + (", or --shared drop to leave these out" if shared != "drop" else "")
         raise SourceError(
-            f"{len(same)} of {len(seeds)} pictures of the test set {test.name} are among the seeds of {source.name};"
+            f"{len(same)} of {len(seeds)} images of the test set {test.name} are among the seeds of {source.name};"
             f" the first: {next(iter(same.values()))}; {ways} (--shared allow to keep them)"
         )
     kept = tuple(seed for number, seed in enumerate(seeds) if number not in same)
-    return HeldOut(joined, test.name, kept, tuple(same.values()), found.bad)
+    return TestSet(joined, test.name, kept, tuple(same.values()), found.bad)
 
 
 def _same(source: Source, seeds: Sequence[Seed], tests: Sequence[Seed], show: Progress) -> dict[int, str]:
-    """Those test pictures that the seeds show too, by number, with what is the same."""
+    """Those test images that the seeds show too, by number, with what is the same."""
     origins = {seed.key: seed.origin for seed in seeds}
     known = np.stack([perceptual_hash(source.sample(seed.index)[0]) for seed in show(seeds, Reading.DUPLICATES)])
-    asked = [both_ways(source.sample(test.index)[0]) for test in show(tests, Reading.DUPLICATES)]
+    asked = [hashes_of_image_and_mirror(source.sample(test.index)[0]) for test in show(tests, Reading.DUPLICATES)]
     near = near_duplicates(known, asked)
     found = {}
     for number, test in enumerate(tests):
@@ -104,6 +102,6 @@ def refuse_seen(test: Any, prior: PriorInfo) -> None:
     for listed in prior.training_sources:
         if is_part_of(test, listed):
             raise SourceError(
-                f"prior {prior.name!r} was trained on {listed}, which the test set is of: it would be tested on what it"
-                " has seen; give another test set, or --allow-seen"
+                f"prior {prior.name!r} was trained on {listed}, which contains the test set: it would be tested on its"
+                " training data; give another test set, or --allow-seen"
             )

@@ -1,4 +1,4 @@
-"""Train a classifier on pictures in memory, for a fixed number of steps; nothing chooses among epochs."""
+"""Train a classifier on images in memory, for a fixed number of steps; nothing chooses among epochs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gif_datasets.comparison.architectures import SMALL, network
 from gif_datasets.types import Progress, no_progress
 
 AUGMENTS = ("none", "light", "randaugment")
-GROUP = 8  # pictures of a batch that share one draw of RandAugment
+GROUP = 8  # images of a batch that share one draw of RandAugment
 WARM_UP = 0.1  # share of the steps in which the rate rises
 
 
 @dataclass(frozen=True)
 class Taught:
-    """What a teacher says of the pictures, beside their labels.
+    """A teacher's class probabilities of the images, used beside their labels.
 
     Attributes:
         probabilities: Of the classes, ``(N, C)``.
@@ -39,14 +39,14 @@ class Taught:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Labelled pictures.
+    """Labelled images.
 
     Attributes:
         images: ``(N, 3, H, W)`` uint8.
         labels: ``(N,)`` int64.
         made: ``(N,)`` bool: which are imagined.
         taught: What a teacher says of them; None: labels alone.
-        weights: ``(N,)``, how much each picture of a batch counts beside the others; None: alike.
+        weights: ``(N,)``, how much each image of a batch counts beside the others; None: alike.
     """
 
     images: Tensor
@@ -65,7 +65,7 @@ class Training:
         architecture: As :func:`gif_datasets.comparison.architectures.network` takes it.
         augment: Online augmentation: ``"none"``; ``"light"``, mirroring and shifts by up to an eighth of the side;
             ``"randaugment"``, RandAugment before that.
-        batch_size: Pictures a step.
+        batch_size: Images a step.
         learning_rate: The highest rate; it rises for a tenth of the steps, then falls to nothing along a cosine.
         distil: Weight of a teacher's probabilities beside the labels; it asks for :attr:`Pictures.taught`.
     """
@@ -90,15 +90,15 @@ def train(
 ) -> nn.Module:
     """Train a network.
 
-    Every step draws its pictures anew, with replacement, so that a set of any size trains for as many steps.
+    Every step draws new images, with replacement, so that a dataset of any size trains for the same number of steps.
 
     Args:
         data: What to train on.
         training: How.
         classes: Number of classes.
-        seed: Of the initial weights, of the pictures that are drawn and of their augmentation.
+        seed: Of the initial weights, of the images that are drawn and of their augmentation.
         device: Where.
-        share: Share of the draws that are of imagined pictures; None: of all pictures alike.
+        share: Share of the draws that are of imagined images; None: of all images alike.
         show: Wraps the loop over steps.
         make: Makes the network that is trained; by default that of ``training.architecture``.
 
@@ -129,7 +129,7 @@ def train(
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor, device: str = "cpu") -> Tensor:
-    """Classes, ``(N,)``, that a network gives to pictures, ``(N, 3, H, W)`` uint8."""
+    """Classes, ``(N,)``, that a network gives to images, ``(N, 3, H, W)`` uint8."""
     block = max(32, 500 * 32 * 32 // images.shape[-1] ** 2)
     found = []
     for part in torch.split(images, block):
@@ -140,7 +140,7 @@ def predict(model: nn.Module, images: Tensor, device: str = "cpu") -> Tensor:
 
 
 def _loss(logits: Tensor, data: Pictures, index: Tensor) -> Tensor:
-    """Cross-entropy of a batch, given the places of its pictures."""
+    """Cross-entropy of a batch, given the places of its images."""
     labels = data.labels[index].to(logits.device)
     if data.taught is None and data.weights is None:
         return F.cross_entropy(logits, labels)
@@ -190,7 +190,7 @@ def _augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
 
 
 def _shifted(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror half of the pictures and shift each by up to an eighth of the side, zeros coming in."""
+    """Mirror half of the images and shift each by up to an eighth of the side, zeros coming in."""
     n, _, height, width = x.shape
     most = height // 8
     x = torch.where((torch.rand(n, 1, 1, 1, generator=generator) < 0.5).to(x.device), x, x.flip(3))

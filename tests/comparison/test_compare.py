@@ -29,7 +29,7 @@ import gif_datasets
 from gif_datasets import ConfigError, HubError, PlanMismatch, SourceError
 from gif_datasets.cli import main
 from gif_datasets.comparison.architectures import check_network, network
-from gif_datasets.comparison.duplicates import NEAR, both_ways, near_duplicates, perceptual_hash
+from gif_datasets.comparison.duplicates import NEAR, hashes_of_image_and_mirror, near_duplicates, perceptual_hash
 from gif_datasets.comparison.intervals import Spread, paired_difference, student_t
 from gif_datasets.comparison.train import Pictures, Training, train
 from gif_datasets.guidance import recognition
@@ -189,8 +189,8 @@ def test_architectures() -> None:
     for name, words in (
         ("resnet5O", "timm has no architecture 'resnet5O'; did you mean 'resnet"),
         ("torchvision:resnet19", "did you mean 'resnet1"),
-        ("torchvision:alexnet", "does not take pictures of 16 x 16"),
-        ("twins_svt_small", "does not take pictures of 18 x 18"),  # which it says when it is built
+        ("torchvision:alexnet", "does not take images of 16 x 16"),
+        ("twins_svt_small", "does not take images of 18 x 18"),  # which it says when it is built
     ):
         with pytest.raises(ConfigError, match=words):
             check_network(name, 3, 18 if "18" in words else 16)
@@ -258,11 +258,11 @@ def test_perceptual_hash_on_real_pictures(tmp_path: Path) -> None:
             picture.resize((20, 20), Image.Resampling.LANCZOS),
             picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
         ]
-        near = near_duplicates(known, [both_ways(one) for one in changed])
+        near = near_duplicates(known, [hashes_of_image_and_mirror(one) for one in changed])
         assert [near[i][0] for i in range(4)] == [5 * number] * 4
     bits = (known[:, None] != known[None]).sum(-1)
     assert bits[~np.eye(len(known), dtype=bool)].min() > NEAR
-    assert near_duplicates(known, [both_ways(demo.sample(i)[0]) for i in range(1, 200, 4)]) == {}
+    assert near_duplicates(known, [hashes_of_image_and_mirror(demo.sample(i)[0]) for i in range(1, 200, 4)]) == {}
 
 
 def test_perceptual_hash_of_aligned_pictures(tmp_path: Path) -> None:
@@ -277,9 +277,11 @@ def test_perceptual_hash_of_aligned_pictures(tmp_path: Path) -> None:
     known = np.stack([perceptual_hash(one) for one in seeds])
     bits = (known[:, None] != np.stack([perceptual_hash(one) for one in others])[None]).sum(-1)
     assert bits.min() < NEAR  # which a fixed bound takes for the same
-    assert near_duplicates(known, [both_ways(one) for one in others]) == {}
+    assert near_duplicates(known, [hashes_of_image_and_mirror(one) for one in others]) == {}
     seeds[3].save(tmp_path / "a.jpg", quality=90)
-    assert near_duplicates(known, [both_ways(Image.open(tmp_path / "a.jpg").convert("RGB"))])[0][0] == 3
+    assert (
+        near_duplicates(known, [hashes_of_image_and_mirror(Image.open(tmp_path / "a.jpg").convert("RGB"))])[0][0] == 3
+    )
 
 
 def test_pictures_of_one_colour_are_no_near_duplicates() -> None:
@@ -287,7 +289,7 @@ def test_pictures_of_one_colour_are_no_near_duplicates() -> None:
     flat = [Image.new("RGB", (16, 16), colour) for colour in ("white", "red", "black")]
     known = np.stack([perceptual_hash(one) for one in flat])
     assert not known.any()
-    assert near_duplicates(known, [both_ways(one) for one in flat]) == {}
+    assert near_duplicates(known, [hashes_of_image_and_mirror(one) for one in flat]) == {}
 
 
 CHANGES: dict[str, Callable[[Path, Path], None]] = {
@@ -305,7 +307,7 @@ def test_a_test_set_with_a_seed_in_it_is_refused(words: str, sets: tuple[Path, P
     test = tmp_path / "test"
     shutil.copytree(sets[1], test)
     CHANGES[words](sets[0] / "ant" / "1.png", test / "bee" / "x.png")
-    words = "1 of 19 pictures of the test set test are among the seeds of seeds; the first: bee/x[.a-z]+ " + words
+    words = "1 of 19 images of the test set test are among the seeds of seeds; the first: bee/x[.a-z]+ " + words
     with pytest.raises(SourceError, match=words):
         gif_datasets.compare(str(sets[0]), str(test), ["cutout"], out=tmp_path / "out", **QUICK)
     assert not (tmp_path / "out").exists()
@@ -321,7 +323,7 @@ def test_shared_pictures_are_dropped_or_allowed_on_request(sets: tuple[Path, Pat
             str(sets[0]), str(test), "cutout", out=tmp_path / shared, shared=shared, runs=1, **QUICK
         )
         assert (found.test_pictures, found.left_out) == (19 - len(left), left)
-    with pytest.raises(SourceError, match="12 of 12 pictures"):
+    with pytest.raises(SourceError, match="12 of 12 images"):
         gif_datasets.compare(str(sets[0]), str(sets[0]), "cutout", shared="drop", **QUICK)
 
 
@@ -468,7 +470,7 @@ def test_text_and_page(sets: tuple[Path, Path], tmp_path: Path, capsys: pytest.C
     assert main(command(sets, tmp_path / "out", *more)) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "12 seeds of seeds, tested on 18 pictures of test.\n1 run; 20 steps of 8 pictures at 8 x 8" in out
+    assert "12 seeds of seeds, tested on 18 images of test.\n1 run; 20 steps of 8 images at 8 x 8" in out
     heads = [text for text in out.splitlines() if text.startswith("augment")]
     assert [head.split() for head in heads] == [
         ["augment", "arm", "pictures", "accuracy,", "%", "macro,", "%", "against", "original,", "95%", "interval"]
@@ -481,7 +483,7 @@ def test_text_and_page(sets: tuple[Path, Path], tmp_path: Path, capsys: pytest.C
 
 
 BAD = {
-    "no methods": (["--methods", ","], "methods names no method"),
+    "no methods": (["--methods", ","], "methods contains no method"),
     "method": (["--methods", "gif-dalle"], "unknown method 'gif-dalle'"),
     "test": (["--test", "{tmp}/nowhere"], "no such folder"),
     "other classes": (["--test", "demo"], "the test set demo has a class 'airplane' that seeds has not"),
@@ -493,7 +495,7 @@ BAD = {
     "ratios x": (["--ratios", "5,x"], "invalid value in '5,x'"),
     "share": (["--synthetic-share", "1"], "synthetic_share must be above 0 and below 1, got 1.0"),
     "distil": (["--distil", "0,2"], "distil must be from 0 to 1, got 2.0"),
-    "no teacher": (["--distil", "0.5"], "prior 'linear' has no CLIP to teach by"),
+    "no teacher": (["--distil", "0.5"], "prior 'linear' has no CLIP, so it cannot be the teacher"),
     "teacher": (["--distil", "1", "--teacher", "txt"], "unknown teacher 'txt'; did you mean 'text'?"),
     "temperature": (["--distil", "1", "--temperature", "0"], "temperature must be above 0"),
     "size": (["--image-size", "4"], "image_size must be at least 8, got 4"),
@@ -503,7 +505,7 @@ BAD = {
     "held out": (["--set", "validation_share=0.2"], "validation_share must be 0 in a comparison, got 0.2"),
     "workers": (["--workers", "0"], "--workers must be at least 1"),
     "prior": (["--prior", "dalle3"], "unknown prior 'dalle3'"),
-    "seeds": (["--test", "{seeds}"], "12 of 12 pictures of the test set seeds are among the seeds of seeds"),
+    "seeds": (["--test", "{seeds}"], "12 of 12 images of the test set seeds are among the seeds of seeds"),
     "out": (["--out", "{seeds}"], "is not empty and holds no comparison"),
 }
 
@@ -528,7 +530,7 @@ def test_imagined_pictures_are_no_seeds_and_no_test(sets: tuple[Path, Path], tmp
     """Expanded folders are refused on either side: they hold copies beside real pictures."""
     gif_datasets.expand(str(sets[0]), tmp_path / "expanded", ratio=1, prior="linear")
     for source, test in ((tmp_path / "expanded", sets[1]), (sets[1], tmp_path / "expanded")):
-        with pytest.raises(SourceError, match="expanded holds imagined pictures"):
+        with pytest.raises(SourceError, match="expanded holds imagined images"):
             gif_datasets.compare(str(source), str(test), "cutout", out=tmp_path / "out", **QUICK)
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 import gif_datasets
 from gif_datasets import ConfigError, load_expanded, soft_labels
-from gif_datasets.comparison.experiment import Contest
+from gif_datasets.comparison.experiment import Experiment
 from gif_datasets.comparison.teacher import Teaching, as_images, load_teacher
-from gif_datasets.comparison.test_set import hold_out_source
+from gif_datasets.comparison.test_set import read_test_set
 from gif_datasets.comparison.train import Pictures, Taught, Training, train
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.priors import find_prior
@@ -80,10 +80,10 @@ def test_refused(folder: Path, tmp_path: Path) -> None:
         soft_labels(folder, classifier="texts")
     with pytest.raises(ConfigError, match="temperature must be above 0, got 0"):
         soft_labels(folder, temperature=0)
-    with pytest.raises(ConfigError, match="prior 'linear' has no CLIP to teach by"):
+    with pytest.raises(ConfigError, match="prior 'linear' has no CLIP, so it cannot be the teacher"):
         soft_labels(folder, prior="linear")
     gif_datasets.expand("demo", tmp_path / "alone", method="cutout", ratio=1, limit=20, originals=False)
-    with pytest.raises(ConfigError, match="has no real picture to fit 'both' to; take classifier='text'"):
+    with pytest.raises(ConfigError, match="has no real image to fit 'both' to; take classifier='text'"):
         soft_labels(tmp_path / "alone")
     assert soft_labels(tmp_path / "alone", classifier="text").shape == (20, 10)
 
@@ -119,18 +119,21 @@ def test_a_training_is_taught(seed_folder: Path, tmp_path: Path) -> None:
     """The network of a comparison is the one that the same pictures, taught by hand, make."""
     opened = wrap_source(str(seed_folder))
     listed = list_seeds(opened, 8)
-    held = hold_out_source(opened, listed, wrap_source(str(seed_folder)), "allow", no_progress)
+    held = read_test_set(opened, listed, wrap_source(str(seed_folder)), "allow", no_progress)
     teaching = Teaching(find_prior("embedded"), ExpansionConfig(), "text", 2.0)
     training = Training(20, batch_size=8, distil=1.0)
-    contest = Contest(tmp_path, str(seed_folder), listed, held, 16, "cpu", {}, None, None, teaching, no_progress)
-    pictures = contest._seeds
+    experiment = Experiment(tmp_path, str(seed_folder), listed, held, 16, "cpu", {}, None, None, teaching, no_progress)
+    pictures = experiment._seeds
     teacher = load_teacher(teaching, opened.classes, as_images(pictures.images), pictures.labels)
     logits = teacher.text.logits(teacher.seeds)
     by_hand = replace(pictures, taught=Taught((logits / 2).softmax(-1), 1.0, 2.0))
     for one, other in zip(
         train(by_hand, training, len(opened.classes), 0).parameters(),
         train(
-            replace(pictures, taught=Taught(contest._said(pictures), 1.0, 2.0)), training, len(opened.classes), 0
+            replace(pictures, taught=Taught(experiment._teacher_probabilities(pictures), 1.0, 2.0)),
+            training,
+            len(opened.classes),
+            0,
         ).parameters(),
         strict=True,
     ):
@@ -139,4 +142,4 @@ def test_a_training_is_taught(seed_folder: Path, tmp_path: Path) -> None:
         images = torch.cat([own, 255 - pictures.images[:copies]])
         mixed = Pictures(images, pictures.labels[:1].expand(len(images)), torch.arange(len(images)) >= len(own))
         anew = teacher.probabilities(teacher.embeddings(as_images(images)), "text", 2.0)
-        torch.testing.assert_close(contest._said(mixed), anew, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(experiment._teacher_probabilities(mixed), anew, rtol=1e-4, atol=1e-5)
