@@ -22,7 +22,7 @@ from gif_datasets.priors.weights import CLIPS, Weights
 A_PIXEL, A_PIXEL_KEPT = 3_000, 12_500
 """Bytes in half precision while an autoencoder decodes, and while it keeps activations for a gradient (recipe.py)."""
 
-UNDONE = (
+NOT_TUNABLE = (
     "cannot tune {}: it is distilled to a few steps ({}), and training on predicted noise would undo that; tune the"
     " base model instead"
 )

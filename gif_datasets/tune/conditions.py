@@ -1,7 +1,7 @@
-"""What a denoiser is told of a picture, with its gradient left to be taken: as its own pipeline's call tells it.
+"""The condition of a denoiser, computed as in its pipeline's call, but such that gradients can be taken.
 
-Each function returns keyword arguments of the network, one row a picture; rows that are not kept are told what the
-pipeline tells in its unconditional steps.
+Each function returns keyword arguments of the network, one row per image; rows that are not kept get the condition of
+the pipeline's unconditional steps.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor
 
 from gif_datasets.priors.unclip import UnclipPrior
 
-Told = dict[str, Any]
+Condition = dict[str, Any]
 
 
-def of_texts(pipeline: Any, texts: Sequence[str], kept: Tensor, side: int) -> Told:
-    """Of captions, in Stable Diffusion 1, 2 and XL.
+def of_texts(pipeline: Any, texts: Sequence[str], kept: Tensor, side: int) -> Condition:
+    """The condition of captions, in Stable Diffusion 1, 2 and XL.
 
     Args:
         pipeline: Encodes them.
-        texts: One a picture, or one for all; empty where it is not kept.
-        kept: Which rows are told anything, ``(N,)``.
-        side: Of the pictures, pixels; XL is told of it, and of no crop.
+        texts: One per image, or one for all; empty where the row is not kept.
+        kept: Which rows have a condition, ``(N,)``.
+        side: Side of the images, pixels; XL gets it, without a crop.
     """
     tokens, _, *pooled = pipeline.encode_prompt(
         prompt=list(texts), device=kept.device, num_images_per_prompt=1, do_classifier_free_guidance=False
@@ -39,13 +39,13 @@ def of_texts(pipeline: Any, texts: Sequence[str], kept: Tensor, side: int) -> To
     return {"encoder_hidden_states": tokens, "added_cond_kwargs": {"text_embeds": text, "time_ids": sizes}}
 
 
-def _kandinsky(prior: UnclipPrior, latents: Tensor, kept: Tensor, generator: torch.Generator) -> Told:
+def _kandinsky(prior: UnclipPrior, latents: Tensor, kept: Tensor, generator: torch.Generator) -> Condition:
     null = torch.zeros_like(latents) if prior.null is None else prior.null.to(latents)
     shown = torch.where(kept[:, None], latents, null)
     return {"encoder_hidden_states": None, "added_cond_kwargs": {"image_embeds": shown}}
 
 
-def _karlo(prior: UnclipPrior, latents: Tensor, kept: Tensor, generator: torch.Generator) -> Told:
+def _karlo(prior: UnclipPrior, latents: Tensor, kept: Tensor, generator: torch.Generator) -> Condition:
     pipeline, project, n = prior.pipeline, prior.pipeline.text_proj, len(latents)
     text, states, mask = pipeline._encode_prompt([""], latents.device, 1, False)
     tokens, times = project(
@@ -58,8 +58,8 @@ def _karlo(prior: UnclipPrior, latents: Tensor, kept: Tensor, generator: torch.G
     return {"encoder_hidden_states": tokens, "class_labels": times, "attention_mask": mask}
 
 
-def _stable(prior: UnclipPrior, latents: Tensor, kept: Tensor, generator: torch.Generator) -> Told:
-    """At any noise level, as it was trained, so that ``noise_level`` keeps its meaning."""
+def _stable(prior: UnclipPrior, latents: Tensor, kept: Tensor, generator: torch.Generator) -> Condition:
+    """At a random noise level, as in its training, so that ``noise_level`` keeps its meaning."""
     pipeline = prior.pipeline
     most = pipeline.image_noising_scheduler.config.num_train_timesteps
     levels = torch.randint(most, (len(latents),), generator=generator).tolist()
@@ -70,17 +70,17 @@ def _stable(prior: UnclipPrior, latents: Tensor, kept: Tensor, generator: torch.
     return of_texts(pipeline, [""], kept, prior.image_size) | {"class_labels": torch.cat(rows) * kept[:, None]}
 
 
-def _adapter(prior: UnclipPrior, latents: Tensor, kept: Tensor, generator: torch.Generator) -> Told:
-    told = of_texts(prior.pipeline, [""], kept, prior.image_size)
-    added = told.get("added_cond_kwargs", {}) | {"image_embeds": [(latents * kept[:, None])[:, None]]}
-    return told | {"added_cond_kwargs": added}
+def _adapter(prior: UnclipPrior, latents: Tensor, kept: Tensor, generator: torch.Generator) -> Condition:
+    condition = of_texts(prior.pipeline, [""], kept, prior.image_size)
+    added = condition.get("added_cond_kwargs", {}) | {"image_embeds": [(latents * kept[:, None])[:, None]]}
+    return condition | {"added_cond_kwargs": added}
 
 
-OF_LATENTS: dict[str, Callable[[UnclipPrior, Tensor, Tensor, torch.Generator], Told]] = {
+OF_LATENTS: dict[str, Callable[[UnclipPrior, Tensor, Tensor, torch.Generator], Condition]] = {
     "KandinskyV22Pipeline": _kandinsky,
     "UnCLIPImageVariationPipeline": _karlo,
     "StableUnCLIPImg2ImgPipeline": _stable,
     "StableDiffusionPipeline": _adapter,
     "StableDiffusionXLPipeline": _adapter,
 }
-"""Of CLIP latents ``(N, D)``, which rows are kept ``(N,)``, and a generator on the CPU; by class of diffusers."""
+"""The condition of CLIP latents ``(N, D)``, kept rows ``(N,)`` and a generator on the CPU; by diffusers class."""

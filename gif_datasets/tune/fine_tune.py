@@ -1,4 +1,4 @@
-"""Fine-tune a prior on a small dataset, so that it makes pictures of the dataset's own domain (section E.3, Table 9).
+"""Fine-tune a prior on a small dataset, so that it makes images of the dataset's own domain (section E.3, Table 9).
 
 The result is a prior's folder. Run again = resume; a share of the seeds is never trained on and says when to stop.
 """
@@ -23,7 +23,7 @@ from gif_datasets.io import atomic
 from gif_datasets.io.devices import resolve_device
 from gif_datasets.options import checked_fields, closest
 from gif_datasets.priors import FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior, prior_parts
-from gif_datasets.priors.published import UNDONE
+from gif_datasets.priors.published import NOT_TUNABLE
 from gif_datasets.priors.weights import CLIPS
 from gif_datasets.prompts import DOMAINS, check_prompts, prompts_of
 from gif_datasets.report import charts
@@ -69,7 +69,7 @@ class TuneConfig:
     family: str | None = _option(None, "which of its decoders; None: the first", choices=FAMILIES)
     steps: int = _option(2000, "most steps", low=1)
     learning_rate: float = _option(1e-4, "its peak", low=1e-9, high=1.0)
-    batch_size: int = _option(16, "pictures a step", low=1)
+    batch_size: int = _option(16, "images a step", low=1)
     held_out: float = _option(0.1, "share of each class's seeds never trained on", low=0.01, high=0.9)
     every: int = _option(100, "steps between looks at them", low=1)
     patience: int = _option(5, "looks without a lower loss after which to stop", low=1)
@@ -99,13 +99,13 @@ class TuneSummary:
         base: Name of the prior that was tuned.
         family: Which of its decoders.
         rank: Rank of the LoRA; 0 where all weights were trained.
-        seeds: Pictures trained on.
-        held_out: Pictures held out.
+        seeds: Images trained on.
+        held_out: Images held out.
         steps: Steps made.
         best_step: The step whose weights were kept; 0: those of the base prior.
-        loss_before: Loss of the pictures held out, by the base prior.
+        loss_before: Loss of the images held out, by the base prior.
         loss_after: By the tuned one.
-        bad: Messages of pictures that were left out.
+        bad: Messages of images that were left out.
         seconds: Wall-clock time of this run.
     """
 
@@ -173,11 +173,11 @@ def tune(
     beside what the prior makes of them.
 
     Args:
-        source: A source's text, or a dataset object. Imagined pictures in it are left out.
+        source: A source's text, or a dataset object. Imagined images in it are left out.
         out: Output folder: a prior's folder when it is done. Run again = resume.
         limit: Use this many seeds, spread evenly.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        source_license: Licence of the pictures, if known, for the card.
+        source_license: Licence of the images, if known, for the card.
         config: All options as one object, instead of ``options``.
         progress: Wraps the loop over seeds, for a progress bar.
         options: Fields of :class:`TuneConfig`.
@@ -219,7 +219,7 @@ def _config(options: dict[str, Any]) -> TuneConfig:
 def _task(
     source: Any, limit: int | None, device: str, source_license: str, config: TuneConfig, show: Progress
 ) -> tuple[_Task, tuple[str, ...]]:
-    """Settle everything that can be settled without a model."""
+    """Check and resolve everything that needs no model."""
     base = find_prior(config.prior)
     family = config.family or base.families[0]
     if base.folder is None and base.published is None:
@@ -227,7 +227,7 @@ def _task(
             f"prior {base.name!r} has no weights to tune; give --prior embedded, a published one, or a prior's folder"
         )
     if base.published and base.published.distilled:
-        raise ConfigError(UNDONE.format(base.name, base.published.distilled))
+        raise ConfigError(NOT_TUNABLE.format(base.name, base.published.distilled))
     if family not in base.families:
         raise ConfigError(f"prior {base.name!r} has no decoder {family!r}; it has {', '.join(base.families)}")
     settled, opened = resolve_device(device), wrap_source(source)
@@ -235,15 +235,20 @@ def _task(
     real = [seed for seed in listed.seeds if not seed.synthetic]
     train, held = hold_out(real, config.held_out, config.rng_seed)
     if not held:
-        raise SourceError(
-            f"{opened.name} has no class of two different real pictures, so none can be held out to say when to stop"
-        )
-    made = len(listed.seeds) - len(real)
-    bad = (*listed.bad, *([f"{made} imagined pictures: a prior is tuned on real ones"] if made else []))
+        raise SourceError(f"{opened.name} needs at least one class with two different real images for validation")
+    imagined = len(listed.seeds) - len(real)
+    bad = (*listed.bad, *([f"{imagined} imagined images were skipped: tuning uses real ones"] if imagined else []))
     task = _Task(
-        config, opened, tuple(ordered(train)), tuple(ordered(held)), base, family, settled, source_license,
-        as_listed(source),
-    )  # fmt: skip
+        config=config,
+        source=opened,
+        train=tuple(ordered(train)),
+        held=tuple(ordered(held)),
+        base=base,
+        family=family,
+        device=settled,
+        source_license=source_license,
+        listed=as_listed(source),
+    )
     return task, bad
 
 
@@ -289,13 +294,13 @@ def _rows(objective: Objective, source: Source, seeds: Sequence[Seed], mirror: b
 
 
 def _looked(task: _Task, prior: Prior, state: State, folder: Path) -> None:
-    """Draw the sheet of a look, and tell of it in log and chart."""
+    """After an evaluation: draw its sheet, and write log and chart."""
     _draw_sheet(task, prior, folder / SHEETS.format(state.step))
     _write_log(state, folder)
 
 
 def _write_log(state: State, folder: Path) -> None:
-    """Log and chart anew from all that is known, so that a run that was cut repeats and leaves out nothing."""
+    """Write log and chart from the whole history, so that a resumed run neither repeats nor loses a record."""
     if not state.history:
         return
     lines = "".join(json.dumps(record) + "\n" for record in state.history)
@@ -381,12 +386,12 @@ def _readme(card: dict[str, Any], task: _Task, architecture: str) -> str:
     rows = {
         "architecture": architecture,
         "base prior": f"{card['base']['name']}, digest `{card['base']['digest']}`",
-        "tuned on": f"{tuning['seeds']} pictures of {len(task.source.classes)} classes of `{code(task.source.name)}`",
-        "held out": f"{tuning['held_out']} pictures, chosen by their content, never trained on",
+        "tuned on": f"{tuning['seeds']} images of {len(task.source.classes)} classes of `{code(task.source.name)}`",
+        "held out": f"{tuning['held_out']} images, chosen by their content, never trained on",
         "licence": plain(card["license"]),
         "weights trained": how,
         "steps": f"{tuning['steps']}; kept are the weights after {tuning['best_step']}",
-        "loss of the pictures held out": f"{tuning['loss_before']:.5f} before, {tuning['loss_after']:.5f} after",
+        "loss of the held-out images": f"{tuning['loss_before']:.5f} before, {tuning['loss_after']:.5f} after",
         "options": f"`{code(json.dumps(task.to_json()['options']))}`",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -395,7 +400,7 @@ def _readme(card: dict[str, Any], task: _Task, architecture: str) -> str:
     head = f"---\ntraining_sources:\n{lines}---\n" if seen else ""
     return (
         f"{head}# {plain(card['name'])}: {plain(card['summary'])}\n\n| what | |\n|---|---|\n{table}\n\n"
-        f"It resembles the pictures that it was tuned on, and may repeat them; share it as you would share those.\n\n"
+        f"It resembles the images that it was tuned on, and may repeat them; share it as you would share those.\n\n"
         f"![Losses]({CHART})\n\nUse it: `gif-datasets expand SOURCE --prior THIS_FOLDER --method gif-{task.family}"
         f" --out DIR`. Sheets of what it made of held-out seeds on the way, and the log, are in `tuning/`.\n"
     )

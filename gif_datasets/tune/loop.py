@@ -1,7 +1,7 @@
-"""A training loop that goes on after any kill as if there had been none, stops early, and keeps what was best.
+"""A training loop that resumes exactly after a kill, stops early, and keeps the best weights.
 
-Whatever a step draws follows from the run's number and the step alone, so a checkpoint needs no generator's state; it
-is one safetensors file, its few numbers in the header, and renamed into place.
+Random draws depend only on the run's number and the step, so a checkpoint stores no generator state. It is one
+safetensors file with the state in its header, renamed into place.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class Run:
         try:
             with safe_open(self.path, "pt") as file:
                 self.state = State(**read_json(file.metadata()["state"]))
-                for key in file.keys():  # noqa: SIM118 - it is no mapping
+                for key in file.keys():  # noqa: SIM118 - it is not a mapping
                     group, _, name = key.partition("/")
                     groups[group][name] = file.get_tensor(key)
             with torch.no_grad():
@@ -209,7 +209,7 @@ class Run:
                     self.best[name].copy_(groups["best"][name])
             load_optimizer(self.optimizer, groups["optimizer"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise PriorError(f"cannot go on from {self.path}: {error}; remove it to begin again") from error
+            raise PriorError(f"cannot go on from {self.path}: {error}; remove it to start again") from error
 
 
 def _count(rows: Rows) -> int:

@@ -1,4 +1,4 @@
-"""What of a prior is fine-tuned, and on which loss: the one that its own scheduler says it was trained on."""
+"""Which weights of a prior are fine-tuned, and the loss: that of its original training, as its scheduler says."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gif_datasets.priors.diffusers_folder import denoiser
 from gif_datasets.priors.img2img import SdPrior
 from gif_datasets.priors.mae import MaePrior
 from gif_datasets.priors.parts import Parts
-from gif_datasets.priors.published import UNDONE
+from gif_datasets.priors.published import NOT_TUNABLE
 from gif_datasets.priors.unclip import UnclipPrior
 from gif_datasets.tune import conditions
 
@@ -42,7 +42,7 @@ LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
 Rows = dict[str, Tensor]
-"""What losses need of pictures, one row a picture, on the CPU."""
+"""What losses need of images, one row an image, on the CPU."""
 
 
 class Objective(Protocol):
@@ -62,14 +62,14 @@ class Objective(Protocol):
         ...
 
     def rows(self, pictures: Sequence[Image], labels: Sequence[int]) -> Rows:
-        """What :meth:`losses` needs of pictures and their class indices."""
+        """What :meth:`losses` needs of images and their class indices."""
         ...
 
     def losses(self, rows: Rows, when: Tensor, generator: torch.Generator) -> Tensor:
         """Loss of each row, ``(N,)``.
 
         Args:
-            rows: Of N pictures.
+            rows: Of N images.
             when: Where in the process each is, ``(N,)`` in [0, 1).
             generator: Draws what else is random, on the CPU.
         """
@@ -94,12 +94,12 @@ def objective_of(
 
     Raises:
         ConfigError: If the prior is of a kind that cannot be tuned.
-        PriorError: If its scheduler predicts what is not known here.
-        MissingExtra: If a LoRA is asked for and peft is absent.
+        PriorError: If the prediction type of its scheduler is unknown.
+        MissingExtra: If a LoRA is requested and peft is not installed.
     """
     if isinstance(prior, MaePrior):
         if rank:
-            raise ConfigError(f"rank must be 0 for a masked autoencoder, which is tuned whole, got {rank}")
+            raise ConfigError(f"rank must be 0 for a masked autoencoder (all weights are tuned), got {rank}")
         return MaeObjective(prior)
     if not isinstance(prior, (SdPrior, UnclipPrior)):
         raise ConfigError(f"cannot tune a {type(prior).__name__}, only an unCLIP, an img2img or a MAE prior's decoder")
@@ -107,7 +107,7 @@ def objective_of(
     if isinstance(prior, SdPrior) and not prior.hands_latents:
         raise ConfigError(f"cannot tune a {type(pipeline).__name__}, only Stable Diffusion 1, 2 and XL among img2img")
     if distilled := _distilled(pipeline):
-        raise ConfigError(UNDONE.format(f"this {type(pipeline).__name__}", distilled))
+        raise ConfigError(NOT_TUNABLE.format(f"this {type(pipeline).__name__}", distilled))
     dtype = denoiser(pipeline).dtype
     rank = _trained(denoiser(pipeline), rank, seed)
     if isinstance(prior, SdPrior):
@@ -130,7 +130,7 @@ def _scheduler(pipeline: Any) -> Any:
 
 
 def _trained(unet: Any, rank: int | None, seed: int) -> int:
-    """Choose what of a U-Net is trained; returns the rank, 0 for all of it but what an IP-Adapter brings."""
+    """Choose what of a U-Net is trained; returns the rank, 0 for all weights except those of an IP-Adapter."""
     if rank is None:
         rank = LORA_RANK if sum(p.numel() for p in unet.parameters()) > LORA_ABOVE else 0
     unet.requires_grad_(rank == 0)
@@ -171,7 +171,7 @@ class Noising:
 
     @classmethod
     def of(cls, scheduler: Any) -> Noising:
-        """Read a diffusers scheduler; raises PriorError for a prediction that is not known here."""
+        """Read a diffusers scheduler; raises PriorError for an unknown prediction type."""
         kind = scheduler.config.get("prediction_type")
         if kind not in PREDICTIONS or not hasattr(scheduler, "alphas_cumprod"):
             raise PriorError(
@@ -198,7 +198,7 @@ class Noising:
 
 
 class _Diffusion:
-    """What the diffusion decoders share: a network that denoises an autoencoder's latents, or small pictures."""
+    """What the diffusion decoders share: a network that denoises an autoencoder's latents, or small images."""
 
     def __init__(self, prior: UnclipPrior | SdPrior, rank: int, dtype: torch.dtype) -> None:
         self.prior = prior
@@ -216,17 +216,19 @@ class _Diffusion:
             f" parameters, {type(self.scheduler).__name__}, {self.noising.kind}"
         )
 
-    def _losses(self, clean: Tensor, when: Tensor, generator: torch.Generator, told: conditions.Told) -> Tensor:
+    def _losses(
+        self, clean: Tensor, when: Tensor, generator: torch.Generator, arguments: conditions.Condition
+    ) -> Tensor:
         noise = torch.randn(clean.shape, generator=generator)
         clean, noise = (value.to(self.prior.device) for value in (clean, noise))
         mixed, times, target, weights = self.noising.mix(clean, noise, when)
         with torch.autocast(self.prior.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            predicted = self.module(mixed, times.to(self.prior.device), **told, return_dict=False)[0]
+            predicted = self.module(mixed, times.to(self.prior.device), **arguments, return_dict=False)[0]
         predicted = predicted[:, : clean.shape[1]]  # Kandinsky's and Karlo's networks also predict a variance
         return weights * F.mse_loss(predicted.float(), target, reduction="none").mean((1, 2, 3))
 
     def save(self, base: Parts, folder: Path) -> None:
-        """Copy the pipeline; of the network only its configuration, and its weights anew, a LoRA merged into them.
+        """Copy the pipeline, and write the network's trained weights, with a LoRA merged into them.
 
         Merged, the folder loads as any other and needs no peft. An IP-Adapter stays in its own file.
         """
@@ -249,7 +251,7 @@ class _Diffusion:
 
 
 class UnclipObjective(_Diffusion):
-    """A picture's autoencoder latent, or the picture made small, denoised under the picture's own CLIP latent."""
+    """An image's autoencoder latent, or the image made small, denoised under the image's own CLIP latent."""
 
     prior: UnclipPrior
 
@@ -262,7 +264,7 @@ class UnclipObjective(_Diffusion):
         parts = self.prior.pipeline.components
         side = parts["decoder"].config.sample_size if "decoder" in parts else self.prior.image_size
         pixels = _squares(pictures, side).to(self.prior.device, self.dtype) * 2 - 1
-        clean: Tensor = pixels  # Karlo draws a small picture, and enlarges it afterwards
+        clean: Tensor = pixels  # Karlo draws a small image, and enlarges it afterwards
         if "movq" in parts:
             clean = parts["movq"].encode(pixels).latents
         elif "vae" in parts:
@@ -275,15 +277,15 @@ class UnclipObjective(_Diffusion):
         noise = torch.randn(condition.shape, generator=generator)
         condition = condition + CONDITION_NOISE * torch.rand(n, 1, generator=generator) * noise
         kept = torch.rand(n, generator=generator) >= DROP_CONDITION
-        tell = conditions.OF_LATENTS[type(self.prior.pipeline).__name__]
+        conditioned = conditions.OF_LATENTS[type(self.prior.pipeline).__name__]
         device = self.prior.device
         with torch.no_grad():
-            told = tell(self.prior, condition.to(device, self.dtype), kept.to(device), generator)
-        return self._losses(rows["latents"], when, generator, told)
+            arguments = conditioned(self.prior, condition.to(device, self.dtype), kept.to(device), generator)
+        return self._losses(rows["latents"], when, generator, arguments)
 
 
 class SdObjective(_Diffusion):
-    """A picture's autoencoder latent, denoised under a caption of its class."""
+    """An image's autoencoder latent, denoised under a caption of its class."""
 
     prior: SdPrior
 
@@ -309,12 +311,14 @@ class SdObjective(_Diffusion):
             for prompt, label, keep in zip(chosen, rows["labels"].tolist(), kept.tolist(), strict=True)
         ]
         with torch.no_grad():
-            told = conditions.of_texts(self.prior.pipeline, texts, kept.to(self.prior.device), self.prior.image_size)
-        return self._losses(rows["latents"], when, generator, told)
+            arguments = conditions.of_texts(
+                self.prior.pipeline, texts, kept.to(self.prior.device), self.prior.image_size
+            )
+        return self._losses(rows["latents"], when, generator, arguments)
 
 
 class MaeObjective:
-    """A masked autoencoder's pictures, of half of the batches with most patches hidden."""
+    """A masked autoencoder's images, of half of the batches with most patches hidden."""
 
     rank = 0
 

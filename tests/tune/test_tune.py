@@ -305,7 +305,7 @@ def test_another_configuration_is_refused(seeds: Path, tmp_path: Path, tiny: Pat
         (["--family", "mae", "--rank", "4"], "rank must be 0 for a masked autoencoder"),
         (["--prompt", "a photo"], "prompts must be a list of texts, or the name of a domain, got 'a photo'"),
         (["--limit", "0"], "--limit must be at least 1"),
-        (["--limit", "3"], "none can be held out"),
+        (["--limit", "3"], "needs at least one class with two different real images"),
     ],
 )
 def test_wrong_usage_is_told_in_one_line(
@@ -469,7 +469,7 @@ def test_imagined_pictures_are_left_out(seeds: Path, tmp_path: Path, tiny: Path)
     gif_datasets.expand(seeds, tmp_path / "made", prior="linear", ratio=1)
     summary = tune(tmp_path / "made", tmp_path / "out", prior=str(tiny), **{**OPTIONS, "steps": 1})
     assert summary.seeds + summary.held_out == 24
-    assert summary.bad == ("24 imagined pictures: a prior is tuned on real ones",)
+    assert summary.bad == ("24 imagined images were skipped: tuning uses real ones",)
 
 
 def test_a_wrong_option_names_the_right_one(tmp_path: Path) -> None:
