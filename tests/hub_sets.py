@@ -53,4 +53,4 @@ def metadata(text: str) -> dict[str, Any]:
 def published(hub: HubServer, folder: Path) -> bool:
     """Whether `main` holds the shards of a folder and no others."""
     listed = {path: file.oid for path, file in hub.head(NAME).files.items() if path.endswith(".tar")}
-    return listed == {entry["name"]: entry["sha256"] for entry in manifest.read_manifest(folder)["shards"]}
+    return listed == {shard.name: shard.sha256 for shard in manifest.read_manifest(folder).shards}

@@ -22,21 +22,21 @@ def run(args: argparse.Namespace) -> int:
 
     reader = ShardReader(existing(args.dir))
     manifest = reader.manifest
-    recipe = manifest["plan"]["recipe"]
+    recipe = manifest.plan.recipe.to_json()
     synthetic = int(reader.index.synthetic.sum())
     value = {
         "folder": str(args.dir),
-        **{name: manifest[name] for name in ("source", "split", "validation", "failed_checks")},
+        **{name: getattr(manifest, name) for name in ("source", "split", "validation", "failed_checks")},
         "samples": len(reader),
         "originals": len(reader) - synthetic,
         "synthetic": synthetic,
         "rejected": reader.missing,
-        "classes": manifest["classes"],
-        "shards": len(manifest["shards"]),
-        "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
+        "classes": manifest.classes,
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
         **{name: recipe[name] for name in ("prior", "device", "options", "versions")},
         "expansion_counts": {str(copies): seeds for copies, seeds in reader.expansion_counts().items()},
-        "plan_hash": manifest["plan_hash"],
+        "plan_hash": manifest.plan_hash,
     }
     print_result(args, value, info_text)
     return 0

@@ -33,10 +33,12 @@ def run(args: argparse.Namespace) -> int:
     from gif_datasets.cli.texts import merge_text
     from gif_datasets.expansion.merge import merge_parts
     from gif_datasets.expansion.run import summarise
+    from gif_datasets.shards.expanded_folder import ExpandedFolder
     from gif_datasets.shards.verify import verify
 
     merge_parts(args.parts, args.out, progress)
-    if problems := verify(args.out, progress):
+    folder = ExpandedFolder.open(args.out)
+    if problems := verify(folder, progress):
         raise ShardError("; ".join(problems[:3]))
-    print_result(args, asdict(summarise(args.out)), merge_text)
+    print_result(args, asdict(summarise(folder)), merge_text)
     return 0

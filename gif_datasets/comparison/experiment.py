@@ -30,8 +30,8 @@ from gif_datasets.guidance import recognition
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
 from gif_datasets.io.parsing import read_json
-from gif_datasets.shards import manifest
-from gif_datasets.shards.folder import claim
+from gif_datasets.shards.expanded_folder import ExpandedFolder
+from gif_datasets.shards.folder import claim_folder
 from gif_datasets.sources.base import SeedList
 from gif_datasets.types import CLASSIFIER_FILE, Progress, Seed
 
@@ -119,7 +119,7 @@ class Experiment:
 
     def run(self, arms: Sequence[Arm], trainings: Sequence[Training], numbers: Sequence[int]) -> dict[RunKey, Result]:
         """All results, run by run."""
-        claim(self.folder, self._plan, "comparison")
+        claim_folder(self.folder, self._plan, "comparison")
         found: dict[RunKey, Result] = {}
         for number in numbers:
             for arm in arms:
@@ -133,8 +133,8 @@ class Experiment:
         found = {}
         for arm in arms:
             recipe = arm.expansion(self._expansion(number))
-            content = None if recipe is None else manifest.listed_file(self._expanded(recipe), CLASSIFIER_FILE)
-            known = recognition.read(content)
+            opened = None if recipe is None else ExpandedFolder.find(self._expanded(recipe))
+            known = recognition.read(opened.file(CLASSIFIER_FILE) if opened else None)
             if recipe is not None and known is not None:
                 found[known.warning(recipe.config, recipe.prior.families)] = arm.name
         return tuple(f"{name}: {warning}" for warning, name in found.items() if warning)

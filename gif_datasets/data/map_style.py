@@ -98,8 +98,7 @@ class LoadedDataset(Dataset[tuple[Any, int]]):
     @property
     def recipe(self) -> dict[str, Any]:
         """How the samples were made: options, prior and versions, as the plan has them."""
-        found: dict[str, Any] = self._reader.manifest["plan"]["recipe"]
-        return found
+        return self._reader.manifest.plan.recipe.to_json()
 
     @property
     def facts(self) -> ItemTable:

@@ -24,6 +24,7 @@ from gif_datasets.io import atomic
 from gif_datasets.io.stores import as_path
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import rejections, tar
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.manifest import Shard
 from gif_datasets.shards.reader import ShardReader
 
@@ -114,18 +115,18 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         self.rank, self.world_size, self.epoch = rank, world_size, 0
         self.epoch_calls = 0  # of set_epoch; a loader compares it with what it saw before
         self._pass: Pass | None = None
-        self.manifest = manifests.read_manifest(as_path(url))
-        manifests.check_split(self.manifest, split)
-        self.classes = tuple(self.manifest["classes"])
-        self._rejected = rejections.rejected_keys(as_path(url), self.manifest)
-        self._shards = self._without_rejected(manifests.manifest_shards(self.manifest, split))
+        self._folder = ExpandedFolder.open(as_path(url))
+        self.manifest, self._rejected = self._folder.manifest, self._folder.rejected
+        self.manifest.check_split(split)
+        self.classes = self.manifest.classes
+        self._shards = self._without_rejected(self.manifest.shards_of(split))
         self.samples = sum(shard.samples for shard in self._shards)
 
     def _without_rejected(self, listed: list[Shard]) -> list[Shard]:
         """The shards, with as many samples as are wanted of each; only where some are rejected is the index read."""
         if not self._rejected:
             return listed
-        counts = ShardReader(as_path(self.url), self.split).counts
+        counts = ShardReader(self._folder, self.split).counts
         return [replace(shard, samples=count) for shard, count in zip(listed, counts, strict=True)]
 
     @property
@@ -193,13 +194,13 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
         folder = tempfile.TemporaryDirectory(prefix="gif_datasets-")
         for shard in wanted.shards:
             try:
-                atomic.write_bytes(Path(folder.name) / shard.name, (as_path(self.url) / shard.name).read_bytes())
+                atomic.write_bytes(Path(folder.name) / shard.name, (self._folder.path / shard.name).read_bytes())
             except OSError as error:
                 raise ShardError(f"cannot fetch {shard.name}: {type(error).__name__}") from error
             if not tar.intact(Path(folder.name), shard):
                 raise ShardError(f"{shard.name} is not what the manifest describes")
-        entries = {entry["name"]: entry for entry in self.manifest["shards"]}
-        part = {**self.manifest, "shards": [entries[shard.name] for shard in wanted.shards]}
+        entries = {shard.name: manifests.shard_json(shard) for shard in self.manifest.shards}
+        part = {**self.manifest.to_json(), "shards": [entries[shard.name] for shard in wanted.shards]}
         atomic.write_json(Path(folder.name) / manifests.MANIFEST, manifests.sealed(part, {}))
         rejections.reject(Path(folder.name), self._rejected)
         return folder, wanted.places

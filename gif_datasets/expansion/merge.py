@@ -13,7 +13,7 @@ from gif_datasets.io.parsing import read_json
 from gif_datasets.shards import tar
 from gif_datasets.shards.folder import (
     STATE,
-    claim,
+    claim_folder,
     difference,
     draw_preview,
     finish,
@@ -50,7 +50,7 @@ def merge_parts(parts: Sequence[str | Path], out: str | Path, progress: Progress
     folders, target = [Path(part) for part in parts], Path(out)
     plan = _common_plan(folders)
     plan_hash = digest(plan)
-    claim(target, plan)
+    claim_folder(target, plan)
     found = _sidecars([target, *folders], plan_hash)
     shown = (progress or no_progress)(sorted(found.items()), "joining shards", len(found))
     done = {number: shard for number, (shard, places) in shown if _bring(shard, number, places, target, plan_hash)}
@@ -69,8 +69,8 @@ def merge_parts(parts: Sequence[str | Path], out: str | Path, progress: Progress
             " (part 0), and merge again"
         )
     put_own_files(target, plan_hash, own)
-    finish(target, plan, plan_hash, [done[number] for number in range(len(plan["shards"]))], own)
-    draw_preview(target)
+    finished = finish(target, plan, plan_hash, [done[number] for number in range(len(plan["shards"]))], own)
+    draw_preview(finished)
     return len(done)
 
 

@@ -17,9 +17,18 @@ from gif_datasets.guidance import recognition
 from gif_datasets.io import atomic
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.stores import AnyPath
-from gif_datasets.shards import manifest as manifests
-from gif_datasets.shards.folder import STATE, claim, draw_preview, finish, finished, own_files, put_own_files, sidecar
-from gif_datasets.shards.manifest import Shard
+from gif_datasets.shards.expanded_folder import ExpandedFolder
+from gif_datasets.shards.folder import (
+    STATE,
+    claim_folder,
+    draw_preview,
+    finish,
+    finished,
+    own_files,
+    put_own_files,
+    sidecar,
+)
+from gif_datasets.shards.manifest import PREVIEW, Shard
 from gif_datasets.sources.base import Source
 from gif_datasets.sources.own_columns import source_columns
 from gif_datasets.types import CLASSIFIER_FILE, silently
@@ -111,7 +120,7 @@ def run(
     if plan.recipe.config.agnostic and part != WHOLE:
         raise ConfigError("selection sample-agnostic compares the copies of all seeds; it cannot be made in parts")
     started = time.monotonic()
-    claim(folder, plan.json)
+    claim_folder(folder, plan.json)
     mine = {shard_id: name for shard_id, name in enumerate(plan.shard_names) if part.has(shard_id)}
     done = finished(folder, plan.hash, mine)
     todo = [shard_id for shard_id in mine if shard_id not in done]
@@ -136,10 +145,10 @@ def run(
     if own is None:  # whoever made the first shard did not come so far
         own = _own_files(plan, source, imaginer, folder, say)
         put_own_files(folder, plan.hash, own)
-    finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in sorted(done)], own)
-    if todo or not (folder / manifests.PREVIEW).exists():
-        draw_preview(folder, lambda index: source.sample(index)[0])
-    return summarise(folder, generated, tuple(bad), time.monotonic() - started)
+    finished_folder = finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in sorted(done)], own)
+    if todo or not (folder / PREVIEW).exists():
+        draw_preview(finished_folder, lambda index: source.sample(index)[0])
+    return summarise(finished_folder, generated, tuple(bad), time.monotonic() - started)
 
 
 def _made_by_others(plan: Plan, folder: AnyPath, done: Container[int]) -> dict[int, Shard]:
@@ -156,8 +165,9 @@ def _own_files(
 ) -> dict[str, bytes]:
     """The source's own columns, and how well the classifier tells the seeds apart, known already or found out now."""
     own = source_columns(source, [*plan.seeds.indices.tolist(), *plan.validation.indices.tolist()])
-    found = recognition.read(manifests.listed_file(folder, CLASSIFIER_FILE))
-    if found is None and manifests.may_hold(folder, CLASSIFIER_FILE):
+    opened = ExpandedFolder.find(folder)
+    found = recognition.read(opened.file(CLASSIFIER_FILE) if opened else None)
+    if found is None and (opened is None or CLASSIFIER_FILE in opened.manifest.files):
         found = imaginer.recognition()
     if found is None:
         return own
@@ -189,22 +199,22 @@ def _partly(
     )
 
 
-def summarise(folder: AnyPath, generated: int = 0, bad: tuple[str, ...] = (), seconds: float = 0.0) -> Summary:
+def summarise(folder: ExpandedFolder, generated: int = 0, bad: tuple[str, ...] = (), seconds: float = 0.0) -> Summary:
     """Summarise a finished folder from its manifest."""
-    manifest = manifests.read_manifest(folder)
-    sizes = [shard.bytes for shard in manifests.all_shards(manifest)]
-    told = recognition.read(manifests.listed_file(folder, CLASSIFIER_FILE))
+    manifest = folder.manifest
+    sizes = [shard.bytes for shard in manifest.shards]
+    classifier = recognition.read(folder.file(CLASSIFIER_FILE))
     return Summary(
-        folder=str(folder),
-        originals=manifest["originals"],
-        synthetic=manifest["synthetic"],
-        validation=manifest["validation"],
-        classes=len(manifest["classes"]),
+        folder=str(folder.path),
+        originals=manifest.originals,
+        synthetic=manifest.synthetic,
+        validation=manifest.validation,
+        classes=len(manifest.classes),
         shards=len(sizes),
         bytes=sum(sizes),
         generated=generated,
         bad=bad,
         seconds=round(seconds, 1),
-        failed=manifest["failed_checks"],
-        recognised=round(told.accuracy, 4) if told else None,
+        failed=manifest.failed_checks,
+        recognised=round(classifier.accuracy, 4) if classifier else None,
     )

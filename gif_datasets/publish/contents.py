@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,8 @@ from gif_datasets.publish.hub_card import ConfigFiles, Published, Rights
 from gif_datasets.shards import card, rejections
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.columns import expanded_columns, read_source, yaml_list
-from gif_datasets.shards.manifest import shard_size
+from gif_datasets.shards.expanded_folder import ExpandedFolder
+from gif_datasets.shards.manifest import Manifest, shard_size
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import EXPORTED, PLAN_FILE, VALIDATION, Progress
 
@@ -65,7 +66,7 @@ class GivenReport:
     likeness: Likeness | None
 
 
-def read_report(path: str | Path | None, manifest: Mapping[str, Any], say: Callable[[str], None]) -> GivenReport | None:
+def read_report(path: str | Path | None, manifest: Manifest, say: Callable[[str], None]) -> GivenReport | None:
     """Read a report of the dataset that a manifest describes.
 
     Args:
@@ -114,7 +115,7 @@ class PictureFiles:
 
 
 @contextlib.contextmanager
-def copy_without_rejected(folder: Path, edited: bool, show: Progress) -> Iterator[Path]:
+def copy_without_rejected(folder: ExpandedFolder, edited: bool, show: Progress) -> Iterator[ExpandedFolder]:
     """Yield a folder or, if it has rejected samples, a temporary copy without them.
 
     Args:
@@ -122,38 +123,39 @@ def copy_without_rejected(folder: Path, edited: bool, show: Progress) -> Iterato
         edited: Whether its card was edited; such a card is copied as it is.
         show: Wraps the loops.
     """
-    if not rejections.rejected_keys(folder, manifests.read_manifest(folder)):
+    if not folder.rejected:
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
         copy = Path(place) / "shards"
-        export_expanded(folder, copy, "shards", progress=show)
+        export_expanded(folder.local, copy, "shards", progress=show)
         if edited:
-            atomic.write_bytes(copy / manifests.CARD, (folder / manifests.CARD).read_bytes())
-        yield copy
+            atomic.write_bytes(copy / manifests.CARD, (folder.path / manifests.CARD).read_bytes())
+        yield ExpandedFolder.open(copy)
 
 
 @contextlib.contextmanager
-def picture_files(folder: Path, manifest: dict[str, Any], form: str, show: Progress) -> Iterator[PictureFiles]:
+def picture_files(folder: ExpandedFolder, form: str, show: Progress) -> Iterator[PictureFiles]:
     """Yield the image files of an expanded folder: its shards, or temporary Parquet files."""
     if form == "shards":
-        yield _of_shards(folder, manifest)
+        yield _of_shards(folder)
         return
     # the files have the same bytes each time, so an interrupted push can be continued
     with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
-        export_expanded(folder, Path(place) / "parquet", "parquet", progress=show)
-        yield _of_parquet(folder, Path(place) / "parquet", manifest)
+        export_expanded(folder.local, Path(place) / "parquet", "parquet", progress=show)
+        yield _of_parquet(folder, Path(place) / "parquet")
 
 
-def _of_shards(folder: Path, manifest: dict[str, Any]) -> PictureFiles:
+def _of_shards(folder: ExpandedFolder) -> PictureFiles:
+    manifest = folder.manifest
     kinds: dict[str, list[manifests.Shard]] = {"original": [], "synthetic": [], VALIDATION: []}
-    for split in manifests.splits(manifest):
+    for split in manifest.splits:
         reader, start = ShardReader(folder, split), 0
-        for shard in manifests.manifest_shards(manifest, split):
+        for shard in manifest.shards_of(split):
             synthetic = {reader.is_synthetic(index) for index in range(start, start + shard.samples)}
             if len(synthetic) != 1:
                 raise ShardError(f"{shard.name} mixes real and synthetic images; expand again into another folder")
-            kinds[VALIDATION if split != manifest["split"] else "synthetic" if synthetic.pop() else "original"].append(
+            kinds[VALIDATION if split != manifest.split else "synthetic" if synthetic.pop() else "original"].append(
                 shard
             )
             start += shard.samples
@@ -162,17 +164,17 @@ def _of_shards(folder: Path, manifest: dict[str, Any]) -> PictureFiles:
         names = tuple(shard.name for shard in shards)
         return ConfigFiles(split, names, sum(s.samples for s in shards), sum(s.bytes for s in shards))
 
-    split = manifest["split"]
+    split = manifest.split
     parts = {name: [part(split, kinds[name])] for name in ("original", "synthetic")}
     parts["expanded"] = [part(split, [*kinds["original"], *kinds["synthetic"]])] if kinds["original"] else []
     validation = part(VALIDATION, kinds[VALIDATION]) if kinds[VALIDATION] else None
-    listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in manifests.all_shards(manifest)}
+    listed = {s.name: {"bytes": s.bytes, "sha256": s.sha256} for s in manifest.shards}
     return PictureFiles(
-        folder=folder,
+        folder=folder.local,
         listed=listed,
         configs=hub_card.configs(parts, validation),
         columns=card.shard_columns(manifest),
-        image=card.suffix(manifest),
+        image=manifest.plan.recipe.image_format,
         label="cls",
         record="json.",
         kind="webdataset",
@@ -180,7 +182,8 @@ def _of_shards(folder: Path, manifest: dict[str, Any]) -> PictureFiles:
     )
 
 
-def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> PictureFiles:
+def _of_parquet(folder: ExpandedFolder, exported: Path) -> PictureFiles:
+    manifest = folder.manifest
     entries = read_json((exported / EXPORTED).read_text(encoding="utf-8"))["files"]
     listed = {name: entry for name, entry in entries.items() if name.endswith(".parquet")}
 
@@ -190,11 +193,11 @@ def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictu
             split, tuple(names), sum(listed[n]["rows"] for n in names), sum(listed[n]["bytes"] for n in names)
         )
 
-    split = manifest["split"]
+    split = manifest.split
     parts = {"original": [part(split, False)], "synthetic": [part(split, True)]}
-    parts["expanded"] = [part(split, False, True)] if manifest["originals"] else []
-    validation = part(VALIDATION, False) if manifest["validation"] else None
-    columns = expanded_columns(manifest["classes"], read_source(folder))
+    parts["expanded"] = [part(split, False, True)] if manifest.originals else []
+    validation = part(VALIDATION, False) if manifest.validation else None
+    columns = expanded_columns(manifest.classes, read_source(folder.local))
     return PictureFiles(
         folder=exported,
         listed=listed,
@@ -209,8 +212,7 @@ def _of_parquet(folder: Path, exported: Path, manifest: dict[str, Any]) -> Pictu
 
 
 def collect(
-    folder: Path,
-    manifest: dict[str, Any],
+    folder: ExpandedFolder,
     name: str,
     pictures: PictureFiles,
     rights: Rights,
@@ -223,7 +225,6 @@ def collect(
 
     Args:
         folder: The expanded folder.
-        manifest: Its manifest.
         name: ``owner/name``.
         pictures: The image files.
         rights: Licences, for the card.
@@ -234,13 +235,14 @@ def collect(
     """
     from gif_datasets.report import page as report  # which loads torch
 
-    small = _companions(folder, manifest, pictures)
+    path, manifest = folder.local, folder.manifest
+    small = _companions(folder, pictures)
     drawn = report.draw(folder, None, show)
     small[REPORT] = given.page if given else drawn.page.encode("utf-8")
     small[CONFIGURATION] = configuration(manifest).encode("utf-8")
     licence = rights.license or hub_card.UNKNOWN
     small[CROISSANT] = croissant.describe(manifest, name, licence, published, pictures.described)
-    preview = [manifests.PREVIEW] if (folder / manifests.PREVIEW).is_file() else []
+    preview = [manifests.PREVIEW] if (path / manifests.PREVIEW).is_file() else []
     values = Published(
         name=name,
         manifest=manifest,
@@ -255,10 +257,10 @@ def collect(
         rights=rights,
         files=(*small, *preview),
     )
-    small[manifests.CARD] = _edited(folder, values) if edited else hub_card.render(values).encode("utf-8")
+    small[manifests.CARD] = _edited(path, values) if edited else hub_card.render(values).encode("utf-8")
     contents = {n: File(pictures.folder / n, e["bytes"], e["sha256"]) for n, e in pictures.listed.items()}
     for n in preview:
-        contents[n] = File(folder / n, (folder / n).stat().st_size, digest_file(folder / n))
+        contents[n] = File(path / n, (path / n).stat().st_size, digest_file(path / n))
     for n, content in {**small, **_mark(manifest, pictures, small)}.items():
         contents[n] = File(content, len(content), hashlib.sha256(content).hexdigest())
     return contents
@@ -283,36 +285,35 @@ def _edited(folder: Path, values: Published) -> bytes:
     return f"---\n{hub_card.metadata(licensed)}---\n{body}".encode()
 
 
-def _companions(folder: Path, manifest: dict[str, Any], pictures: PictureFiles) -> dict[str, bytes]:
+def _companions(folder: ExpandedFolder, pictures: PictureFiles) -> dict[str, bytes]:
     """Small files of the folder to publish: with shards its indices and plan, with Parquet its plan."""
-    listed = [n for n in manifest["files"] if n != manifests.CARD] if pictures.kind == "webdataset" else [PLAN_FILE]
-    return {n: (folder / n).read_bytes() for n in listed}
+    listed = [n for n in folder.manifest.files if n != manifests.CARD] if pictures.kind == "webdataset" else [PLAN_FILE]
+    return {n: (folder.path / n).read_bytes() for n in listed}
 
 
-def _mark(manifest: dict[str, Any], pictures: PictureFiles, small: dict[str, bytes]) -> dict[str, bytes]:
+def _mark(manifest: Manifest, pictures: PictureFiles, small: dict[str, bytes]) -> dict[str, bytes]:
     """The file that lists all other files with their digests."""
     if pictures.kind == "webdataset":
-        return {manifests.MANIFEST: atomic.json_bytes(manifests.sealed(manifest, small))}
-    about = {"to": "parquet", "source": manifest["source"], "plan_hash": manifest["plan_hash"]}
+        return {manifests.MANIFEST: atomic.json_bytes(manifests.sealed(manifest.to_json(), small))}
+    about = {"to": "parquet", "source": manifest.source, "plan_hash": manifest.plan_hash}
     files = {**pictures.listed, **manifests.file_entries(small)}
     return {EXPORTED: atomic.json_bytes({**about, "files": files})}
 
 
-def configuration(manifest: Mapping[str, Any]) -> str:
+def configuration(manifest: Manifest) -> str:
     """The options that reproduce a dataset, as TOML for ``gif-datasets expand --config``."""
-    plan = manifest["plan"]
-    recipe = plan["recipe"]
-    values = {**recipe["options"], "prior": recipe["prior"]["name"]}
+    recipe, plan = manifest.plan.recipe, manifest.plan.content
+    values = {**recipe.options, "prior": recipe.prior.name}
     values |= {name: plan[name] for name in ("split", "originals", "validation_share") if name in plan}
     values["samples_per_shard"] = _samples_per_shard(manifest)
     known = {name: value for name, value in sorted(values.items()) if name in ExpansionConfig.__dataclass_fields__}
     lines = [f"{name} = {_toml(value)}" for name, value in known.items() if value is not None]
-    words = ["gif-datasets expand SOURCE --out DIR --config config.toml", "--device", recipe["device"]]
+    words = ["gif-datasets expand SOURCE --out DIR --config config.toml", "--device", recipe.device]
     words += ["--limit", str(plan["limit"])] if plan.get("limit") else []
     words += ["--validation", "SOURCE2"] if plan.get("validation") else []
-    about = [f"# {plan['seeds']} seed images; plan {manifest['plan_hash']}", f"# {' '.join(words)}"]
-    if recipe["prior"]["name"] not in ("embedded", "linear"):
-        about.append("# prior: use the path of the folder whose digest is " + str(recipe["prior"]["digest"]))
+    about = [f"# {manifest.plan.seeds} seed images; plan {manifest.plan_hash}", f"# {' '.join(words)}"]
+    if recipe.prior.name not in ("embedded", "linear"):
+        about.append("# prior: use the path of the folder whose digest is " + recipe.prior.digest)
     return "\n".join([*about, *lines]) + "\n"
 
 
@@ -334,20 +335,20 @@ def _quoted(text: str) -> str:
     return '"' + "".join(escaped) + '"'
 
 
-def _samples_per_shard(manifest: Mapping[str, Any]) -> int | None:
+def _samples_per_shard(manifest: Manifest) -> int | None:
     """The option ``samples_per_shard``; None if the shards have their default sizes."""
-    plan, validation = manifest["plan"], manifest["validation"]
-    block = plan["recipe"]["options"]["decode_batch"]
-    size, validation_size = (shard_size(samples, block) for samples in (manifest["samples"], validation))
-    synthetic_seeds = plan["synthetic_seeds"] if plan["originals"] else 0
-    synthetic_validation = plan["synthetic_validation"]
-    counts = (manifest["originals"], synthetic_seeds, manifest["synthetic"] - synthetic_seeds)
+    plan, validation = manifest.plan, manifest.validation
+    block = manifest.options["decode_batch"]
+    size, validation_size = (shard_size(samples, block) for samples in (manifest.samples, validation))
+    synthetic_seeds = plan.synthetic_seeds if plan.originals else 0
+    synthetic_validation = plan.synthetic_validation
+    counts = (manifest.originals, synthetic_seeds, manifest.synthetic - synthetic_seeds)
     parts = (
         *((count, size) for count in counts),
         *((count, validation_size) for count in (validation - synthetic_validation, synthetic_validation)),
     )
     usual = [min(n, count - start) for count, n in parts for start in range(0, count, n)]
-    sizes = plan.get("shards", usual)
+    sizes = plan.content.get("shards", usual)
     return None if sizes == usual else max(sizes)
 
 

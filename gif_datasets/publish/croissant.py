@@ -13,9 +13,9 @@ from typing import Any
 
 from gif_datasets.io import atomic
 from gif_datasets.shards import card
-from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import tar as shards
 from gif_datasets.shards.columns import Columns
+from gif_datasets.shards.manifest import Manifest
 
 _CONTEXT = {
     "@language": "en",
@@ -74,7 +74,7 @@ class Description:
     records: list[dict[str, Any]]
 
 
-def describe(manifest: Mapping[str, Any], name: str, licence: str, published: str, description: Description) -> bytes:
+def describe(manifest: Manifest, name: str, licence: str, published: str, description: Description) -> bytes:
     """Describe a dataset.
 
     Args:
@@ -93,8 +93,8 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str, published: st
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": name,
         "description": (
-            f"{manifest['originals']} real and {manifest['synthetic']} synthetic images of"
-            f" {len(manifest['classes'])} classes, made by gif_datasets"
+            f"{manifest.originals} real and {manifest.synthetic} synthetic images of"
+            f" {len(manifest.classes)} classes, made by gif_datasets"
         ),
         "license": licence,
         "url": f"https://huggingface.co/datasets/{name}",
@@ -102,19 +102,19 @@ def describe(manifest: Mapping[str, Any], name: str, licence: str, published: st
         "datePublished": published,
         "citeAs": "https://arxiv.org/abs/2211.13976",
         "distribution": description.distribution,
-        "recordSet": [_splits(manifests.splits(manifest)), _classes(manifest["classes"]), *description.records],
+        "recordSet": [_splits(manifest.splits), _classes(manifest.classes), *description.records],
     }
     return atomic.json_bytes(value)
 
 
-def of_shards(manifest: Mapping[str, Any]) -> Description:
+def of_shards(manifest: Manifest) -> Description:
     """Images, labels and provenance in shards; the key says which sample they belong to.
 
     They are not joined, and a record is one text: mlcroissant 1.1 cannot join file sets, and cannot read fields of JSON
     files in an archive.
     """
-    suffix = card.suffix(manifest)
-    tars = [_file(s.name, s.bytes, s.sha256, "application/x-tar") for s in manifests.all_shards(manifest)]
+    suffix = manifest.plan.recipe.image_format
+    tars = [_file(s.name, s.bytes, s.sha256, "application/x-tar") for s in manifest.shards]
     within = [{"@id": tar["@id"]} for tar in tars]
     sets = [
         _files("pictures", f"*.{suffix}", _MEDIA[suffix], within),
@@ -126,10 +126,10 @@ def of_shards(manifest: Mapping[str, Any]) -> Description:
         _members("sample_labels", "labels", "cls", "label", "sc:Integer"),
         _members("provenance", "provenance_files", "json", "record", "sc:Text", [name for name, _ in card.RECORD]),
     ]
-    if own := manifest["plan"].get("own_columns"):
+    if own := manifest.plan.own_columns:
         names = [feature["name"] for feature in own["features"]]
-        sets.append(_files("source_files", f"*.{shards.OWN}", "application/json", within))
-        records.append(_members("source_columns", "source_files", shards.OWN, "record", "sc:Text", names))
+        sets.append(_files("source_files", f"*.{shards.SOURCE_MEMBER}", "application/json", within))
+        records.append(_members("source_columns", "source_files", shards.SOURCE_MEMBER, "record", "sc:Text", names))
     return Description([*tars, *sets], records)
 
 

@@ -22,9 +22,10 @@ from gif_datasets.publish.pruned import prune
 from gif_datasets.shards import card, tar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.columns import yaml_list
-from gif_datasets.shards.folder import claim
+from gif_datasets.shards.expanded_folder import ExpandedFolder
+from gif_datasets.shards.folder import claim_folder
+from gif_datasets.shards.manifest import Manifest
 from gif_datasets.shards.reader import ShardReader
-from gif_datasets.shards.rejections import rejected_keys
 from gif_datasets.types import EXPORTED, Progress, no_progress
 
 EXPORT_FORMAT = 2
@@ -90,12 +91,13 @@ def export_expanded(
     started = time.monotonic()
     folder, out = Path(folder), Path(out)
     _check_arguments(folder, out, to, shard_bytes)
-    manifest, show = manifests.read_manifest(folder), progress or no_progress
-    settings = _settings(folder, manifest, to, shard_bytes)
+    opened, show = ExpandedFolder.open(folder), progress or no_progress
+    manifest = opened.manifest
+    settings = _settings(opened, to, shard_bytes)
     _check_shards(folder, manifest, show)
-    claim(out, settings, "export")
-    readers = {split: ShardReader(folder, split) for split in manifests.splits(manifest)}
-    if not len(readers[manifest["split"]]):
+    claim_folder(out, settings, "export")
+    readers = {split: ShardReader(opened, split) for split in manifest.splits}
+    if not len(readers[manifest.split]):
         raise UsageError(f"every sample of {folder} was rejected; nothing is left to export")
     kept = {split: reader for split, reader in readers.items() if len(reader) or to == "shards"}
     job = Job(kept, out, settings, show)
@@ -117,18 +119,18 @@ def _check_arguments(folder: Path, out: Path, to: str, shard_bytes: int) -> None
         raise ConfigError(f"{out} is inside {folder}, whose shards it would disturb; choose another --out")
 
 
-def _settings(folder: Path, manifest: dict[str, Any], to: str, shard_bytes: int) -> dict[str, Any]:
+def _settings(folder: ExpandedFolder, to: str, shard_bytes: int) -> dict[str, Any]:
     """Everything that decides the bytes of an export."""
-    settings = {"format": EXPORT_FORMAT, "to": to, "source": manifest["source"], "manifest": manifest["digest"]}
-    settings |= {"rejected": digest(sorted(found))} if (found := rejected_keys(folder, manifest)) else {}
+    settings = {"format": EXPORT_FORMAT, "to": to, "source": folder.manifest.source, "manifest": folder.manifest.digest}
+    settings |= {"rejected": digest(sorted(found))} if (found := folder.rejected) else {}
     if to == "parquet":
         settings |= {"shard_bytes": shard_bytes, "versions": parquet_versions()}
     return settings
 
 
-def _check_shards(folder: Path, manifest: dict[str, Any], show: Progress) -> None:
+def _check_shards(folder: Path, manifest: Manifest, show: Progress) -> None:
     """Refuse to copy damaged shards."""
-    for shard in show(manifests.all_shards(manifest), "checking shards"):
+    for shard in show(manifest.shards, "checking shards"):
         if not tar.intact(folder, shard):
             raise ShardError(
                 f"{shard.name} of {folder} is missing or damaged; see gif-datasets verify {folder},"
@@ -162,13 +164,13 @@ def _card(job: Job) -> str:
     for split, reader in job.readers.items():
         path = f"{split}/**" if folders else f"data/{split}-*.parquet"
         parts.append(card.SplitFiles(split, path, len(reader), job.shard_bytes(split)))
-    kinds = (("image", "image"), ("label", card.class_label(job.manifest["classes"])), ("key", "string"), *COLUMNS)
+    kinds = (("image", "image"), ("label", card.class_label(job.manifest.classes)), ("key", "string"), *COLUMNS)
     columns: list[Any] = [{"name": name, "dtype": kind} for name, kind in kinds]
     if folders and job.plain:
         columns += yaml_list({SOURCE: job.plain})
     if not folders and job.source:
         columns = yaml_list(job.columns.features)
-    load = _LOAD[job.settings["to"]].replace("SPLIT", job.manifest["split"])
+    load = _LOAD[job.settings["to"]].replace("SPLIT", job.manifest.split)
     return card.render(job.manifest, card.metadata((), parts, columns, for_builder=folders), load)
 
 

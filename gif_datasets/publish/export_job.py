@@ -9,8 +9,8 @@ from typing import Any
 
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest_file
-from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.columns import Columns, SourceColumns, expanded_columns, own_features, read_source
+from gif_datasets.shards.manifest import Manifest
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import Progress
 
@@ -25,14 +25,14 @@ class Job:
     show: Progress
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """The manifest of the expanded folder."""
         return next(iter(self.readers.values())).manifest
 
     @property
     def suffix(self) -> str:
         """Suffix of the image files."""
-        return str(self.manifest["plan"]["recipe"]["options"]["image_format"])
+        return self.manifest.plan.recipe.image_format
 
     @cached_property
     def source(self) -> SourceColumns | None:
@@ -44,7 +44,7 @@ class Job:
     @cached_property
     def columns(self) -> Columns:
         """Columns of the dataset as Hugging Face features."""
-        return expanded_columns(self.manifest["classes"], self.source)
+        return expanded_columns(self.manifest.classes, self.source)
 
     @cached_property
     def plain(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Job:
 
     def shard_bytes(self, split: str) -> int:
         """Size of a split's shards."""
-        return sum(shard.bytes for shard in manifests.manifest_shards(self.manifest, split))
+        return sum(shard.bytes for shard in self.manifest.shards_of(split))
 
 
 @dataclass

@@ -17,6 +17,7 @@ from gif_datasets.shards import card
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.card_yaml import card_yaml
 from gif_datasets.shards.columns import SEED_INDEX, SOURCE
+from gif_datasets.shards.manifest import Manifest
 
 if TYPE_CHECKING:
     from gif_datasets.report.clip_metrics import Likeness
@@ -84,7 +85,7 @@ class Published:
     """
 
     name: str
-    manifest: dict[str, Any]
+    manifest: Manifest
     configs: dict[str, tuple[ConfigFiles, ...]]
     columns: list[Any]
     image: str
@@ -99,7 +100,7 @@ class Published:
 
 def render(it: Published) -> str:
     """Write the card."""
-    options = it.manifest["plan"]["recipe"]["options"]
+    options = it.manifest.options
     sections = (
         f"# {_source(it)}, expanded {options['ratio']}x by `{options['method']}`",
         _what(it),
@@ -121,8 +122,8 @@ def render(it: Published) -> str:
 
 def metadata(it: Published) -> str:
     """The card's YAML, without its fences."""
-    name, total = _hub_name(it.manifest["source"]), sum(part.samples for part in next(iter(it.configs.values())))
-    options = it.manifest["plan"]["recipe"]["options"]
+    name, total = _hub_name(it.manifest.source), sum(part.samples for part in next(iter(it.configs.values())))
+    options = it.manifest.options
     infos = [
         {
             "config_name": config,
@@ -164,7 +165,7 @@ def _hub_name(source: str) -> str:
 
 def _source_name(it: Published) -> str:
     """Name of the source; of a path only the last part, because the rest describes a machine."""
-    source = str(it.manifest["source"])
+    source = str(it.manifest.source)
     return source if _hub_name(source) else source.replace("\\", "/").rstrip("/").rpartition("/")[2] or source
 
 
@@ -178,12 +179,12 @@ def _source(it: Published) -> str:
 def _what(it: Published) -> str:
     m = it.manifest
     classes = ", ".join(
-        f"{card.plain(name)} ({real} + {made})" if len(m["classes"]) <= 100 else card.plain(name)
-        for name, (real, made) in zip(m["classes"], it.measures.per_class, strict=True)
+        f"{card.plain(name)} ({real} + {made})" if len(m.classes) <= 100 else card.plain(name)
+        for name, (real, made) in zip(m.classes, it.measures.per_class, strict=True)
     )
-    return f"""{m["originals"]} real and {m["synthetic"]} synthetic images of {len(m["classes"])} classes.
+    return f"""{m.originals} real and {m.synthetic} synthetic images of {len(m.classes)} classes.
 {card.about_validation(m)}
-**{m["synthetic"]} of the {m["samples"]} images of `{m["split"]}` are synthetic{_maker(it)}.** Each was made from
+**{m.synthetic} of the {m.samples} images of `{m.split}` are synthetic{_maker(it)}.** Each was made from
 one real image by [gif_datasets](https://pypi.org/project/gif-datasets/) and has the label of that image; nobody has
 checked each of them. `{it.record}synthetic` says which images are synthetic, `{it.record}seed_key` which real image
 each was made from.
@@ -192,12 +193,12 @@ Classes (real + synthetic): {classes}"""
 
 
 def _imagined(it: Published) -> bool:
-    return is_imagined(it.manifest["plan"]["recipe"]["options"]["method"])
+    return is_imagined(it.manifest.plan.recipe.method)
 
 
 def _by_prior(it: Published) -> bool:
     """Whether a prior made the images, or chose among them."""
-    options = it.manifest["plan"]["recipe"]["options"]
+    options = it.manifest.options
     return _imagined(it) or options.get("check", "none") != "none" or bool(options.get("measure_pictures"))
 
 
@@ -206,7 +207,7 @@ def _maker(it: Published) -> str:
 
 
 def _load(it: Published) -> str:
-    split = it.manifest["split"]
+    split = it.manifest.split
     first, *others = it.configs
     lines = [f'dataset = load_dataset("{it.name}", split="{split}")  # {CONFIGS[first]}']
     lines += [f'dataset = load_dataset("{it.name}", "{name}", split="{split}")  # {CONFIGS[name]}' for name in others]
@@ -218,25 +219,25 @@ def _load(it: Published) -> str:
 
 
 def _how(it: Published) -> str:
-    recipe = it.manifest["plan"]["recipe"]
-    versions = ", ".join(f"{card.plain(n)} {card.plain(v)}" for n, v in sorted(recipe["versions"].items()))
+    recipe = it.manifest.plan.recipe
+    versions = ", ".join(f"{card.plain(n)} {card.plain(v)}" for n, v in sorted(recipe.versions.items()))
     again = ""
     if "config.toml" in it.files:
         again = "\n\nTo reproduce it: `gif-datasets expand SOURCE --config config.toml --out DIR`."
     report = " [The report](report.html) shows images and figures." if "report.html" in it.files else ""
     first = {
-        "seeds": f"{_source_name(it)}: {it.manifest['plan'].get('seeds', it.manifest['originals'])} images",
+        "seeds": f"{_source_name(it)}: {it.manifest.plan.seeds} images",
         **card.revision(it.manifest),
     }
     if _by_prior(it):
-        first["prior"] = f"{recipe['prior']['name']}, revision {recipe['prior']['digest']}"
+        first["prior"] = f"{recipe.prior.name}, revision {recipe.prior.digest}"
         first["licence of the prior"] = _prior_licence(it) or UNKNOWN
-    return f"""{card.how(recipe["options"]["method"])}
+    return f"""{card.how(recipe.method)}
 
-{card.option_table(recipe["options"], first)}
-| device | {card.plain(recipe["device"])} |
+{card.option_table(recipe.options, first)}
+| device | {card.plain(recipe.device)} |
 | libraries | {versions} |
-| plan | `{card.code(it.manifest["plan_hash"])}` |{again}{report}"""
+| plan | `{card.code(it.manifest.plan_hash)}` |{again}{report}"""
 
 
 def _measures(it: Published) -> str:
@@ -245,7 +246,7 @@ def _measures(it: Published) -> str:
     if _imagined(it):
         lines += ["| criterion, mean over the copies | before guidance | after |", "|---|---|---|"]
         lines += [f"| {name} | {before:.4f} | {after:.4f} |" for name, (before, after) in m.criteria.items()]
-    copies = it.manifest["synthetic"]
+    copies = it.manifest.synthetic
     consistency = (
         f"{m.consistent:.1%} of the {m.scored} copies whose image was classified have the class of their label."
         if m.scored
@@ -327,11 +328,11 @@ def _prior_licence(it: Published) -> str:
 
 def _prior_card(it: Published) -> dict[str, str]:
     """The card of a prior in the package; empty for others."""
-    prior = it.manifest["plan"]["recipe"]["prior"]
-    if prior["name"] not in names():
+    prior = it.manifest.plan.recipe.prior
+    if prior.name not in names():
         return {}
-    info = find_prior(prior["name"])
-    return {name: str(value) for name, value in info.card.items()} if info.digest == prior["digest"] else {}
+    info = find_prior(prior.name)
+    return {name: str(value) for name, value in info.card.items()} if info.digest == prior.digest else {}
 
 
 def _licences(it: Published) -> str:
@@ -370,8 +371,8 @@ def _citation(it: Published) -> str:
     texts = [f"The method:\n\n```bibtex\n{_PAPER}\n```"]
     texts.append(_cited("The seed dataset", it.rights.source_citation) or _asked(f"The seed dataset: {_source(it)}"))
     if _imagined(it):
-        prior, known = it.manifest["plan"]["recipe"]["prior"], _prior_card(it)
-        name = f"The prior: `{card.code(prior['name'])}`, revision `{card.code(str(prior['digest']))[:16]}`"
+        prior, known = it.manifest.plan.recipe.prior, _prior_card(it)
+        name = f"The prior: `{card.code(prior.name)}`, revision `{card.code(str(prior.digest))[:16]}`"
         parts = [card.plain(known[part]) for part in ("summary", "training_data") if part in known]
         texts.append(
             _cited(name, it.rights.prior_citation or known.get("citation", "")) or _asked("; ".join([name, *parts]))

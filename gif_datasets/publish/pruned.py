@@ -20,7 +20,7 @@ from gif_datasets.shards import folder as folders
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import rejections, tar
 from gif_datasets.shards.columns import SOURCE
-from gif_datasets.shards.manifest import LEFT_OUT, Shard
+from gif_datasets.shards.manifest import LEFT_OUT, Manifest, Shard
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.rejections import LeftOut
 from gif_datasets.types import CLASSIFIER_FILE, Progress
@@ -46,9 +46,9 @@ def prune(
     reader = next(iter(readers.values()))
     folder, manifest = reader.folder, reader.manifest
     assert isinstance(folder, Path)  # an exported folder is on this machine
-    keys = rejections.rejected_keys(folder, manifest)
+    keys = reader.opened.rejected
     wanted = _wanted(readers)
-    if not any(manifests.split_of(name) == manifest["split"] for name, _ in wanted):
+    if not any(manifests.split_of(name) == manifest.split for name, _ in wanted):
         raise UsageError(f"every sample of {folder} was rejected; nothing is left to write")
     hashed, names = digest(settings), dict(enumerate(name for name, _ in wanted))
     finished = folders.finished(out, hashed, names)
@@ -59,14 +59,18 @@ def prune(
             folders.write_sidecar(out, hashed, number, finished[number])
     listed = [finished[number] for number in range(len(wanted))]
     missing = _left_out(folder, manifest, keys)
-    pruned = {**manifest, **_counts(manifest, missing), "shards": [manifests.shard_json(shard) for shard in listed]}
+    pruned = {
+        **manifest.to_json(),
+        **_counts(manifest, missing),
+        "shards": [manifests.shard_json(shard) for shard in listed],
+    }
     pruned["failed_checks"] = sum(shard.failed for shard in listed)
     if missing:
-        pruned[LEFT_OUT] = {**manifest.get(LEFT_OUT, {}), **{key: asdict(one) for key, one in missing.items()}}
-    own = {name: (folder / name).read_bytes() for name in (SOURCE, CLASSIFIER_FILE) if name in manifest["files"]}
-    folders.complete(out, pruned, listed, settings, own)
+        pruned[LEFT_OUT] = {**manifest.left_out, **{key: asdict(one) for key, one in missing.items()}}
+    own = {name: (folder / name).read_bytes() for name in (SOURCE, CLASSIFIER_FILE) if name in manifest.files}
+    copy = folders.complete(out, pruned, settings, own)
     if (folder / manifests.PREVIEW).is_file():
-        folders.draw_preview(out)
+        folders.draw_preview(copy)
     return listed, len(listed) - before
 
 
@@ -74,31 +78,31 @@ def _wanted(readers: Mapping[str, ShardReader]) -> list[tuple[str, Shard]]:
     """Shards with samples that are left, each with its name in the copy."""
     names_and_shards = []
     for split, reader in readers.items():
-        listed = manifests.manifest_shards(reader.manifest, split)
+        listed = reader.manifest.shards_of(split)
         left = [shard for shard, count in zip(listed, reader.counts, strict=True) if count]
         names = (manifests.shard_name(split, number, len(left)) for number in itertools.count())
         names_and_shards += [(next(names), shard) for shard in left]
     return names_and_shards
 
 
-def _left_out(folder: Path, manifest: Mapping[str, Any], keys: frozenset[str]) -> dict[str, LeftOut]:
+def _left_out(folder: Path, manifest: Manifest, keys: frozenset[str]) -> dict[str, LeftOut]:
     """What a verification of the copy needs to know about each missing sample."""
     left_out = {}
-    for shard in manifests.all_shards(manifest) if keys else ():
+    for shard in manifest.shards if keys else ():
         for key, parts in tar.read_samples(folder / shard.name, keys.__contains__):
-            own = hashlib.sha256(parts[tar.OWN]).hexdigest() if tar.OWN in parts else ""
+            own = hashlib.sha256(parts[tar.SOURCE_MEMBER]).hexdigest() if tar.SOURCE_MEMBER in parts else ""
             left_out[key] = LeftOut.of(tar.read_record(parts["json"], key), own)
     return left_out
 
 
-def _counts(manifest: Mapping[str, Any], missing: Mapping[str, LeftOut]) -> dict[str, int]:
+def _counts(manifest: Manifest, missing: Mapping[str, LeftOut]) -> dict[str, int]:
     """The manifest's counts without some samples."""
     kinds = Counter(_count_of(manifest, key, one.synthetic) for key, one in missing.items())
     kinds["samples"] = kinds["originals"] + kinds["synthetic"]
-    return {name: manifest[name] - kinds[name] for name in ("samples", "originals", "synthetic", "validation")}
+    return {name: getattr(manifest, name) - kinds[name] for name in ("samples", "originals", "synthetic", "validation")}
 
 
-def _count_of(manifest: Mapping[str, Any], key: str, synthetic: bool) -> str:
-    if rejections.split_of_key(key) != manifest["split"]:
+def _count_of(manifest: Manifest, key: str, synthetic: bool) -> str:
+    if rejections.split_of_key(key) != manifest.split:
         return "validation"
     return "synthetic" if synthetic else "originals"

@@ -31,6 +31,7 @@ from gif_datasets.publish.contents import (
 )
 from gif_datasets.publish.hub_card import Rights
 from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.verify import verify
 from gif_datasets.types import EXPORTED, Progress, no_progress, silently
 
@@ -135,16 +136,16 @@ def push_to_hub(
     name = hub.check_name(repo_id)
     _check(form, revision, create_pr)
     show, tell = progress or no_progress, say or silently
-    edited = _verified(Path(folder), show)
+    opened = ExpandedFolder.open(Path(folder))
+    edited = _verified(opened, show)
     client = Client(Repository(name, revision or MAIN, token), tell)
     rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(copy_without_rejected(Path(folder), edited, show))
-        manifest = manifests.read_manifest(folder)
-        given = read_report(report, manifest, tell)
-        pictures = stack.enter_context(picture_files(folder, manifest, form, show))
+        opened = stack.enter_context(copy_without_rejected(opened, edited, show))
+        given = read_report(report, opened.manifest, tell)
+        pictures = stack.enter_context(picture_files(opened, form, show))
         remote, published = _seen(client, dry_run)
-        contents = collect(folder, manifest, name, pictures, rights, given, published, edited, show)
+        contents = collect(opened, name, pictures, rights, given, published, edited, show)
         hub.check_card(text_of(contents[manifests.CARD]))
         job = _Job(client, contents, private, create_pr, form, dry_run, show, started)
         return _dry_run(job, remote) if dry_run else _push(job, remote)
@@ -170,10 +171,11 @@ def _checked(rights: Rights) -> Rights:
     return replace(rights, license=rights.license.lower())
 
 
-def _verified(folder: Path, show: Progress) -> bool:
+def _verified(folder: ExpandedFolder, show: Progress) -> bool:
     """Refuse a damaged folder; returns whether its card was edited."""
     problems = verify(folder, show)
-    edited = (folder / manifests.CARD).is_file() and any(line.startswith(f"{manifests.CARD} ") for line in problems)
+    of_card = any(line.startswith(f"{manifests.CARD} ") for line in problems)
+    edited = of_card and (folder.path / manifests.CARD).is_file()
     if edited:
         problems = [line for line in problems if not line.startswith(f"{manifests.CARD} ")]
     if problems:

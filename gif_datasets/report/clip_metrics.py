@@ -159,7 +159,7 @@ def embed(reader: ShardReader, real: Sequence[int], made: Sequence[int], prior: 
     if not info.has_clip:
         raise ConfigError(f"prior {prior!r} has no CLIP to compare images with; use another with --prior")
     clip = load_prior(info, None, torch.device(devices.resolve_device("auto")))
-    held = ShardReader(reader.folder, VALIDATION) if reader.manifest["validation"] else None
+    held = ShardReader(reader.opened, VALIDATION) if reader.manifest.validation else None
     total = len(real) + len(made) + (min(len(held), MOST) if held else 0)
     bar = iter(show(range(total), "comparing images", total))
 

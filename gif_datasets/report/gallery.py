@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from gif_datasets.config import CRITERIA
 from gif_datasets.errors import ConfigError
 from gif_datasets.methods import is_imagined
-from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import rejections
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import Progress
 
@@ -50,10 +50,9 @@ class Gallery:
         show: Wraps the loop over the records.
     """
 
-    def __init__(self, folder: Path, split: str, show: Progress) -> None:
-        self.folder = folder
+    def __init__(self, folder: ExpandedFolder, split: str, show: Progress) -> None:
+        self.folder = folder.local
         self.reader = ShardReader(folder, split, whole=True)
-        manifest = self.reader.manifest
         # reads all records now: sorting by one score needs every record
         columns = np.zeros((len(_SCORES), len(self.reader)))
         self._passed = np.ones(len(self.reader), bool)
@@ -61,7 +60,7 @@ class Gallery:
             record = self.reader.provenance(number)
             columns[:, number] = [getattr(record, name) for name in _SCORES]
             self._passed[number] = record.passed
-        imagined = is_imagined(manifest["plan"]["recipe"]["options"]["method"])
+        imagined = is_imagined(self.reader.manifest.plan.recipe.method)
         scores = dict(zip(_SCORES, columns, strict=True))
         self.scores: Mapping[str, NDArray[np.float64]] = {
             name: values for name, values in scores.items() if imagined and values.any()
@@ -152,4 +151,5 @@ class Gallery:
 
 def galleries(folder: Path, show: Progress) -> dict[str, Gallery]:
     """A gallery of each split, the expanded one first."""
-    return {split: Gallery(folder, split, show) for split in manifests.splits(manifests.read_manifest(folder))}
+    opened = ExpandedFolder.open(folder)
+    return {split: Gallery(opened, split, show) for split in opened.manifest.splits}

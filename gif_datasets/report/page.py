@@ -24,6 +24,7 @@ from gif_datasets.report.clip_metrics import SAME, Compared, Likeness
 from gif_datasets.report.html import render
 from gif_datasets.report.set_statistics import Measures, measure_records
 from gif_datasets.shards import card
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import Progress, Provenance, no_progress
 
@@ -122,7 +123,7 @@ def _check_name_of_figures(page: Path) -> None:
         )
 
 
-def draw(folder: Path, prior: str | None, show: Progress) -> Report:
+def draw(folder: Path | ExpandedFolder, prior: str | None, show: Progress) -> Report:
     """Compute what :func:`write_report` writes; without a prior, images are not compared with a CLIP."""
     reader = ShardReader(folder)
     records = [reader.provenance(index) for index in show(range(len(reader)), "measuring")]
@@ -161,16 +162,16 @@ def _plane(c: Compared, real: Sequence[int], copies: Sequence[int], classes: Seq
 def _values(reader: ShardReader, records: Sequence[Provenance], measures: Measures) -> dict[str, Any]:
     """All that the page shows besides the comparison with a CLIP."""
     m = reader.manifest
-    options = m["plan"]["recipe"]["options"]
+    options = m.options
     method = METHODS.get(options["method"])
     scored = is_imagined(options["method"])
     synthetic = sum(record.synthetic for record in records)
     per_class = zip(reader.classes, measures.per_class, strict=True)
     return {
-        "title": card.title(m),
+        "title": m.title,
         "real": len(records) - synthetic,
         "synthetic": synthetic,
-        "classes": len(m["classes"]),
+        "classes": len(m.classes),
         "how": method.how if method else "",
         "rejected": reader.missing,
         "families": _families(reader, records),

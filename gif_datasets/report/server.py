@@ -15,7 +15,6 @@ from typing import Any
 
 from gif_datasets.errors import ConfigError, GifDatasetsError, MissingExtra
 from gif_datasets.report.gallery import KINDS, ORDER, Gallery, Query, galleries
-from gif_datasets.shards import card
 from gif_datasets.shards.index import IMAGE_SUFFIXES
 from gif_datasets.shards.rejections import reject
 from gif_datasets.types import Progress, no_progress
@@ -154,7 +153,7 @@ class _Pages:
             name: {"classes": gallery.counts(), "scores": [*gallery.scores], "samples": len(gallery.reader)}
             for name, gallery in self.shown.items()
         }
-        title = card.title(next(iter(self.shown.values())).reader.manifest)
+        title = next(iter(self.shown.values())).reader.manifest.title
         return web.json_response(
             {"title": title, "splits": splits, "kinds": KINDS, "order": ORDER, "rejected": self._rejected}
         )

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gif_datasets.methods import METHODS
-from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import tar
 from gif_datasets.shards.card_yaml import card_yaml
+from gif_datasets.shards.manifest import Manifest
 from gif_datasets.types import Provenance
 
 SIZES = (
@@ -29,7 +29,7 @@ RECORD = tuple((spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.
 """Name and type of each provenance column; the types are those of Hugging Face."""
 
 
-def render(manifest: dict[str, Any], head: Mapping[str, Any] | None = None, load: str | None = None) -> str:
+def render(manifest: Manifest, head: Mapping[str, Any] | None = None, load: str | None = None) -> str:
     """Write the card of an expanded folder from its manifest.
 
     Args:
@@ -37,18 +37,17 @@ def render(manifest: dict[str, Any], head: Mapping[str, Any] | None = None, load
         head: The metadata of an export, if the card is for one.
         load: Code that loads that export.
     """
-    options = manifest["plan"]["recipe"]["options"]
-    prior = manifest["plan"]["recipe"]["prior"]
-    versions = manifest["plan"]["recipe"]["versions"]
-    classes = ", ".join(plain(name) for name in manifest["classes"])
+    recipe = manifest.plan.recipe
+    options, prior, versions = recipe.options, recipe.prior, recipe.versions
+    classes = ", ".join(plain(name) for name in manifest.classes)
     return f"""---
 {card_yaml(_metadata(manifest) if head is None else head)}---
 
-# {plain(manifest["source"])}, expanded {options["ratio"]}x by `{options["method"]}`
+# {plain(manifest.source)}, expanded {options["ratio"]}x by `{options["method"]}`
 
-{manifest["originals"]} real and {manifest["synthetic"]} synthetic images of {len(manifest["classes"])} classes.
+{manifest.originals} real and {manifest.synthetic} synthetic images of {len(manifest.classes)} classes.
 {about_validation(manifest)}{left_out(manifest)}
-**{manifest["synthetic"]} of the {manifest["samples"]} images here are synthetic.** They were made from real images by
+**{manifest.synthetic} of the {manifest.samples} images here are synthetic.** They were made from real images by
 [gif_datasets](https://pypi.org/project/gif-datasets/) and have the label of their seed; nobody has checked each.
 `{_column(head)}synthetic` says which images are synthetic, `{_column(head)}seed_key` names the real image behind each.
 
@@ -58,9 +57,9 @@ Classes: {classes}
 
 {how(options["method"])}
 
-{option_table(options, {**revision(manifest), "prior": f"{prior['name']} (digest {prior['digest'][:16]})"})}
+{option_table(options, {**revision(manifest), "prior": f"{prior.name} (digest {prior.digest[:16]})"})}
 | libraries | {", ".join(f"{name} {number}" for name, number in sorted(versions.items()))} |
-| plan | `{manifest["plan_hash"]}` |
+| plan | `{manifest.plan_hash}` |
 
 ## Load
 
@@ -74,22 +73,16 @@ from the prior. Find out both licences before you share this dataset.
 """
 
 
-def left_out(manifest: Mapping[str, Any]) -> str:
+def left_out(manifest: Manifest) -> str:
     """How many samples were rejected and left out; empty without any."""
-    count = len(manifest.get(manifests.LEFT_OUT, ()))
+    count = len(manifest.left_out)
     return f"\n{count} more {'was' if count == 1 else 'were'} rejected by a person and left out.\n" if count else ""
 
 
-def title(manifest: Mapping[str, Any]) -> str:
-    """Title of pages about a dataset, as plain text."""
-    options = manifest["plan"]["recipe"]["options"]
-    return f"{manifest['source']}, expanded {options['ratio']}x by {options['method']}"
-
-
-def revision(manifest: Mapping[str, Any]) -> dict[str, str]:
+def revision(manifest: Manifest) -> dict[str, str]:
     """A row for :func:`option_table`: the commit of a source that was read from the Hub."""
-    commit = manifest["plan"].get("source_revision")
-    return {"revision of the seeds": str(commit)} if commit else {}
+    commit = manifest.plan.source_revision
+    return {"revision of the seeds": commit} if commit else {}
 
 
 def how(method: str) -> str:
@@ -110,35 +103,35 @@ def _column(head: Mapping[str, Any] | None) -> str:
     return "json." if head is None else ""
 
 
-def _load(manifest: dict[str, Any]) -> str:
+def _load(manifest: Manifest) -> str:
     return f"""from datasets import load_dataset
-dataset = load_dataset("PATH_OR_REPO", split="{manifest["split"]}")   # columns: {suffix(manifest)}, cls, json
+dataset = load_dataset("PATH_OR_REPO", split="{manifest.split}")   # columns: {suffix(manifest)}, cls, json
 
 import gif_datasets
 dataset = gif_datasets.load_expanded("PATH_OR_REPO")        # (image, label) pairs
 """
 
 
-def about_validation(manifest: Mapping[str, Any]) -> str:
+def about_validation(manifest: Manifest) -> str:
     """A paragraph about the split that is held out; empty without one."""
-    if not manifest["validation"]:
+    if not manifest.validation:
         return ""
     return f"""
-The split `validation` has {manifest["validation"]} other real images, unchanged. None of them was expanded, and none of
-them is in `{manifest["split"]}`.
+The split `validation` has {manifest.validation} other real images, unchanged. None of them was expanded, and none of
+them is in `{manifest.split}`.
 """
 
 
-def shard_columns(manifest: Mapping[str, Any]) -> list[Any]:
+def shard_columns(manifest: Manifest) -> list[Any]:
     """The columns of shards, as the features of a card."""
     record = [{"name": name, "dtype": kind} for name, kind in RECORD]
-    source = json.loads(json.dumps(manifest["plan"].get("own_columns"), sort_keys=True))  # as a plan.json gives them
+    source = json.loads(json.dumps(manifest.plan.own_columns, sort_keys=True))  # as a plan.json gives them
     texts = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
     return [
         {"name": suffix(manifest), "dtype": "image"},
-        {"name": "cls", "dtype": class_label(manifest["classes"])},
+        {"name": "cls", "dtype": class_label(manifest.classes)},
         {"name": "json", "struct": record},
-        *([{"name": tar.OWN, "struct": source["features"]}] if source else []),
+        *([{"name": tar.SOURCE_MEMBER, "struct": source["features"]}] if source else []),
         *texts,
     ]
 
@@ -158,10 +151,10 @@ class SplitFiles:
     bytes: int
 
 
-def _metadata(manifest: dict[str, Any]) -> dict[str, Any]:
+def _metadata(manifest: Manifest) -> dict[str, Any]:
     parts = []
-    for split in manifests.splits(manifest):
-        listed = manifests.manifest_shards(manifest, split)
+    for split in manifest.splits:
+        listed = manifest.shards_of(split)
         samples, size = sum(shard.samples for shard in listed), sum(shard.bytes for shard in listed)
         parts.append(SplitFiles(split, f"data/{split}-*.tar", samples, size))
     return metadata(("webdataset",), parts, shard_columns(manifest))
@@ -212,9 +205,9 @@ def size_category(samples: int) -> str:
     return next((name for bound, name in SIZES if samples < bound), "1B<n<10B")
 
 
-def suffix(manifest: Mapping[str, Any]) -> str:
+def suffix(manifest: Manifest) -> str:
     """Suffix of the image files, which is also the name of their column."""
-    return str(manifest["plan"]["recipe"]["options"]["image_format"])
+    return manifest.plan.recipe.image_format
 
 
 def visible(text: str) -> str:

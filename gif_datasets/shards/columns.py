@@ -106,7 +106,7 @@ def _free(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def own_features(features: Any, image: str, label: str) -> Any:
-    """The columns of a source that go into every sample's :data:`~gif_datasets.shards.tar.OWN`, if it has others.
+    """The columns of a source that go into :data:`~gif_datasets.shards.tar.SOURCE_MEMBER` of every sample.
 
     Those that JSON holds as they are: pictures, sounds, dates and arrays are in :data:`SOURCE` only.
     """

@@ -1,4 +1,4 @@
-"""The state of an output folder: whose it is, which shards are done, and the last files that make it whole."""
+"""The state of an output folder: its plan, the shards that are done, and the last files that complete it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes, read_all
 from gif_datasets.shards import card, image_grid, index, tar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.columns import SOURCE
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.index import INDEX, Index
-from gif_datasets.shards.manifest import Shard
+from gif_datasets.shards.manifest import Manifest, Shard
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import CLASSIFIER_FILE, PLAN_FILE, Sample, Seed
 
 STATE = ".state"  # sidecars of finished shards, until the manifest lists them all
-OWN = "own.json"  # which other files belong to the plan
+OWN_FILES = "own.json"  # names and digests of the plan's other files
 
 
-def claim(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion") -> None:
-    """Make the folder this plan's by writing it there, or refuse it.
+def claim_folder(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion") -> None:
+    """Write the plan into the folder, so that no other plan can use it.
 
     Raises:
-        PlanMismatch: If the folder holds another plan, or anything else; nothing in it is touched.
+        PlanMismatch: If the folder contains another plan, or anything else; nothing in it is changed.
         ConfigError: If the folder cannot be written.
     """
     path = folder / PLAN_FILE
@@ -42,13 +43,16 @@ def claim(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion") -> N
             raise PlanMismatch(f"{folder} is not empty and holds no {what}; choose another --out")
         created = not path.exists() and atomic.create_json(path, wanted)
         if not created or isinstance(path, RemotePath):  # not every store can refuse the second of two at once
-            found = _plan_at(path)
-            if found != json.loads(json.dumps(wanted)):
+            existing = _plan_at(path)
+            if existing != json.loads(json.dumps(wanted)):
                 raise PlanMismatch(
-                    f"{folder} holds another {what} ({difference(found, wanted)}); choose another --out, or remove it"
+                    f"{folder} holds another {what} ({difference(existing, wanted)});"
+                    " choose another --out, or remove it"
                 )
         if manifests.is_newer(folder):
-            raise PlanMismatch(f"{folder} is of a newer version; upgrade gif_datasets, or choose another --out")
+            raise PlanMismatch(
+                f"{folder} was written by a newer version; upgrade gif_datasets, or choose another --out"
+            )
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
 
@@ -62,24 +66,24 @@ def _plan_at(path: AnyPath) -> Any:
 
 
 _DERIVED = ("seeds", "seeds_digest", "shards", "validation_seeds", "validation_digest", "population")
-"""What differs because something else does, what says most first."""
+"""Fields that differ because another field differs, the most informative first."""
 _RANK = {name: rank for rank, name in enumerate(_DERIVED)}
 
 
-def difference(found: Any, wanted: Any) -> str:
-    """How two plans differ, as ``options.ratio: 5 there, 3 here``; causes before what follows from them."""
-    told = sorted(_differences(found, wanted), key=lambda item: _RANK.get(item[0].rpartition(".")[2], -1))
-    texts = [f"{path.removeprefix('recipe.')}: {_brief(one)} there, {_brief(other)} here" for path, one, other in told]
+def difference(existing: Any, wanted: Any) -> str:
+    """How two plans differ, as ``options.ratio: 5 there, 3 here``; causes before their consequences."""
+    fields = sorted(_differences(existing, wanted), key=lambda item: _RANK.get(item[0].rpartition(".")[2], -1))
+    texts = [f"{path.removeprefix('recipe.')}: {_brief(one)} there, {_brief(two)} here" for path, one, two in fields]
     more = f"; and {len(texts) - 3} more" if len(texts) > 3 else ""
     return "; ".join(texts[:3]) + more
 
 
-def _differences(found: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for name in sorted({*found, *wanted}):
-            yield from _differences(found.get(name), wanted.get(name), f"{path}.{name}" if path else name)
-    elif json.dumps(found) != json.dumps(wanted):
-        yield path, found, wanted
+def _differences(existing: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(existing, dict) and isinstance(wanted, dict):
+        for name in sorted({*existing, *wanted}):
+            yield from _differences(existing.get(name), wanted.get(name), f"{path}.{name}" if path else name)
+    elif json.dumps(existing) != json.dumps(wanted):
+        yield path, existing, wanted
 
 
 def _brief(value: Any) -> str:
@@ -88,12 +92,12 @@ def _brief(value: Any) -> str:
 
 
 def sidecar(folder: AnyPath, name: str) -> AnyPath:
-    """Where it is written down that a shard is done."""
+    """Path of the file that records that a shard is done."""
     return folder / STATE / (Path(name).stem + ".json")
 
 
 def write_sidecar(folder: AnyPath, plan_hash: str, shard_id: int, shard: Shard) -> None:
-    """Write down that a shard of a plan is done."""
+    """Record that a shard of a plan is done."""
     state = {"plan_hash": plan_hash, "id": shard_id, "shard": manifests.shard_json(shard)}
     atomic.write_json(sidecar(folder, shard.name), state)
 
@@ -105,7 +109,7 @@ def put_shard(
     image_format: str,
     own: Mapping[int, bytes] | None,
 ) -> Shard:
-    """Write a shard and check it; into a store it goes from a temporary folder, its part of the index beside it."""
+    """Write a shard and check it. A store gets it from a temporary folder, with its part of the index beside it."""
     if isinstance(folder, RemotePath):
         with tempfile.TemporaryDirectory(prefix="gif_datasets-") as here:
             shard = put_shard(Path(here), name, samples, image_format, own)
@@ -115,7 +119,7 @@ def put_shard(
     else:
         shard = tar.write_shard(folder / name, samples, image_format, own)
     if not tar.intact(folder, shard):
-        raise ShardError(f"{folder / name} does not hold what was written; is the disk failing?")
+        raise ShardError(f"{folder / name} does not contain what was written; is the disk failing?")
     return shard
 
 
@@ -123,11 +127,11 @@ def _index_part(folder: AnyPath, shard: Shard) -> AnyPath:
     return folder / STATE / (Path(shard.name).stem + "." + INDEX)
 
 
-def index_of(folder: AnyPath, made: Sequence[Shard]) -> Index:
-    """The index of a folder: from its shards or, of a store, from the parts that were put beside them."""
+def index_of(folder: AnyPath, shards: Sequence[Shard]) -> Index:
+    """The index of a folder: from its shards or, in a store, from the parts that were written beside them."""
     if isinstance(folder, Path):
-        return tar.build_index(folder, made)
-    by_name = {_index_part(folder, shard).name: shard for shard in made}
+        return tar.build_index(folder, shards)
+    by_name = {_index_part(folder, shard).name: shard for shard in shards}
     parts = dict.fromkeys(by_name, index.joined([]))
     for name, content in read_all(folder / STATE, list(by_name)):
         parts[name] = index.from_bytes(content, folder / STATE / name)
@@ -138,7 +142,7 @@ def index_of(folder: AnyPath, made: Sequence[Shard]) -> Index:
 
 
 def read_sidecar(content: bytes, plan_hash: str) -> tuple[int, Shard] | None:
-    """Number and entry of a shard that is done; None where a sidecar is of another plan, or damaged."""
+    """Number and entry of a shard that is done; None if a sidecar belongs to another plan, or is damaged."""
     try:
         state = read_json(content)
         number, shard = state["id"], Shard.from_json(state["shard"])
@@ -148,103 +152,115 @@ def read_sidecar(content: bytes, plan_hash: str) -> tuple[int, Shard] | None:
 
 
 def finished(folder: AnyPath, plan_hash: str, names: Mapping[int, str]) -> dict[int, Shard]:
-    """Those shards of a plan, named by number, that are there and intact."""
+    """The shards of a plan, by number, that exist and are intact."""
     wanted = {sidecar(folder, name).name: (shard_id, name) for shard_id, name in names.items()}
-    done, there = {}, file_sizes(folder / "data") if isinstance(folder, RemotePath) else None
+    done, stored_sizes = {}, file_sizes(folder / "data") if isinstance(folder, RemotePath) else None
     for file, content in read_all(folder / STATE, list(wanted)):
-        found = read_sidecar(content, plan_hash)
-        if found is None or (found[0], found[1].name) != wanted[file]:
+        entry = read_sidecar(content, plan_hash)
+        if entry is None or (entry[0], entry[1].name) != wanted[file]:
             continue
-        number, shard = found
-        # of a store, one listing tells what asking for each of its objects would
-        if there.get(Path(shard.name).name) == shard.bytes if there is not None else tar.intact(folder, shard):
+        number, shard = entry
+        if stored_sizes is None:
+            whole = tar.intact(folder, shard)
+        else:  # in a store, one listing replaces a request for each shard
+            whole = stored_sizes.get(Path(shard.name).name) == shard.bytes
+        if whole:
             done[number] = shard
     return done
 
 
 def put_own_files(folder: AnyPath, plan_hash: str, files: Mapping[str, bytes]) -> None:
-    """Write what belongs to a plan beside its shards, for whoever finishes the folder, and note down which it is."""
+    """Write a plan's files other than shards, for the process that finishes the folder, and record their digests."""
     if own_files(folder, plan_hash) == files:
         return
     for name, content in files.items():
         atomic.write_bytes(folder / name, content)
-    atomic.write_json(folder / STATE / OWN, {"plan_hash": plan_hash, "files": manifests.file_entries(files)})
+    atomic.write_json(folder / STATE / OWN_FILES, {"plan_hash": plan_hash, "files": manifests.file_entries(files)})
 
 
 def own_files(folder: AnyPath, plan_hash: str) -> dict[str, bytes] | None:
-    """What :func:`put_own_files` wrote: the source's own columns, how well its classes are told apart.
+    """The files that :func:`put_own_files` wrote: the source's own columns, and how well its classes are recognised.
 
-    None where nobody has, or where one of them is missing, or another.
+    None if they were not written yet, or if one of them is missing or differs.
     """
     try:
-        noted = read_json((folder / STATE / OWN).read_bytes())
-        entries = noted["files"] if noted["plan_hash"] == plan_hash else None
+        record = read_json((folder / STATE / OWN_FILES).read_bytes())
+        entries = record["files"] if record["plan_hash"] == plan_hash else None
     except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
         return None
-    found = dict(read_all(folder, (SOURCE, CLASSIFIER_FILE)))
-    return found if manifests.file_entries(found) == entries else None
+    files = dict(read_all(folder, (SOURCE, CLASSIFIER_FILE)))
+    return files if manifests.file_entries(files) == entries else None
 
 
 def finish(
-    folder: AnyPath, plan: dict[str, Any], plan_hash: str, made: Sequence[Shard], own: Mapping[str, bytes]
-) -> None:
-    """Write card and indices; the manifest last, so that a folder with a manifest is whole.
+    folder: AnyPath, plan: dict[str, Any], plan_hash: str, shards: Sequence[Shard], own: Mapping[str, bytes]
+) -> ExpandedFolder:
+    """Write card and indices, and the manifest last, so that a folder with a manifest is complete.
 
     Args:
         folder: The output folder, with all shards in it.
         plan: The plan as JSON.
         plan_hash: Its digest.
-        made: All shards, in the plan's order.
-        own: What :func:`own_files` gives.
+        shards: All shards, in the plan's order.
+        own: The result of :func:`own_files`.
+
+    Returns:
+        The finished folder.
     """
     recipe = plan["recipe"]
-    manifest = {
+    content = {
         "format": manifests.MANIFEST_FORMAT,
         "source": plan["source"],
         "split": plan["split"],
         "classes": recipe["classes"],
-        "samples": sum(shard.samples for shard in made) - plan["validation_seeds"],
+        "samples": sum(shard.samples for shard in shards) - plan["validation_seeds"],
         "originals": plan["seeds"] - plan["synthetic_seeds"] if plan["originals"] else 0,
         "synthetic": plan["seeds"] * recipe["options"]["ratio"] + plan["synthetic_seeds"] * plan["originals"],
         "validation": plan["validation_seeds"],
-        "failed_checks": sum(shard.failed for shard in made),
+        "failed_checks": sum(shard.failed for shard in shards),
         "plan": plan,
         "plan_hash": plan_hash,
-        "shards": [manifests.shard_json(shard) for shard in made],
+        "shards": [manifests.shard_json(shard) for shard in shards],
     }
-    complete(folder, manifest, made, plan, own)
+    return complete(folder, content, plan, own)
 
 
 def complete(
-    folder: AnyPath, manifest: dict[str, Any], made: Sequence[Shard], claimed: dict[str, Any], own: Mapping[str, bytes]
-) -> None:
-    """Write card and indices that a manifest goes with, and the manifest last.
+    folder: AnyPath, content: Mapping[str, Any], claimed: dict[str, Any], own: Mapping[str, bytes]
+) -> ExpandedFolder:
+    """Write the card and indices of a manifest, and the manifest last.
 
     Args:
         folder: The output folder, with all shards in it.
-        manifest: The manifest, without the files' digests.
-        made: Its shards.
-        claimed: What the folder was claimed for; its :data:`~gif_datasets.types.PLAN_FILE`.
-        own: More files of the set, by name.
+        content: The manifest as JSON, without the files' digests.
+        claimed: The plan that the folder was claimed for; its :data:`~gif_datasets.types.PLAN_FILE`.
+        own: More files of the dataset, by name.
+
+    Returns:
+        The finished folder.
     """
+    draft = Manifest.from_json(manifests.sealed(content, {}))
     files = {
-        **manifests.index_files(manifest),
-        INDEX: index.to_bytes(index_of(folder, made)),
-        manifests.CARD: card.render(manifest).encode("utf-8"),
+        **manifests.index_files(draft),
+        INDEX: index.to_bytes(index_of(folder, draft.shards)),
+        manifests.CARD: card.render(draft).encode("utf-8"),
         PLAN_FILE: atomic.json_bytes(claimed),
         **own,
     }
-    manifests.write_files(folder, manifests.sealed(manifest, files), files)
-    for place in (folder, folder / "data", folder / STATE):
-        atomic.sweep(place)
+    manifest = Manifest.from_json(manifests.sealed(content, files))
+    manifests.write_files(folder, manifest, files)
+    for directory in (folder, folder / "data", folder / STATE):
+        atomic.sweep(directory)
+    return ExpandedFolder(folder, manifest)
 
 
-def draw_preview(folder: AnyPath, picture_of: Callable[[int], Image.Image] | None = None) -> None:
+def draw_preview(folder: AnyPath | ExpandedFolder, image_of: Callable[[int], Image.Image] | None = None) -> None:
     """Draw the preview of a finished folder.
 
     Args:
         folder: The folder.
-        picture_of: Gives a seed's picture by its index; None: the folder's own, and no preview where it has none.
+        image_of: Returns a seed's image by its index. None reads it from the folder; without seeds in the folder, no
+            preview is drawn.
     """
     reader = ShardReader(folder)
     numbers, first = np.unique(reader.index.seed, return_index=True)
@@ -256,11 +272,11 @@ def draw_preview(folder: AnyPath, picture_of: Callable[[int], Image.Image] | Non
 
     rows = []
     for seed in image_grid.choose_seeds(seeds, image_grid.ROWS):
-        own = [] if picture_of else stored(reader.original_of(seed.index))
-        if not picture_of and not own:
+        originals = () if image_of else stored(reader.original_of(seed.index))
+        if not image_of and not originals:
             return
-        shown = picture_of(seed.index) if picture_of else own[0]
+        shown = image_of(seed.index) if image_of else originals[0]
         copies = stored(reader.copies_of(seed.index)[: image_grid.MOST_COPIES])
         rows.append(image_grid.Row(reader.classes[seed.label], shown, copies))
-    method = reader.manifest["plan"]["recipe"]["options"]["method"]
-    image_grid.save_preview(rows, f"imagined copies ({method})", folder / manifests.PREVIEW)
+    title = f"imagined copies ({reader.manifest.plan.recipe.method})"
+    image_grid.save_preview(rows, title, reader.folder / manifests.PREVIEW)

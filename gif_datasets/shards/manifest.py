@@ -1,4 +1,4 @@
-"""The manifest of an expanded folder: what it lists, its checks, and the files that are made of it for readers.
+"""The manifest of an expanded folder: its fields, its checks, and the files that are derived from it for readers.
 
 The folder's layout is that of ``docs/format.md``.
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gif_datasets.config import MAX_RATIO
@@ -26,12 +26,12 @@ MANIFEST_FORMAT = 3
 CARD = "README.md"
 PREVIEW = "preview.png"
 LEFT_OUT = "left_out"
-"""In the manifest of a folder without rejected samples: what those were that its shards would hold."""
+"""Manifest field of a folder written without its rejected samples: what each of these samples was."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One finished shard, as its sidecar and the manifest describe it; ``failed`` of its samples failed their check."""
+    """One finished shard, as its sidecar and the manifest describe it; ``failed`` samples did not pass their check."""
 
     name: str
     samples: int
@@ -84,8 +84,188 @@ _PLAN_FIELDS = {
     "recipe": dict,
 }
 SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
-"""Names of splits: they become parts of files' names."""
+"""Split names: they become parts of file names."""
 _RECIPE_FIELDS = {"options": dict, "prior": dict, "device": str, "versions": dict}
+
+
+@dataclass(frozen=True)
+class PriorRecord:
+    """The prior of an expansion.
+
+    Attributes:
+        name: Name or path.
+        digest: Digest of its weights.
+    """
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class RecipeRecord:
+    """How the images of a folder were made.
+
+    Attributes:
+        options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
+        prior: The prior.
+        device: Kind of device.
+        versions: Versions of the libraries, by name.
+        content: The whole JSON object.
+    """
+
+    options: Mapping[str, Any]
+    prior: PriorRecord
+    device: str
+    versions: Mapping[str, str]
+    content: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RecipeRecord:
+        """Rebuild from JSON that :func:`_damage` has checked."""
+        prior = PriorRecord(value["prior"]["name"], value["prior"]["digest"])
+        return cls(value["options"], prior, value["device"], value["versions"], value)
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as JSON types."""
+        return dict(self.content)
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.options["method"])
+
+    @property
+    def ratio(self) -> int:
+        """Copies of each seed."""
+        return int(self.options["ratio"])
+
+    @property
+    def image_format(self) -> str:
+        """Suffix of the images; also the name of their column."""
+        return str(self.options["image_format"])
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """The plan of a folder.
+
+    Attributes:
+        recipe: How its images were made.
+        seeds: Number of expanded seeds.
+        originals: Whether the seeds themselves are in the shards.
+        synthetic_seeds, synthetic_validation: Numbers of seeds, in each split, that are synthetic themselves.
+        seeds_digest, validation_digest: Digests of the seeds of each split.
+        own_columns: Features and digest of the source's own columns; None if it has none.
+        source_revision: Commit of a source on the Hub.
+        content: The whole JSON object; :attr:`Manifest.plan_hash` is its digest.
+    """
+
+    recipe: RecipeRecord
+    seeds: int
+    originals: bool
+    synthetic_seeds: int
+    synthetic_validation: int
+    seeds_digest: str | None
+    validation_digest: str | None
+    own_columns: Mapping[str, Any] | None
+    source_revision: str | None
+    content: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> PlanRecord:
+        """Rebuild from JSON that :func:`_damage` has checked."""
+        return cls(
+            recipe=RecipeRecord.from_json(value["recipe"]),
+            seeds=value["seeds"],
+            originals=bool(value.get("originals")),
+            synthetic_seeds=value.get("synthetic_seeds", 0),
+            synthetic_validation=value.get("synthetic_validation", 0),
+            seeds_digest=value.get("seeds_digest"),
+            validation_digest=value.get("validation_digest"),
+            own_columns=value.get("own_columns"),
+            source_revision=value.get("source_revision"),
+            content=value,
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an expanded folder contains.
+
+    Attributes:
+        source: Name of the source.
+        split: Name of the expanded split.
+        classes: Class names, in label order.
+        samples, originals, synthetic: Samples of the expanded split; how many are real, and how many are not.
+        validation: Samples of the validation split; 0 if there is none.
+        failed_checks: Samples that did not pass their check.
+        plan: The plan.
+        plan_hash: Its digest.
+        shards: The shards of all splits, in order.
+        files: Size and digest of each other file, by name.
+        digest: Digest of all other fields.
+        left_out: What each sample was that was rejected before the shards were written, by key.
+        content: The whole JSON object, with fields that this version does not know.
+    """
+
+    source: str
+    split: str
+    classes: tuple[str, ...]
+    samples: int
+    originals: int
+    synthetic: int
+    validation: int
+    failed_checks: int
+    plan: PlanRecord
+    plan_hash: str
+    shards: tuple[Shard, ...]
+    files: Mapping[str, Any]
+    digest: str
+    left_out: Mapping[str, Any]
+    content: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, value: Any, path: AnyPath | str = MANIFEST) -> Manifest:
+        """Rebuild from JSON; raises ShardError, which names ``path``, when a field is missing or of another type."""
+        if problem := _damage(value):
+            raise ShardError(f"{path} is damaged: {problem}")
+        kept = ("source", "split", "samples", "originals", "synthetic", "validation", "failed_checks", "plan_hash")
+        return cls(
+            **{name: value[name] for name in (*kept, "files", "digest")},
+            classes=tuple(value["classes"]),
+            plan=PlanRecord.from_json(value["plan"]),
+            shards=tuple(map(Shard.from_json, value["shards"])),
+            left_out=value.get(LEFT_OUT, {}),
+            content=value,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as JSON types."""
+        return dict(self.content)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Options of the expansion."""
+        return self.plan.recipe.options
+
+    @property
+    def title(self) -> str:
+        """Title of pages about the dataset, as plain text."""
+        return f"{self.source}, expanded {self.plan.recipe.ratio}x by {self.plan.recipe.method}"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The expanded split, and the validation split if there is one."""
+        return (self.split, VALIDATION) if self.validation else (self.split,)
+
+    def check_split(self, split: str | None) -> None:
+        """Raise UsageError for an unknown split."""
+        if split is not None and split not in self.splits:
+            raise UsageError(f"no split {split!r} here; there is {' and '.join(self.splits)}")
+
+    def shards_of(self, split: str | None = None) -> list[Shard]:
+        """The shards of one split; the expanded one by default."""
+        return [shard for shard in self.shards if split_of(shard.name) == (split or self.split)]
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -98,11 +278,11 @@ def split_of(name: str) -> str:
     return name.removeprefix("data/").partition("-")[0]
 
 
-def index_files(manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    """What readers look for, by name: timm's ``_info.json``, and wids' index of each split."""
+def index_files(manifest: Manifest) -> dict[str, bytes]:
+    """Index files of other readers, by name: timm's ``_info.json``, and a wids index of each split."""
     files, infos = {}, {}
-    for split in splits(manifest):
-        listed = manifest_shards(manifest, split)
+    for split in manifest.splits:
+        listed = manifest.shards_of(split)
         counts = [shard.samples for shard in listed]
         infos[split] = {
             "name": split,
@@ -114,7 +294,7 @@ def index_files(manifest: Mapping[str, Any]) -> dict[str, bytes]:
         wids = {
             "__kind__": "wids-shard-index-v1",
             "wids_version": 1,
-            "name": manifest["source"],
+            "name": manifest.source,
             "shardlist": [
                 {
                     "url": shard.name,
@@ -137,62 +317,65 @@ def file_entries(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     }
 
 
-def sealed(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The manifest with the digests of the other files of the folder, and its own."""
-    content: dict[str, Any] = json.loads(json.dumps({**manifest, "files": file_entries(files)}))
-    content.pop("digest", None)
-    return {**content, "digest": digest(content)}
+def sealed(content: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """A manifest's fields with the digests of the other files of the folder, and its own."""
+    value: dict[str, Any] = json.loads(json.dumps({**content, "files": file_entries(files)}))
+    value.pop("digest", None)
+    return {**value, "digest": digest(value)}
 
 
-def write_files(folder: AnyPath, manifest: dict[str, Any], files: Mapping[str, bytes]) -> None:
-    """Write what is missing or differs of ``files``, and the manifest last. A card that somebody edited is kept."""
-    try:
-        before: dict[str, Any] = read_manifest(folder)
-    except (UsageError, ShardError):
-        before = {}
+def write_files(folder: AnyPath, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Write each of ``files`` that is missing or differs, and the manifest last. An edited card is kept."""
+    before = finished_manifest(folder)
     for name, content in files.items():
         path = folder / name
-        found = path.read_bytes() if path.is_file() else None
-        entry = before.get("files", {}).get(name)
+        present = path.read_bytes() if path.is_file() else None
+        entry = before.files.get(name) if before else None
         written = entry.get("sha256") if isinstance(entry, dict) else None
-        edited = name == CARD and found is not None and written not in (None, hashlib.sha256(found).hexdigest())
-        if found != content and not edited:
+        edited = name == CARD and present is not None and written not in (None, hashlib.sha256(present).hexdigest())
+        if present != content and not edited:
             atomic.write_bytes(path, content)
-    if before != manifest:
-        atomic.write_json(folder / MANIFEST, manifest)
+    if before is None or before.content != manifest.content:
+        atomic.write_json(folder / MANIFEST, manifest.to_json())
 
 
-def read_manifest(folder: AnyPath) -> dict[str, Any]:
+def read_manifest(folder: AnyPath) -> Manifest:
     """Read and check ``manifest.json``.
 
     Raises:
         UsageError: If there is none.
-        ShardError: If it is damaged, or of a newer format.
+        ShardError: If it is damaged, or of another format.
     """
     path = folder / MANIFEST
-    content = _manifest_of(folder)
+    content = _manifest_bytes(folder)
     try:
-        manifest = read_json(content)
+        value = read_json(content)
     except ValueError as error:
         raise ShardError(f"cannot read {path}: {error}") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    if not isinstance(value, dict) or not isinstance(value.get("format"), int):
         raise ShardError(f"{path} is damaged")
-    if manifest["format"] != MANIFEST_FORMAT:
-        newer = manifest["format"] > MANIFEST_FORMAT
+    if value["format"] != MANIFEST_FORMAT:
+        newer = value["format"] > MANIFEST_FORMAT
         raise ShardError(
-            f"{path} is of format {manifest['format']}, {'newer' if newer else 'older'} than {MANIFEST_FORMAT}; "
+            f"{path} is of format {value['format']}, {'newer' if newer else 'older'} than {MANIFEST_FORMAT}; "
             + ("upgrade gif_datasets" if newer else "expand again into another folder")
         )
-    if problem := _damage(manifest):
-        raise ShardError(f"{path} is damaged: {problem}")
-    all_shards(manifest)
-    if not _is_sealed(manifest, content):
-        raise ShardError(f"{path} is damaged: it differs from its own digest; expand again into {folder} to mend it")
+    manifest = Manifest.from_json(value, path)
+    if not _is_sealed(value, content):
+        raise ShardError(f"{path} is damaged: it differs from its own digest; expand again into {folder} to fix it")
     return manifest
 
 
+def finished_manifest(folder: AnyPath) -> Manifest | None:
+    """The manifest of a folder; None if the folder is not finished, or its manifest is damaged."""
+    try:
+        return read_manifest(folder)
+    except (UsageError, ShardError):
+        return None
+
+
 def _damage(manifest: Mapping[str, Any]) -> str:
-    """Which field is not as this package writes it; empty where all are."""
+    """The first field that this package does not write so; empty if there is none."""
     recipe = manifest["plan"].get("recipe") if isinstance(manifest.get("plan"), dict) else None
     prior = recipe.get("prior") if isinstance(recipe, dict) else None
     parts = (
@@ -208,24 +391,26 @@ def _damage(manifest: Mapping[str, Any]) -> str:
         return f"its image_format is {str(kind)[:60]!r}"
     if not isinstance(manifest.get(LEFT_OUT, {}), dict):
         return f"{LEFT_OUT!r} is of another type"
+    if not isinstance(manifest["plan"].get("own_columns", {}), dict):
+        return "'own_columns' is of another type"
     ratio = manifest["plan"]["recipe"]["options"].get("ratio")
     if type(ratio) is not int or not 1 <= ratio <= MAX_RATIO:
         return f"its ratio is {ratio!r}"
-    return "" if all(isinstance(name, str) for name in manifest["classes"]) else "a class name is no text"
+    return "" if all(isinstance(name, str) for name in manifest["classes"]) else "class names must be strings"
 
 
 def plan_damage(plan: Any) -> str:
-    """What of a plan is not as this package writes it; empty where all that a folder is finished by is."""
+    """The first field, of those needed to finish a folder, that is damaged; empty if there is none."""
     if problem := _unlike(plan, _PLAN_FIELDS):
         return problem
     recipe = plan["recipe"]
     if not isinstance(recipe.get("classes"), list) or not isinstance(recipe.get("options"), dict):
-        return "its recipe is none"
+        return "its recipe is not a recipe"
     return "" if type(recipe["options"].get("ratio")) is int else f"its ratio is {recipe['options'].get('ratio')!r}"
 
 
 def _unlike(part: Any, fields: Mapping[str, type]) -> str:
-    """Which of some fields is missing, of another type, or names no split; empty where none is."""
+    """The first field that is missing, of another type, or not the name of a split; empty if there is none."""
     for name, kind in fields.items():
         if not isinstance(part, dict) or type(part.get(name)) is not kind:
             return f"{name!r} is missing or of another type"
@@ -235,15 +420,15 @@ def _unlike(part: Any, fields: Mapping[str, type]) -> str:
 
 
 def is_newer(folder: AnyPath) -> bool:
-    """Whether a folder has a manifest of a format that this version does not know yet."""
+    """Whether a folder has a manifest of a newer format than this version knows."""
     try:
-        value = read_json(_manifest_of(folder))
+        value = read_json(_manifest_bytes(folder))
     except (UsageError, ShardError, ValueError):
         return False
     return isinstance(value, dict) and type(value.get("format")) is int and value["format"] > MANIFEST_FORMAT
 
 
-def _manifest_of(folder: AnyPath) -> bytes:
+def _manifest_bytes(folder: AnyPath) -> bytes:
     path = folder / MANIFEST
     try:
         return path.read_bytes()
@@ -255,51 +440,13 @@ def _manifest_of(folder: AnyPath) -> bytes:
         raise ShardError(f"cannot read {path}: {error}") from error
 
 
-def listed_file(folder: AnyPath, name: str) -> bytes | None:
-    """A file of the folder as its manifest lists it; None where there is no such file, or it is another."""
-    try:
-        entry, content = read_manifest(folder)["files"].get(name), (folder / name).read_bytes()
-    except (OSError, ShardError, UsageError):
-        return None
-    return content if entry and file_entries({name: content}) == {name: entry} else None
-
-
-def may_hold(folder: AnyPath, name: str) -> bool:
-    """Whether a folder is not finished yet, or its manifest lists a file of this name."""
-    try:
-        return name in read_manifest(folder)["files"]
-    except (ShardError, UsageError):
-        return True
-
-
 def _is_sealed(manifest: Mapping[str, Any], content: bytes) -> bool:
-    """Whether a manifest is written as this package writes it, and holds its own digest."""
+    """Whether a manifest has the bytes that this package writes, and its own digest."""
     bare = {name: value for name, value in manifest.items() if name != "digest"}
     try:
         return atomic.json_bytes(manifest) == content and digest(bare) == manifest["digest"]
     except ValueError:  # a NaN, or half of a surrogate pair
         return False
-
-
-def splits(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the splits of a folder: the expanded one, and the one held out if there is one."""
-    return (manifest["split"], VALIDATION) if manifest["validation"] else (manifest["split"],)
-
-
-def check_split(manifest: Mapping[str, Any], split: str | None) -> None:
-    """Raise UsageError for a split that the folder has not."""
-    if split is not None and split not in splits(manifest):
-        raise UsageError(f"no split {split!r} here; there is {' and '.join(splits(manifest))}")
-
-
-def manifest_shards(manifest: Mapping[str, Any], split: str | None = None) -> list[Shard]:
-    """The shards that a manifest lists for one split; the expanded one if none is named."""
-    return [shard for shard in all_shards(manifest) if split_of(shard.name) == (split or manifest["split"])]
-
-
-def all_shards(manifest: Mapping[str, Any]) -> list[Shard]:
-    """The shards that a manifest lists, of all splits."""
-    return [Shard.from_json(value) for value in manifest["shards"]]
 
 
 def shard_json(shard: Shard) -> dict[str, Any]:
@@ -308,6 +455,6 @@ def shard_json(shard: Shard) -> dict[str, Any]:
 
 
 def shard_size(samples: int, block: int) -> int:
-    """Samples a shard, unless told otherwise: about 64 shards, within limits, in blocks so that none is padded."""
+    """Default number of samples in a shard: about 64 shards, within limits, in whole blocks, so that none is padded."""
     size = min(max(-(-samples // 64), 50), 1_000)
     return -(-size // block) * block

@@ -1,8 +1,7 @@
 """Random access to the samples of an expanded folder, by its index.
 
-Shards are read with positioned reads, not mapped: a page that is not in memory yet is then waited for without Python's
-global lock, so that other threads go on decoding, and a shard that somebody cuts gives an error where a mapping would
-end the process.
+Shards are read with positioned reads, not mapped. A thread then waits for a page without Python's global lock, so that
+other threads go on decoding; and a shard that somebody cuts gives an error, while a mapping would end the process.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from gif_datasets.io.digests import digest_file
 from gif_datasets.io.forks import on_fork
 from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes
 from gif_datasets.shards import index, rejections, tar, ustar
-from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.index import IMAGE_SUFFIXES, INDEX, Index
-from gif_datasets.shards.manifest import Shard
+from gif_datasets.shards.manifest import Manifest, Shard, split_of
 from gif_datasets.shards.ustar import BLOCK
 from gif_datasets.types import Provenance
 
@@ -33,49 +32,49 @@ MOST_OPEN = 128  # shards; macOS allows a process 256 open files
 
 
 class ShardReader:
-    """The samples of a finished expanded folder. Safe to use from several threads, and after a fork.
+    """The samples of a finished expanded folder. It is safe to use from several threads, and after a fork.
 
     Args:
-        folder: A finished expanded folder, here or in a store.
-        split: Which split; the expanded one if none is named.
-        whole: With what was rejected, too.
+        folder: A finished expanded folder, here or in a store, or the same already open.
+        split: Name of the split; the expanded one by default.
+        whole: Whether to read rejected samples, too.
 
     Raises:
-        UsageError: If there is no manifest, or no such split.
+        UsageError: If there is no manifest, or the split is unknown.
         ShardError: If the manifest, the index or a shard is missing or damaged.
     """
 
-    def __init__(self, folder: AnyPath, split: str | None = None, *, whole: bool = False) -> None:
-        self.folder = folder
-        self.manifest = manifests.read_manifest(folder)
-        manifests.check_split(self.manifest, split)
-        self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
-        self.split: str = split or self.manifest["split"]
-        self._shards = manifests.manifest_shards(self.manifest, split)
-        there = file_sizes(folder / "data")
+    def __init__(self, folder: AnyPath | ExpandedFolder, split: str | None = None, *, whole: bool = False) -> None:
+        self.opened = ExpandedFolder.open(folder)
+        self.folder, self.manifest = self.opened.path, self.opened.manifest
+        self.manifest.check_split(split)
+        self.classes = self.manifest.classes
+        self.split: str = split or self.manifest.split
+        self._shards = self.manifest.shards_of(split)
+        shard_sizes = file_sizes(self.folder / "data")
         for shard in self._shards:
-            _check_size(folder, shard, there.get(Path(shard.name).name))
-        found, self._mapped = _open_index(folder, self.manifest)
+            _check_size(self.folder, shard, shard_sizes.get(Path(shard.name).name))
+        all_splits, self._mapped = _open_index(self.folder, self.manifest)
         self._part = _part(self.manifest, self.split)
-        rejected = frozenset() if whole else rejections.rejected_keys(folder, self.manifest)
-        kept = rejections.kept(found.part(*self._part), self.split, rejected) if rejected else None
+        rejected = frozenset[str]() if whole else self.opened.rejected
+        kept = rejections.kept(all_splits.part(*self._part), self.split, rejected) if rejected else None
         self._kept = None if kept is None or kept.all() else np.flatnonzero(kept)
-        self.rejected = 0 if kept is None else int((~kept).sum())  # samples that are there, and are not read
+        self.rejected = 0 if kept is None else int((~kept).sum())  # samples in the shards that are not read
         self.fingerprint = rejections.fingerprint(self.manifest, self.split, rejected)
-        self.index = self._own(found)
+        self.index = self._entries(all_splits)
         starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
         self._starts = starts if self._kept is None else np.searchsorted(self._kept, starts)
         self._start()
 
-    def _own(self, found: Index) -> Index:
+    def _entries(self, all_splits: Index) -> Index:
         """This split's entries, without those of rejected samples."""
-        part = found.part(*self._part)
+        part = all_splits.part(*self._part)
         return part if self._kept is None else part.rows(self._kept)
 
     @property
     def missing(self) -> int:
-        """How many samples were rejected: those that are not read, and those that the folder was written without."""
-        return self.rejected + len(self.manifest.get(manifests.LEFT_OUT, ()))
+        """How many samples were rejected: those that are not read, and those left out when the folder was written."""
+        return self.rejected + len(self.manifest.left_out)
 
     @property
     def counts(self) -> list[int]:
@@ -96,9 +95,9 @@ class ShardReader:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self._mapped:  # digest and entries were checked where this reader was made
+        if self._mapped:  # digest and entries were checked where this reader was created
             assert isinstance(self.folder, Path)
-            self.index = self._own(index.map_file(self.folder / INDEX))
+            self.index = self._entries(index.map_file(self.folder / INDEX))
         self._start()
 
     def __len__(self) -> int:
@@ -112,13 +111,13 @@ class ShardReader:
     def index_of(self, key: str) -> int:
         """Position of a sample by its ``__key__``; raises KeyError."""
         split, seed, copy = tar.parse_key(key) or ("", 0, 0)
-        found = np.flatnonzero((self.index.seed == seed) & (self.index.copy == copy))
-        if split != self.split or not len(found):
+        numbers = np.flatnonzero((self.index.seed == seed) & (self.index.copy == copy))
+        if split != self.split or not len(numbers):
             raise KeyError(key)
-        return int(found[0])
+        return int(numbers[0])
 
     def is_synthetic(self, number: int) -> bool:
-        """Whether a sample was imagined."""
+        """Whether a sample is synthetic."""
         self._shard(number)
         return bool(self.index.synthetic[number])
 
@@ -128,15 +127,15 @@ class ShardReader:
         return [int(number) for number in numbers[np.argsort(self.index.copy[numbers])]]
 
     def original_of(self, seed_index: int) -> list[int]:
-        """Position of a seed itself, where it is stored: one or none."""
+        """Position of a seed itself if it is stored: a list of one or none."""
         return [int(number) for number in np.flatnonzero((self.index.seed == seed_index) & (self.index.copy == 0))]
 
     def expansion_counts(self) -> dict[int, int]:
         """How many seeds have how many imagined copies (Figure 9), by number of copies."""
         copies = np.unique(self.index.seed[self.index.copy > 0], return_counts=True)[1]
-        found = dict(zip(*(part.tolist() for part in np.unique(copies, return_counts=True)), strict=True))
-        without = int(self.manifest["plan"].get("seeds", len(copies))) - len(copies)
-        return {0: without, **found} if without > 0 else found
+        counts = dict(zip(*(part.tolist() for part in np.unique(copies, return_counts=True)), strict=True))
+        without = self.manifest.plan.seeds - len(copies)
+        return {0: without, **counts} if without > 0 else counts
 
     def label(self, number: int) -> int:
         """Class index of a sample."""
@@ -159,7 +158,7 @@ class ShardReader:
         return int(np.searchsorted(self._starts, number, side="right")) - 1
 
     def _read(self, number: int, offsets: Any, sizes: Any, suffix: str) -> bytes:
-        """A member's content, if its header is the one it must have: a shard that was exchanged since is noticed."""
+        """A member's content. Its header is checked, so that a shard replaced since then is noticed."""
         shard = self._shard(number)
         name = f"{self.key(number)}.{suffix}"
         size = int(sizes[number])
@@ -172,17 +171,17 @@ class ShardReader:
         return block[BLOCK:]
 
     def _file(self, shard: int) -> _File:
-        found = self._files.get(shard)
-        if found is None:
+        file = self._files.get(shard)
+        if file is None:
             with self._lock:
                 while len(self._files) >= MOST_OPEN:
                     self._files.pop(next(iter(self._files)), None)
-                found = self._files[shard] = _File(self.folder / self._shards[shard].name)
-        return found
+                file = self._files[shard] = _File(self.folder / self._shards[shard].name)
+        return file
 
 
 class _File:
-    """An open file; closed when the last thread that reads it lets go of it."""
+    """An open file; it is closed when no thread uses it any more."""
 
     __slots__ = ("_number", "_remote")
 
@@ -200,43 +199,43 @@ class _File:
             return self._remote.read_range(offset, offset + size)
         return os.pread(self._number, size, offset)
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound, because at exit modules are gone
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound here, because modules are gone at exit
         if self._number >= 0:
             close(self._number)
 
 
-def _open_index(folder: AnyPath, manifest: dict[str, Any]) -> tuple[Index, bool]:
-    """The index of all splits, and whether it is mapped from its file; built from the tars when that is missing."""
-    listed, path = manifests.all_shards(manifest), folder / INDEX
-    entry = manifest["files"].get(INDEX)
+def _open_index(folder: AnyPath, manifest: Manifest) -> tuple[Index, bool]:
+    """The index of all splits, and whether it is mapped from its file; built from the tars if the file is missing."""
+    listed, path = manifest.shards, folder / INDEX
+    entry = manifest.files.get(INDEX)
     wanted = entry.get("sha256") if isinstance(entry, dict) else None
     mapped = False
     if isinstance(path, RemotePath):
         content = path.read_bytes() if path.is_file() else b""
         known = hashlib.sha256(content).hexdigest() == wanted
-        found = index.from_bytes(content, path) if known else tar.build_index(folder, listed)
+        entries = index.from_bytes(content, path) if known else tar.build_index(folder, listed)
     elif wanted and path.is_file() and digest_file(path) == wanted:
-        found, mapped = index.map_file(path), True
+        entries, mapped = index.map_file(path), True
     else:
-        found = tar.build_index(folder, listed)
-        content = index.to_bytes(found)
+        entries = tar.build_index(folder, listed)
+        content = index.to_bytes(entries)
         if wanted and hashlib.sha256(content).hexdigest() != wanted:
-            raise ShardError(f"the shards in {folder} are not those of its index; run: gif-datasets verify {folder}")
+            raise ShardError(f"the shards in {folder} do not match its index; run: gif-datasets verify {folder}")
         if wanted:
-            with contextlib.suppress(OSError):  # a folder that cannot be written is read all the same
+            with contextlib.suppress(OSError):  # a folder that cannot be written can still be read
                 atomic.write_bytes(path, content)
-                found, mapped = index.map_file(path), True
+                entries, mapped = index.map_file(path), True
     sizes, samples = [shard.bytes for shard in listed], [shard.samples for shard in listed]
-    index.check(found, samples, sizes, len(manifest["classes"]))
-    return found, mapped
+    index.check(entries, samples, sizes, len(manifest.classes))
+    return entries, mapped
 
 
-def _part(manifest: dict[str, Any], split: str) -> tuple[int, int]:
+def _part(manifest: Manifest, split: str) -> tuple[int, int]:
     """First entry of a split in the index, and the one after its last."""
-    listed = manifests.all_shards(manifest)
-    mine = [number for number, shard in enumerate(listed) if manifests.split_of(shard.name) == split]
-    first, last = (mine[0], mine[-1] + 1) if mine else (0, 0)
-    if len(mine) != last - first:
+    listed = manifest.shards
+    numbers = [number for number, shard in enumerate(listed) if split_of(shard.name) == split]
+    first, last = (numbers[0], numbers[-1] + 1) if numbers else (0, 0)
+    if len(numbers) != last - first:
         raise ShardError(f"damaged manifest: other shards are listed among those of split {split!r}")
     start = sum(shard.samples for shard in listed[:first])
     return start, start + sum(shard.samples for shard in listed[first:last])

@@ -1,4 +1,4 @@
-"""WebDataset shards: byte-reproducible tars, and what they hold.
+"""WebDataset shards: byte-reproducible tars, and their content.
 
 The only module that imports webdataset. The folder's layout is that of ``docs/format.md``.
 """
@@ -25,9 +25,9 @@ from gif_datasets.shards.index import IMAGE_SUFFIXES, LONGEST_LABEL, LONGEST_REC
 from gif_datasets.shards.manifest import Shard, split_of
 from gif_datasets.types import Provenance, Sample
 
-OWN = "source.json"
-"""Suffix of the member with the source's own columns, where it has some."""
-_SYNTHETIC = b'"synthetic": true'  # in a record; a quotation mark within a text of it has a backslash before it
+SOURCE_MEMBER = "source.json"
+"""Suffix of the member with the source's own columns, if it has any."""
+_SYNTHETIC = b'"synthetic": true'  # in a record; quotation marks inside its strings have a backslash
 _LONGEST = {"cls": LONGEST_LABEL, "json": LONGEST_RECORD}
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 _SAMPLE_KEY = re.compile(r"([A-Za-z0-9_-]{1,70})-([0-9]{7,10})-([0-9]{4,10})")
@@ -39,32 +39,35 @@ def sample_key(split: str, seed_index: int, copy: int) -> str:
 
 
 def parse_key(key: str) -> tuple[str, int, int] | None:
-    """Split, ``seed_index`` and copy of a ``__key__``; None of a text that is none.
+    """Split, ``seed_index`` and copy of a ``__key__``; None if the text is not a key.
 
     Example:
         >>> parse_key("train-0000012-0003"), parse_key("train-12-3")
         (('train', 12, 3), None)
     """
-    found = _SAMPLE_KEY.fullmatch(key)
-    place = (found[1], int(found[2]), int(found[3])) if found else None
-    return place if place and place[1] < 2**31 and sample_key(*place) == key else None
+    match = _SAMPLE_KEY.fullmatch(key)
+    parts = (match[1], int(match[2]), int(match[3])) if match else None
+    return parts if parts and parts[1] < 2**31 and sample_key(*parts) == key else None
 
 
 def write_shard(
     path: Path, samples: Iterable[tuple[str, Sample]], image_format: str, own: Mapping[int, bytes] | None = None
 ) -> Shard:
-    """Write one tar atomically. Its bytes depend on the samples alone: no clock, no owner, fixed order.
+    """Write one tar atomically. Its bytes depend only on the samples: no clock, no owner, fixed order.
 
     Args:
         path: The final name.
         samples: Keys and samples, in order.
         image_format: Suffix of the image members.
-        own: What :data:`OWN` holds, by index of the seed; None where the source has no columns of its own.
+        own: Content of :data:`SOURCE_MEMBER`, by index of the seed; None if the source has no columns of its own.
     """
 
     def members(sample: Sample) -> dict[str, bytes]:
         record = sample.provenance
-        label, last = str(record.label).encode("ascii"), {OWN: own[record.seed_index]} if own is not None else {}
+        label, last = (
+            str(record.label).encode("ascii"),
+            {SOURCE_MEMBER: own[record.seed_index]} if own is not None else {},
+        )
         return {"cls": label, image_format: sample.image, "json": record_bytes(record), **last}
 
     return _write_members(path, ((key, members(sample), sample.provenance.passed) for key, sample in samples))
@@ -86,7 +89,7 @@ def copy_shard(source: Path, target: Path, left_out: Container[str]) -> Shard:
 
 
 def read_samples(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The content of a shard's samples whose keys are wanted, by suffix of the member."""
+    """The content of the samples whose keys are wanted, by suffix of the member."""
     with contextlib.ExitStack() as stack:
         file: IO[bytes] | None = None
         for entry in entries(path):
@@ -124,7 +127,7 @@ def _write_members(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes],
 
 
 def intact(folder: AnyPath, shard: Shard) -> bool:
-    """Whether the shard's file is there, byte for byte; in a store, which checks what it takes, by its size."""
+    """Whether the shard's file is intact: by its digest; in a store, which checks uploads itself, by its size."""
     path = folder / shard.name
     try:
         same = size_of(path) == shard.bytes
@@ -145,21 +148,21 @@ def build_index(folder: AnyPath, listed: Sequence[Shard]) -> Index:
     """Build the index of a folder from its shards, in their order.
 
     Raises:
-        ShardError: If a shard is missing or damaged, or holds something else than its samples.
+        ShardError: If a shard is missing or damaged, or contains something other than its samples.
     """
     return index.joined([_fetched_index(folder / shard.name) for shard in listed])
 
 
-def _fetched_index(place: AnyPath) -> Index:
+def _fetched_index(remote: AnyPath) -> Index:
     try:
-        with local_copy(place) as path:
+        with local_copy(remote) as path:
             return index_of(path)
     except FileNotFoundError as error:
-        raise ShardError(f"missing shard {place.name}") from error
+        raise ShardError(f"missing shard {remote.name}") from error
 
 
 def index_of(path: Path) -> Index:
-    """The index of one shard, by its file; raises ShardError as :func:`build_index` does."""
+    """The index of one shard file; raises ShardError as :func:`build_index` does."""
     return index.from_entries(_rows(path, split_of(path.name)))
 
 
@@ -168,8 +171,8 @@ def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
         file = None
         for entry in entries(path):
             file = file or stack.enter_context(path.open("rb"))
-            pictures = [suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members]
-            if len(pictures) != 1 or entry.members.keys() - {OWN} != {"cls", "json", *pictures}:
+            images = [suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members]
+            if len(images) != 1 or entry.members.keys() - {SOURCE_MEMBER} != {"cls", "json", *images}:
                 raise ShardError(f"{entry.key} in {path.name} has members {', '.join(sorted(entry.members))}")
             offset, size = entry.members["cls"]
             file.seek(offset)
@@ -177,25 +180,25 @@ def _rows(path: Path, split: str) -> Iterator[tuple[int, ...]]:
                 label = int(file.read(size))
             except ValueError as error:
                 raise ShardError(f"damaged label of {entry.key!r} in {path.name}") from error
-            found = parse_key(entry.key)
-            if found is None or found[0] != split:
+            parts = parse_key(entry.key)
+            if parts is None or parts[0] != split:
                 raise ShardError(f"foreign key {entry.key!r} in {path.name}")
-            seed, copy = found[1:]
-            picture, record = entry.members[pictures[0]], entry.members["json"]
+            seed, copy = parts[1:]
+            image, record = entry.members[images[0]], entry.members["json"]
             if abs(label) >= 2**31:
                 raise ShardError(f"{entry.key} in {path.name} has a label over 2^31")
             file.seek(record[0])
-            made = _SYNTHETIC in file.read(record[1])
-            yield (*picture, *record, label, seed, copy, made, IMAGE_SUFFIXES.index(pictures[0]))
+            synthetic = _SYNTHETIC in file.read(record[1])
+            yield (*image, *record, label, seed, copy, synthetic, IMAGE_SUFFIXES.index(images[0]))
 
 
 def entries(path: Path) -> Iterator[Entry]:
-    """Group a tar's members by key, refusing anything but plain files under plain names."""
+    """Group a tar's members by key; anything except plain files with plain names is refused."""
     key: str | None = None
     members: dict[str, tuple[int, int]] = {}
     for member in ustar.members(path):
         name, _, suffix = member.name.partition(".")
-        if not _KEY.fullmatch(name) or suffix not in ("cls", "json", OWN, *IMAGE_SUFFIXES):
+        if not _KEY.fullmatch(name) or suffix not in ("cls", "json", SOURCE_MEMBER, *IMAGE_SUFFIXES):
             raise ShardError(f"foreign member {member.name!r} in {path.name}")
         if name != key:
             if key is not None:
@@ -216,12 +219,12 @@ def seeds_digest(seeds: Iterable[Sequence[Any]]) -> str:
 
 
 def own_digest(digests: Mapping[int, str]) -> str:
-    """Digest of the source's own columns, given as the sha256 of each seed's :data:`OWN` by its index."""
+    """Digest of the source's own columns, given as the sha256 of each seed's :data:`SOURCE_MEMBER` by its index."""
     return digest_rows(list(pair) for pair in sorted(digests.items()))
 
 
 def read_record(content: bytes, key: str) -> Provenance:
-    """A sample's provenance from its ``KEY.json``; raises ShardError if that is damaged."""
+    """A sample's provenance from its ``KEY.json``; raises ShardError if it is damaged."""
     try:
         return Provenance.from_json(read_json(content))
     except (ValueError, TypeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from gif_datasets.io.digests import digest, digest_file
 from gif_datasets.io.stores import AnyPath, local_copy
 from gif_datasets.shards import index, tar
 from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.index import INDEX, Index
-from gif_datasets.shards.manifest import Shard
-from gif_datasets.shards.rejections import REJECTED, LeftOut, rejected_keys
+from gif_datasets.shards.manifest import Manifest, Shard
+from gif_datasets.shards.rejections import REJECTED, LeftOut
 from gif_datasets.types import VALIDATION, Provenance
 
 
-def verify(folder: AnyPath, progress: Callable[..., Iterable[Shard]] | None = None) -> list[str]:
+def verify(folder: AnyPath | ExpandedFolder, progress: Callable[..., Iterable[Shard]] | None = None) -> list[str]:
     """Check every byte of an expanded folder's shards, indices and card, and every record against the plan.
 
     Args:
@@ -30,44 +31,45 @@ def verify(folder: AnyPath, progress: Callable[..., Iterable[Shard]] | None = No
         progress: Wraps the loop over the shards, for a progress bar.
 
     Returns:
-        One line for each thing that is wrong; empty when all is well.
+        One line for each problem; empty if there is none.
 
     Raises:
-        ShardError: If there is no whole manifest to check against.
+        ShardError: If there is no intact manifest to check against.
     """
-    manifest = manifests.read_manifest(folder)
-    if digest(manifest["plan"]) != manifest["plan_hash"]:
-        raise ShardError(f"{folder / manifests.MANIFEST} is damaged: its plan differs from the plan's digest")
-    listed = manifests.all_shards(manifest)
-    problems = _verify_listing(folder, manifest, {shard.name for shard in listed})
-    problems += _verify_files(folder, manifest["files"])
-    found = {manifest["split"]: _Found(), VALIDATION: _Found()}
-    problems += _take_left_out(manifest, found)
+    opened = ExpandedFolder.open(folder)
+    path, manifest = opened.path, opened.manifest
+    if digest(manifest.plan.content) != manifest.plan_hash:
+        raise ShardError(f"{path / manifests.MANIFEST} is damaged: its plan differs from the plan's digest")
+    problems = _verify_listing(path, manifest)
+    problems += _verify_files(path, manifest.files)
+    splits = {manifest.split: _Split(), VALIDATION: _Split()}
+    problems += _count_left_out(manifest, splits)
     parts, odd = list[Index](), list[str]()
-    for shard in progress(listed, "checking shards") if progress else listed:
+    for shard in progress(manifest.shards, "checking shards") if progress else manifest.shards:
         split = manifests.split_of(shard.name)
-        if split not in manifests.splits(manifest):
+        if split not in manifest.splits:
             problems.append(f"{shard.name}: the folder has no split {split!r}")
             continue
         try:
-            with local_copy(folder / shard.name) as path:
-                problems += _verify_shard(path, shard, manifest, split, found[split])
-                parts.append(tar.index_of(path))
+            with local_copy(path / shard.name) as local:
+                problems += _verify_shard(local, shard, manifest, splits[split])
+                parts.append(tar.index_of(local))
         except FileNotFoundError:
             problems.append(f"missing shard {shard.name}")
-        except ShardError as error:  # of the index; what is wrong with the shard itself is in the list
+        except ShardError as error:  # of the index; problems of the shard itself are in the list
             odd.append(str(error))
-    if not problems:  # a damaged shard's samples are missing for a reason that is named already
-        problems += _verify_plan(manifest, found)
-        problems += odd[:1] or _verify_indices(folder, manifest, index.joined(parts))
-        problems += _verify_rejections(folder, manifest, {key for part in found.values() for key in part.keys})
+    if not problems:  # samples of a damaged shard are missing for a reason that is reported already
+        problems += _verify_plan(manifest, splits[manifest.split], splits[VALIDATION])
+        problems += odd[:1] or _verify_indices(path, manifest, index.joined(parts))
+        problems += _verify_rejections(opened, {key for split in splits.values() for key in split.keys})
     return problems
 
 
-def _verify_listing(folder: AnyPath, manifest: Mapping[str, Any], tars: set[str]) -> list[str]:
-    """Files that do not belong here; hidden ones are nobody's data."""
+def _verify_listing(folder: AnyPath, manifest: Manifest) -> list[str]:
+    """Files that do not belong to the folder; hidden files are ignored."""
+    tars = {shard.name for shard in manifest.shards}
     shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    top = {manifests.MANIFEST, manifests.PREVIEW, REJECTED, "data", *manifest["files"]}
+    top = {manifests.MANIFEST, manifests.PREVIEW, REJECTED, "data", *manifest.files}
     inner = [path for path in (folder / "data").glob("*") if not path.name.startswith(".")]
     foreign = [path.name for path in shown if path.name not in top]
     foreign += [f"data/{path.name}" for path in inner if f"data/{path.name}" not in tars]
@@ -81,48 +83,104 @@ def _verify_files(folder: AnyPath, files: Mapping[str, Any]) -> list[str]:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not isinstance(entry, dict):
             problems.append(f"damaged file entry {name!r}")
         elif not path.is_file():
-            problems.append(f"missing file {name}; expand again to have it written")
+            problems.append(f"missing file {name}; expand again to write it")
         elif digest_file(path) != entry.get("sha256"):
             way = "edited, or damaged; remove it and expand again" if name == manifests.CARD else "expand again"
-            problems.append(f"{name} differs from what was written ({way} to have it anew)")
+            problems.append(f"{name} differs from what was written ({way} to restore it)")
     return problems
 
 
 @dataclass
-class _Found:
-    """What the shards of one split hold, gathered while they are checked."""
+class _Seed:
+    """The samples of one seed.
+
+    Attributes:
+        identity: Its key, label, index and origin.
+        copies: Numbers of the samples; 0 is the seed itself.
+        own: Digest of the source's own columns; empty if there are none.
+    """
+
+    identity: list[Any]
+    copies: set[int] = field(default_factory=set)
+    own: str = ""
+
+
+@dataclass
+class _Split:
+    """The samples of one split, counted after each was checked.
+
+    Attributes:
+        keys: Keys of the samples in the shards.
+        seeds: Their seeds, by index, and the seeds of samples that were left out.
+        failed: Samples that did not pass their check.
+        synthetic: Number of synthetic samples, by whether they are copies.
+        left_out: The same for samples that were left out.
+    """
 
     keys: set[str] = field(default_factory=set)
-    seeds: dict[int, list[Any]] = field(default_factory=dict)  # index: key, label, index, origin
-    copies: dict[int, set[int]] = field(default_factory=dict)
-    own: dict[int, str] = field(default_factory=dict)  # index: digest of the source's own columns
+    seeds: dict[int, _Seed] = field(default_factory=dict)
     failed: int = 0
-    synthetic: Counter[bool] = field(default_factory=Counter)  # synthetic samples, by whether they are copies
-    left_out: Counter[bool] = field(default_factory=Counter)  # of them those that the folder was written without
+    synthetic: Counter[bool] = field(default_factory=Counter)
+    left_out: Counter[bool] = field(default_factory=Counter)
+
+    def add(self, sample: _Sample) -> None:
+        """Count a sample of a shard."""
+        record = sample.record
+        seed = self.seeds.setdefault(record.seed_index, _Seed(sample.seed))
+        seed.copies.add(record.copy)
+        seed.own = seed.own or sample.own
+        self.keys.add(sample.key)
+        self.failed += not record.passed
+        self.synthetic[record.copy > 0] += record.synthetic
+
+    def add_left_out(self, entry: LeftOut) -> None:
+        """Count a sample that was left out when the folder was written."""
+        seed = self.seeds.setdefault(entry.seed[2], _Seed(list(entry.seed)))
+        seed.copies.add(entry.copy)
+        seed.own = entry.own or seed.own
+        self.left_out[entry.copy > 0] += entry.synthetic
 
 
-def _take_left_out(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> list[str]:
-    """Count what was rejected, and is not in the shards, among what the plan asks for."""
+def _count_left_out(manifest: Manifest, splits: Mapping[str, _Split]) -> list[str]:
+    """Count the samples that the plan asks for, and that were rejected before the shards were written."""
     problems = []
-    for key, value in manifest.get(manifests.LEFT_OUT, {}).items():
+    for key, value in manifest.left_out.items():
         try:
-            told = LeftOut.from_json(value)
+            entry = LeftOut.from_json(value)
         except ShardError as error:
             problems.append(str(error))
             continue
         split, seed, copy = tar.parse_key(key) or ("", 0, 0)
-        if split not in found or (seed, copy) != (told.seed[2], told.copy):
-            problems.append(f"what was left out as {key!r} is another sample")
-            continue
-        part = found[split]
-        part.seeds.setdefault(seed, list(told.seed))
-        part.copies.setdefault(seed, set()).add(copy)
-        part.left_out[copy > 0] += told.synthetic
-        part.own |= {seed: told.own} if told.own else {}
+        if split not in splits or (seed, copy) != (entry.seed[2], entry.copy):
+            problems.append(f"the entry {key!r} of what was left out is another sample")
+        else:
+            splits[split].add_left_out(entry)
     return problems
 
 
-def _verify_shard(path: Path, shard: Shard, manifest: Mapping[str, Any], split: str, found: _Found) -> list[str]:
+@dataclass(frozen=True)
+class _Sample:
+    """One sample of a shard: its key, its members by suffix, and its record."""
+
+    split: str
+    key: str
+    members: Mapping[str, bytes]
+    record: Provenance
+
+    @property
+    def seed(self) -> list[Any]:
+        """Key, label, index and origin of its seed."""
+        record = self.record
+        return [record.seed_key, record.label, record.seed_index, record.seed_origin]
+
+    @property
+    def own(self) -> str:
+        """Digest of the source's own columns in it; empty if there are none."""
+        content = self.members.get(tar.SOURCE_MEMBER)
+        return "" if content is None else hashlib.sha256(content).hexdigest()
+
+
+def _verify_shard(path: Path, shard: Shard, manifest: Manifest, split: _Split) -> list[str]:
     if not path.is_file():
         return [f"missing shard {shard.name}"]
     problems = []
@@ -136,115 +194,162 @@ def _verify_shard(path: Path, shard: Shard, manifest: Mapping[str, Any], split: 
         return [*problems, str(error)]
     if len(entries) != shard.samples:
         problems.append(f"{shard.name}: {len(entries)} samples, should be {shard.samples}")
-    failed = found.failed
+    failed_before = split.failed
     with path.open("rb") as file:
         for entry in entries:
-            texts = _verify_sample(entry.key, tar.read_members(file, entry), manifest, split, found)
+            members = tar.read_members(file, entry)
+            texts = _verify_sample(manifests.split_of(shard.name), entry.key, members, manifest, split)
             problems += [f"{shard.name}: {entry.key}: {text}" for text in texts]
-    if found.failed - failed != shard.failed:
-        problems.append(f"{shard.name}: {found.failed - failed} samples failed their check, should be {shard.failed}")
+    if (failed := split.failed - failed_before) != shard.failed:
+        problems.append(f"{shard.name}: {failed} samples failed their check, should be {shard.failed}")
     return problems
 
 
-def _verify_sample(
-    key: str, parts: Mapping[str, bytes], manifest: Mapping[str, Any], split: str, found: _Found
-) -> list[str]:
-    picture = manifest["plan"]["recipe"]["options"].get("image_format")
-    owns = {tar.OWN} if "own_columns" in manifest["plan"] else set()
-    if list(parts) != sorted({"cls", "json", str(picture), *owns}):
-        return [f"has members {', '.join(parts)}"]
+def _verify_sample(name: str, key: str, members: Mapping[str, bytes], manifest: Manifest, split: _Split) -> list[str]:
+    """Read a sample, check it, and count it; a sample that cannot be read is not counted."""
+    own = {tar.SOURCE_MEMBER} if manifest.plan.own_columns is not None else set()
+    if list(members) != sorted({"cls", "json", manifest.plan.recipe.image_format, *own}):
+        return [f"has members {', '.join(members)}"]
     try:
-        record = tar.read_record(parts["json"], key)
+        sample = _Sample(name, key, members, tar.read_record(members["json"], key))
     except ShardError as error:
         return [str(error)]
-    problems = _verify_own(parts.get(tar.OWN), record, found)
-    if tar.record_bytes(record) != parts["json"]:
-        problems.append("record is not written as records are")
-    if hashlib.sha256(parts[str(picture)]).hexdigest() != record.image_sha256:
-        problems.append("picture differs from its digest")
-    if parts["cls"] != str(record.label).encode("ascii") or not 0 <= record.label < len(manifest["classes"]):
-        problems.append(f"label {parts['cls'][:20]!r} is wrong")
-    elif manifest["classes"][record.label] != record.class_name:
-        problems.append(f"class name {record.class_name!r} is wrong")
-    if key in found.keys:
-        problems.append("key used twice")
-    elif key != tar.sample_key(split, record.seed_index, record.copy):
-        problems.append(f"its record is that of {tar.sample_key(split, record.seed_index, record.copy)}")
-    if record.copy in found.copies.setdefault(record.seed_index, set()):
-        problems.append(f"copy {record.copy} of seed {record.seed_index} is there twice")
+    problems = [text for check in _SAMPLE_CHECKS for text in check(sample, manifest, split)]
+    split.add(sample)
+    return problems
+
+
+def _check_own(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
+    seed = split.seeds.get(sample.record.seed_index)
+    if sample.own and seed and seed.own and seed.own != sample.own:
+        yield f"has other values in {tar.SOURCE_MEMBER} than other copies of its seed"
+
+
+def _check_record(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
+    if tar.record_bytes(sample.record) != sample.members["json"]:
+        yield "record is not written as records are"
+
+
+def _check_image(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
+    content = sample.members[manifest.plan.recipe.image_format]
+    if hashlib.sha256(content).hexdigest() != sample.record.image_sha256:
+        yield "image differs from its digest"
+
+
+def _check_label(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
+    record, text = sample.record, sample.members["cls"]
+    if text != str(record.label).encode("ascii") or not 0 <= record.label < len(manifest.classes):
+        yield f"label {text[:20]!r} is wrong"
+    elif manifest.classes[record.label] != record.class_name:
+        yield f"class name {record.class_name!r} is wrong"
+
+
+def _check_key(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
+    key = tar.sample_key(sample.split, sample.record.seed_index, sample.record.copy)
+    if sample.key in split.keys:
+        yield "key used twice"
+    elif sample.key != key:
+        yield f"its record is that of {key}"
+
+
+def _check_copy(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
+    record = sample.record
+    seed = split.seeds.get(record.seed_index)
+    if seed and record.copy in seed.copies:
+        yield f"copy {record.copy} of seed {record.seed_index} is there twice"
     if record.copy > 0 and not record.synthetic:
-        problems.append(f"copy {record.copy} says synthetic false")
-    seed = [record.seed_key, record.label, record.seed_index, record.seed_origin]
-    if found.seeds.setdefault(record.seed_index, seed) != seed:
-        problems.append(f"names another seed {record.seed_index} than its other copies")
-    found.keys.add(key)
-    found.failed += not record.passed
-    found.synthetic[record.copy > 0] += record.synthetic
-    found.copies[record.seed_index].add(record.copy)
-    return problems
+        yield f"copy {record.copy} says synthetic false"
 
 
-def _verify_own(content: bytes | None, record: Provenance, found: _Found) -> list[str]:
-    """Whether the source's own columns are the same in all copies of a seed."""
-    if content is None:
-        return []
-    own = hashlib.sha256(content).hexdigest()
-    same = found.own.setdefault(record.seed_index, own) == own
-    return [] if same else [f"has other values in {tar.OWN} than other copies of its seed"]
+def _check_seed(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
+    seed = split.seeds.get(sample.record.seed_index)
+    if seed and seed.identity != sample.seed:
+        yield f"names another seed {sample.record.seed_index} than its other copies"
 
 
-def _verify_plan(manifest: Mapping[str, Any], found: Mapping[str, _Found]) -> list[str]:
-    """Whether the samples are those of the plan, none missing; asked when each is whole."""
-    plan, problems = manifest["plan"], []
-    main, held = found[manifest["split"]], found[VALIDATION]
-    options = plan["recipe"]["options"]
-    agnostic = options.get("selection") == AGNOSTIC  # then seeds have more copies than others, and some none
-    wanted = {0 if plan.get("originals") else 1, *range(1, options["ratio"] + 1)}
-    for split, part, copies, seeds in (
-        (manifest["split"], main, wanted, plan.get("seeds_digest")),
-        (VALIDATION, held, {0}, plan.get("validation_digest")),
+_SAMPLE_CHECKS = (_check_own, _check_record, _check_image, _check_label, _check_key, _check_copy, _check_seed)
+"""Checks of one sample against the manifest, and against the samples of its split that were counted before it."""
+
+
+def _verify_plan(manifest: Manifest, main: _Split, validation: _Split) -> list[str]:
+    """Compare the samples with the plan; only if each sample is intact."""
+    return [text for check in _PLAN_CHECKS for text in check(manifest, main, validation)]
+
+
+def _check_seeds(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
+    plan = manifest.plan
+    copies = {0 if plan.originals else 1, *range(1, plan.recipe.ratio + 1)}
+    yield from _check_split(manifest.split, main, None if _is_agnostic(manifest) else copies, plan.seeds_digest)
+    yield from _check_split(VALIDATION, validation, {0}, plan.validation_digest)
+
+
+def _check_split(name: str, split: _Split, copies: set[int] | None, seeds_digest: str | None) -> Iterator[str]:
+    """Compare a split's seeds, and the copies of each, with the plan; ``copies`` None allows any."""
+    for number, seed in sorted(split.seeds.items()):
+        if copies is not None and (odd := sorted(seed.copies ^ copies)):
+            yield f"split {name}: seed {number}: copy {odd[0]} is missing, or one too many"
+    if tar.seeds_digest(split.seeds[number].identity for number in sorted(split.seeds)) != seeds_digest:
+        yield f"split {name}: the seeds in the shards are not those of the plan"
+
+
+def _is_agnostic(manifest: Manifest) -> bool:
+    """Whether some seeds have more copies than others, and some none."""
+    return manifest.options.get("selection") == AGNOSTIC
+
+
+def _check_own_columns(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
+    digests = {number: seed.own for split in (main, validation) for number, seed in split.seeds.items() if seed.own}
+    wanted = manifest.plan.own_columns
+    if wanted is not None and tar.own_digest(digests) != wanted.get("digest"):
+        yield "the source's own columns in the shards are not those of the plan"
+
+
+def _check_overlap(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
+    keys, other = ({seed.identity[0] for seed in split.seeds.values()} for split in (main, validation))
+    for key in sorted(keys & other):
+        yield f"the image {key} is in both splits"
+
+
+def _check_synthetic(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
+    plan = manifest.plan
+    counts, other = main.synthetic + main.left_out, validation.synthetic + validation.left_out
+    if _is_agnostic(manifest) and counts[True] != plan.seeds * plan.recipe.ratio:
+        yield f"{counts[True]} copies, but the plan asks for {plan.recipe.ratio} a seed"
+    if (counts[False], other[False]) != (plan.synthetic_seeds if plan.originals else 0, plan.synthetic_validation):
+        yield "seeds are called synthetic that are real in the plan, or the reverse"
+
+
+def _check_counts(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
+    samples, synthetic = len(main.keys), main.synthetic.total()
+    for name, count, listed in (
+        ("samples", samples, manifest.samples),
+        ("validation", len(validation.keys), manifest.validation),
+        ("failed_checks", main.failed + validation.failed, manifest.failed_checks),
+        ("synthetic", synthetic, manifest.synthetic),
+        ("originals", samples - synthetic, manifest.originals),
     ):
-        for number, copies_there in sorted(part.copies.items()):
-            odd = sorted(copies_there ^ copies)
-            if odd and (split == VALIDATION or not agnostic):
-                problems.append(f"split {split}: seed {number}: copy {odd[0]} is missing, or one too many")
-        if tar.seeds_digest(part.seeds[number] for number in sorted(part.seeds)) != seeds:
-            problems.append(f"split {split}: the seeds in the shards are not those of the plan")
-    if "own_columns" in plan and tar.own_digest({**main.own, **held.own}) != plan["own_columns"].get("digest"):
-        problems.append("the source's own columns in the shards are not those of the plan")
-    both = {seed[0] for seed in main.seeds.values()} & {seed[0] for seed in held.seeds.values()}
-    problems += [f"the picture {key} is in both splits" for key in sorted(both)]
-    counts = {"samples": len(main.keys), "validation": len(held.keys), "failed_checks": main.failed + held.failed}
-    counts["synthetic"] = main.synthetic.total()
-    counts["originals"] = counts["samples"] - counts["synthetic"]
-    made, made_held = main.synthetic + main.left_out, held.synthetic + held.left_out
-    if agnostic and made[True] != plan.get("seeds", 0) * options["ratio"]:
-        problems.append(f"{made[True]} copies, but the plan asks for {options['ratio']} a seed")
-    wanted_seeds = (plan.get("synthetic_seeds", 0) if plan.get("originals") else 0, plan.get("synthetic_validation", 0))
-    if (made[False], made_held[False]) != wanted_seeds:
-        problems.append("seeds are called synthetic that are real in the plan, or the reverse")
-    problems += [
-        f"{count} {name}, but the manifest says {manifest[name]}"
-        for name, count in counts.items()
-        if manifest[name] != count
-    ]
-    return problems
+        if count != listed:
+            yield f"{count} {name}, but the manifest says {listed}"
 
 
-def _verify_rejections(folder: AnyPath, manifest: Mapping[str, Any], keys: set[str]) -> list[str]:
-    """Whether the list of what was rejected can be read, and names samples."""
+_PLAN_CHECKS = (_check_seeds, _check_own_columns, _check_overlap, _check_synthetic, _check_counts)
+"""Checks of all samples, of the expanded and the validation split, against the manifest and its plan."""
+
+
+def _verify_rejections(folder: ExpandedFolder, keys: set[str]) -> list[str]:
+    """Check that the list of rejected samples can be read, and names samples."""
     try:
-        unknown = sorted(rejected_keys(folder, manifest) - keys)
+        unknown = sorted(folder.rejected - keys)
     except ShardError as error:
         return [str(error)]
-    return [f"{REJECTED} names {key!r}, which is no sample" for key in unknown]
+    return [f"{REJECTED} names {key!r}, which is not a sample" for key in unknown]
 
 
-def _verify_indices(folder: AnyPath, manifest: Mapping[str, Any], whole: Index) -> list[str]:
-    """Whether the indices say what the shards hold; a digest that fits does not show it."""
+def _verify_indices(folder: AnyPath, manifest: Manifest, whole: Index) -> list[str]:
+    """Check that the indices describe the shards; a digest that fits does not show it."""
     wanted = {**manifests.index_files(manifest), INDEX: index.to_bytes(whole)}
     return [
-        f"{name} does not describe these shards (expand again to have it anew)"
+        f"{name} does not describe these shards (expand again to restore it)"
         for name, content in wanted.items()
         if not (folder / name).is_file() or (folder / name).read_bytes() != content
     ]

@@ -29,7 +29,7 @@ from gif_datasets.prompts import DOMAINS, check_prompts, prompts_of
 from gif_datasets.report import charts
 from gif_datasets.shards import image_grid
 from gif_datasets.shards.card import code, plain
-from gif_datasets.shards.folder import STATE, claim
+from gif_datasets.shards.folder import STATE, claim_folder
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, Source, list_seeds
 from gif_datasets.sources.identity import as_listed
@@ -192,7 +192,7 @@ def tune(
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
     task, bad = _task(source, limit, device, source_license, config or _config(options), progress or no_progress)
     folder = Path(out)
-    claim(folder, task.to_json(), "tuning")
+    claim_folder(folder, task.to_json(), "tuning")
     if not (folder / "prior.json").exists():
         _run(task, folder)
         shutil.rmtree(folder / STATE, ignore_errors=True)

@@ -121,8 +121,9 @@ def finish(folder: Path, listed: list[manifests.Shard], made: index.Index) -> No
         "plan_hash": "",
         "shards": [manifests.shard_json(shard) for shard in listed],
     }
-    files = {**manifests.index_files(manifest), index.INDEX: index.to_bytes(made)}
-    manifests.write_files(folder, manifests.sealed(manifest, files), files)
+    draft = manifests.Manifest.from_json(manifests.sealed(manifest, {}))
+    files = {**manifests.index_files(draft), index.INDEX: index.to_bytes(made)}
+    manifests.write_files(folder, manifests.Manifest.from_json(manifests.sealed(manifest, files)), files)
 
 
 def expanded(folder: Path, pool: list[bytes], per: int) -> None:

@@ -131,7 +131,7 @@ def parsers(place: Path) -> dict[str, Parser]:
     folder = place / "set"
     options = {"ratio": 1, "prior": "linear", "limit": 10, "cache_dir": place / "cache"}
     gif_datasets.expand("demo", folder, samples_per_shard=20, **options)
-    reader, listed = ShardReader(folder), manifests.all_shards(manifests.read_manifest(folder))
+    reader, listed = ShardReader(folder), manifests.read_manifest(folder).shards
     record = shards.record_bytes(reader.provenance(0))
     tar, indexed, manifest = folder / listed[0].name, folder / index.INDEX, folder / manifests.MANIFEST
     plan = (folder / "plan.json").read_bytes()
@@ -150,9 +150,9 @@ def parsers(place: Path) -> dict[str, Parser]:
 
     def whole_folder() -> Any:
         opened = ShardReader(folder)
-        recipe = opened.manifest["plan"]["recipe"]
+        recipe = opened.manifest.plan.recipe.to_json()
         told = {name: recipe[name] for name in ("prior", "device", "options", "versions")}
-        texts.info_text({"folder": "", **opened.manifest, "bytes": 0, **told, "shards": 1, "rejected": 0,
+        texts.info_text({"folder": "", **opened.manifest.to_json(), "bytes": 0, **told, "shards": 1, "rejected": 0,
                          "expansion_counts": opened.expansion_counts()})  # fmt: skip
         return verify(folder), card.render(opened.manifest)
 
@@ -173,7 +173,7 @@ def parsers(place: Path) -> dict[str, Parser]:
         name, value = parse_setting(content.decode("utf-8", "replace"))
         return ExpansionConfig.build({name: value})
 
-    hashed, keys = reader.manifest["plan_hash"], [reader.key(0), reader.key(3)]
+    hashed, keys = reader.manifest.plan_hash, [reader.key(0), reader.key(3)]
     rejected = atomic.json_bytes({"format": FORMAT, "plan_hash": hashed, "rejected": keys})
     told = {key: dataclasses.asdict(LeftOut.of(reader.provenance(reader.index_of(key)), "")) for key in keys}
     named, card_of = place / "names.json", place / "prior"
@@ -192,7 +192,7 @@ def parsers(place: Path) -> dict[str, Parser]:
         "prior": Parser(prior, lambda c: within(card_of / "prior.json", c, lambda: _read_card(card_of)), written),
         "rejected": Parser(rejected, lambda c: within(folder / REJECTED, c, whole_folder), written),
         "left out": Parser(
-            resealed({**reader.manifest, manifests.LEFT_OUT: told}),
+            resealed({**reader.manifest.to_json(), manifests.LEFT_OUT: told}),
             lambda c: within(manifest, c, whole_folder),
             resealed,
         ),

@@ -84,9 +84,9 @@ def test_a_folder_that_another_process_takes_meanwhile(tmp_path: Path, monkeypat
         return iter(listing(self))
 
     monkeypatch.setattr(Path, "iterdir", busy)
-    folder.claim(tmp_path / "out", {"a": 1})
+    folder.claim_folder(tmp_path / "out", {"a": 1})
     with pytest.raises(PlanMismatch, match="a: 1 there, 2 here"):
-        folder.claim(tmp_path / "out", {"a": 2})
+        folder.claim_folder(tmp_path / "out", {"a": 2})
 
 
 def test_a_file_system_without_hard_links(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

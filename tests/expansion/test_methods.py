@@ -170,7 +170,7 @@ def test_a_check_that_fails_in_every_draw_is_told(seed_folder: Path, tmp_path: P
     failed = [record for record in records if not record.passed]
     assert 0 < len(failed) < 24
     assert all(record.attempts == 2 and record.synthetic for record in failed)
-    assert summary.failed == manifests.read_manifest(tmp_path / "out")["failed_checks"] == len(failed)
+    assert summary.failed == manifests.read_manifest(tmp_path / "out").failed_checks == len(failed)
     assert verify(tmp_path / "out") == []
 
 

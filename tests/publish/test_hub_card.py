@@ -21,6 +21,7 @@ from gif_datasets.publish.hub_card import Rights, _hub_name
 from gif_datasets.shards import card
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.card_yaml import card_yaml
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.types import no_progress
 
 if sys.version_info >= (3, 11):
@@ -50,11 +51,9 @@ def expanded(source: Path, out: Path, **options: Any) -> Path:
 
 
 def packed(folder: Path, form: str = "shards", rights: Rights | None = None, edited: bool = False) -> contents.Contents:
-    manifest = manifests.read_manifest(folder)
-    with contents.picture_files(folder, manifest, form, no_progress) as pictures:
-        return contents.collect(
-            folder, manifest, NAME, pictures, rights or Rights(), None, "2026-01-02", edited, no_progress
-        )
+    opened = ExpandedFolder.open(folder)
+    with contents.picture_files(opened, form, no_progress) as pictures:
+        return contents.collect(opened, NAME, pictures, rights or Rights(), None, "2026-01-02", edited, no_progress)
 
 
 def card_of(files: contents.Contents) -> str:

@@ -79,7 +79,7 @@ def test_a_missing_or_damaged_index_is_built_anew(expanded: Path, damage: Callab
 def test_a_folder_without_index_in_its_manifest(expanded: Path) -> None:
     """It is read all the same, and nothing is written into it."""
     rows = contents(expanded)
-    files = manifests.read_manifest(expanded)["files"]
+    files = manifests.read_manifest(expanded).files
     forge_manifest(expanded, files={name: entry for name, entry in files.items() if name != INDEX})
     (expanded / INDEX).unlink()
     assert contents(expanded) == rows
@@ -115,7 +115,7 @@ def test_a_read_only_folder(frozen: Callable[[], Path], expanded: Path, there: b
     assert contents(folder) == rows
     found = pickle.loads(pickle.dumps(loaded))
     assert [image.tobytes() for image, _ in found] == [image.tobytes() for image, _ in loaded]
-    assert verify(folder) == ([] if there else [f"missing file {INDEX}; expand again to have it written"])
+    assert verify(folder) == ([] if there else [f"missing file {INDEX}; expand again to write it"])
     assert sorted(folder.rglob("*")) == names
 
 
@@ -137,12 +137,12 @@ def test_verify_checks_the_index(expanded: Path) -> None:
 
 def test_verify_compares_the_index_with_the_shards(expanded: Path) -> None:
     """An index of other labels is found though its digest fits; so is one that the manifest does not list."""
-    manifest, found = manifests.read_manifest(expanded), index.map_file(expanded / INDEX)
+    manifest, found = manifests.read_manifest(expanded).to_json(), index.map_file(expanded / INDEX)
     files = {name: (expanded / name).read_bytes() for name in manifest["files"]}
     files[INDEX] = index.to_bytes(dataclasses.replace(found, label=found.label[::-1]))
     atomic.write_bytes(expanded / INDEX, files[INDEX])
     forge_manifest(expanded, **manifests.sealed(manifest, files))
-    assert verify(expanded) == [f"{INDEX} does not describe these shards (expand again to have it anew)"]
+    assert verify(expanded) == [f"{INDEX} does not describe these shards (expand again to restore it)"]
     del files[INDEX]
     forge_manifest(expanded, **manifests.sealed(manifest, files))
     assert any(INDEX in problem for problem in verify(expanded))
@@ -188,7 +188,7 @@ def test_a_split_needs_its_own_shards_only(split: Path) -> None:
 
 def test_shards_of_splits_must_not_be_mixed(split: Path) -> None:
     """A manifest that lists another split's shard in between is refused, because a split is one part of the index."""
-    listed = manifests.read_manifest(split)["shards"]
+    listed = manifests.read_manifest(split).to_json()["shards"]
     forge_manifest(split, shards=[listed[-1], *listed[:-1]])
     with pytest.raises(ShardError, match="listed among those of split 'validation'"):
         ShardReader(split, "validation")

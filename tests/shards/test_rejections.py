@@ -146,7 +146,7 @@ def test_a_copy_without_them(folder: Path, tmp_path: Path) -> None:
     for i in range(len(mine)):
         assert (mine.image_bytes(i), mine.provenance(i)) == (copied.image_bytes(i), copied.provenance(i))
     manifest = manifests.read_manifest(tmp_path / "copy")
-    assert set(manifest["left_out"]) == set(out)
+    assert set(manifest.left_out) == set(out)
     assert f"{len(out)} more were rejected by a person and left out." in (tmp_path / "copy/README.md").read_text()
     tars = sorted(str(path) for path in (tmp_path / "copy/data").glob("train-*"))
     assert [row["__key__"] for row in webdataset.WebDataset(tars, shardshuffle=False)] == _keys(mine)
@@ -170,7 +170,7 @@ def test_a_copy_of_a_copy(folder: Path, tmp_path: Path) -> None:
     reject(tmp_path / "first", out[2:])
     export_expanded(tmp_path / "first", tmp_path / "second", "shards")
     assert verify(tmp_path / "second") == []
-    assert set(manifests.read_manifest(tmp_path / "second")["left_out"]) == set(out)
+    assert set(manifests.read_manifest(tmp_path / "second").left_out) == set(out)
     reject(folder, out)
     assert keys_of(tmp_path / "second") == keys_of(folder)
 
@@ -232,7 +232,7 @@ def test_report(folder: Path, tmp_path: Path) -> None:
         ("{", "cannot read"),
         ('{"format": 1, "rejected": [1]}', "is damaged"),
         ('{"format": 2, "rejected": []}', "is damaged"),
-        ('{"format": 1, "plan_hash": "other", "rejected": []}', "is of another set"),
+        ('{"format": 1, "plan_hash": "other", "rejected": []}', "belongs to another dataset"),
     ],
 )
 def test_a_damaged_list(folder: Path, text: str, problem: str) -> None:
@@ -249,7 +249,7 @@ def test_verify_knows_the_samples(folder: Path) -> None:
     out = four(folder)
     reject(folder, ("train-0000099-0001", "nonsense", out[0]))
     assert verify(folder) == [
-        f"{REJECTED} names {key!r}, which is no sample" for key in ("nonsense", "train-0000099-0001")
+        f"{REJECTED} names {key!r}, which is not a sample" for key in ("nonsense", "train-0000099-0001")
     ]
     assert len(load_expanded(folder)) == 26
 
@@ -260,7 +260,7 @@ def test_verify_checks_what_was_left_out(folder: Path, tmp_path: Path) -> None:
     reject(folder, out)
     copy = tmp_path / "copy"
     export_expanded(folder, copy, "shards")
-    told = manifests.read_manifest(copy)["left_out"]
+    told = manifests.read_manifest(copy).left_out
     present = _keys(ShardReader(copy))[0]
     for changed in (
         {key: value for key, value in told.items() if key != out[1]},

@@ -23,6 +23,7 @@ from gif_datasets.io.stores import as_path
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import tar as shards
 from gif_datasets.shards import ustar
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.verify import verify
 
@@ -258,7 +259,7 @@ def test_the_manifest_is_written_last(seed_folder: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(Path, "replace", watched)
     gif_datasets.expand(str(seed_folder), tmp_path / "out", ratio=2, prior="linear", samples_per_shard=6)
     manifest = manifests.read_manifest(tmp_path / "out")
-    whole = {*manifest["files"], *(shard["name"] for shard in manifest["shards"])} - {"plan.json"}
+    whole = {*manifest.files, *(shard.name for shard in manifest.shards)} - {"plan.json"}
     assert {"README.md", "index.safetensors"} <= whole
     assert named.count("manifest.json") == 1
     assert whole <= set(named[: named.index("manifest.json")])
@@ -309,7 +310,7 @@ def test_shards_by_hand_that_are_none(tmp_path: Path, members: tuple[tuple[str, 
 
 
 def test_a_shard_that_goes_missing(expanded: Path) -> None:
-    listed = manifests.all_shards(manifests.read_manifest(expanded))
+    listed = manifests.read_manifest(expanded).shards
     (expanded / listed[0].name).unlink()
     for folder in (expanded, as_path("memory://no-shards-here")):
         with pytest.raises(ShardError, match="missing shard"):
@@ -326,4 +327,4 @@ def test_manifests_that_are_not_read(expanded: Path) -> None:
     path.mkdir()
     with pytest.raises(ShardError, match="cannot read"):
         manifests.read_manifest(expanded)
-    assert manifests.may_hold(expanded, "x")
+    assert ExpandedFolder.find(expanded) is None

@@ -28,7 +28,9 @@ from gif_datasets.shards import index, ustar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import tar as shards
 from gif_datasets.shards import verify as checking
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.index import INDEX
+from gif_datasets.shards.manifest import Manifest
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.verify import verify
 from gif_datasets.types import Provenance
@@ -93,13 +95,13 @@ def test_every_byte_of_the_manifest(folder: Path) -> None:
     """
     for at in _flips(folder / "manifest.json", bits=1):
         with pytest.raises(ShardError):
-            pytest.fail(f"bit in byte {at}: {manifests.read_manifest(folder)['format']}")
+            pytest.fail(f"bit in byte {at}: {manifests.read_manifest(folder).digest}")
     assert verify(folder) == []
 
 
 def test_every_bit_of_the_indices_and_the_card(folder: Path) -> None:
     """Each single flipped bit of every index, the plan and the card is found, and the file named."""
-    files = manifests.read_manifest(folder)["files"]
+    files = manifests.read_manifest(folder).files
     assert sorted(files) == sorted(INDICES)
     for name in INDICES:
         for at in _flips(folder / name):
@@ -187,9 +189,11 @@ def forge(folder: Path, path: Path, content: bytes, samples: int | None = None) 
     entry = next(entry for entry in manifest["shards"] if entry["name"] == f"data/{path.name}")
     sums = {"sha256": hashlib.sha256(content).hexdigest(), "md5": hashlib.md5(content).hexdigest()}
     entry.update(bytes=len(content), samples=entry["samples"] if samples is None else samples, **sums)
-    files = {name: (folder / name).read_bytes() for name in manifest["files"]} | manifests.index_files(manifest)
+    files = {name: (folder / name).read_bytes() for name in manifest["files"]} | manifests.index_files(
+        Manifest.from_json(manifest)
+    )
     with contextlib.suppress(ShardError):  # where the shard gives none, the index stays as it was
-        files[INDEX] = index.to_bytes(shards.build_index(folder, manifests.all_shards(manifest)))
+        files[INDEX] = index.to_bytes(shards.build_index(folder, Manifest.from_json(manifest).shards))
     for name, text in files.items():
         (folder / name).write_bytes(text)
     forge_manifest(folder, **manifests.sealed(manifest, files))
@@ -264,7 +268,7 @@ FORGED: dict[str, tuple[Callable[[dict[str, Parts]], dict[str, Parts]], str]] = 
     "no longer synthetic": (_edit(synthetic=False), "says synthetic false"),
     "other origin": (_edit(seed_origin="elsewhere"), "seed"),
     "other seed": (_edit(seed_key="0" * 64), "seed"),
-    "picture": (_parts(png=b"no picture"), "picture differs from its digest"),
+    "picture": (_parts(png=b"no picture"), "image differs from its digest"),
     "type": (_edit(copy=True), "copy must be int"),
     "list for a number": (_edit(seed_index=[1]), "seed_index must be int"),
     "field missing": (lambda f: {**f, _first(f): {**f[_first(f)], "json": b"{}"}}, "damaged record"),
@@ -447,7 +451,7 @@ def test_running_again_mends_indices_and_keeps_an_edited_card(seed_folder: Path,
     run()
     assert (folder / "README.md").read_text() == "my own words"
     assert verify(folder) == [
-        "README.md differs from what was written (edited, or damaged; remove it and expand again to have it anew)"
+        "README.md differs from what was written (edited, or damaged; remove it and expand again to restore it)"
     ]
     (folder / "manifest.json").write_bytes(before["manifest.json"].replace(b"linear", b"lineal", 1))
     (folder / "README.md").unlink()
@@ -497,7 +501,7 @@ def test_manifests_of_any_types(folder: Path, value: object) -> None:
         atomic.write_json(folder / "manifest.json", {**manifest, "digest": ""})
         if path != ("digest",):
             forge_manifest(folder, **manifest)
-        for read in (verify, gif_datasets.load_expanded, summarise):
+        for read in (verify, gif_datasets.load_expanded, lambda path: summarise(ExpandedFolder.open(path))):
             with contextlib.suppress(GifDatasetsError):
                 read(folder)
 

@@ -199,15 +199,15 @@ def test_each_batch_has_its_own_attempts(
     digest = huggingface_hub.lfs.sha_fileobj
     monkeypatch.setattr(huggingface_hub.lfs, "sha_fileobj", lambda file: hashed.append(file.name) or digest(file))
     monkeypatch.setattr(client, "BATCH_FILES", 1)
-    entries = manifest.read_manifest(made)["shards"]
+    entries = manifest.read_manifest(made).shards
     assert len(entries) > hub_retry.ATTEMPTS
     for entry in entries:
-        hub.fail("PUT", f"/lfs/{entry['sha256']}", cut_after=100, times=12)  # twice what huggingface_hub tries itself
+        hub.fail("PUT", f"/lfs/{entry.sha256}", cut_after=100, times=12)  # twice what huggingface_hub tries itself
     hub.fail(*COMMIT, status=500, times=hub_retry.ATTEMPTS - 1)
     push_to_hub(made, NAME)
     assert hub.faults == []
     assert published(hub, made)
-    assert set(hashed) >= {str(made / entry["name"]) for entry in entries}
+    assert set(hashed) >= {str(made / entry.name) for entry in entries}
     assert len(hashed) == len(set(hashed))
 
 

@@ -54,7 +54,7 @@ def test_metadata(card: str) -> None:
 def test_text(card: str, made: Path) -> None:
     """It says what is synthetic, how it was made, what was measured, what is unknown; and no name breaks out of it."""
     body = card.partition("\n---\n")[2]
-    recipe = manifest.read_manifest(made)["plan"]["recipe"]
+    recipe = manifest.read_manifest(made).plan.recipe.to_json()
     for words in (
         "12 real and 24 synthetic images of 3 classes",
         "24 of the 36 images of `train` are synthetic",

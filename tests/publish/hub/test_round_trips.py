@@ -58,7 +58,7 @@ def test_what_comes_back_is_whole_and_goes_on(hub: HubServer, made: Path, tmp_pa
     push_to_hub(made, NAME)
     place = download(NAME)
     assert verify(place) == []
-    assert manifests.read_manifest(place)["plan_hash"] == manifests.read_manifest(made)["plan_hash"]
+    assert manifests.read_manifest(place).plan_hash == manifests.read_manifest(made).plan_hash
     more = gif_datasets.expand(f"hub:{NAME}", tmp_path / "more", ratio=1, prior="linear", limit=6)
     assert (more.originals, more.synthetic) == (2, 4 + 6)  # every third of the 36 is real
     again = gif_datasets.expand(gif_datasets.load_expanded(f"hub:{NAME}"), tmp_path / "b", ratio=1, prior="linear")
@@ -177,7 +177,7 @@ def test_the_commit_that_was_read_is_told(hub: HubServer, bees: datasets.Dataset
     source = "hf:me/bees?image=picture"
     gif_datasets.expand(source, tmp_path / "set", ratio=1, prior="linear")
     first = hub.head("me/bees").oid
-    assert manifests.read_manifest(tmp_path / "set")["plan"]["source_revision"] == first
+    assert manifests.read_manifest(tmp_path / "set").plan.source_revision == first
     push_to_hub(tmp_path / "set", NAME)
     for text in (hub.content(NAME, "README.md").decode(), (tmp_path / "set" / "README.md").read_text()):
         assert f"| revision of the seeds | `{first}` |" in text
@@ -186,7 +186,7 @@ def test_the_commit_that_was_read_is_told(hub: HubServer, bees: datasets.Dataset
         gif_datasets.expand(source, tmp_path / "set", ratio=1, prior="linear")
     assert gif_datasets.expand(f"{source}&revision={first}", tmp_path / "set", ratio=1, prior="linear").generated == 0
     gif_datasets.expand(f"hub:{NAME}", tmp_path / "more", ratio=1, prior="linear")
-    assert manifests.read_manifest(tmp_path / "more")["plan"]["source_revision"] == hub.head(NAME).oid
+    assert manifests.read_manifest(tmp_path / "more").plan.source_revision == hub.head(NAME).oid
 
 
 @pytest.mark.parametrize("form", ["shards", "parquet"])
@@ -196,8 +196,8 @@ def test_rows_of_an_expansion_go_on(hub: HubServer, made: Path, tmp_path: Path, 
     done = gif_datasets.expand(f"hf:{NAME}", tmp_path / "more", ratio=1, prior="linear")
     assert (done.originals, done.synthetic) == (12, 24 + 36)
     manifest = manifests.read_manifest(tmp_path / "more")
-    assert manifest["classes"] == list(CLASSES)
-    assert "__url__" not in [feature["name"] for feature in manifest["plan"]["own_columns"]["features"]]
+    assert manifest.classes == CLASSES
+    assert "__url__" not in [feature["name"] for feature in manifest.plan.own_columns["features"]]
     assert verify(tmp_path / "more") == []
 
 
@@ -220,7 +220,7 @@ def test_configuration_makes_the_set_again(
     (tmp_path / "config.toml").write_bytes(hub.content(NAME, "config.toml"))
     config = gif_datasets.ExpansionConfig.build({}, tmp_path / "config.toml")
     gif_datasets.expand(str(seed_folder), tmp_path / "b", config=config)
-    plans = [manifests.read_manifest(tmp_path / name)["plan_hash"] for name in "ab"]
+    plans = [manifests.read_manifest(tmp_path / name).plan_hash for name in "ab"]
     assert plans[0] == plans[1]
     assert [config["config_name"] for config in metadata(hub.content(NAME, "README.md").decode())["configs"]] == [
         "synthetic"
@@ -233,8 +233,8 @@ def test_push_by_xet(xet: HubServer, made: Path) -> None:
     assert xet.requests("GET", "xet-write-token")
     assert not xet.requests("PUT", "/lfs/")
     listed = xet.head(NAME).files
-    for entry in manifests.read_manifest(made)["shards"]:
-        assert listed[entry["name"]].oid == entry["sha256"]
+    for entry in manifests.read_manifest(made).shards:
+        assert listed[entry.name].oid == entry.sha256
     assert len(listed) == summary.files + 1
     assert push_to_hub(made, NAME).uploaded == ()
     back = gif_datasets.load_expanded(NAME)
