@@ -51,12 +51,12 @@ UNIT = {
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put every test into its tier, and skip the slow ones unless they are asked for."""
-    root = Path(__file__).parent
+    unit = {Path(__file__).parent / f"{name}.py" for name in UNIT}
     for item in items:
         if item.get_closest_marker("slow"):
             if "slow" not in config.getoption("markexpr"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes and gigabytes; run: pytest -m slow"))
-        elif item.path.relative_to(root).with_suffix("").as_posix() in UNIT:
+        elif item.path in unit:
             item.add_marker(pytest.mark.unit)
         else:
             item.add_marker(pytest.mark.component)
