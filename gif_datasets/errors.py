@@ -4,7 +4,7 @@ GifDatasetsError
 ├── UsageError (ValueError)      wrong usage or bad input: the command line exits with 2
 │   ├── ConfigError              an option's name or value
 │   ├── SourceError              a seed dataset that cannot be read as one
-│   │   └── BadImage             one picture that cannot be read
+│   │   └── BadImage             one image that cannot be read
 │   └── PlanMismatch             an output folder that holds another expansion
 ├── PriorError                   a prior that is missing, foreign or damaged
 ├── CacheError                   a cache folder that cannot be used
@@ -36,7 +36,7 @@ class SourceError(UsageError):
 
 
 class BadImage(SourceError):
-    """One picture that cannot be read."""
+    """One image that cannot be read."""
 
 
 class PlanMismatch(UsageError):
@@ -72,7 +72,7 @@ class MissingExtra(GifDatasetsError, ImportError):
         self._given = package, extra
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
-        """From a worker process it comes as it was."""
+        """Pickle, so that it survives the way from a worker process."""
         return type(self), self._given
 
 
@@ -87,7 +87,7 @@ def one_line(error: BaseException, most: int = 300) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` where one of the known names is near, for an error message; else nothing."""
+    """``"; did you mean 'x'?"`` where one of the known names is similar, for an error message; else an empty text."""
     import difflib
 
     near = difflib.get_close_matches(name, list(known), n=1)

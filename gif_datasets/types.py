@@ -1,4 +1,4 @@
-"""The values that travel between modules."""
+"""Values that modules pass to each other."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Seed:
         key: Content key: digest of size and RGB pixels.
         label: Class index, into the source's ``classes``.
         origin: Where the source found it (a relative path, or ``row 17``), for messages and provenance.
-        synthetic: Whether it is an imagined picture itself, of an expansion that is expanded again.
+        synthetic: Whether it is an imagined image itself, of an expansion that is expanded again.
     """
 
     index: int
@@ -68,12 +68,12 @@ class Provenance:
     """Where one sample of an expanded dataset comes from; its ``KEY.json``.
 
     Every field is present, with one type, in every sample, so that any reader infers one schema. For a seed sample
-    (``copy`` 0) criteria before and after are those of its own picture, and diversity is 0.
+    (``copy`` 0) criteria before and after are those of its own image, and diversity is 0.
 
     Attributes:
-        synthetic: False for a real picture; true for an imagined copy, also where it is the seed of another one.
+        synthetic: False for a real image; true for an imagined copy, also where it is the seed of another one.
         seed_key: Content key of the seed sample.
-        seed_index: Its position in the source; a validation source's pictures count on after the source's own.
+        seed_index: Its position in the source; a validation source's images count on after the source's own.
         seed_origin: Where the source found it.
         copy: 0 for the seed itself, 1 to K for its imagined copies.
         label: Class index, the seed's.
@@ -84,15 +84,15 @@ class Provenance:
         recipe: Digest of everything but the seed that decides the pixels.
         rng_seed: The run's number.
         image_sha256: Digest of the stored image file.
-        attempts: Draws that were made of it; 0 for a seed.
-        passed: Whether the picture passed its check, or none was asked for; false where every draw failed, and the one
-            most sure of the class that is held was kept.
+        attempts: Number of draws; 0 for a seed.
+        passed: Whether the image passed its check, or there was no check; false if every draw failed, and the one
+            with the highest probability of its class was kept.
         partner_key: Content key of the other seed that a mix shows; empty without one.
         partner_label: That seed's class index; -1 without one.
-        partner_share: Share of the picture's area that is the other seed's.
-        picture_class: Most probable class of the picture itself; -1 where no picture was scored.
-        picture_consistency: Probability that the picture gives to its label.
-        picture_entropy: Entropy of the picture's prediction, nats.
+        partner_share: Share of the image's area that is the other seed's.
+        picture_class: Most probable class of the image itself; -1 if it was not scored.
+        picture_consistency: Probability of its label, given the image.
+        picture_entropy: Entropy of the prediction for the image, nats.
         held_class: Class that prediction consistency was measured on, or the check; the label, where nothing was.
         consistency_before: Probability of that class on the randomly perturbed latent that guidance starts from.
         consistency_after: On the latent that was decoded.
@@ -160,7 +160,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
-    """What an order may depend on: one entry a sample.
+    """What an order may depend on: one entry per sample.
 
     Attributes:
         labels: Class index, ``(N,)`` int.
@@ -181,10 +181,10 @@ class ItemTable:
 
 
 def item_table(dataset: object) -> ItemTable | None:
-    """What a dataset of ours says of its items, below any ``Subset``; None for others."""
-    found = getattr(dataset, "facts", None)
-    if isinstance(found, ItemTable):
-        return found
+    """The item table of a dataset of this package, through any ``Subset``; None for other datasets."""
+    table = getattr(dataset, "facts", None)
+    if isinstance(table, ItemTable):
+        return table
     if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
         inner = item_table(dataset.dataset)
         return None if inner is None else inner[list(dataset.indices)]
@@ -200,4 +200,4 @@ EXPORTED = "export.json"
 
 
 CLASSIFIER_FILE = "classifier.json"
-"""Of an expanded folder: what :meth:`Recognition.to_json` gives."""
+"""File of an expanded folder with the result of :meth:`Recognition.to_json`."""

@@ -1,8 +1,8 @@
-"""What is in a data set's repository on the Hub, and one commit that changes it. Only here is huggingface_hub asked.
+"""Datasets and models on the Hub: what a repository holds, and one commit that changes it.
 
-All of it goes through :class:`Client`. What huggingface_hub raises becomes a :class:`~gif_datasets.errors.HubError` of
-one line that says what to do, without tokens and signed addresses. Faults that pass (429, 5xx, a cut connection, no
-answer) are waited for (:mod:`gif_datasets.io.hub_retry`).
+All requests go through :class:`Client`. Errors of huggingface_hub become a :class:`~gif_datasets.errors.HubError` of
+one line that says what to do, without tokens and signed addresses. Temporary errors (429, 5xx, a cut connection, no
+answer) are retried (:mod:`gif_datasets.io.hub_retry`).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from gif_datasets.types import EXPORTED
 
 WANTED = ("*.json", "*.safetensors", "*.toml", "*.html", "source.parquet", "preview.png", "README.md", "data/*.tar")
 BATCH_FILES, BATCH_BYTES = 50, 1_000_000_000
-"""Contents that go up together: what is done of them when a run is killed stays there."""
+"""Files that are uploaded together; finished uploads survive when a run is killed."""
 MOST_FILES = 20_000
-"""In one commit; the Hub refuses more than 25,000."""
+"""Files in one commit; the Hub refuses more than 25,000."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Remote:
-    """What a repository holds at one commit."""
+    """The files of a repository at one commit."""
 
     commit: str
     private: bool
@@ -56,7 +56,7 @@ class Remote:
 
 
 def check_name(name: str) -> str:
-    """Return ``owner/name`` of a data set, or raise ConfigError.
+    """Return ``owner/name`` of a dataset, or raise ConfigError.
 
     Example:
         >>> check_name("hub:me/flowers")
@@ -79,62 +79,62 @@ def check_card(text: str) -> None:
 
 
 def download(repository: str, revision: str | None = None) -> Path:
-    """Bring an expanded dataset from the Hub into the Hub's cache; what is there already is not fetched again.
+    """Download an expanded dataset into the Hub's cache; files that are there already are not fetched again.
 
     Args:
         repository: ``owner/name`` of a dataset.
         revision: Branch, tag or commit.
 
     Raises:
-        UsageError: If there is no such dataset that the user may see.
-        HubError: If the Hub cannot be reached for long.
+        UsageError: If there is no such dataset, or the user may not see it.
+        HubError: If the Hub cannot be reached for a long time.
     """
     return Client(Repository(check_name(repository), revision or MAIN), _log.warning).download()
 
 
 def fetch_model(name: str, revision: str, files: Sequence[str], but: Sequence[str] = ()) -> Path:
-    """Bring files of a model's repository into the Hub's cache; without a network, find them there.
+    """Download files of a model's repository into the Hub's cache; without a network, find them there.
 
     Args:
         name: ``owner/name`` of a model.
         revision: Branch, tag or commit.
         files: Patterns of their paths.
-        but: Patterns of paths that are left out.
+        but: Patterns of paths to leave out.
 
     Returns:
         The folder of the snapshot, which is named by its commit.
 
     Raises:
-        ConfigError: If the user may not have them, with the command that mends it.
-        HubError: If the Hub cannot be reached for long.
+        ConfigError: If the user may not have them, with the command that fixes it.
+        HubError: If the Hub cannot be reached for a long time.
     """
     return Client(Repository(name, revision), _log.warning).fetch(files, but)
 
 
 def find_model(name: str, revision: str, files: Sequence[str], but: Sequence[str] = ()) -> Path | None:
-    """The snapshot of a model's repository in the Hub's cache, None where files are known to be missing.
+    """The snapshot of a model's repository in the Hub's cache; None if files are known to be missing.
 
-    Never asks the Hub. Older clients do not know what is missing: look.
+    Never connects to the Hub. Older clients do not know what is missing, so look into the snapshot.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(
+        folder = snapshot_download(
             name, revision=revision, local_files_only=True, allow_patterns=list(files), ignore_patterns=list(but)
         )
-        return Path(found)
+        return Path(folder)
     except LocalEntryNotFoundError:
         return None
 
 
 @dataclass(frozen=True)
 class Client:
-    """What this package asks of the Hub about one repository; each operation has attempts of its own.
+    """Operations on one repository of the Hub; each is retried on its own.
 
     Attributes:
-        repository: Which one.
-        say: Told of each wait.
+        repository: The repository.
+        say: Called with a message before each wait.
     """
 
     repository: Repository
@@ -142,7 +142,7 @@ class Client:
 
     @with_retries
     def look(self) -> Remote | None:
-        """What the repository holds; None if there is none that the user may see."""
+        """The files of the repository; None if it does not exist, or the user may not see it."""
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
         api, name, revision = self._api, self.repository.name, self.repository.revision
@@ -172,16 +172,16 @@ class Client:
 
     @with_retries
     def download(self) -> Path:
-        """Bring the data set into the Hub's cache; without a network, what is there."""
+        """Download the dataset into the Hub's cache; without a network, use what is there."""
         name, revision = self.repository.name, self.repository.revision
         wanted, refused = list(WANTED), ""
         try:
             found = self._api.snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted)
-        except Exception as error:  # of several kinds and causes
+        except Exception as error:  # of several types and causes
             if not is_refusal(error):
                 raise
             refused = message_of(error, self.repository.token)
-        if refused:  # out here the client's own error is no context of ours: it may show a token
+        if refused:  # raised out here so that the error of the client is not its context: it may show a token
             raise UsageError(f"no folder {name!r} here, and the Hub does not give a dataset of that name: {refused}")
         if (Path(found) / EXPORTED).is_file():
             raise UsageError(
@@ -192,13 +192,13 @@ class Client:
 
     @with_retries
     def fetch(self, files: Sequence[str], but: Sequence[str]) -> Path:
-        """Bring files of a model into the Hub's cache; without a network, what is there."""
+        """Download files of a model into the Hub's cache; without a network, use what is there."""
         name, revision, patterns = self.repository.name, self.repository.revision, list(files)
         try:
             found = self._api.snapshot_download(
                 name, revision=revision, allow_patterns=patterns, ignore_patterns=list(but)
             )
-        except Exception as error:  # of several kinds and causes
+        except Exception as error:  # of several types and causes
             if not is_refusal(error):
                 raise
             raise ConfigError(explain_missing_model(error, self.repository)) from None
@@ -206,7 +206,7 @@ class Client:
 
     @with_retries
     def validate(self, card: str) -> None:
-        """Raise ConfigError unless the Hub takes a card's metadata: it knows licences and tasks, and refuses others."""
+        """Raise ConfigError unless the Hub accepts a card's metadata; it refuses unknown licences and tasks."""
         from huggingface_hub.errors import BadRequestError
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
@@ -224,7 +224,7 @@ class Client:
 
     @with_retries
     def create(self, private: bool) -> None:
-        """Make the repository, unless it is there; and the branch."""
+        """Create the repository and the branch, unless they exist."""
         name, revision = self.repository.name, self.repository.revision
         self._api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
         if revision != MAIN and not revision.startswith("refs/"):
@@ -249,8 +249,8 @@ class Client:
         if new:
             me = self._api.whoami()["name"]
             new = [request for request in new if request.author == me]
-        made = new[0] if new else self._api.create_pull_request(self.repository.name, title, repo_type="dataset")
-        return int(made.num)
+        request = new[0] if new else self._api.create_pull_request(self.repository.name, title, repo_type="dataset")
+        return int(request.num)
 
     def commit(
         self,
@@ -261,17 +261,17 @@ class Client:
         is_done: Callable[[Remote], bool],
         progress: Callable[..., Any],
     ) -> None:
-        """Bring contents to the Hub, and then, in one commit on top of ``parent``, their names.
+        """Upload files, and then add them in one commit on top of ``parent``.
 
-        Readers see all of it or nothing. Contents that are there already are not sent again.
+        Readers see all changes or none. Contents that the Hub already has are not sent again.
 
         Args:
-            parent: The commit that was looked at.
-            additions: Contents by their paths.
-            deletions: Paths that go.
-            title: Of the commit.
-            is_done: Whether what the repository holds is what the commit would bring.
-            progress: Wraps the loop over batches of contents, each of which has its own attempts.
+            parent: The commit that the changes were planned from.
+            additions: Contents by path.
+            deletions: Paths to remove.
+            title: Title of the commit.
+            is_done: Whether the repository already holds what the commit would bring.
+            progress: Wraps the loop over batches of files, each of which is retried on its own.
         """
         if len(additions) > MOST_FILES:
             raise ConfigError(f"{len(additions)} files are too many for one commit; set samples_per_shard higher")
@@ -282,7 +282,7 @@ class Client:
 
     @with_retries
     def _operations(self, additions: Mapping[str, Path | bytes]) -> list[Any]:
-        # made once: they remember their digests, and what was uploaded
+        # created once: operations remember their digests, and what was uploaded
         from huggingface_hub import CommitOperationAdd
 
         return [
@@ -318,7 +318,7 @@ class Client:
                 raise
 
     def address(self) -> str:
-        """Where a person finds it."""
+        """The address for a browser."""
         name, revision = self.repository.name, self.repository.revision
         tree = "" if revision == MAIN else f"/tree/{revision}"
         if revision.startswith("refs/pr/"):

@@ -1,4 +1,4 @@
-"""Any picture to 8-bit RGB, on purpose.
+"""Any image to 8-bit RGB, with a defined outcome for each kind.
 
 EXIF orientation            applied
 palette, transparency       composited over white
@@ -35,35 +35,35 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000"
 
 
 def read_rgb(file: Path | bytes, name: str) -> Image.Image:
-    """Read a picture as 8-bit RGB.
+    """Read an image as 8-bit RGB.
 
     Args:
         file: A path, or the file's bytes.
-        name: What to call it in an error.
+        name: Its name in error messages.
 
     Raises:
-        BadImage: If it is empty, truncated, too large or no picture.
+        BadImage: If it is empty, truncated, too large or not an image.
     """
     with _opened(file, name) as image:
         return to_rgb(image, name)
 
 
 def is_grey(file: Path | bytes, name: str) -> bool:
-    """Whether a picture is kept as 8-bit grey levels; its pixels are not read. Arguments as of :func:`read_rgb`."""
+    """Whether an image is stored as 8-bit grey; its pixels are not read. Arguments as of :func:`read_rgb`."""
     with _opened(file, name) as image:
         return bool(image.mode == "L")
 
 
 @contextmanager
 def _opened(file: Path | bytes, name: str) -> Iterator[Image.Image]:
-    """A picture of which no more than the header was read; what is done with it may fail as its bytes do."""
+    """An image whose header was read and nothing more; errors while it is used become BadImage, too."""
     with as_bad_image(name), _without_warnings():
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
             yield image
 
 
 def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
-    """Convert an open picture to 8-bit RGB; the table is in the module's docstring.
+    """Convert an open image to 8-bit RGB; the table is in the module's docstring.
 
     Raises:
         BadImage: If its pixels cannot be read, or are too many.
@@ -83,14 +83,14 @@ def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
 
 
 def from_array(value: Any, name: str = "image") -> Image.Image:
-    """RGB picture of an array or tensor: ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, uint8 or float in [0, 1]."""
+    """RGB image of an array or tensor: ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, uint8 or float in [0, 1]."""
     array = np.asarray(value)
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or 0 in array.shape:
-        raise BadImage(f"{name}: an array of shape {array.shape} is no picture")
+        raise BadImage(f"{name}: cannot use an array of shape {array.shape} as an image")
     if array.dtype != np.uint8:
         if (
             not np.issubdtype(array.dtype, np.floating)
@@ -105,7 +105,7 @@ def from_array(value: Any, name: str = "image") -> Image.Image:
 
 
 def blank_like(value: Any) -> Any:
-    """What :func:`like` must know of a picture, array or tensor, in next to no memory."""
+    """A tiny stand-in for an image, array or tensor, which :func:`like` takes as its example."""
     if isinstance(value, Image.Image):
         return _GREY if value.mode == "L" else _COLOURED
     if isinstance(value, np.ndarray):
@@ -114,7 +114,7 @@ def blank_like(value: Any) -> Any:
 
 
 def like(image: Image.Image, example: Any) -> Any:
-    """An RGB picture in the form of ``example``: a grey picture, or an array or tensor of its size, layout and type."""
+    """An RGB image in the form of ``example``: a grey image, or an array or tensor of its size, layout and type."""
     if isinstance(example, Image.Image):
         return image.convert("L") if example.mode == "L" else image
     shape = tuple(example.shape)
@@ -158,7 +158,7 @@ def _eight_bits(array: np.ndarray, mode: str) -> np.ndarray:
 
 @contextmanager
 def as_bad_image(name: str) -> Iterator[None]:
-    """Turn whatever a decoder raises on hostile bytes into BadImage, under the picture's name."""
+    """Turn all errors that a decoder raises on hostile bytes into BadImage, with the name of the image."""
     try:
         yield
     except GifDatasetsError:
@@ -177,9 +177,9 @@ def as_bad_image(name: str) -> Iterator[None]:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Without a decoder's warnings; one thread at a time, since these are the whole process's."""
+    """Without warnings of a decoder; one thread at a time, since the filters belong to the process."""
     with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels are what counts
+        warnings.simplefilter("ignore")  # broken EXIF and the like: only the pixels matter
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
@@ -194,7 +194,7 @@ on_fork(_new_lock)
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether the file's name ends like a picture that Pillow reads."""
+    """Whether the name has the suffix of an image that Pillow reads."""
     return Path(name).suffix.lower() in _extensions()
 
 
@@ -205,6 +205,6 @@ def _extensions() -> frozenset[str]:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow was built with."""
+    """The FORMATS that this build of Pillow reads."""
     Image.init()
     return tuple(kind for kind in FORMATS if kind in Image.OPEN)

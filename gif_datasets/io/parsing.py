@@ -1,7 +1,7 @@
-"""JSON and TOML that somebody else may have written: a value, or ValueError, and nothing else.
+"""JSON and TOML from untrusted files: a value, or ValueError, and no other error.
 
-Python's parsers end in RecursionError where a text is nested too deeply, and so does much that is done to a value that
-just passes them.
+Python's parsers raise RecursionError if a text is nested too deeply, and so does code that walks through a value that
+is just shallow enough for them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def read_json(content: bytes | str) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: If it is none, or nested too deeply.
+        ValueError: If it is not JSON, or nested too deeply.
 
     Example:
         >>> read_json(b'{"a": [1]}')
@@ -39,8 +39,8 @@ def read_json(content: bytes | str) -> Any:
 
 def read_toml(text: str) -> dict[str, Any]:
     """Parse TOML; raises ValueError as :func:`read_json` does."""
-    found: dict[str, Any] = _shallow(tomllib.loads, text)
-    return found
+    value: dict[str, Any] = _shallow(tomllib.loads, text)
+    return value
 
 
 def _shallow(parse: Callable[[Any], Any], text: bytes | str) -> Any:

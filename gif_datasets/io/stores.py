@@ -1,6 +1,6 @@
 """Folders in object stores, by URL: the part of `pathlib.Path` that folders of shards need, over fsspec.
 
-An object is there, whole, when its upload has ended, and not before: what is written needs no temporary name.
+An object appears, complete, when its upload ends: writing needs no temporary name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _USER = re.compile(r"(?<=://)[^/@]*@")
 
 @dataclass(frozen=True)
 class RemotePath:
-    """A folder or an object in a store. Picklable; connects when used, by what the environment says.
+    """A folder or an object in a store. Picklable; connects when used, configured by the environment.
 
     Example:
         >>> path = RemotePath("memory://bucket/set") / "data" / "a.txt"
@@ -40,26 +40,26 @@ class RemotePath:
         return RemotePath(f"{self.url}/{name}")
 
     def __str__(self) -> str:
-        """The URL, without a user's name and password."""
+        """The URL, without user name and password."""
         return _USER.sub("", self.url)
 
     @property
     def name(self) -> str:
-        """Its last part."""
+        """The last part of the path."""
         return self.url.rpartition("/")[2]
 
     @property
     def stem(self) -> str:
-        """Its last part, without a suffix."""
+        """The last part of the path, without a suffix."""
         return Path(self.name).stem
 
     def exists(self) -> bool:
-        """Whether there is such an object, or one below it."""
+        """Whether this object, or one below it, exists."""
         with _filesystem(self, fresh=True) as (store, path):
             return bool(store.exists(path))
 
     def is_file(self) -> bool:
-        """Whether there is such an object."""
+        """Whether this object exists."""
         with _filesystem(self, fresh=True) as (store, path):
             return bool(store.isfile(path))
 
@@ -69,24 +69,24 @@ class RemotePath:
             return bool(store.isdir(path))
 
     def size(self) -> int:
-        """Its bytes."""
+        """Size in bytes."""
         with _filesystem(self, fresh=True) as (store, path):
             return int(store.info(path)["size"])
 
     def open(self, mode: str = "rb") -> IO[bytes]:
-        """Open the object to be read from its start to its end."""
+        """Open the object for reading from start to end."""
         with _filesystem(self, fresh=True) as (store, path):
             file: IO[bytes] = store.open(path, mode)
             return file
 
     def read_bytes(self) -> bytes:
-        """All of it."""
+        """The content."""
         with _filesystem(self) as (store, path):
             content: bytes = store.cat_file(path)
             return content
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """All of it, as a text."""
+        """The content as text."""
         return self.read_bytes().decode(encoding)
 
     def read_range(self, start: int, stop: int) -> bytes:
@@ -96,12 +96,12 @@ class RemotePath:
             return content
 
     def write_bytes(self, content: bytes) -> None:
-        """Put the object."""
+        """Write the object."""
         with _filesystem(self) as (store, path):
             store.pipe_file(path, content)
 
     def create(self, content: bytes) -> bool:
-        """Put the object unless it is there; says whether it was put. Of two at once, one does where the store can."""
+        """Write the object unless it exists; returns whether it was written, by one writer only if the store can."""
         with _filesystem(self) as (store, path):
             try:
                 store.pipe_file(path, content, mode="create")
@@ -110,16 +110,16 @@ class RemotePath:
             return True
 
     def glob(self, pattern: str) -> list[RemotePath]:
-        """What is directly below it; nothing, where there is nothing."""
+        """The objects directly below, whose names match; empty if there are none."""
         with _filesystem(self, fresh=True) as (store, path):
             try:
-                found = [str(name).rstrip("/").rpartition("/")[2] for name in store.ls(path, detail=False)]
+                names = [str(name).rstrip("/").rpartition("/")[2] for name in store.ls(path, detail=False)]
             except FileNotFoundError:
-                found = []
-        return [self / name for name in sorted(set(found)) if fnmatch.fnmatchcase(name, pattern)]
+                names = []
+        return [self / name for name in sorted(set(names)) if fnmatch.fnmatchcase(name, pattern)]
 
     def iterdir(self) -> list[RemotePath]:
-        """What is directly below it."""
+        """The objects directly below."""
         return self.glob("*")
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
@@ -131,7 +131,7 @@ AnyPath: TypeAlias = Path | RemotePath
 
 
 def as_path(text: str | AnyPath) -> AnyPath:
-    """A path, or where a URL points to.
+    """A path of a text: of this machine, or of a store for a URL.
 
     Example:
         >>> as_path("s3://bucket/set/"), as_path("here/set").name, as_path("file:///tmp/set").name
@@ -155,7 +155,7 @@ def size_of(path: AnyPath) -> int:
 
 
 def file_sizes(folder: AnyPath) -> dict[str, int]:
-    """Bytes of the files directly in a folder, by name; one listing, however many there are."""
+    """Sizes in bytes of the files directly in a folder, by name, with one listing."""
     if isinstance(folder, Path):
         files = [path for path in folder.glob("*") if path.is_file()]
         return {path.name: path.stat().st_size for path in files}
@@ -168,7 +168,7 @@ def file_sizes(folder: AnyPath) -> dict[str, int]:
 
 
 def read_all(folder: AnyPath, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of those files of a folder that are there; of a store, many at once."""
+    """Name and content of those files of a folder that exist; from a store, many at once."""
     if isinstance(folder, Path):
         for name in names:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -177,11 +177,11 @@ def read_all(folder: AnyPath, names: Sequence[str]) -> Iterator[tuple[str, bytes
     for block in blocks(names, TOGETHER):
         with _filesystem(folder) as (store, root):
             paths = {f"{root}/{name}": name for name in block}
-            found = store.cat(list(paths), on_error="return") if len(paths) > 1 else _one(store, *paths)
-            for problem in found.values():
+            contents = store.cat(list(paths), on_error="return") if len(paths) > 1 else _one(store, *paths)
+            for problem in contents.values():
                 if isinstance(problem, Exception) and not isinstance(problem, FileNotFoundError):
                     raise problem
-        yield from ((name, found[path]) for path, name in paths.items() if isinstance(found[path], bytes))
+        yield from ((name, contents[path]) for path, name in paths.items() if isinstance(contents[path], bytes))
 
 
 def _one(store: Any, path: str) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _one(store: Any, path: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def local_copy(path: AnyPath) -> Iterator[Path]:
-    """A file as one of this machine: itself, or a temporary copy.
+    """A file on this machine: the file itself, or a temporary copy.
 
     Raises:
         OSError: If there is no such file.
@@ -210,11 +210,11 @@ def local_copy(path: AnyPath) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _filesystem(path: RemotePath, fresh: bool = False) -> Iterator[tuple[Any, str]]:
-    """The store of a path and the path in it; whatever is raised there is an OSError.
+    """The store of a path, and the path in it; all errors of the store become OSError.
 
     Args:
         path: The path.
-        fresh: Forget what was listed before: somebody else may have written since.
+        fresh: Forget earlier listings: somebody else may have written since then.
     """
     store, inner = _connected(path.url)
     try:
@@ -223,7 +223,7 @@ def _filesystem(path: RemotePath, fresh: bool = False) -> Iterator[tuple[Any, st
         yield store, inner.rstrip("/")
     except OSError:
         raise
-    except Exception as error:  # each store raises its own kinds, and their texts may tell of credentials
+    except Exception as error:  # each store has its own types, and their texts may hold credentials
         raise OSError(f"{path}: {type(error).__name__}") from error
 
 
@@ -232,9 +232,9 @@ def _connected(url: str) -> tuple[Any, str]:
 
     scheme = url.partition(":")[0]
     try:
-        found: tuple[Any, str] = url_to_fs(url)
+        store: tuple[Any, str] = url_to_fs(url)
     except ImportError as error:
         raise MissingExtra(*_PACKAGES.get(scheme, (f"what opens {scheme}:// URLs",))) from error
     except ValueError as error:
         raise ConfigError(f"nothing is known that opens {scheme}:// URLs, got {RemotePath(url)}") from error
-    return found
+    return store
