@@ -14,11 +14,16 @@ from gif_datasets import __version__  # noqa: E402 - of this clone
 
 project = "gif_datasets"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "from_code"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "from_code"]
 add_module_names = False
 default_role = "code"  # docstrings write `name` as these pages do
 
 myst_heading_anchors = 4
+nb_execution_mode = "force"  # the notebook runs in every build
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_output_stderr = "remove"  # progress bars, and what other libraries say about notebooks
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 90
