@@ -24,20 +24,20 @@ def block(heading: str = "", number: int = 0) -> CodeType:
 
 
 class Seen:
-    """A transform to tensors that counts the pictures that pass through it."""
+    """A transform to tensors that counts the images that pass through it."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._to_tensor = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
-    def __call__(self, picture: Any) -> torch.Tensor:
-        tensor: torch.Tensor = self._to_tensor(picture)
+    def __call__(self, image: Any) -> torch.Tensor:
+        tensor: torch.Tensor = self._to_tensor(image)
         self.counts[hashlib.sha256(tensor.numpy().tobytes()).hexdigest()[:16]] += 1
         return tensor
 
 
 def run(heading: str, train: Any) -> tuple[dict[str, Any], Counter[str]]:
-    """Run the example of a heading on a set: the names that it leaves, and the pictures that it saw."""
+    """Run the example of a heading on a set: the names that it leaves, and the images that it saw."""
     seen = train.transform = Seen()
     names: dict[str, Any] = {"train": train, "torch": torch, "v2": v2}
     exec("from gif_datasets import DataLoader", names)

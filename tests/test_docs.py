@@ -189,7 +189,7 @@ def test_extending_page(
     assert len(extensions) == 3
     assert all(len(block.splitlines()) < 50 for block in extensions)
     rows = [f"{path.relative_to(seed_folder)},{path.parent.name}" for path in sorted(seed_folder.rglob("*.png"))]
-    (seed_folder / "pictures.csv").write_text("\n".join(["path,grade", *rows]))
+    (seed_folder / "images.csv").write_text("\n".join(["path,grade", *rows]))
     monkeypatch.chdir(seed_folder)
     for block in fenced("extend.md", "bash"):
         run_commands(block)

@@ -29,12 +29,12 @@ DEMO = Path(gif_datasets.__file__).parent / "assets" / "demo"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the page's first example ran: `pictures`, the folder made from it, and what the Hub gave."""
+    """Where the page's first example ran: `images`, the folder made from it, and what the Hub gave."""
     place = tmp_path_factory.mktemp("frameworks")
     for kind in sorted(path for path in DEMO.iterdir() if path.is_dir()):
-        (place / "pictures" / kind.name).mkdir(parents=True)
+        (place / "images" / kind.name).mkdir(parents=True)
         for path in sorted(kind.iterdir())[:2]:
-            shutil.copy(path, place / "pictures" / kind.name)
+            shutil.copy(path, place / "images" / kind.name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setenv("HF_TOKEN", WRITER)
@@ -55,14 +55,14 @@ def opened(kind: str, place: Path, own: Path) -> Any:
     if kind == "hub":
         return pickle.loads((place / "hub.pickle").read_bytes())
     if kind == "precomputed":
-        return load_expanded(place / "pictures-gif2x")
-    return ExpandedDataset(str(place / "pictures"), ratio=2, prior="linear", cache_dir=own / "cache")
+        return load_expanded(place / "images-gif2x")
+    return ExpandedDataset(str(place / "images"), ratio=2, prior="linear", cache_dir=own / "cache")
 
 
 @pytest.fixture(scope="module")
 def truth(place: Path) -> Counter[str]:
-    """Every picture of the set, once."""
-    loaded = load_expanded(place / "pictures-gif2x", pages.Seen())
+    """Every image of the set, once."""
+    loaded = load_expanded(place / "images-gif2x", pages.Seen())
     assert len(list(loaded)) == SAMPLES
     return loaded.transform.counts
 
@@ -120,7 +120,7 @@ def test_timm(train: Any, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names, seen = pages.run("timm", train)
     assert not seen  # timm exchanged the transform
     assert sum(len(labels) for _, labels in names["loader"]) == SAMPLES
-    assert names["pictures"].shape == (20, 3, 32, 32)
+    assert names["images"].shape == (20, 3, 32, 32)
     assert torch.isfinite(names["loss"])
 
 
@@ -167,7 +167,7 @@ def free_ports(count: int) -> list[str]:
 def test_lightning_resumes_in_mid_epoch(place: Path, truth: Counter[str], tmp_path: Path) -> None:
     """A checkpoint after one of three batches leads to exactly the other two."""
     lightning = pytest.importorskip("lightning")
-    train = load_expanded(place / "pictures-gif2x")
+    train = load_expanded(place / "images-gif2x")
     names, _ = pages.run("Lightning", train)
     quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "use_distributed_sampler": False}
 
@@ -188,7 +188,7 @@ def test_lightning_cannot_lose_a_mix(place: Path) -> None:
     pytest.importorskip("lightning")
     from lightning.pytorch.utilities.data import _update_dataloader
 
-    train = load_expanded(place / "pictures-gif2x")
+    train = load_expanded(place / "images-gif2x")
     sampler = DistributedSampler(train, 2, 1)
     assert _update_dataloader(DataLoader(train, 20, shuffle=True), sampler).sampler is sampler
     for options in ({"mix": "share:0.5"}, {"balance": True}, {"seed": 3}, {"rank": 1, "world_size": 2}):
@@ -199,7 +199,7 @@ def test_lightning_cannot_lose_a_mix(place: Path) -> None:
 def test_transforms_may_be_exchanged(train: Any) -> None:
     """As timm and others do; also with none."""
     train.transform = None
-    train.transform = lambda picture: picture.size
+    train.transform = lambda image: image.size
     assert train[0][0] == train[40][0] == (32, 32)
     train.transform = None
     assert train[0][0].mode == "RGB"
