@@ -22,6 +22,7 @@ import gif_datasets
 from gif_datasets import ConfigError, MissingExtra, load_expanded
 from gif_datasets.cli import main
 from gif_datasets.report.gallery import Gallery, Query, galleries
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.rejections import REJECTED, reject
 from gif_datasets.types import no_progress
@@ -147,7 +148,7 @@ def test_compare_with_the_seed(address: str, folder: Path, tmp_path: Path) -> No
 @needs_browser
 def test_by_class_and_criterion(address: str, folder: Path, tmp_path: Path) -> None:
     """What is shown is of the class, and in the order, that was chosen; also with seeds, and of the other split."""
-    gallery = Gallery(folder, "train", no_progress)
+    gallery = Gallery(ExpandedFolder.open(folder), "train", no_progress)
     keys = gallery.reader.key
 
     async def run(page: Page) -> None:
@@ -289,7 +290,7 @@ def test_bad_use(
 
 
 def test_errors_name_what_is_known(folder: Path) -> None:
-    gallery = Gallery(folder, "train", no_progress)
+    gallery = Gallery(ExpandedFolder.open(folder), "train", no_progress)
     with pytest.raises(ConfigError, match="known: all, original"):
         gallery.chosen(Query(kind="odd"))
     assert issubclass(MissingExtra, gif_datasets.GifDatasetsError)
