@@ -44,6 +44,15 @@ class Candidate:
     fields: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Draw:
+    """One draw of one copy of a seed: ``copy`` from 1 to the ratio, ``attempt`` from 0."""
+
+    seed: Seed
+    copy: int
+    attempt: int
+
+
 class Maker(Protocol):
     """Makes candidates in blocks; what one looks like does not depend on its block."""
 
@@ -77,33 +86,35 @@ class GuidedMaker:
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
         """Decode; another attempt draws the decoder's noise again, or the perturbation where decoding has no noise.
 
-        A copy above the ratio is what another attempt makes of a copy within it.
+        A copy above the ratio is what a later attempt makes of a copy within it.
         """
-        config = self.recipe.config
-        draws = [(seed, *self._draw_of(copy, attempt)) for seed, copy in rows]
-        found = self._guided_rows(draws)
-        latents = [one.latents[0, copy - 1] for one, (_, copy, _) in zip(found, draws, strict=True)]
+        draws = [self._draw_of(seed, copy, attempt) for seed, copy in rows]
+        guided = self._guided_rows(draws)
+        pixels = self._decode(draws, [one.latents[0, draw.copy - 1] for one, draw in zip(guided, draws, strict=True)])
+        arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return [
+            Candidate(PillowImage.fromarray(np.ascontiguousarray(array)), _copy_fields(one, draw.copy - 1))
+            for array, one, draw in zip(arrays, guided, draws, strict=True)
+        ]
 
-        def decode(block: Sequence[tuple[tuple[Seed, int, int], Tensor]]) -> Tensor:
+    def _decode(self, draws: Sequence[Draw], latents: Sequence[Tensor]) -> Tensor:
+        """Pixels of latents in one full block, ``(N, 3, H, W)`` in [0, 1]."""
+        config = self.recipe.config
+
+        def decode(block: Sequence[tuple[Draw, Tensor]]) -> Tensor:
             generators = [
-                generator_for(config.rng_seed, seed.key, _stream("decode", turn), copy)
-                for (seed, copy, turn), _ in block
+                generator_for(config.rng_seed, draw.seed.key, _stream("decode", draw.attempt), draw.copy)
+                for draw, _ in block
             ]
             return self.prior.decode(torch.stack([latent for _, latent in block]), generators, config)
 
-        whole = padded(list(zip(draws, latents, strict=True)), config.decode_batch)
-        pixels = torch.stack(in_memory(decode, whole, "decode_batch")[: len(rows)])
-        if not (whole_pictures := pixels.flatten(1).isfinite().all(1)).all():
-            origin = rows[whole_pictures.tolist().index(False)][0].origin
-            half = "" if config.dtype == "float32" else f"; in {config.dtype} some do: try --set dtype=float32"
-            raise PriorError(
-                f"prior {self.recipe.prior.name!r} drew what are no numbers (NaN) of the seed {origin}{half}"
-            )
-        arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return [
-            Candidate(PillowImage.fromarray(np.ascontiguousarray(array)), _copy_fields(one, copy - 1))
-            for array, one, (_, copy, _) in zip(arrays, found, draws, strict=True)
-        ]
+        block = padded(list(zip(draws, latents, strict=True)), config.decode_batch)
+        pixels = torch.stack(in_memory(decode, block, "decode_batch")[: len(draws)])
+        if not (finite := pixels.flatten(1).isfinite().all(1)).all():
+            origin = draws[finite.tolist().index(False)].seed.origin
+            advice = "" if config.dtype == "float32" else f"; {config.dtype} can overflow, try --set dtype=float32"
+            raise PriorError(f"prior {self.recipe.prior.name!r} returned NaN for seed {origin}{advice}")
+        return pixels
 
     def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
         """Criteria of the seeds' own pictures; nothing is guided for them."""
@@ -124,20 +135,21 @@ class GuidedMaker:
         _keep_last(self._guided, result, KEEP_GUIDED)
         return {(key, label): found for (key, label, _), found in result.items()}
 
-    def _draw_of(self, copy: int, attempt: int) -> tuple[int, int]:
-        """Copy within the ratio, and attempt, that a copy of any number is."""
+    def _draw_of(self, seed: Seed, copy: int, attempt: int) -> Draw:
+        """The draw of a copy of any number: a copy above the ratio is a later attempt of a copy within it."""
         turn, within = divmod(copy - 1, self.recipe.config.ratio)
-        return within + 1, attempt + turn
+        return Draw(seed, within + 1, attempt + turn)
 
-    def _guided_rows(self, draws: Sequence[tuple[Seed, int, int]]) -> list[Guided]:
-        by_turn: dict[int, list[Seed]] = {}
-        for seed, _, turn in draws:
-            by_turn.setdefault(self._perturbation(turn), []).append(seed)
-        guided = {turn: self.guide(seeds, turn) for turn, seeds in by_turn.items()}
-        return [guided[self._perturbation(turn)][seed.key, seed.label] for seed, _, turn in draws]
+    def _guided_rows(self, draws: Sequence[Draw]) -> list[Guided]:
+        """The guided latents of each draw's seed."""
+        seeds: dict[int, list[Seed]] = {}
+        for draw in draws:
+            seeds.setdefault(self._perturbation(draw.attempt), []).append(draw.seed)
+        guided = {perturbation: self.guide(part, perturbation) for perturbation, part in seeds.items()}
+        return [guided[self._perturbation(draw.attempt)][draw.seed.key, draw.seed.label] for draw in draws]
 
     def _perturbation(self, attempt: int) -> int:
-        """Which draw of the perturbation an attempt uses: the first, where decoding draws anew itself."""
+        """Which draw of the perturbation an attempt uses: the first, if the decoder draws noise of its own."""
         return 0 if self.prior.decodes_noise else attempt
 
     def _guide_block(self, seeds: Sequence[Seed], attempt: int) -> list[Guided]:
@@ -220,9 +232,7 @@ def _copy_fields(found: Guided, copy: int) -> dict[str, Any]:
         for name in CRITERIA
     }
     if not all(map(math.isfinite, fields.values())):
-        raise PriorError(
-            "guidance led to latents whose scores are no numbers (NaN); give a smaller epsilon or logit_scale"
-        )
+        raise PriorError("guidance led to latents whose scores are NaN; give a smaller epsilon or logit_scale")
     return {"held_class": int(found.held_class[0]), **fields}
 
 

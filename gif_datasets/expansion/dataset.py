@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.errors import CacheError, ConfigError, EngineError, HubError, MissingExtra, PriorError
+from gif_datasets.errors import BadImage, EngineError
 from gif_datasets.expansion.engines.local import run_local, visible_gpus
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.item_format import ItemForm, format_transform
@@ -145,9 +145,9 @@ class ExpandedDataset(Dataset[Any]):
         return select(self.plan, self.imaginer, map)[0].chosen
 
     @cached_property
-    def validation(self) -> HeldOut:
+    def validation(self) -> ValidationSplit:
         """The seeds that ``validation_share`` holds out: items as the wrapped dataset yields them; empty without."""
-        return HeldOut(self)
+        return ValidationSplit(self)
 
     def __len__(self) -> int:
         return len(self.plan.seeds) * (1 + self.config.ratio)
@@ -214,21 +214,11 @@ class ExpandedDataset(Dataset[Any]):
         return range(start, start + ratio)
 
     def _pictures(self, rows: Sequence[Row], beside: Callable[[], Sequence[Row]]) -> list[bytes]:
-        """Imagine rows in common blocks; when that fails, one by one, to name the seed that it fails on."""
+        """Image files of rows, imagined in common blocks where they are missing."""
         try:
             return self.imaginer.pictures(rows, beside)
-        except (CacheError, ConfigError, HubError, MissingExtra, PriorError):  # of no seed in particular
-            raise
-        except Exception:
-            return [self._picture(row) for row in rows]
-
-    def _picture(self, row: Row) -> bytes:
-        try:
-            return self.imaginer.pictures([row])[0]
-        except Exception as error:
-            seed, copy = row
-            name = f"seed {seed.index} ({seed.origin})"
-            raise EngineError(f"cannot imagine copy {copy} of {name}: {type(error).__name__}: {error}") from error
+        except BadImage as error:
+            raise EngineError(f"cannot imagine copies of a seed that can no longer be read: {error}") from error
 
     def _refuse_missing(self, copies: Sequence[Row]) -> None:
         for seed, copy in copies:
@@ -315,7 +305,7 @@ class ExpandedDataset(Dataset[Any]):
         return self._form.item(seed, made, self.transform)
 
 
-class HeldOut(Dataset[Any]):
+class ValidationSplit(Dataset[Any]):
     """The seeds of an :class:`ExpandedDataset` that are held out, in the form of its other items."""
 
     def __init__(self, expanded: ExpandedDataset) -> None:

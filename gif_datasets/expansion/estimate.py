@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-import multiprocessing
 import statistics
 import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +22,8 @@ import numpy as np
 
 from gif_datasets.chunks import blocks, evenly
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.errors import ConfigError, EngineError
-from gif_datasets.expansion.engines.local import SPAWN, default_workers, in_turn, start_process, visible_gpus
+from gif_datasets.errors import ConfigError
+from gif_datasets.expansion.engines.local import default_workers, pool, visible_gpus
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.open import open_expansion
 from gif_datasets.expansion.plan import Plan
@@ -247,23 +244,17 @@ def _bytes(plan: Plan, probe: Probe) -> int:
 
 def _probes(plan: Plan, source: Source, workers: int) -> list[Probe]:
     """One probe a worker, all at once."""
-    with tempfile.TemporaryDirectory(prefix="gif-datasets-plan-") as place:
-        own = in_turn(workers, visible_gpus(plan.recipe.device))
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context(SPAWN), start_process, (own,))
-        try:
-            begun = time.time()
-            jobs = [
-                pool.submit(_probe, plan, source, Path(place) / str(number), number, workers, begun)
-                for number in range(workers)
-            ]
-            return [job.result() for job in jobs]
-        except BrokenProcessPool as error:
-            raise EngineError(
-                f"a worker process of the probe died (killed, or out of memory); plan for fewer than {workers}"
-                " (--workers), or for a smaller prior"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    advice = f"plan for fewer than --workers {workers}, or for a smaller prior"
+    with (
+        tempfile.TemporaryDirectory(prefix="gif-datasets-plan-") as folder,
+        pool(workers, visible_gpus(plan.recipe.device), advice) as executor,
+    ):
+        begun = time.time()
+        jobs = [
+            executor.submit(_probe, plan, source, Path(folder) / str(number), number, workers, begun)
+            for number in range(workers)
+        ]
+        return [job.result() for job in jobs]
 
 
 def _probe(plan: Plan, source: Source, cache: Path, number: int, workers: int, begun: float) -> Probe:

@@ -10,7 +10,7 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion.engines.local import run_local, visible_gpus
 from gif_datasets.expansion.open import open_expansion
-from gif_datasets.expansion.run import Part, Summary, run
+from gif_datasets.expansion.run import PlanPart, Summary, run
 from gif_datasets.expansion.tasks import Engine
 from gif_datasets.io.cache.store import open_cache
 from gif_datasets.io.devices import resolve_device
@@ -72,7 +72,7 @@ def expand(
     """
     if config is not None and options:
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
-    settled, mine, show = config or ExpansionConfig.build(options), Part(*part), progress or no_progress
+    settled, mine, show = config or ExpansionConfig.build(options), PlanPart(*part), progress or no_progress
     run_tasks = _engine(engine, workers, device, ray_address, gpus_per_worker)
     opened = open_expansion(
         wrap_source(source),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gif_datasets.chunks import blocks
+from gif_datasets import chunks
+from gif_datasets.errors import EngineError, GifDatasetsError
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.expansion.samples import Verdict, make_sample, relabelled
 from gif_datasets.guidance.recognition import Recognition
@@ -23,15 +23,17 @@ from gif_datasets.sources.base import Source
 from gif_datasets.types import Row, Sample, Seed
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
-    from gif_datasets.expansion.candidates import Candidate
+    from gif_datasets.expansion.draws import Judge
     from gif_datasets.expansion.models import Models
-    from gif_datasets.expansion.scoring import Scorer
     from gif_datasets.priors.base import Prior
 
 ROWS_AHEAD = 160  # whose seeds are guided together, in full blocks; fewer seeds than a maker keeps
+MOST_NAMED = 50  # copies in an error: a block of them
+
+Block: TypeAlias = "Sequence[tuple[str, Row]]"
+"""Rows of (seed, copy) that are drawn together, each with its cache key."""
 
 
 @dataclass(eq=False)
@@ -184,9 +186,9 @@ class Imaginer:
                     claims.wait()
         return found
 
-    def _claimed_blocks(self, missing: dict[str, Row], claims: Claims) -> Iterator[list[tuple[str, Row]]]:
+    def _claimed_blocks(self, missing: dict[str, Row], claims: Claims) -> Iterator[Block]:
         """Claim a block at a time, so that several who want the same share the work."""
-        block = []
+        block: list[tuple[str, Row]] = []
         for key, row in missing.items():
             if not claims.take(key):
                 continue
@@ -201,66 +203,37 @@ class Imaginer:
             yield block
 
     def _make(self, missing: dict[str, Row], claims: Claims) -> Iterator[tuple[str, Sample]]:
-        """Draw what can be claimed, check, and draw again what fails; the last attempt keeps the best draw."""
+        """Draw what can be claimed, check it, and draw again what fails; after the last attempt the best draw stays."""
+        from gif_datasets.expansion.draws import BestDraws, Judge
+
         config = self.recipe.config
-        best, seed_scores = dict[str, tuple[float, Sample]](), dict[str, "torch.Tensor"]()
-        pending: Iterable[Sequence[tuple[str, Row]]] = self._claimed_blocks(missing, claims)
         attempts = 1 if config.check == "none" or config.agnostic else 1 + config.redraws
-        rows = list(missing.items())
+        judge, best = Judge(config, [seed for seed, _ in missing.values()], self._load), BestDraws()
+        blocks, rows = self._claimed_blocks(missing, claims), missing
         for attempt in range(attempts):
-            failed: list[tuple[str, Row]] = []
-            for block, seeds in _with_seeds_ahead(pending, rows):
-                loaded = self._load()
-                loaded.maker.prepare(seeds, attempt)
-                seed_scores = seed_scores or self._seed_scores([seed for seed, _ in missing.values()], loaded)
-                candidates = loaded.maker.draw([row for _, row in block], attempt)
-                self.generated += len(block)
-                judged = self._judge([row for _, row in block], candidates, loaded.scorer, seed_scores)
-                for (key, (seed, copy)), candidate, verdict in zip(block, candidates, judged, strict=True):
-                    sample = make_sample(
-                        self.recipe, seed, copy, attempt + 1, candidate.picture, candidate.fields, verdict
-                    )
-                    if verdict.passed:
-                        best.pop(key, None)
-                        yield key, sample
-                        continue
-                    if key not in best or verdict.rank > best[key][0]:
-                        best[key] = verdict.rank, sample
-                    failed.append((key, (seed, copy)))
-            rows = failed
-            pending = blocks(failed, config.decode_batch)
-        for key, (_, sample) in best.items():
-            yield key, Sample(sample.image, dataclasses.replace(sample.provenance, attempts=attempts))
+            for key, row, sample, verdict in self._draw(blocks, rows, attempt, judge):
+                if best.settles(key, row, sample, verdict):
+                    yield key, sample
+            rows = best.take_failed()
+            blocks = iter(chunks.blocks(list(rows.items()), config.decode_batch))
+        yield from best.samples(attempts)
 
-    def _judge(
-        self,
-        rows: Sequence[Row],
-        candidates: Sequence[Candidate],
-        scorer: Scorer | None,
-        seed_scores: dict[str, torch.Tensor],
-    ) -> list[Verdict]:
-        """What each candidate's own picture says."""
-        if scorer is None:
-            return [Verdict()] * len(rows)
-        scores = scorer([candidate.picture for candidate in candidates])
-        if self.recipe.config.check == "none":
-            return [Verdict(row) for row in scores]
-        import torch
-
-        from gif_datasets.guidance.accept import accept
-
-        seeds = [seed for seed, _ in rows]
-        of_seeds = torch.stack([seed_scores[seed.key] for seed in seeds])
-        labels = torch.tensor([seed.label for seed in seeds])
-        found = accept(self.recipe.config.check, scores, of_seeds, labels)
-        return [Verdict(*row) for row in zip(scores, *(part.tolist() for part in found), strict=True)]
-
-    def _seed_scores(self, seeds: Sequence[Seed], loaded: Models) -> dict[str, torch.Tensor]:
-        """Scores of the seeds' own pictures by content key, once for all copies and attempts; none without a check."""
-        if loaded.seed_scores is None or self.recipe.config.check == "none":
-            return {}
-        unique = {seed.key: seed for seed in seeds}
-        return dict(zip(unique, loaded.seed_scores(list(unique.values())), strict=True))
+    def _draw(
+        self, blocks: Iterable[Block], rows: Mapping[str, Row], attempt: int, judge: Judge
+    ) -> Iterator[tuple[str, Row, Sample, Verdict]]:
+        """One draw of each row of each block, with its verdict."""
+        for block, seeds in _with_seeds_ahead(blocks, rows):
+            wanted = [row for _, row in block]
+            maker = self._load().maker
+            with _naming([f"copies of {_name(seed)}" for seed in seeds]):
+                maker.prepare(seeds, attempt)
+            with _naming([f"copy {copy} of {_name(seed)}" for seed, copy in wanted]):
+                candidates = maker.draw(wanted, attempt)
+                verdicts = judge(wanted, candidates)
+            self.generated += len(block)
+            for (key, row), candidate, verdict in zip(block, candidates, verdicts, strict=True):
+                sample = make_sample(self.recipe, *row, attempt + 1, candidate.picture, candidate.fields, verdict)
+                yield key, row, sample, verdict
 
     def _load(self) -> Models:
         """What makes and scores; loads the prior the first time."""
@@ -271,22 +244,40 @@ class Imaginer:
         return self._loaded
 
     def _picture(self, seed: Seed) -> Image:
-        return self.source.sample(seed.index)[0]
+        """The seed's own image; an error of its dataset names the seed."""
+        with _naming([_name(seed)]):
+            return self.source.sample(seed.index)[0]
 
 
-def _with_seeds_ahead(
-    blocks: Iterable[Sequence[tuple[str, Row]]], rows: Sequence[tuple[str, Row]]
-) -> Iterator[tuple[Sequence[tuple[str, Row]], list[Seed]]]:
+def _with_seeds_ahead(blocks: Iterable[Block], rows: Mapping[str, Row]) -> Iterator[tuple[Block, list[Seed]]]:
     """Each block with the seeds to prepare before it: those of ``ROWS_AHEAD`` rows, or none while they last."""
-    place = {key: number for number, (key, _) in enumerate(rows)}
+    position = {key: number for number, key in enumerate(rows)}
+    seeds = [seed for seed, _ in rows.values()]
     prepared = 0
     for block in blocks:
-        first, last = place[block[0][0]], place[block[-1][0]]
+        first, last = position[block[0][0]], position[block[-1][0]]
         if last < prepared:
             yield block, []
             continue
         prepared = max(first + ROWS_AHEAD, last + 1)
-        yield block, [seed for _, (seed, _) in rows[first:prepared]]
+        yield block, seeds[first:prepared]
+
+
+@contextlib.contextmanager
+def _naming(wanted: Sequence[str]) -> Iterator[None]:
+    """Turn an error that names no seed into an EngineError with what was wanted of which seeds; our own errors pass."""
+    try:
+        yield
+    except GifDatasetsError:
+        raise
+    except Exception as error:
+        more = f" and {len(wanted) - MOST_NAMED} more" if len(wanted) > MOST_NAMED else ""
+        named = ", ".join(wanted[:MOST_NAMED]) + more
+        raise EngineError(f"cannot imagine {named}: {type(error).__name__}: {error}") from error
+
+
+def _name(seed: Seed) -> str:
+    return f"seed {seed.index} ({seed.origin})"
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ def _known_seeds(recipe: Recipe, seeds: Sequence[Seed], cache: Cache, embeddings
 def _fitted(recipe: Recipe, text: ZeroShotClassifier, embeddings: SeedEmbeddings, known: Known) -> ZeroShotClassifier:
     """The classifier that knows the seeds."""
     seeds, rows, labels = known
-    embeddings.learn(seeds, rows)
+    embeddings.add(seeds, rows)
     fitted = fitted_heads.fit(recipe.config.classifier, text, rows, labels)
     scale = recipe.config.logit_scale
     return fitted if scale is None else dataclasses.replace(fitted, logit_scale=scale)

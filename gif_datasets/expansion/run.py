@@ -1,4 +1,4 @@
-"""Carry a plan out: run its tasks, finish the folder, tell what was done.
+"""Carry a plan out: run its tasks, finish the folder, summarise what was done.
 
 Run again = resume: finished shards are checked and kept.
 """
@@ -70,14 +70,14 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Part:
+class PlanPart:
     """Which of a plan's shards are made here: those whose number leaves ``index`` when divided by ``count``.
 
     Raises:
         ConfigError: If ``index`` is not in 0 to ``count`` - 1.
 
     Example:
-        >>> [shard_id for shard_id in range(7) if Part(1, 3).has(shard_id)]
+        >>> [shard_id for shard_id in range(7) if PlanPart(1, 3).has(shard_id)]
         [1, 4]
     """
 
@@ -95,7 +95,7 @@ class Part:
         return shard_id % self.count == self.index
 
 
-WHOLE = Part(0, 1)
+WHOLE = PlanPart(0, 1)
 
 
 def run(
@@ -106,12 +106,12 @@ def run(
     engine: Engine,
     bad: Sequence[str] = (),
     imaginer: Imaginer | None = None,
-    part: Part = WHOLE,
+    part: PlanPart = WHOLE,
     say: Callable[[str], None] = silently,
 ) -> Summary:
     """Make what is missing of ``plan``, or of a part of it, in ``folder``; the last part that is made finishes it.
 
-    ``say`` is told before the work, in a line, where the classifier cannot tell the seeds' classes apart.
+    ``say`` gets one line before the work if the classifier does not recognise the seeds' classes.
 
     Raises:
         PlanMismatch: If the folder holds another plan; nothing in it is touched.
@@ -121,34 +121,36 @@ def run(
         raise ConfigError("selection sample-agnostic compares the copies of all seeds; it cannot be made in parts")
     started = time.monotonic()
     claim_folder(folder, plan.json)
-    mine = {shard_id: name for shard_id, name in enumerate(plan.shard_names) if part.has(shard_id)}
-    done = finished(folder, plan.hash, mine)
-    todo = [shard_id for shard_id in mine if shard_id not in done]
-    generated = 0
     imaginer = imaginer or Imaginer(plan.recipe, source, cache, plan.seeds)
-    if todo:
-        imaginer.prepare()
-        if plan.recipe.config.agnostic:
-            plan, generated = select(plan, imaginer, engine)
-    own = _own_files(plan, source, imaginer, folder, say) if part.has(0) else None
-    if own is not None:
-        put_own_files(folder, plan.hash, own)
-    made = list(engine(ShardTask(plan, imaginer, folder), todo))
-    generated += sum(count for _, count in made)
-    numbers = {name: shard_id for shard_id, name in mine.items()}
-    done |= {numbers[shard.name]: shard for shard, _ in made}
+    todo, done = _state(plan, folder, part)
+    plan, generated = _prepared(plan, imaginer, engine) if todo else (plan, 0)
+    own = _put_own_files(plan, source, imaginer, folder, say) if part.has(0) else None
+    for shard, count in engine(ShardTask(plan, imaginer, folder), list(todo.values())):
+        done[todo[shard.name]] = shard
+        generated += count
     if part != WHOLE:
         done |= _made_by_others(plan, folder, done)
         if len(done) < len(plan.shard_names):
             return _partly(folder, plan, done, generated, tuple(bad), time.monotonic() - started)
-    own = own_files(folder, plan.hash) if own is None else own
-    if own is None:  # whoever made the first shard did not come so far
-        own = _own_files(plan, source, imaginer, folder, say)
-        put_own_files(folder, plan.hash, own)
+    if own is None and (own := own_files(folder, plan.hash)) is None:  # the part with the first shard was cut off
+        own = _put_own_files(plan, source, imaginer, folder, say)
     finished_folder = finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in sorted(done)], own)
     if todo or not (folder / PREVIEW).exists():
         draw_preview(finished_folder, lambda index: source.sample(index)[0])
     return summarise(finished_folder, generated, tuple(bad), time.monotonic() - started)
+
+
+def _state(plan: Plan, folder: AnyPath, part: PlanPart) -> tuple[dict[str, int], dict[int, Shard]]:
+    """Shards of a part that are still to be made, number by name, and those that are finished."""
+    names = {shard_id: name for shard_id, name in enumerate(plan.shard_names) if part.has(shard_id)}
+    done = finished(folder, plan.hash, names)
+    return {name: shard_id for shard_id, name in names.items() if shard_id not in done}, done
+
+
+def _prepared(plan: Plan, imaginer: Imaginer, engine: Engine) -> tuple[Plan, int]:
+    """The plan with its copies chosen, where they are chosen among those of all seeds; and the images drawn for it."""
+    imaginer.prepare()
+    return select(plan, imaginer, engine) if plan.recipe.config.agnostic else (plan, 0)
 
 
 def _made_by_others(plan: Plan, folder: AnyPath, done: Container[int]) -> dict[int, Shard]:
@@ -160,20 +162,21 @@ def _made_by_others(plan: Plan, folder: AnyPath, done: Container[int]) -> dict[i
     return finished(folder, plan.hash, {shard_id: name for shard_id, name in names if shard_id not in done})
 
 
-def _own_files(
+def _put_own_files(
     plan: Plan, source: Source, imaginer: Imaginer, folder: AnyPath, say: Callable[[str], None]
 ) -> dict[str, bytes]:
-    """The source's own columns, and how well the classifier tells the seeds apart, known already or found out now."""
+    """Write the source's own columns, and how well the classifier recognises the seeds; returns the files."""
     own = source_columns(source, [*plan.seeds.indices.tolist(), *plan.validation.indices.tolist()])
     opened = ExpandedFolder.find(folder)
-    found = recognition.read(opened.file(CLASSIFIER_FILE) if opened else None)
-    if found is None and (opened is None or CLASSIFIER_FILE in opened.manifest.files):
-        found = imaginer.recognition()
-    if found is None:
-        return own
-    if warning := found.warning(plan.recipe.config, plan.recipe.prior.families):
-        say(warning)
-    return {**own, CLASSIFIER_FILE: atomic.json_bytes(found.to_json())}
+    recognised = recognition.read(opened.file(CLASSIFIER_FILE) if opened else None)
+    if recognised is None and (opened is None or CLASSIFIER_FILE in opened.manifest.files):
+        recognised = imaginer.recognition()
+    if recognised is not None:
+        if warning := recognised.warning(plan.recipe.config, plan.recipe.prior.families):
+            say(warning)
+        own[CLASSIFIER_FILE] = atomic.json_bytes(recognised.to_json())
+    put_own_files(folder, plan.hash, own)
+    return own
 
 
 def _partly(

@@ -78,7 +78,7 @@ class SeedEmbeddings:
         self._keep(found)
         return torch.stack([found[seed.key] for seed in seeds])
 
-    def learn(self, seeds: Sequence[Seed], rows: Tensor) -> None:
+    def add(self, seeds: Sequence[Seed], rows: Tensor) -> None:
         """Take embeddings that were made before."""
         self._keep({seed.key: row for seed, row in zip(seeds, rows, strict=True)})
 

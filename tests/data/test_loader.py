@@ -30,7 +30,8 @@ from gif_datasets.data.loader import DataLoader, _Iteration, collate
 from gif_datasets.data.map_style import LoadedDataset
 from gif_datasets.data.order import make_order
 from gif_datasets.data.prefetch import prefetch
-from gif_datasets.expansion.dataset import HeldOut
+from gif_datasets.expansion.candidates import GuidedMaker
+from gif_datasets.expansion.dataset import ValidationSplit
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.types import ItemTable
 
@@ -683,7 +684,7 @@ def test_a_state_of_another_dataset_is_refused(loaded: LoadedDataset, folder: Pa
 
 
 @pytest.fixture
-def held(folder: Path, tmp_path: Path) -> HeldOut:
+def held(folder: Path, tmp_path: Path) -> ValidationSplit:
     """6 of the 12 seeds."""
     return ExpandedDataset(
         str(folder.parent / "seeds"), ratio=1, prior="linear", cache_dir=tmp_path, transform=TO_TENSOR,
@@ -692,7 +693,7 @@ def held(folder: Path, tmp_path: Path) -> HeldOut:
 
 
 @pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (2, "spawn")])
-def test_held_out_seeds(held: HeldOut, workers: int, method: str | None) -> None:
+def test_held_out_seeds(held: ValidationSplit, workers: int, method: str | None) -> None:
     """The validation set of a lazy set loads like any other; nothing is imagined for it."""
     loader = DataLoader(held, 4, num_workers=workers, multiprocessing_context=method)
     batches = list(loader)
@@ -701,7 +702,7 @@ def test_held_out_seeds(held: HeldOut, workers: int, method: str | None) -> None
     assert not list(held._expanded.imaginer.cache.folder.rglob("*.sample"))
 
 
-def test_held_out_seeds_are_originals(held: HeldOut) -> None:
+def test_held_out_seeds_are_originals(held: ValidationSplit) -> None:
     """They are mixed and balanced as originals, and resume."""
     loader = DataLoader(held, 2, shuffle=True, mix="originals", balance=True)
     batches = iter(loader)
@@ -751,24 +752,54 @@ def test_hits_are_asked_for_once(expanded: ExpandedDataset, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (1, "spawn")])
+@pytest.mark.parametrize("decode_batch", [1, 8])
 def test_failing_generation_names_its_seed(
-    expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch, workers: int, method: str | None
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decode_batch: int,
+    workers: int,
+    method: str | None,
 ) -> None:
-    """An error of the generator arrives in the training loop, with the seed that it fails on; other seeds are kept."""
-    expanded.transform = np.array
-    imagine = type(expanded.imaginer).imagine
+    """An error of the generator arrives in the training loop, with what it was making; other seeds are kept."""
+    seeds, options = str(folder.parent / "seeds"), {"ratio": 3, "prior": "linear", "decode_batch": decode_batch}
+    expanded = ExpandedDataset(seeds, cache_dir=tmp_path / "cold", transform=np.array, **options)
+    draw = GuidedMaker.draw
+    tried: list[int] = []
 
-    def broken(self: Any, wanted: Sequence[Any]) -> Any:
-        if any(seed.index == 5 for seed, _ in wanted):
+    def broken(self: Any, rows: Sequence[Any], attempt: int) -> Any:
+        if any(seed.index == 5 for seed, _ in rows):
+            tried.append(len(rows))
             raise RuntimeError("no such latent")
-        return imagine(self, wanted)
+        return draw(self, rows, attempt)
 
-    monkeypatch.setattr(type(expanded.imaginer), "imagine", broken)
+    monkeypatch.setattr(GuidedMaker, "draw", broken)
     loader = DataLoader(expanded, 8, shuffle=True, num_workers=workers, multiprocessing_context=method)
-    with pytest.raises(EngineError, match=r"copy \d of seed 5 \(bee/1.png\): RuntimeError: no such latent"):
+    between = "" if decode_batch == 1 else ".*"
+    with pytest.raises(EngineError, match=rf"copy \d of seed 5 \(bee/1.png\){between}: RuntimeError: no such latent"):
         list(loader)
+    assert len(tried) == 1  # and nothing is made a second time to find out more
     monkeypatch.undo()
     assert sum(len(labels) for _, labels in loader) == 48
+
+
+def test_a_seed_that_cannot_be_read_any_more_is_named(
+    expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its dataset raises, it is the one seed that is named, of all those of its block."""
+    sample = type(expanded.source).sample
+    for error in (OSError("gone"), BadImage("bee/1.png: truncated")):
+
+        def broken(self: Any, index: int, error: Exception = error) -> Any:
+            if index == 5:
+                raise error
+            return sample(self, index)
+
+        monkeypatch.setattr(type(expanded.source), "sample", broken)
+        with pytest.raises(EngineError, match=r"bee/1.png") as raised:
+            expanded.__getitems__(list(range(12, 48)))
+        assert "ant" not in str(raised.value)
+        assert "crab" not in str(raised.value)
 
 
 def test_no_model_on_a_device_in_a_worker(expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,12 +11,10 @@ from gpu_task import Look
 import gif_datasets
 from gif_datasets import ConfigError
 from gif_datasets.expansion.engines.local import (
-    SPAWN,
     VISIBLE,
     default_workers,
-    in_turn,
+    pool,
     run_local,
-    start_process,
     visible_gpus,
 )
 
@@ -36,9 +32,8 @@ def test_workers_take_the_gpus_in_turn(
 def test_probes_take_the_gpus_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a plan measures with is started as the workers are: each sees one GPU."""
     monkeypatch.delenv(VISIBLE, raising=False)
-    start = (in_turn(3, ["2", "GPU-5f"]),)
-    with ProcessPoolExecutor(3, multiprocessing.get_context(SPAWN), start_process, start) as pool:
-        seen = dict(pool.map(Look(tmp_path, 3), range(9)))
+    with pool(3, ["2", "GPU-5f"], "no advice") as executor:
+        seen = dict(executor.map(Look(tmp_path, 3), range(9)))
     assert sorted(map(str, seen.values())) == ["2", "2", "GPU-5f"]
 
 

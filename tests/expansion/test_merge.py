@@ -179,7 +179,7 @@ def test_command_line(seed_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "go together" in capsys.readouterr().err
     for i in range(2):
         assert parser.main([*run, "--out", str(tmp_path / str(i)), "--shard-index", str(i), "--num-shards", "2"]) == 0
-        assert "for other parts" in capsys.readouterr().out
+        assert "belong to other parts" in capsys.readouterr().out
     parts = [str(tmp_path / str(i)) for i in range(2)]
     assert parser.main(["merge", *parts, "--out", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["synthetic"] == 60

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from gif_datasets.errors import EngineError
@@ -38,26 +39,43 @@ def run_local(
         yield from map(task, ids)
         return
     let_go(task)
-    context = multiprocessing.get_context(SPAWN)
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (task, in_turn(workers, devices)))
-    try:
-        for future in as_completed([pool.submit(_run_in_worker, item) for item in ids]):
+    advice = f"run the same command again to go on, with fewer than --workers {workers} if memory is short"
+    with pool(workers, devices, advice, task) as executor:
+        for future in as_completed([executor.submit(_run_in_worker, item) for item in ids]):
             yield future.result()
+
+
+@contextmanager
+def pool(
+    workers: int, devices: Sequence[str], advice: str, task: Callable[[int], Any] | None = None
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of new processes; an error in the block stops them at once.
+
+    Args:
+        workers: Processes.
+        devices: GPUs, as :func:`visible_gpus` names them; the processes take them in turn, and each sees its own alone.
+        advice: What to do when a process dies, for the error.
+        task: What each process keeps for :func:`run_local`.
+
+    Raises:
+        EngineError: If a process dies.
+    """
+    context = multiprocessing.get_context(SPAWN)
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (task, _in_turn(workers, devices)))
+    try:
+        yield executor
     except BaseException as error:
-        stop_workers(pool)
+        _stop(executor)
         if isinstance(error, BrokenProcessPool):
-            raise EngineError(
-                "a worker process died (killed, or out of memory); run the same command again to go on,"
-                f" with fewer than --workers {workers} if memory is short"
-            ) from error
+            raise EngineError(f"a worker process died (killed, or out of memory); {advice}") from error
         raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        executor.shutdown(wait=True, cancel_futures=True)
 
 
-def stop_workers(pool: ProcessPoolExecutor) -> None:
-    """End a pool's processes in the middle of what they do, which bears it: the rest of a shard may take an hour."""
-    for process in list((pool._processes or {}).values()):  # terminate_workers() of Python 3.14
+def _stop(executor: ProcessPoolExecutor) -> None:
+    """End a pool's processes in the middle of their work, which is safe: the rest of a shard may take an hour."""
+    for process in list((executor._processes or {}).values()):  # terminate_workers() of Python 3.14
         process.terminate()
 
 
@@ -86,16 +104,16 @@ def let_go(task: object) -> None:
         release()
 
 
-def in_turn(workers: int, devices: Sequence[str]) -> Any:
-    """A queue of the device that each process takes for its own as it starts; see :func:`start_process`."""
+def _in_turn(workers: int, devices: Sequence[str]) -> Any:
+    """A queue of the device that each process takes as its own when it starts; see :func:`_start_process`."""
     own = multiprocessing.get_context(SPAWN).SimpleQueue()
     for number in range(workers):
         own.put(devices[number % len(devices)] if devices else None)
     return own
 
 
-def start_process(own: Any) -> None:
-    """What a worker process does first: take one GPU of :func:`in_turn`, keep freed memory, end with its parent."""
+def _start_process(own: Any) -> None:
+    """What a worker process does first: take one GPU of :func:`_in_turn`, keep freed memory, end with its parent."""
     if device := own.get():  # before anything here looks for GPUs: "cuda" is then this one, and plans do not differ
         os.environ[VISIBLE] = device
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
@@ -106,9 +124,9 @@ def start_process(own: Any) -> None:
 _task: Callable[[int], Any] | None = None
 
 
-def _start_worker(task: Callable[[int], Any], own: Any) -> None:
+def _start_worker(task: Callable[[int], Any] | None, own: Any) -> None:
     global _task
-    start_process(own)
+    _start_process(own)
     _task = task
 
 

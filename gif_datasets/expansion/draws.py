@@ -1,0 +1,90 @@
+"""Judge draws by what their own images show, and keep the best one of each sample until a draw passes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from gif_datasets.config import ExpansionConfig
+from gif_datasets.expansion.candidates import Candidate
+from gif_datasets.expansion.models import Models
+from gif_datasets.expansion.samples import Verdict
+from gif_datasets.types import Row, Sample, Seed
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Judge:
+    """Says of each candidate whether it passes the check.
+
+    Attributes:
+        config: All options.
+        seeds: Seeds that candidates may be of; their own images are scored once, at the first check.
+        load: Returns the models.
+    """
+
+    config: ExpansionConfig
+    seeds: Sequence[Seed]
+    load: Callable[[], Models]
+
+    def __call__(self, rows: Sequence[Row], candidates: Sequence[Candidate]) -> list[Verdict]:
+        """One verdict for each candidate."""
+        scorer = self.load().scorer
+        if scorer is None:
+            return [Verdict()] * len(rows)
+        scores = scorer([candidate.picture for candidate in candidates])
+        if self.config.check == "none":
+            return [Verdict(row) for row in scores]
+        import torch
+
+        from gif_datasets.guidance.accept import accept
+
+        seed_scores = torch.stack([self._seed_scores[seed.key] for seed, _ in rows])
+        labels = torch.tensor([seed.label for seed, _ in rows])
+        verdicts = accept(self.config.check, scores, seed_scores, labels)
+        return [Verdict(*row) for row in zip(scores, *(part.tolist() for part in verdicts), strict=True)]
+
+    @cached_property
+    def _seed_scores(self) -> dict[str, torch.Tensor]:
+        """Scores of the seeds' own images, by content key."""
+        score = self.load().seed_scores
+        assert score is not None
+        unique = {seed.key: seed for seed in self.seeds}
+        return dict(zip(unique, score(list(unique.values())), strict=True))
+
+
+@dataclass
+class BestDraws:
+    """The best draw of each sample whose draws have all failed the check so far.
+
+    Attributes:
+        failed: Samples whose last draw failed, by cache key.
+    """
+
+    failed: dict[str, Row] = field(default_factory=dict)
+    _best: dict[str, tuple[float, Sample]] = field(default_factory=dict)
+
+    def settles(self, key: str, row: Row, sample: Sample, verdict: Verdict) -> bool:
+        """Whether a draw passes, and so is the sample; a draw that fails is ranked and kept if it is the best."""
+        if verdict.passed:
+            self._best.pop(key, None)
+            return True
+        if key not in self._best or verdict.rank > self._best[key][0]:
+            self._best[key] = verdict.rank, sample
+        self.failed[key] = row
+        return False
+
+    def take_failed(self) -> dict[str, Row]:
+        """The samples to draw again."""
+        failed, self.failed = self.failed, {}
+        return failed
+
+    def samples(self, attempts: int) -> Iterator[tuple[str, Sample]]:
+        """The best draw of each sample of which all ``attempts`` draws failed."""
+        for key, (_, sample) in self._best.items():
+            yield key, Sample(sample.image, dataclasses.replace(sample.provenance, attempts=attempts))
