@@ -474,7 +474,7 @@ data = load_expanded(sys.argv[1])
 opened = time.perf_counter() - started
 after = memory()
 loader = DataLoader(data, 64, shuffle=True)
-next(iter(loader._batches))
+next(loader._batches.from_(loader._start()))
 ready, with_loader = time.perf_counter() - started, memory()
 pictures, labels = next(iter(loader))
 first = time.perf_counter() - started
