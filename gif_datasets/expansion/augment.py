@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Augmented:
-    """An augmented picture.
+    """An augmented image.
 
     Attributes:
-        image: The picture, of the seed's size.
-        partner_share: Share of its area that is another seed's, in [0, 0.5]; 0 but for CutMix.
+        image: The image, of the seed's size.
+        partner_share: Share of its area that is another seed's, in [0, 0.5]; 0 except CutMix.
     """
 
     image: Image
@@ -60,7 +60,7 @@ def gridmask(image: Image, partner: Image, config: ExpansionConfig, generator: t
 
 
 def cutmix(image: Image, partner: Image, config: ExpansionConfig, generator: torch.Generator) -> Augmented:
-    """CutMix (Yun et al. 2019): a box of another seed. At most half of the area, so the label stays the majority's."""
+    """CutMix (Yun et al. 2019): a box of another seed. At most half the area, so the label stays the majority's."""
     pixels = np.array(image)
     other = np.asarray(partner.resize(image.size))
     height, width = pixels.shape[:2]
@@ -81,7 +81,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 
 
 def augmentation_of(method: Method) -> Augmentation:
-    """What makes a method's pictures: one of these, or what another package registers."""
+    """What makes a method's images: one of these, or what another package registers."""
     if method.registered is None:
         return AUGMENTATIONS[method.base]
     found: Augmentation = method.registered.load()

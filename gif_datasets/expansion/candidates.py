@@ -1,4 +1,4 @@
-"""How candidate pictures are made of seed samples: by a guided prior, or by classical augmentation."""
+"""How candidate images are made of seed samples: by a guided prior, or by classical augmentation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A picture that may become a sample, with the fields of :class:`~gif_datasets.types.Provenance` it brings."""
+    """An image that may become a sample, with the fields of :class:`~gif_datasets.types.Provenance` it brings."""
 
     picture: Image
     fields: dict[str, Any]
@@ -117,7 +117,7 @@ class GuidedMaker:
         return pixels
 
     def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
-        """Criteria of the seeds' own pictures; nothing is guided for them."""
+        """Criteria of the seeds' own images; nothing is guided for them."""
         scores = self.classifier.scores(self.embeddings(seeds)).cpu()
         by_label = self.recipe.config.held_class == "label"
         held = [seed.label if by_label else int(row.argmax()) for seed, row in zip(seeds, scores, strict=True)]
@@ -179,7 +179,7 @@ class GuidedMaker:
 
 @dataclass(frozen=True)
 class AugmentMaker:
-    """Applies a classical augmentation to the seeds' pictures; needs no prior.
+    """Applies a classical augmentation to the seeds' images; needs no prior.
 
     Attributes:
         seeds: All seeds, in an order of their own; partners of a mix are drawn from them.

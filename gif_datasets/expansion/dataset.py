@@ -40,7 +40,7 @@ class ExpandedDataset(Dataset[Any]):
     Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. With
     ``validation_share``, n counts the seeds that are not held out; those are in :attr:`validation`. A
     torchvision dataset yields ``(image, label)`` through its own transforms; a Hugging Face dataset yields dicts with
-    its own columns, the picture replaced. Copies are imagined when first asked for and kept in the cache.
+    its own columns, the image replaced. Copies are imagined when first asked for and kept in the cache.
 
     Args:
         dataset: A torchvision or Hugging Face dataset, any map-style dataset of ``(image, label)``, or a source's text
@@ -51,9 +51,9 @@ class ExpandedDataset(Dataset[Any]):
             has a ``key``, a text that changes whenever its results do.
         rng_seed: The run's number.
         classes: Class names, when the dataset does not say.
-        image_column: Column of the pictures of a Hugging Face dataset, when there are several.
+        image_column: Column of the images of a Hugging Face dataset, when there are several.
         label_column: Column of its labels, likewise.
-        transform: Applied to every picture, seeds and copies, instead of the dataset's own transforms (to the whole
+        transform: Applied to every image, seeds and copies, instead of the dataset's own transforms (to the whole
             dict, for a Hugging Face dataset).
         cache_dir: Where imagined samples are kept; ``$GIF_DATASETS_CACHE`` or the user's cache folder by default.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
@@ -250,7 +250,7 @@ class ExpandedDataset(Dataset[Any]):
 
         Args:
             streaming: An ``IterableDataset``, which imagines as it goes, instead of a ``Dataset``, which imagines all
-                now. The latter's fingerprint follows from what decides the pictures and from the source's own, so that
+                now. The latter's fingerprint follows from what decides the images and from the source's own, so that
                 ``datasets`` finds again what it has.
 
         Raises:
@@ -270,9 +270,9 @@ class ExpandedDataset(Dataset[Any]):
         """Make everything, and publish it on the Hugging Face Hub; see :func:`gif_datasets.push_to_hub`.
 
         Args:
-            repo_id: ``owner/name`` of the data set; made, private, if it is not there.
+            repo_id: ``owner/name`` of the dataset; made, private, if it is not there.
             folder: Where to keep the shards; a temporary folder by default. What is imagined is in the cache either
-                way, so that a push that was cut off goes on.
+                way, so that a push that was cut off continues.
             workers: Processes that imagine.
             options: Of :func:`gif_datasets.push_to_hub`, such as ``private``, ``revision`` and ``license``.
         """

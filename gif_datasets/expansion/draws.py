@@ -85,6 +85,6 @@ class BestDraws:
         return failed
 
     def samples(self, attempts: int) -> Iterator[tuple[str, Sample]]:
-        """The best draw of each sample of which all ``attempts`` draws failed."""
+        """The best draw of each sample whose ``attempts`` draws all failed."""
         for key, (_, sample) in self._best.items():
             yield key, Sample(sample.image, dataclasses.replace(sample.provenance, attempts=attempts))

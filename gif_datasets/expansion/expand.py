@@ -46,7 +46,7 @@ def expand(
         source: A source's text, or a dataset object.
         out: Output folder, or a URL of one in a store that fsspec opens (``s3://bucket/set``). Run again = resume.
         validation: Another source, such as the dataset's own validation split: written as it is, as the split
-            ``validation``; a seed that shows the same picture as one of it is left out. Its classes are found in
+            ``validation``; a seed that shows the same image as one of it is left out. Its classes are found in
             ``source`` by name.
         workers: Worker processes; None: this process alone or, with Ray, as many as the cluster has places for. Above 1
             the calling script needs the usual ``if __name__ == "__main__":``.
@@ -60,7 +60,7 @@ def expand(
             finishes, or each in its own, for :func:`gif_datasets.merge_parts`.
         config: All options as one object, instead of ``options``.
         progress: Wraps the loops over seeds and shards, for progress bars.
-        say: Is told, in a line before the work, when the classifier cannot tell the seeds' classes apart.
+        say: Called with one line before the work if the classifier cannot tell the seeds' classes apart.
         options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
 
     Example:

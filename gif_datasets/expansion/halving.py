@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 def in_memory(run: Callable[[Sequence[Any]], Iterable[Result]], rows: Sequence[Any], option: str) -> list[Result]:
     """Rows of ``run(rows)``, in halves where that needs more memory than there is.
 
-    A smaller block draws the same and rounds otherwise, so the first time is told.
+    A smaller block draws the same and rounds differently, so the first time gives a warning.
 
     Args:
         run: Makes one thing of each row.

@@ -45,11 +45,11 @@ class Imaginer:
 
     Attributes:
         recipe: What to make.
-        source: Where the seeds' pictures are.
+        source: Where the seeds' images are.
         cache: Where samples are kept.
         seeds: All seeds, for what depends on more of them than one.
         given_prior: A prior of the user's own, already loaded.
-        generated: Number of pictures drawn so far, cache hits and padding left out.
+        generated: Number of images drawn so far, cache hits and padding left out.
     """
 
     recipe: Recipe
@@ -84,7 +84,7 @@ class Imaginer:
         """Return one sample for each (seed, copy), copies counted from 1; from the cache where it is there.
 
         Raises:
-            BadImage: If a seed's picture has become unreadable.
+            BadImage: If a seed's image has become unreadable.
             CacheError: If the cache cannot be written.
         """
         keys = [self.recipe.cache_key(seed, copy) for seed, copy in wanted]
@@ -110,7 +110,7 @@ class Imaginer:
         return found
 
     def originals(self, seeds: Sequence[Seed]) -> list[Sample]:
-        """The seed samples themselves, in the form of the imagined ones; their own pictures, re-encoded."""
+        """The seed samples themselves, in the form of the imagined ones; their own images, re-encoded."""
         with self._lock, _settled(self.recipe):
             loaded = self._load()
             fields = loaded.maker.seed_fields(seeds)
@@ -122,7 +122,7 @@ class Imaginer:
         ]
 
     def gains(self, wanted: Sequence[Row]) -> list[float]:
-        """Entropy of each sample's picture above its seed's, nats; minus infinity where its zero-shot class is another.
+        """Entropy of each sample's image above its seed's, nats; minus infinity where its zero-shot class is another.
 
         What is missing is made. These are the criteria of selective expansion (section 3.2).
         """
@@ -147,7 +147,7 @@ class Imaginer:
                 self._load()
 
     def recognition(self) -> Recognition | None:
-        """How well the classifier tells the seeds' classes apart; None where nothing is made by what it says."""
+        """How well the classifier recognises the seeds' classes; None if it does not influence the copies."""
         config = self.recipe.config
         if not (METHODS[config.method].guided or config.check != "none"):
             return None
@@ -170,7 +170,7 @@ class Imaginer:
         return {key: sample for key in keys if (sample := self.cache.get(key)) is not None}
 
     def _make_or_await(self, missing: dict[str, Row]) -> dict[str, Sample]:
-        """Make what nobody else is making, and wait for the rest; takes over from whoever dies meanwhile."""
+        """Make what nobody else is making, and wait for the rest; takes over from processes that die meanwhile."""
         found: dict[str, Sample] = {}
         with self.cache.claims() as claims:
             while left := {key: row for key, row in missing.items() if key not in found}:
@@ -265,7 +265,7 @@ def _with_seeds_ahead(blocks: Iterable[Block], rows: Mapping[str, Row]) -> Itera
 
 @contextlib.contextmanager
 def _naming(wanted: Sequence[str]) -> Iterator[None]:
-    """Turn an error that names no seed into an EngineError with what was wanted of which seeds; our own errors pass."""
+    """Turn an error that names no seed into an EngineError that names the copies in question; our own errors pass."""
     try:
         yield
     except GifDatasetsError:
@@ -282,7 +282,7 @@ def _name(seed: Seed) -> str:
 
 @contextlib.contextmanager
 def _settled(recipe: Recipe) -> Iterator[None]:
-    """Arithmetic as it is whoever asks: what a caller has set of torch's would change pixels, or the sums' order."""
+    """Use the same arithmetic for every caller: torch settings of the caller would change pixels, or the order of sums."""
     import torch
 
     threads, dtype, precision = torch.get_num_threads(), torch.get_default_dtype(), torch.get_float32_matmul_precision()

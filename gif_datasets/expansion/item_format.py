@@ -23,7 +23,7 @@ Transform: TypeAlias = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class ItemForm:
-    """Gives pictures the form of a dataset's own items: its pictures' type, its transforms, its columns.
+    """Gives images the form of a dataset's own items: its images' type, its transforms, its columns.
 
     Attributes:
         source: The dataset as this package reads it.
@@ -46,7 +46,7 @@ class ItemForm:
         Args:
             seed: The seed.
             made: The copy's file; None for the seed itself.
-            transform: Applied to the picture, or to the whole row of a Hugging Face dataset.
+            transform: Applied to the image, or to the whole row of a Hugging Face dataset.
         """
         if made is None and self.dataset is not None and transform is None:
             return self.dataset[seed.index]
@@ -60,7 +60,7 @@ class ItemForm:
     def _row(
         self, source: HuggingFaceSource, seed: Seed, image: Image, made: bytes | None, transform: Transform | None
     ) -> Any:
-        """The seed's row with another picture."""
+        """The seed's row with another image."""
         shown: Any = image
         if self.dataset is not None and transform is None:
             if not source.features[source.image_column].decode:
@@ -80,7 +80,7 @@ class ItemForm:
         return bool(self._forms[index])
 
     def _like_seed(self, source: MapSource, seed: Seed, image: Image) -> tuple[Any, ...]:
-        """A copy in the form of its seed's own item: type of picture and label, transforms, further entries."""
+        """A copy in the form of its seed's own item: type of image and label, transforms, further entries."""
         form, more = self._forms.get(seed.index), ()
         if form is None:
             item = source.item(seed.index)

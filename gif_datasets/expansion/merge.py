@@ -43,7 +43,7 @@ def merge_parts(parts: Sequence[str | Path], out: str | Path, progress: Progress
         Number of shards in ``out``.
 
     Raises:
-        UsageError: If a folder is no part of an expansion.
+        UsageError: If a folder is not a part of an expansion.
         PlanMismatch: If the parts are of different expansions, or ``out`` holds another one.
         ShardError: If shards are missing or damaged; those that are there are kept.
     """
@@ -91,9 +91,9 @@ def _plan(folder: Path) -> dict[str, Any]:
     try:
         plan: Any = read_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} is no part of an expansion: cannot read its {PLAN_FILE} ({error})") from error
+        raise UsageError(f"{folder} is not a part of an expansion: cannot read its {PLAN_FILE} ({error})") from error
     if problem := plan_damage(plan):
-        raise UsageError(f"{folder} is no part of an expansion: its {PLAN_FILE} is no plan ({problem})")
+        raise UsageError(f"{folder} is not a part of an expansion: its {PLAN_FILE} is invalid ({problem})")
     found: dict[str, Any] = plan
     return found
 

@@ -1,4 +1,4 @@
-"""The models of a recipe, in memory: what makes candidates, and what scores pictures and seeds."""
+"""The models of a recipe, in memory: what makes candidates, and what scores images and seeds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gif_datasets.guidance.zeroshot import ZeroShotClassifier
     from gif_datasets.priors.base import Prior
 
-MOST_RECOGNISED = 200  # seeds that are embedded to see whether a classifier of texts alone tells them apart
+MOST_RECOGNISED = 200  # seeds that are embedded to see whether a classifier of texts alone recognises them
 
 Known: TypeAlias = "tuple[list[Seed], torch.Tensor, torch.Tensor]"
 """Seeds, their embeddings ``(N, D)`` and their labels ``(N,)``."""
@@ -35,7 +35,7 @@ Known: TypeAlias = "tuple[list[Seed], torch.Tensor, torch.Tensor]"
 
 @dataclass(frozen=True)
 class Models:
-    """What makes candidates, and what scores pictures and seeds, where any are scored."""
+    """What makes candidates, and what scores images and seeds, where any are scored."""
 
     maker: Maker
     scorer: Scorer | None = None
@@ -55,7 +55,7 @@ def load_models(
     Args:
         recipe: What is made.
         seeds: All seeds, for what depends on more of them than one.
-        picture: Reads a seed's picture.
+        picture: Reads a seed's image.
         cache: Keeps the embeddings that a classifier is fitted to.
         given_prior: A prior that is loaded already.
     """
@@ -103,14 +103,14 @@ def _fitted(recipe: Recipe, text: ZeroShotClassifier, embeddings: SeedEmbeddings
 
 
 def _recognise(recipe: Recipe, text: ZeroShotClassifier, known: Callable[[], Known]) -> Recognition:
-    """Count the seeds that the classifier tells; where it tells too few, ask the other kinds too."""
+    """Count the seeds that the classifier recognises; if these are too few, try the other kinds too."""
     (_, rows, labels), kind = known(), recipe.config.classifier
-    right = fitted_heads.tells(kind, text, rows, labels).tolist()
+    right = fitted_heads.recognised(kind, text, rows, labels).tolist()
     found = recognition.count(kind, recipe.classes, labels.tolist(), right)
     if not found.weak:
         return found
     others = {
-        other: round(float(fitted_heads.tells(other, text, rows, labels).float().mean()), 4)
+        other: round(float(fitted_heads.recognised(other, text, rows, labels).float().mean()), 4)
         for other in recognition.KINDS
         if other != kind
     }

@@ -62,13 +62,13 @@ class Plan:
         source_name: Name of the seed dataset.
         recipe: How samples are made.
         seeds: The seed samples that are expanded, in source order.
-        validation: Those that are held out, in source order; none of their pictures is among the others'.
+        validation: Those that are held out, in source order; none of their images is among the others'.
         validation_name: Name of the dataset that they are from, when it is another one.
         limit: How many seeds were asked for, where that was said.
         chosen: The copies, where they are chosen among those of all seeds and have been; see
             :func:`gif_datasets.expansion.tasks.select`.
         revision: The commit of the seed dataset, where it was read from the Hub.
-        own: What the seed dataset has of its own, where it has more than pictures and labels.
+        own: What the seed dataset has of its own, where it has more than images and labels.
     """
 
     source_name: str

@@ -1,4 +1,4 @@
-"""`Recipe`: everything but the seed sample that decides a picture's bytes, settled before anything heavy is loaded."""
+"""`Recipe`: everything but the seed sample that decides an image's bytes, settled before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from gif_datasets.types import Seed
 
 RECIPE_FORMAT = 5
 MOST_FITTED = 20_000  # seeds that a classifier is fitted to: 100 MB of embeddings at a width of 1,280
-BYTES_A_PIXEL = 6_000  # of a decoded picture, while it is decoded: Stable Diffusion's autoencoder, single precision
-KEPT_A_PIXEL = 25_000  # of a picture whose gradient is taken: what that autoencoder keeps (22,753 bytes a pixel)
-KEPT_BY_CLIP = 100 << 20  # for the gradient of one picture
+BYTES_A_PIXEL = 6_000  # of a decoded image, while it is decoded: Stable Diffusion's autoencoder, single precision
+KEPT_A_PIXEL = 25_000  # of an image whose gradient is taken: what that autoencoder keeps (22,753 bytes a pixel)
+KEPT_BY_CLIP = 100 << 20  # for the gradient of one image
 _LIBRARIES = ("torch", "diffusers", "open_clip_torch", "timm", "transformers", "pillow")
 _NOT_IN_PIXELS = ("originals", "split", "validation_share", "samples_per_shard", "on_bad_image", "prior")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything but the seed sample that decides a picture's bytes.
+    """Everything but the seed sample that decides an image's bytes.
 
     Attributes:
         config: The options.
@@ -143,7 +143,7 @@ def make_recipe(
 def _fitting(config: ExpansionConfig, prior: PriorInfo, memory: int) -> ExpansionConfig:
     """The options with blocks that half of a worker's ``memory``, bytes, holds.
 
-    They follow from the size of the pictures and from the memory that there is, not from what happens to be free, so
+    They follow from the size of the images and from the memory that there is, not from what happens to be free, so
     that a run that is started again on the same machine has the same plan.
     """
     pixels = int(prior.card.get("image_size", 32)) ** 2

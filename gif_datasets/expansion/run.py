@@ -46,11 +46,11 @@ class Summary:
         classes: Number of classes.
         shards: Number of shards.
         bytes: Size of the shards.
-        generated: Pictures decoded in this run; 0 when all were there.
-        bad: Messages of unreadable pictures that were skipped.
+        generated: Images decoded in this run; 0 when all were there.
+        bad: Messages of unreadable images that were skipped.
         seconds: Wall-clock time of this run.
         missing: Shards that other parts are to make; 0 when the folder is whole.
-        failed: Imagined samples of which every draw failed the check; the best draw was kept.
+        failed: Generated samples whose draws all failed the check; the best draw was kept.
         recognised: Share of the seeds whose class the classifier names; None where nothing is made by what it says.
     """
 

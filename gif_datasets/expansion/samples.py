@@ -1,4 +1,4 @@
-"""Pictures as samples: encoded, with what was found and where they come from."""
+"""Images as samples: encoded, with what was found and where they come from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_PARTNER = {"partner_key": "", "partner_label": -1, "partner_share": 0.0}
 
 @dataclass(frozen=True)
 class Verdict:
-    """Scores of a candidate's picture, if it was scored; whether it passes, its rank, and the class asked of it."""
+    """Scores of a candidate's image, if it was scored; whether it passes, its rank, and the class asked of it."""
 
     scores: torch.Tensor | None = None
     passed: bool = True
@@ -39,7 +39,7 @@ def make_sample(
     fields: dict[str, Any],
     verdict: Verdict,
 ) -> Sample:
-    """Encode a picture and write down where it comes from.
+    """Encode an image and write down where it comes from.
 
     Args:
         recipe: How it was made.
@@ -47,8 +47,8 @@ def make_sample(
         copy: Which copy it is; 0 for the seed itself.
         attempts: How often it was drawn.
         picture: What was drawn.
-        fields: What its maker tells of it.
-        verdict: What its check told.
+        fields: Extra provenance fields, from its maker.
+        verdict: The verdict of its check.
     """
     config = recipe.config
     image = images.encode(np.asarray(picture), config.image_format, config.jpeg_quality)
@@ -91,7 +91,7 @@ def _picture_fields(scores: torch.Tensor | None, label: int) -> dict[str, Any]:
 
 
 def relabelled(sample: Sample, seed: Seed) -> Sample:
-    """A cached sample under this source's index and origin: the same picture may lie elsewhere in another source."""
+    """A cached sample under this source's index and origin: the same image may lie elsewhere in another source."""
     provenance = dataclasses.replace(
         sample.provenance, seed_index=seed.index, seed_origin=seed.origin, label=seed.label
     )

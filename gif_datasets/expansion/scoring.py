@@ -1,4 +1,4 @@
-"""Score pictures, and keep the embeddings of seeds."""
+"""Score images, and keep the embeddings of seeds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _keep_last(kept: OrderedDict[Key, Value], asked: Mapping[Key, Value], most: 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Class probabilities of pictures; in padded blocks, so that they depend on nothing else."""
+    """Class probabilities of images; in padded blocks, so that they depend on nothing else."""
 
     prior: Prior
     classifier: ZeroShotClassifier

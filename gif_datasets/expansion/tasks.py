@@ -45,7 +45,7 @@ class ShardTask(_Task):
     title: ClassVar[str] = "making shards"
 
     def __call__(self, shard_id: int) -> tuple[Shard, int]:
-        """Make one shard and its sidecar; returns it with the number of pictures decoded for it."""
+        """Make one shard and its sidecar; returns it with the number of images decoded for it."""
         before = self.imaginer.generated
         rows, config = self.plan.rows_of(shard_id), self.plan.recipe.config
         copies = [(seed, copy) for seed, copy in rows if copy]
@@ -72,7 +72,7 @@ class DrawTask(_Task):
         return [(seed, copy) for seed in part for copy in range(1, config.draws + 1)]
 
     def __call__(self, block: int) -> tuple[int, list[float], int]:
-        """The block, the gain of each of its rows, and the number of pictures made."""
+        """The block, the gain of each of its rows, and the number of images made."""
         before = self.imaginer.generated
         gains = self.imaginer.gains(self.rows(block))
         return block, gains, self.imaginer.generated - before
@@ -82,7 +82,7 @@ def select(plan: Plan, imaginer: Imaginer, engine: Engine) -> tuple[Plan, int]:
     """Choose the copies among those of all seeds: the highest gains of entropy first, of those that keep their class.
 
     Returns:
-        The plan with ``ratio`` copies a seed on average, and the number of pictures made for it.
+        The plan with ``ratio`` copies a seed on average, and the number of images made for it.
 
     Source:
         Appendix B, "sample-agnostic expansion".

@@ -19,7 +19,7 @@ from gif_datasets.sources.hugging_face import HuggingFaceSource
 from gif_datasets.types import Row
 
 FORMAT = 1
-"""Of the rows; another one makes them anew in the cache of ``datasets``."""
+"""Of the rows; another one makes them again in the cache of ``datasets``."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Rows:
 
 
 def _embedded(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """A picture's cell with its content, so that it outlives the file that it came from."""
+    """An image's cell with its content, so that it outlives the file that it came from."""
     if cell.get("bytes") is not None:
         return dict(cell)
     path = Path(cell["path"])

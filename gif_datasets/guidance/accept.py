@@ -1,4 +1,4 @@
-"""Which candidate pictures are kept: a check of the decoded picture itself, not of the latent it came from."""
+"""Which candidate images are kept: a check of the decoded image itself, not of the latent it came from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gif_datasets.guidance import criteria
 
 
 class Verdicts(NamedTuple):
-    """What :func:`accept` says of ``N`` pictures.
+    """What :func:`accept` says of ``N`` images.
 
     Attributes:
         passed: Whether each passes, ``(N,)``.
@@ -24,14 +24,14 @@ class Verdicts(NamedTuple):
 
 
 def accept(check: str, scores: Tensor, seed_scores: Tensor, labels: Tensor) -> Verdicts:
-    """Judge candidate pictures by their zero-shot scores.
+    """Judge candidate images by their zero-shot scores.
 
     Args:
-        check: ``"label"``: the picture's most probable class is its label; ``"prediction"``: it is the class predicted
+        check: ``"label"``: the image's most probable class is its label; ``"prediction"``: it is the class predicted
             for its seed; ``"selective"``: that, and the prediction's entropy is higher than the seed's (the paper's
             selective expansion).
-        scores: Class probabilities of the pictures, ``(N, C)``.
-        seed_scores: Those of each picture's seed, ``(N, C)``.
+        scores: Class probabilities of the images, ``(N, C)``.
+        seed_scores: Those of each image's seed, ``(N, C)``.
         labels: Class index of each seed, ``(N,)``.
 
     Source:

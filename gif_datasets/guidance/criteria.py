@@ -82,7 +82,7 @@ def diversity_gradient(perturbed: Tensor, order: str = "paper") -> Tensor:
     p, q = flat.softmax(-1), mean.softmax(-1)
     if order == "official":  # the mean of log p differs from log q by a constant, so nothing comes through the mean
         return (p - q).reshape(perturbed.shape)
-    ratio = flat - mean  # log p - log q but for a constant, which falls out
+    ratio = flat - mean  # log p - log q except a constant, which falls out
     own = p * ratio.sub_((p * ratio).sum(-1, keepdim=True))
     return own.add_(q - p.mean(1, keepdim=True)).reshape(perturbed.shape)
 

@@ -41,11 +41,11 @@ def fit(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: Tensor)
     return ZeroShotClassifier(weights, float(SCALES[losses.argmin()]))
 
 
-def tells(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: Tensor) -> Tensor:
+def recognised(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: Tensor) -> Tensor:
     """Whether each seed is given its class by a classifier of this kind that was not fitted to it, ``(N,)``.
 
     A class mean leaves the seed out; a linear head is fitted to every other seed. Where that leaves nothing to go by,
-    as of a class's only seed, the texts tell. Arguments as of :func:`fit`.
+    as for the only seed of a class, the texts decide. Arguments as of :func:`fit`.
     """
     unit = F.normalize(embeddings, dim=-1)
     by_text = text.logits(unit).argmax(1) == labels

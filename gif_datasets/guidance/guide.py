@@ -123,7 +123,7 @@ def guide(
         config: Every option from ``epsilon`` to ``score_batch``.
         embed: CLIP embeddings of latents, called on ``config.score_batch`` of them at a time, so that what is kept for
             the gradient is bounded; None where the latent is the embedding.
-        seed_scores: Class probabilities of the seeds' own pictures, ``(B, C)``; None: those of their latents.
+        seed_scores: Class probabilities of the seeds' own images, ``(B, C)``; None: those of their latents.
         channel_axis: Which axis of one latent counts its channels.
         centre: Where the copies start and the middle of their balls, ``(B, K, *axes)`` or ``(B, 1, *axes)``; None: the
             seeds' latents.

@@ -33,7 +33,7 @@ def project(perturbed: Tensor, latent: Tensor, epsilon: float) -> Tensor:
     """Project onto the L-infinity ball of radius ``epsilon`` around ``latent`` (``P_{f,eps}`` of Eq. 1).
 
     The gradient is zero in every coordinate that is clipped. With ``b ~ N(0, 1)`` and a radius of 0.1 that is 92% of
-    them at the start, so :mod:`gif_datasets.guidance.guide` does not optimise through this function unless told to.
+    them at the start, so :mod:`gif_datasets.guidance.guide` does not optimise through this function by default.
 
     Example:
         >>> import torch

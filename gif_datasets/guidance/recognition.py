@@ -1,4 +1,4 @@
-"""Whether the classifier that guides can tell the seeds' own classes apart, and what to do where it cannot."""
+"""Whether the guiding classifier recognises the classes of the seeds, and what to do if it does not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Recognition:
 
     @property
     def weak(self) -> bool:
-        """Whether it tells too little to guide by."""
+        """Whether it recognises too few seeds to guide."""
         chance = 1 / len(self.seeds)
         return self.accuracy < chance + LEAST * (1 - chance)
 
@@ -59,7 +59,7 @@ class Recognition:
         return cls(value["classifier"], counts["right"], counts["seeds"], value["others"])
 
     def warning(self, config: ExpansionConfig, families: Sequence[str]) -> str:
-        """One line of what is wrong and what may help; empty where it tells the classes apart.
+        """A warning, or an empty string if the classes are recognised.
 
         Args:
             config: The options of the expansion.
@@ -79,7 +79,7 @@ class Recognition:
 
 
 def read(content: bytes | None) -> Recognition | None:
-    """What a file tells; None where there is none, or where it tells nothing."""
+    """What a file contains; None if there is none, or if it cannot be read."""
     try:
         return None if content is None else Recognition.from_json(content)
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -96,9 +96,9 @@ class Clip:
         return self._latents(pixels)
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
-        """Raw image latents of pictures ``(B, 3, H, W)`` in [0, 1], differentiably: resized and normalised as tensors.
+        """Raw image latents of images ``(B, 3, H, W)`` in [0, 1], differentiably: resized and normalised as tensors.
 
-        Resizing a tensor rounds otherwise than resizing an 8-bit picture, so :meth:`encode_images` differs a little.
+        Resizing a tensor rounds otherwise than resizing an 8-bit image, so :meth:`encode_images` differs a little.
         """
         from torchvision.transforms.v2 import functional as vision
 
@@ -109,7 +109,7 @@ class Clip:
 
     @torch.no_grad()
     def feature_map(self, images: Sequence[Image]) -> Tensor | None:
-        """What the image tower has of each place before it pools them, ``(B, places, channels)``, if it tells."""
+        """The feature map of the image tower before pooling, ``(B, places, channels)``; None if it has none."""
         visual = self.model.visual
         pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
         if trunk := getattr(visual, "trunk", None):  # of timm
@@ -129,13 +129,13 @@ class Clip:
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures that it sees, pixels."""
+        """Side of the images that it sees, pixels."""
         size = self.model.visual.image_size
         return int(size if isinstance(size, int) else size[0])
 
     @torch.no_grad()
     def mean_image_latent(self) -> Tensor:
-        """The latent of a picture of the mean colour, zero when normalised, ``(1, D)``."""
+        """The latent of an image of the mean colour, zero when normalised, ``(1, D)``."""
         return self._latents(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
 
     def _latents(self, pixels: Tensor) -> Tensor:

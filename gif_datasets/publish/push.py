@@ -1,7 +1,7 @@
 """Publish an expanded folder on the Hugging Face Hub: verified first, sent in one commit, and compared afterwards.
 
 Contents go up first, without a name; then one commit names shards, indices, card and manifest together. So a reader
-sees the dataset before or after, never half of either. To go on with an interrupted push, run it again.
+sees the dataset before or after, never half of either. To continue with an interrupted push, run it again.
 """
 
 from __future__ import annotations
@@ -130,19 +130,19 @@ def push_to_hub(
         >>> push_to_hub("expanded", "flowers")
         Traceback (most recent call last):
             ...
-        gif_datasets.errors.ConfigError: a data set on the Hub is named owner/name, got 'flowers'
+        gif_datasets.errors.ConfigError: a dataset on the Hub is named owner/name, got 'flowers'
     """
     started = time.monotonic()
     name = hub.check_name(repo_id)
     _check(form, revision, create_pr)
-    show, tell = progress or no_progress, say or silently
+    show, note = progress or no_progress, say or silently
     opened = ExpandedFolder.open(Path(folder))
     edited = _verified(opened, show)
-    client = Client(Repository(name, revision or MAIN, token), tell)
+    client = Client(Repository(name, revision or MAIN, token), note)
     rights = _checked(Rights(license, source_license, prior_license, source_citation, prior_citation))
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(copy_without_rejected(opened, edited, show))
-        given = read_report(report, opened.manifest, tell)
+        given = read_report(report, opened.manifest, note)
         pictures = stack.enter_context(picture_files(opened, form, show))
         remote, published = _seen(client, dry_run)
         contents = collect(opened, name, pictures, rights, given, published, edited, show)
@@ -213,7 +213,7 @@ class _Difference:
 
 
 def _seen(client: Client, dry_run: bool) -> tuple[Remote | None, str]:
-    """The repository, and the day of its first publication; a dry run goes on without them if the Hub fails."""
+    """The repository, and the day of its first publication; a dry run continues without them if the Hub fails."""
     today = datetime.now(timezone.utc).date().isoformat()
     try:
         remote = client.look()

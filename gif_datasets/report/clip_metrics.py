@@ -66,7 +66,7 @@ class Likeness:
         alike: Share of copies that are near-duplicates of another copy.
         consistent: Share of copies that are nearest to the mean of the real images of their own class.
         consistent_real: The same for the real images of classes with several, each left out of its mean; None if there
-            are no such classes.
+            is no such class.
         shift: None if the CLIP has no feature map.
     """
 

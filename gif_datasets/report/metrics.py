@@ -1,4 +1,4 @@
-"""How a set of pictures compares with another, in a feature space: Fréchet distance, precision and recall."""
+"""How a set of images compares with another, in a feature space: Fréchet distance, precision and recall."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def frechet_distance(real: Tensor, made: Tensor) -> float:
     """Fréchet distance of two sets of features, ``(N, D)`` and ``(M, D)``, each taken for a Gaussian.
 
-    The estimate grows as the sets shrink: compare it only among sets of equal sizes, and with that of real pictures.
+    The estimate grows as the sets shrink: compare it only among sets of equal sizes, and with that of real images.
 
     Source:
         Heusel et al. 2017, ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``.

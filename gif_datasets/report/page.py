@@ -87,7 +87,7 @@ def read_figures(page: Path) -> tuple[str, Likeness | None] | None:
     """Read the fingerprint of the dataset and the comparison from the JSON file beside a page.
 
     Returns:
-        None if there is no such file, or it is not a report's.
+        None if there is no such file, or it does not belong to a report.
 
     Raises:
         OSError: If it cannot be read.

@@ -53,7 +53,7 @@ class Measures:
     Attributes:
         per_class: Real and synthetic samples of each class, by label.
         criteria: Means over the copies: (before, after) of each criterion. Seeds that are themselves imagined, as those
-            of an expansion of an expansion, are no copies.
+            of an expansion of an expansion, are not copies.
         scored: Copies whose image was classified.
         consistent: Share of these with the class of their label.
         repeated: Copies whose image is, byte for byte, that of another sample.

@@ -19,7 +19,7 @@ from gif_datasets.io.parsing import read_json
 from gif_datasets.shards import card
 
 SOURCE = "source.parquet"
-"""The source's own columns in an expanded folder, a row for each of its pictures that is there."""
+"""The source's own columns in an expanded folder, a row for each of its images that is there."""
 SEED_INDEX = "gif_seed_index"
 _ABOUT = b"gif_datasets"
 
@@ -30,9 +30,9 @@ class Columns:
 
     Attributes:
         features: ``datasets.Features`` of all columns.
-        image, label, key: Names of the picture's, the class's and the sample's key's column.
+        image, label, key: Names of the image's, the class's and the sample's key's column.
         record: Column of each field of the provenance.
-        own: The source's columns besides the picture.
+        own: The source's columns besides the image.
     """
 
     features: Any
@@ -46,14 +46,14 @@ class Columns:
         """One row.
 
         Args:
-            picture: The picture's cell.
+            picture: The image's cell.
             key: Key of the sample.
             record: Its provenance.
             own: The source's columns of its seed; what is missing is None.
         """
         columns = {name: own.get(name) for name in self.own}
-        told = {column: record[field] for field, column in self.record.items()}
-        return {**columns, self.image: picture, self.label: record["label"], self.key: key, **told}
+        values = {column: record[field] for field, column in self.record.items()}
+        return {**columns, self.image: picture, self.label: record["label"], self.key: key, **values}
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class SourceColumns:
     """Columns of a Hugging Face source, as they lie in an expanded folder.
 
     Attributes:
-        features: ``datasets.Features`` of the source, the picture's included.
-        image, label: Its columns of pictures and labels.
-        rows: The columns besides the picture, by index of the seed.
+        features: ``datasets.Features`` of the source, the image's included.
+        image, label: Its columns of images and labels.
+        rows: The columns besides the image, by index of the seed.
     """
 
     features: Any
@@ -108,7 +108,7 @@ def _free(name: str, taken: Mapping[str, Any]) -> str:
 def own_features(features: Any, image: str, label: str) -> Any:
     """The columns of a source that go into :data:`~gif_datasets.shards.tar.SOURCE_MEMBER` of every sample.
 
-    Those that JSON holds as they are: pictures, sounds, dates and arrays are in :data:`SOURCE` only.
+    Those that JSON holds as they are: images, sounds, dates and arrays are in :data:`SOURCE` only.
     """
     if set(features) == {image, label}:
         return {}
@@ -136,12 +136,12 @@ def yaml_list(features: Any) -> list[Any]:
 
 
 def source_bytes(tables: Sequence[tuple[Any, Sequence[int]]], features: Any, image: str, label: str) -> bytes:
-    """What :data:`SOURCE` holds: columns of the source besides the picture, pictures in them with their content.
+    """What :data:`SOURCE` holds: columns of the source besides the image, images in them with their content.
 
     Args:
-        tables: Datasets, without the picture, and the index of the seed that each row is of.
+        tables: Datasets, without the image, and the index of the seed that each row is of.
         features: All features of the source.
-        image: Its column of pictures.
+        image: Its column of images.
         label: Its column of labels.
     """
     datasets = _datasets()

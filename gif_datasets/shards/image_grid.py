@@ -1,4 +1,4 @@
-"""A picture to look at before the long run: each seed beside its imagined copies."""
+"""An image to look at before the long run: each seed beside its imagined copies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INK, SOFT, PAPER, RULE = "#1a1a1a", "#666666", "#ffffff", "#d0d0d0"
 
 @dataclass(frozen=True)
 class Row:
-    """A seed's class name, its picture, and its copies, all RGB."""
+    """A seed's class name, its image, and its copies, all RGB."""
 
     name: str
     seed: Image.Image
@@ -67,7 +67,7 @@ def save_preview(rows: Sequence[Row], title: str, path: AnyPath) -> None:
 
 
 def _cell(image: Image.Image) -> Image.Image:
-    """Fit into a square cell; small pictures are enlarged without blurring what is there."""
+    """Fit into a square cell; small images are enlarged without blurring what is there."""
     scale = CELL / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC

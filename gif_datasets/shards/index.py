@@ -44,7 +44,7 @@ class Index:
     """Columns of ``(N,)``.
 
     Attributes:
-        image_offset: First byte of the picture in its shard.
+        image_offset: First byte of the image in its shard.
         image_size: Its bytes.
         record_offset: First byte of the record (``KEY.json``) in its shard.
         record_size: Its bytes.
@@ -52,7 +52,7 @@ class Index:
         seed: ``seed_index`` of the provenance.
         copy: 0 for a seed itself.
         synthetic: Whether it was imagined: every copy, and a seed that was a copy in another expansion.
-        suffix: Place of the picture's suffix in ``IMAGE_SUFFIXES``.
+        suffix: Place of the image's suffix in ``IMAGE_SUFFIXES``.
     """
 
     image_offset: NDArray[np.int64]
@@ -128,9 +128,7 @@ def from_bytes(content: bytes | mmap.mmap, path: AnyPath) -> Index:
         if set(header) - {"__metadata__"} != set(columns) or len({len(column) for column in columns.values()}) != 1:
             raise ValueError("other columns than expected")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ShardError(
-            f"{path} is no index of an expanded folder ({error}); remove it, and it is built anew"
-        ) from error
+        raise ShardError(f"{path} is not a valid index ({error}); delete it and it will be rebuilt") from error
     return Index(**columns)
 
 

@@ -1,4 +1,4 @@
-"""What every source is, and its seeds: each picture read once, and keyed by its pixels."""
+"""What every source is, and its seeds: each image read once, and keyed by its pixels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Source(Protocol):
         ...
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
-        """One picture as 8-bit RGB, and its class index; raises BadImage."""
+        """One image as 8-bit RGB, and its class index; raises BadImage."""
         ...
 
 
@@ -70,7 +70,7 @@ def refuse_bad(listed: SeedList, on_bad_image: str) -> None:
 def list_seeds(
     source: Source, limit: int | None = None, show: Progress = no_progress, title: Reading = Reading.SEEDS
 ) -> SeedList:
-    """Read every picture of ``source`` once; key it by its pixels.
+    """Read every image of ``source`` once; key it by its pixels.
 
     Args:
         source: The seed dataset.
@@ -94,7 +94,7 @@ def list_seeds(
 
 
 def _readable(source: Source, indices: Iterable[int], bad: list[str]) -> Iterator[Seed]:
-    """Seeds of the pictures that can be read; a message for each other one goes into ``bad``."""
+    """Seeds of the images that can be read; a message for each other one goes into ``bad``."""
     is_synthetic = getattr(source, "is_synthetic", _real)
     for index in indices:
         origin = source.origin(index)
@@ -112,5 +112,5 @@ def _readable(source: Source, indices: Iterable[int], bad: list[str]) -> Iterato
 
 
 def _real(index: int) -> bool:
-    """Of a source that does not say: its pictures count as real."""
+    """Of a source that does not say: its images count as real."""
     return False

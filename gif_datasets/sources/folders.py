@@ -1,4 +1,4 @@
-"""Folders as sources: of pictures, a sub-folder per class, and of expanded shards."""
+"""Folders as sources: of images, a sub-folder per class, and of expanded shards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FolderSource:
             raise SourceError(f"no pictures in the sub-folders of {folder} (looked for .png, .jpg, .webp and others)")
 
     def _list(self, groups: Iterable[Path], counts: list[int]) -> Iterator[bytes]:
-        """Names of the pictures below the folder, class by class, of which only one is there as paths at a time."""
+        """Names of the images below the folder, class by class; only one class is held as paths at a time."""
         for group in groups:
             paths = sorted(_pictures(group, self._note))
             counts.append(len(paths))
@@ -55,23 +55,23 @@ class FolderSource:
         return _printable(os.fsdecode(self._names[index]))
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
-        """One picture as 8-bit RGB, and its class index."""
+        """One image as 8-bit RGB, and its class index."""
         path = self.folder / os.fsdecode(self._names[index])
         return images.read_rgb(path, self.origin(index)), int(self._labels[index])
 
 
 def _is_class(path: Path) -> bool:
-    """A folder of pictures: not hidden, and not an expansion that was written among the classes."""
+    """A folder of images: not hidden, and not an expansion that was written among the classes."""
     return path.is_dir() and not path.name.startswith(".") and not (path / PLAN_FILE).exists()
 
 
 def _printable(name: str) -> str:
-    """A file name as text: bytes that are no UTF-8 are shown as escapes."""
+    """A file name as text: bytes that are not UTF-8 are shown as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _pictures(folder: Path, note: Callable[[OSError], None]) -> Iterator[Path]:
-    """Pictures at any depth, links to folders followed; not in hidden ones, nor in an expansion that lies there."""
+    """Images at any depth, links to folders followed; not in hidden ones, nor in an expansion that lies there."""
     been = set[str]()
     for place, folders, files in os.walk(folder, onerror=note, followlinks=True):
         if (real := os.path.realpath(place)) in been:  # a link that leads back
@@ -101,7 +101,7 @@ class ShardSource:
         return self._reader.key(index)
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
-        """One picture as 8-bit RGB, and its class index."""
+        """One image as 8-bit RGB, and its class index."""
         return images.read_rgb(self._reader.image_bytes(index), self.origin(index)), self._reader.label(index)
 
     def is_synthetic(self, index: int) -> bool:

@@ -21,9 +21,9 @@ class HuggingFaceSource:
     """A ``datasets.Dataset`` with an image column and a label column.
 
     Attributes:
-        rows: The dataset, whose pictures are left encoded.
+        rows: The dataset, whose images are left encoded.
         features: ``datasets.Features`` of the dataset as it was given.
-        image_column: Its column of pictures.
+        image_column: Its column of images.
         label_column: Its column of labels.
     """
 
@@ -46,7 +46,7 @@ class HuggingFaceSource:
                 f"{name}: expected one split (a datasets.Dataset), got {type(dataset).__name__}; choose one"
             )
         self.name = name
-        if {"__key__", "__url__"} <= set(dataset.features):  # of webdataset: the latter is a place on this machine
+        if {"__key__", "__url__"} <= set(dataset.features):  # of webdataset: this is a place on this machine
             dataset = dataset.remove_columns("__url__")
         features = dataset.features
         pictures = [key for key, value in features.items() if isinstance(value, datasets.Image)]
@@ -81,18 +81,18 @@ class HuggingFaceSource:
         return f"row {index}"
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
-        """One picture as 8-bit RGB, and its class index."""
+        """One image as 8-bit RGB, and its class index."""
         image = images.read_rgb(self._content(index), self.origin(index))
         if index in self._strange:
             raise BadImage(f"{self.origin(index)}: its label {self._strange[index]!r} is none of the classes")
         return image, self._labels[index]
 
     def is_grey(self, index: int) -> bool:
-        """Whether its picture is kept as grey levels, which is how the dataset yields it."""
+        """Whether its image is kept as grey levels, which is how the dataset yields it."""
         return images.is_grey(self._content(index), self.origin(index))
 
     def row(self, index: int) -> dict[str, Any]:
-        """Its whole row, with the picture encoded; raises BadImage if another column of it cannot be decoded."""
+        """Its whole row, with the image encoded; raises BadImage if another column of it cannot be decoded."""
         with images.as_bad_image(self.origin(index)):
             found: dict[str, Any] = self.rows[index]
         return found
@@ -109,7 +109,7 @@ class HuggingFaceSource:
         return found
 
     def others(self, indices: Sequence[int]) -> Any:
-        """Its columns besides the picture, of some rows."""
+        """Its columns besides the image, of some rows."""
         return self.rows.select(indices).remove_columns([self.image_column])
 
 

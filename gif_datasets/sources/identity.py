@@ -13,7 +13,7 @@ _PARTS = ("train", "split")
 
 
 def is_part_of(source: Any, listed: str) -> bool:
-    """Whether a source is, or holds, the one that is listed: the same dataset, and each option that the latter names.
+    """Whether a source is, or holds, the one that is listed: the same dataset, and each option that this names.
 
     Example:
         >>> is_part_of("torchvision:CIFAR10?root=data", "torchvision:CIFAR10?train=true")
@@ -32,7 +32,7 @@ def is_part_of(source: Any, listed: str) -> bool:
 
 
 def as_listed(source: Any) -> tuple[str, ...]:
-    """How a prior's card lists a source that it was trained on, part by part; nothing where no name tells it.
+    """How a prior's card lists a source that it was trained on, part by part; nothing if its name does not say it.
 
     Example:
         >>> as_listed("hf:me/cells?split=train%2Btest&image=img"), as_listed("my-pictures")

@@ -12,7 +12,7 @@ from gif_datasets.types import Seed
 
 
 class JoinedSource:
-    """A source followed by its validation source; the latter's classes are found in the former's by name.
+    """A source followed by its validation source; this's classes are found in the former's by name.
 
     Args:
         source: The one.
@@ -38,7 +38,7 @@ class JoinedSource:
         return self.parts[part].origin(own)
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
-        """One picture as 8-bit RGB, and its class index."""
+        """One image as 8-bit RGB, and its class index."""
         part, own = self._place(index)
         image, label = self.parts[part].sample(own)
         return image, self._labels[label] if part else label

@@ -1,7 +1,7 @@
 """Seed datasets: a folder per class, torchvision, Hugging Face, expanded shards, `demo`, or any map-style dataset.
 
 A source is opened from a text (`open_source`) or from an object (`wrap_source`), then listed once (`base.list_seeds`),
-which reads every picture, gives each its content key, and names those that cannot be read.
+which reads every image, gives each its content key, and names those that cannot be read.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def wrap_source(
     Args:
         dataset: The dataset; a text or path is opened by :func:`open_source`.
         classes: Class names, when the dataset does not say.
-        image_column: Column of the pictures of a Hugging Face dataset, when there are several.
+        image_column: Column of the images of a Hugging Face dataset, when there are several.
         label_column: Column of its labels, likewise.
         name: What to call it.
 
@@ -92,7 +92,7 @@ def wrap_source(
     if isinstance(dataset, (str, Path)):
         if classes is not None or image_column is not None or label_column is not None:
             raise SourceError(
-                f"{dataset}: classes and columns are told of dataset objects; a text says them itself,"
+                f"{dataset}: classes and columns are given with dataset objects; a text contains them itself,"
                 " as in hf:NAME?image=..&label=..&classes=a,b, and a folder by its sub-folders"
             )
         return open_source(str(dataset))

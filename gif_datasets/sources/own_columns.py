@@ -1,4 +1,4 @@
-"""A source's own columns: what a Hugging Face dataset has besides pictures and labels, in files and in samples."""
+"""A source's own columns: what a Hugging Face dataset has besides images and labels, in files and in samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gif_datasets.sources.joined import parts_of
 
 
 def source_columns(source: Source, indices: Sequence[int]) -> dict[str, bytes]:
-    """A file with a Hugging Face source's own columns of some samples; none where there are only picture and label.
+    """A file with a Hugging Face source's own columns of some samples; none where there are only image and label.
 
     A validation source adds its rows if its columns are the same.
     """

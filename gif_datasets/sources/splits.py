@@ -1,4 +1,4 @@
-"""Seeds that are held out: never expanded, written untouched, no picture of theirs among the expanded ones."""
+"""Seeds that are held out: never expanded, written untouched, no image of theirs among the expanded ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gif_datasets.types import Seed
 def hold_out(seeds: Sequence[Seed], share: float, rng_seed: int) -> tuple[tuple[Seed, ...], tuple[Seed, ...]]:
     """Split seeds into those that are expanded and those that are held out, class by class.
 
-    Which pictures are held out depends on their pixels and ``rng_seed`` alone, not on names or order; equal pictures
-    stay together. With a share above 0, a class of at least two different pictures has one on either side.
+    Which images are held out depends on their pixels and ``rng_seed`` alone, not on names or order; equal images
+    stay together. With a share above 0, a class of at least two different images has one on either side.
 
     Args:
         seeds: All seeds.
-        share: Share of each class's different pictures to hold out.
+        share: Share of each class's different images to hold out.
         rng_seed: The run's number; another one holds out others.
 
     Returns:
@@ -31,7 +31,7 @@ def hold_out(seeds: Sequence[Seed], share: float, rng_seed: int) -> tuple[tuple[
     if share == 0:
         return tuple(seeds), ()
     label_of: dict[str, int] = {}
-    for seed in seeds:  # a picture that is there under several labels counts for the lowest
+    for seed in seeds:  # an image that is there under several labels counts for the lowest
         label_of[seed.key] = min(seed.label, label_of.get(seed.key, seed.label))
     keys: dict[int, list[str]] = {}
     for key, label in label_of.items():
@@ -44,7 +44,7 @@ def hold_out(seeds: Sequence[Seed], share: float, rng_seed: int) -> tuple[tuple[
 
 
 def without(seeds: Sequence[Seed], held: Sequence[Seed]) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
-    """Leave out the seeds whose picture is held out too; returns the others, and a message for each left out."""
+    """Leave out the seeds whose image is held out too; returns the others, and a message for each left out."""
     origins = {seed.key: seed.origin for seed in held}
     kept = tuple(seed for seed in seeds if seed.key not in origins)
     same = (seed for seed in seeds if seed.key in origins)

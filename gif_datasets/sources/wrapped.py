@@ -16,9 +16,9 @@ from gif_datasets.types import item_table
 
 
 def without_transforms(dataset: Any) -> Any:
-    """A shallow copy of a torchvision-like dataset (or ``Subset``, ``ConcatDataset``) that yields stored pictures.
+    """A shallow copy of a torchvision-like dataset (or ``Subset``, ``ConcatDataset``) that yields stored images.
 
-    Transforms of the label stay: they say what the labels are. One of picture and label together cannot.
+    Transforms of the label stay: they say what the labels are. One of image and label together cannot.
 
     Raises:
         SourceError: If the dataset does not let go of them.
@@ -42,7 +42,7 @@ def without_transforms(dataset: Any) -> Any:
 
 
 def transformed(dataset: Any, index: int, image: Any, label: int) -> Any:
-    """A picture through the transforms that its place in a dataset, and in what that wraps, would give it."""
+    """An image through the transforms that its place in a dataset, and in what that wraps, would give it."""
     sizes, parts = getattr(dataset, "cumulative_sizes", None), getattr(dataset, "datasets", None)
     if sizes is not None and isinstance(parts, (list, tuple)):
         part = bisect.bisect_right(sizes, index)
@@ -101,14 +101,14 @@ class MapSource:
         return f"row {index}"
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
-        """One picture as 8-bit RGB, and its class index."""
+        """One image as 8-bit RGB, and its class index."""
         name = self.origin(index)
         stored, label = self.stored(index)
         image = images.to_rgb(stored, name) if isinstance(stored, Image.Image) else images.from_array(stored, name)
         return image, label
 
     def stored(self, index: int) -> tuple[Any, int]:
-        """One picture as the dataset keeps it, and its class index."""
+        """One image as the dataset keeps it, and its class index."""
         item = self.item(index)
         try:
             return item[0], operator.index(item[1].item() if hasattr(item[1], "item") else item[1])
@@ -116,11 +116,11 @@ class MapSource:
             raise SourceError(f"{self.name}[{index}] has the label {item[1]!r}; labels must be integers") from error
 
     def item(self, index: int) -> Sequence[Any]:
-        """Picture, label, and whatever the dataset has beside them, as it keeps them."""
+        """Image, label, and whatever the dataset has beside them, as it keeps them."""
         with images.as_bad_image(self.origin(index)):
             item = self.dataset[index]
         if not isinstance(item, (tuple, list)) or len(item) < 2:
-            raise SourceError(f"{self.name}[{index}] is no (image, label) pair but {type(item).__name__}")
+            raise SourceError(f"{self.name}[{index}] must be an (image, label) pair, got {type(item).__name__}")
         return item
 
 
@@ -130,7 +130,7 @@ def _class_names(dataset: Any, name: str) -> list[str] | None:
     Raises:
         SourceError: If parts that are joined call them otherwise.
     """
-    for attribute in ("classes", "categories"):  # the latter is Caltech's
+    for attribute in ("classes", "categories"):  # this is Caltech's
         found = getattr(dataset, attribute, None)
         if found is not None and not callable(found) and not isinstance(found, (str, dict)):
             return [str(entry[0] if isinstance(entry, (tuple, list)) else entry) for entry in found]

@@ -347,7 +347,7 @@ def test_categories_are_classes() -> None:
 def test_classes_of_texts_are_refused(tmp_path: Path) -> None:
     """They would change nothing; and a text is no list of names."""
     folder(tmp_path, "ant", "bee")
-    with pytest.raises(SourceError, match="classes and columns are told of dataset objects"):
+    with pytest.raises(SourceError, match="classes and columns are given with dataset objects"):
         ExpandedDataset(str(tmp_path), classes=["Ant", "Bee"])
     with pytest.raises(SourceError, match="classes must be a list of names, got the text 'a,b'"):
         wrap_source(Pairs([]), classes="a,b")

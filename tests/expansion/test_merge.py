@@ -119,7 +119,7 @@ def test_a_plan_cannot_lead_elsewhere(seed_folder: Path, tmp_path: Path) -> None
     ):
         for folder in folders:
             (folder / "plan.json").write_text(json.dumps(plan | change))
-        with pytest.raises(UsageError, match=r"its plan\.json is no plan"):
+        with pytest.raises(UsageError, match=r"its plan\.json is invalid"):
             gif_datasets.merge_parts(folders, tmp_path / "out")
     assert not list(tmp_path.rglob("*pwned*"))
 

@@ -252,11 +252,11 @@ def test_an_only_seed_is_told_by_its_text(kind: str) -> None:
     """Nothing else is left where it is left out; others are told and calibrated as if it were not there."""
     embeddings, labels, text = clusters(0.2)
     first = torch.tensor([int((labels == c).nonzero()[0]) for c in range(len(text.weights))])
-    right = fitted_heads.tells("text", text, embeddings[first], labels[first])
+    right = fitted_heads.recognised("text", text, embeddings[first], labels[first])
     if kind != "linear":
-        assert torch.equal(fitted_heads.tells(kind, text, embeddings[first], labels[first]), right)
+        assert torch.equal(fitted_heads.recognised(kind, text, embeddings[first], labels[first]), right)
         assert fitted_heads.fit(kind, text, embeddings[first], labels[first]).logit_scale == text.logit_scale
-    one = fitted_heads.tells(kind, text, embeddings[first[:1]], labels[first[:1]])
+    one = fitted_heads.recognised(kind, text, embeddings[first[:1]], labels[first[:1]])
     assert torch.equal(one, right[:1])
 
 

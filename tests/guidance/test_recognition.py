@@ -128,9 +128,9 @@ def test_telling_apart_leaves_the_seed_out() -> None:
     assert fitted.float().mean() > 0.8
     clusters = noise + 8 * torch.eye(256)[labels]
     for kind in ("seeds", "both", "linear"):
-        assert fitted_heads.tells(kind, text, noise, labels).float().mean() < 0.5
-        assert fitted_heads.tells(kind, text, clusters, labels).float().mean() > 0.9
-    assert torch.equal(fitted_heads.tells("text", text, noise, labels), text.scores(noise).argmax(1) == labels)
+        assert fitted_heads.recognised(kind, text, noise, labels).float().mean() < 0.5
+        assert fitted_heads.recognised(kind, text, clusters, labels).float().mean() > 0.9
+    assert torch.equal(fitted_heads.recognised("text", text, noise, labels), text.scores(noise).argmax(1) == labels)
 
 
 def test_the_advice_is_what_applies() -> None:

@@ -21,7 +21,7 @@ from gif_datasets.io.devices import keep_freed_memory
 Result = TypeVar("Result")
 MOST_LOSSES = 5  # of one id's actors, or one after the other of actors that never start, before the run is given up
 _OWN = "local"  # Ray's word for a cluster of our own; without, it joins whatever runs on this machine
-PATIENCE = 60.0  # seconds without a single free place in the cluster, until somebody is told
+PATIENCE = 60.0  # seconds without a single free place in the cluster, until a message says so
 
 
 def run_ray(
@@ -86,14 +86,14 @@ class _Pool:
 
     def run(self, actors: int) -> Iterator[Any]:
         """Yield results until no id is left."""
-        left, told = len(self.waiting), False
+        left, warned = len(self.waiting), False
         for _ in range(actors):
             self._add()
         while left:
             done, _ = self.ray.wait(list(self.running), num_returns=1, timeout=PATIENCE)
-            if not done and not told and all(item is None for _, item in self.running.values()):
+            if not done and not warned and all(item is None for _, item in self.running.values()):
                 warnings.warn("the cluster has had no free place for a worker yet; waiting on", stacklevel=2)
-                told = True
+                warned = True
             for call in done:
                 actor, item = self.running.pop(call)
                 try:
@@ -154,7 +154,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster tells nobody that it was started
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster sends no usage statistics
     named = address or os.environ.get("RAY_ADDRESS") or _OWN
     try:
         ray.init(named, include_dashboard=False if named == _OWN else None, log_to_driver=False)

@@ -136,7 +136,9 @@ def test_refuses_names(hub: HubServer, made: Path, name: str) -> None:
     assert hub.log == []
 
 
-@pytest.mark.parametrize(("token", "said"), [("", "there is no token"), (READER, "write"), ("hf_wrong", "the token is invalid")])
+@pytest.mark.parametrize(
+    ("token", "said"), [("", "there is no token"), (READER, "write"), ("hf_wrong", "the token is invalid")]
+)
 def test_without_the_right_token(
     hub: HubServer, made: Path, monkeypatch: pytest.MonkeyPatch, token: str, said: str
 ) -> None:
