@@ -282,7 +282,7 @@ def _name(seed: Seed) -> str:
 
 @contextlib.contextmanager
 def _settled(recipe: Recipe) -> Iterator[None]:
-    """Use the same arithmetic for every caller: torch settings of the caller would change pixels, or the order of sums."""
+    """Use the same arithmetic for every caller: its settings of torch would change pixels, or the order of sums."""
     import torch
 
     threads, dtype, precision = torch.get_num_threads(), torch.get_default_dtype(), torch.get_float32_matmul_precision()

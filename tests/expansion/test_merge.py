@@ -144,7 +144,7 @@ def test_foreign_parts_are_refused(seed_folder: Path, tmp_path: Path) -> None:
     gif_datasets.expand(str(seed_folder), tmp_path / "other", part=(1, 2), **{**OPTIONS, "ratio": 3})
     with pytest.raises(PlanMismatch, match=r"options\.ratio: 3 there, 2 here"):
         gif_datasets.merge_parts([folders[0], tmp_path / "other"], tmp_path / "out")
-    with pytest.raises(UsageError, match="no part of an expansion"):
+    with pytest.raises(UsageError, match="not a part of an expansion"):
         gif_datasets.merge_parts([folders[0], seed_folder], tmp_path / "out")
     with pytest.raises(UsageError, match="at least one"):
         gif_datasets.merge_parts([], tmp_path / "out")
