@@ -1,4 +1,4 @@
-"""Small charts as SVG and tables as HTML, for pages that need no network and no library."""
+"""Small charts as SVG, for pages that need no network and no library."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
-
-from gif_datasets.report.html import render
 
 BINS = 24
 WIDTH, HEIGHT, LINE = 320, 150, 16
@@ -30,11 +28,6 @@ class Points:
     places: NDArray[np.floating]
     labels: Sequence[int]
     filled: bool
-
-
-def page(title: str, body: str) -> str:
-    """A page that stands alone: ``title``, then ``body``, which is HTML."""
-    return render("page.html", title=title, body=Markup(body))  # noqa: S704 - the caller has escaped it
 
 
 def histograms(title: str, series: Mapping[str, NDArray[np.floating]]) -> Markup:
@@ -125,21 +118,6 @@ def scatter(series: Sequence[Points], classes: Sequence[str]) -> Markup:
         shapes.append(f'<circle cx="{size + 14}" cy="{y - 4}" r="4" fill="{_colour(number, len(classes))}"/>')
         shapes.append(f'<text x="{size + 24}" y="{y}">{escape(name[:24])}</text>')
     return _svg(size + (170 if names else 0), size, shapes)
-
-
-def grid(rows: Sequence[Sequence[str]]) -> Markup:
-    """A table of any number of columns; the first row is the header. A wide table scrolls.
-
-    Example:
-        >>> print(grid([["a", "b"], ["1", "<2"]]))
-        <div class=wide><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>&lt;2</td></tr></table></div>
-    """
-    cells = {tag: Markup(f"<{tag}>{{}}</{tag}>") for tag in ("th", "td")}  # noqa: S704 - constants
-    lines = (
-        Markup("<tr>{}</tr>").format(Markup("").join(cells[tag].format(cell) for cell in row))
-        for tag, row in zip(["th", *["td"] * len(rows)], rows, strict=False)
-    )
-    return Markup("<div class=wide><table>{}</table></div>").format(Markup("").join(lines))
 
 
 def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> Markup:
