@@ -7,10 +7,8 @@ pairs of runs. A result is a file of its own, named by the digest of all that de
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,12 @@ import numpy as np
 
 from gif_datasets.comparison import page
 from gif_datasets.comparison.architectures import SMALL, check_network
+from gif_datasets.comparison.compare_config import SMALLEST_SIDE, CompareConfig
 from gif_datasets.comparison.experiment import ORIGINAL, Arm, Experiment, RunKey
 from gif_datasets.comparison.results import Comparison, Result, Row
 from gif_datasets.comparison.teacher import TEMPERATURE, Teaching
 from gif_datasets.comparison.test_set import TestSet, read_test_set, refuse_seen
-from gif_datasets.comparison.train import AUGMENTS, Training
+from gif_datasets.comparison.train import Training
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion.recipe import Recipe, make_recipe
@@ -34,9 +33,7 @@ from gif_datasets.sources.base import SeedList, list_seeds, refuse_bad
 from gif_datasets.sources.identity import is_part_of
 from gif_datasets.types import Progress, no_progress
 
-EPOCHS = 40
-FEWEST_STEPS = 20
-SMALLEST_SIDE, LARGEST_SIDE = 8, 224
+LARGEST_SIDE = 224
 
 
 def compare(
@@ -111,40 +108,50 @@ def compare(
         UsageError: If options, seeds and test set do not fit, before anything is made.
     """
     show = progress or no_progress
-    _check(runs, architectures, augments, distil, epochs, steps, synthetic_share, image_size, batch_size, learning_rate)
-    configs = _configs(methods, ratios, config_file, options)
-    opened, settled = wrap_source(source), resolve_device(device)
-    arms = _arms([make_recipe(config, opened.classes, settled) for config in configs], only_synthetic)
-    teaching = _teaching(arms, config_file, options, teacher, temperature) if any(distil) else None
+    config = CompareConfig(
+        runs=runs,
+        architectures=tuple(architectures),
+        epochs=tuple(epochs or ()),
+        steps=tuple(steps or ()),
+        augments=tuple(augments),
+        distil=tuple(distil),
+        teacher=teacher,
+        temperature=temperature,
+        synthetic_share=synthetic_share,
+        only_synthetic=only_synthetic,
+        same_expansion=same_expansion,
+        image_size=image_size,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        limit=limit,
+        workers=workers,
+        cache_dir=cache_dir,
+        device=resolve_device(device),
+    )
+    expansions = _expansions(methods, ratios, config_file, options)
+    opened = wrap_source(source)
+    arms = _arms([make_recipe(each, opened.classes, config.device) for each in expansions], only_synthetic)
+    teaching = _teaching(arms, config_file, options, config) if any(distil) else None
     notes = _check_priors(arms, any(distil), source, test, allow_seen)
     listed = list_seeds(opened, limit, show)
-    held = read_test_set(opened, listed, wrap_source(test), shared, show)
-    bad = (*listed.bad, *held.bad)
-    refuse_bad(SeedList((), bad), configs[0].on_bad_image)
-    size = image_size or _median_side(held, listed)
+    test_set = read_test_set(opened, listed, wrap_source(test), shared, show)
+    bad = (*listed.bad, *test_set.bad)
+    refuse_bad(SeedList((), bad), expansions[0].on_bad_image)
+    size = image_size or _median_side(test_set, listed)
     for architecture in architectures:
         check_network(architecture, len(opened.classes), size)
-    lengths = steps or _steps(epochs or (EPOCHS,), len(listed.seeds), configs, batch_size)
-    grid = product(dict.fromkeys(architectures), dict.fromkeys(lengths), dict.fromkeys(augments), dict.fromkeys(distil))
-    trainings = [
-        Training(count, architecture, augment, batch_size, learning_rate, weight)
-        for architecture, count, augment, weight in grid
-    ]
-    how = {"workers": workers, "cache_dir": cache_dir, "limit": limit, "device": settled}
-    first = configs[0].rng_seed
-    expansion = first if same_expansion else None
-    experiment = Experiment(
-        Path(out), source, listed, held, size, settled, how, synthetic_share, expansion, teaching, show
-    )
-    results = experiment.run(arms, trainings, range(first, first + runs))
-    notes += experiment.warnings(arms, first)
-    found = Comparison(
+    trainings = config.trainings(len(listed.seeds) * (1 + max(each.ratio for each in expansions)))
+    first = expansions[0].rng_seed
+    experiment = Experiment(Path(out), source, listed, test_set, size, config, first, teaching, show)
+    results = experiment.run(arms, trainings)
+    notes += experiment.warnings(arms)
+    comparison = Comparison(
         out=str(out),
         source=opened.name,
-        test=held.name,
+        test=test_set.name,
         seeds=len(listed.seeds),
-        test_pictures=len(held.seeds),
-        left_out=held.left_out,
+        test_pictures=len(test_set.seeds),
+        left_out=test_set.left_out,
         classes=tuple(opened.classes),
         image_size=size,
         runs=runs,
@@ -154,14 +161,14 @@ def compare(
         notes=notes,
         rows=_rows(arms, trainings, results),
     )
-    page.publish(found)
-    return found
+    page.publish(comparison)
+    return comparison
 
 
 # --- what is compared ---------------------------------------------------------------------------------------------
 
 
-def _configs(
+def _expansions(
     methods: str | Sequence[str], ratios: Sequence[int] | None, config_file: Path | None, options: dict[str, Any]
 ) -> list[ExpansionConfig]:
     """Options of every expansion."""
@@ -186,58 +193,18 @@ def _configs(
 
 
 def _teaching(
-    arms: Sequence[Arm], config_file: Path | None, options: dict[str, Any], teacher: str, temperature: float
+    arms: Sequence[Arm], config_file: Path | None, options: dict[str, Any], config: CompareConfig
 ) -> Teaching:
-    """Who teaches: the prior of all arms, in the words of the options even where no arm's method takes them."""
+    """The teacher: the prior of all arms, with the class texts of the options even if no arm's method uses them."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what means nothing to this method
+        warnings.simplefilter("ignore")  # about options that this method ignores
         worded = ExpansionConfig.build({**options, "method": "gif-unclip"}, config_file)
-    return Teaching(next(arm.recipe.prior for arm in arms if arm.recipe), worded, teacher, temperature)
+    return Teaching(next(arm.recipe.prior for arm in arms if arm.recipe), worded, config.teacher, config.temperature)
 
 
 def _arms(recipes: Sequence[Recipe], only_synthetic: bool) -> list[Arm]:
     kinds = (False, True) if only_synthetic else (False,)
     return [Arm(), *(Arm(recipe, kind) for recipe in recipes for kind in kinds)]
-
-
-def _check(
-    runs: int,
-    architectures: Sequence[str],
-    augments: Sequence[str],
-    distil: Sequence[float],
-    epochs: Sequence[int] | None,
-    steps: Sequence[int] | None,
-    share: float | None,
-    image_size: int | None,
-    batch_size: int,
-    learning_rate: float,
-) -> None:
-    given = {
-        "runs": ([runs], 1),
-        "epochs": (epochs or [], 1),
-        "steps": (steps or [], FEWEST_STEPS),
-        "image_size": ([] if image_size is None else [image_size], SMALLEST_SIDE),
-        "batch_size": ([batch_size], 2),
-    }
-    for name, (values, low) in given.items():
-        if values and min(values) < low:
-            raise ConfigError(f"{name} must be at least {low}, got {min(values)}")
-    if epochs and steps:
-        raise ConfigError("give either epochs or steps, got both")
-    if share is not None and not 0 < share < 1:
-        raise ConfigError(
-            f"synthetic_share must be above 0 and below 1, got {share}; for imagined images alone use only_synthetic"
-        )
-    if not 0 < learning_rate < math.inf:
-        raise ConfigError(f"learning_rate must be above 0, got {learning_rate}")
-    if not architectures or not augments or not distil:
-        raise ConfigError("give at least one architecture, one augmentation and one weight to distil by (0 for none)")
-    for weight in distil:
-        if not 0 <= weight <= 1:
-            raise ConfigError(f"distil must be from 0 to 1, got {weight}")
-    for name in augments:
-        if name not in AUGMENTS:
-            raise ConfigError(f"unknown augmentation {name!r}{closest(name, AUGMENTS)}")
 
 
 def _check_priors(arms: Sequence[Arm], taught: bool, source: Any, test: Any, allow_seen: bool) -> tuple[str, ...]:
@@ -260,29 +227,23 @@ def _asks_a_prior(config: ExpansionConfig) -> bool:
     return METHODS[config.method].imagines or config.classifies
 
 
-def _steps(epochs: Sequence[int], seeds: int, configs: Sequence[ExpansionConfig], batch_size: int) -> list[int]:
-    """Update steps of so many passes over the largest expansion."""
-    largest = seeds * (1 + max(config.ratio for config in configs))
-    return [max(FEWEST_STEPS, math.ceil(count * largest / batch_size)) for count in epochs]
-
-
-def _median_side(held: TestSet, listed: SeedList) -> int:
-    sides = [min(held.source.sample(seed.index)[0].size) for seed in listed.seeds]
+def _median_side(test_set: TestSet, listed: SeedList) -> int:
+    sides = [min(test_set.source.sample(seed.index)[0].size) for seed in listed.seeds]
     return max(SMALLEST_SIDE, min(LARGEST_SIDE, round(float(np.median(sides)))))
 
 
-def _rows(arms: Sequence[Arm], trainings: Sequence[Training], found: dict[RunKey, Result]) -> tuple[Row, ...]:
+def _rows(arms: Sequence[Arm], trainings: Sequence[Training], results: dict[RunKey, Result]) -> tuple[Row, ...]:
     """Results as a table's rows: each training's arms together, the seeds alone first."""
-    numbers = sorted({number for _, _, number in found})
+    numbers = sorted({number for _, _, number in results})
     rows = []
     for training in trainings:
-        base = [found[arms[0].name, training, number] for number in numbers]
+        base = [results[arms[0].name, training, number] for number in numbers]
         for arm in arms:
-            own = [found[arm.name, training, number] for number in numbers]
+            of_arm = [results[arm.name, training, number] for number in numbers]
             config = arm.recipe.config if arm.recipe else None
             rows.append(
                 Row.of(
-                    own,
+                    of_arm,
                     None if config is None else base,
                     arm=arm.name,
                     method=config.method if config else ORIGINAL,

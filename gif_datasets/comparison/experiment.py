@@ -19,6 +19,7 @@ import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor
 
+from gif_datasets.comparison.compare_config import CompareConfig
 from gif_datasets.comparison.results import Result
 from gif_datasets.comparison.teacher import Teacher, Teaching, as_images, load_teacher
 from gif_datasets.comparison.test_set import TestSet
@@ -93,64 +94,60 @@ class Experiment:
 
     Attributes:
         folder: Where expansions and results are.
-        given: The seeds as the caller gave them.
+        source: The text or dataset object of the seeds, as :func:`gif_datasets.expand` takes it.
         listed: The seeds.
-        held: The test set.
+        test_set: The test set.
         size: Side of all images.
-        device: Where networks train.
-        how: Further arguments of :func:`gif_datasets.expand`: workers, cache, device, and the limit of the seeds.
-        share: Share of a batch that is imagined.
-        expansion: Number that all runs expand with; None: each with its own.
-        teaching: Who teaches the trainings that distil; None where none does.
+        config: The choices of the comparison; its device is resolved.
+        first: Number of the first run.
+        teaching: The teacher of the trainings that distil; None if none does.
         show: Wraps the loops.
     """
 
     folder: Path
-    given: Any
+    source: Any
     listed: SeedList
-    held: TestSet
+    test_set: TestSet
     size: int
-    device: str
-    how: dict[str, Any]
-    share: float | None
-    expansion: int | None
+    config: CompareConfig
+    first: int
     teaching: Teaching | None
     show: Progress
 
-    def run(self, arms: Sequence[Arm], trainings: Sequence[Training], numbers: Sequence[int]) -> dict[RunKey, Result]:
+    def run(self, arms: Sequence[Arm], trainings: Sequence[Training]) -> dict[RunKey, Result]:
         """All results, run by run."""
         claim_folder(self.folder, self._plan, "comparison")
-        found: dict[RunKey, Result] = {}
-        for number in numbers:
+        results: dict[RunKey, Result] = {}
+        for number in range(self.first, self.first + self.config.runs):
             for arm in arms:
                 tasks = [Task(arm, training, number) for training in trainings]
-                found |= {task.key: result for task in tasks if (result := self._read(task))}
-                found |= self._missing_results([task for task in tasks if task.key not in found])
-        return found
+                results |= {task.key: result for task in tasks if (result := self._read(task))}
+                results |= self._missing_results([task for task in tasks if task.key not in results])
+        return results
 
-    def warnings(self, arms: Sequence[Arm], number: int) -> tuple[str, ...]:
-        """Warnings of expansions whose guiding classifier does not recognise the classes."""
-        found = {}
+    def warnings(self, arms: Sequence[Arm]) -> tuple[str, ...]:
+        """Warnings of the first run's expansions whose guiding classifier does not recognise the classes."""
+        arm_of_warning = {}
         for arm in arms:
-            recipe = arm.expansion(self._expansion(number))
+            recipe = arm.expansion(self.first)
             opened = None if recipe is None else ExpandedFolder.find(self._expanded(recipe))
             known = recognition.read(opened.file(CLASSIFIER_FILE) if opened else None)
             if recipe is not None and known is not None:
-                found[known.warning(recipe.config, recipe.prior.families)] = arm.name
-        return tuple(f"{name}: {warning}" for warning, name in found.items() if warning)
+                arm_of_warning[known.warning(recipe.config, recipe.prior.families)] = arm.name
+        return tuple(f"{name}: {warning}" for warning, name in arm_of_warning.items() if warning)
 
     @property
     def _plan(self) -> dict[str, Any]:
         """What all results of a folder share."""
         return {
             "format": RESULT_FORMAT,
-            "source": self.held.source.name,
-            "classes": list(self.held.source.classes),
+            "source": self.test_set.source.name,
+            "classes": list(self.test_set.source.classes),
             "seeds": len(self.listed.seeds),
             "seeds_digest": self.listed.digest,
-            "test": self.held.name,
-            "test_pictures": len(self.held.seeds),
-            "test_digest": SeedList(self.held.seeds, ()).digest,
+            "test": self.test_set.name,
+            "test_pictures": len(self.test_set.seeds),
+            "test_digest": SeedList(self.test_set.seeds, ()).digest,
         }
 
     def _key(self, task: Task) -> dict[str, Any]:
@@ -168,16 +165,16 @@ class Experiment:
             **taught,
             "expansion": recipe.to_json() if recipe else None,
             "only_synthetic": task.arm.only_synthetic,
-            "synthetic_share": None if recipe is None or task.arm.only_synthetic else self.share,
+            "synthetic_share": None if recipe is None or task.arm.only_synthetic else self.config.synthetic_share,
             "training": training,
             "number": task.number,
             "image_size": self.size,
-            "device": self.device,
+            "device": self.config.device,
             "versions": {name: version(name) for name in _LIBRARIES},
         }
 
     def _expansion(self, number: int) -> int:
-        return number if self.expansion is None else self.expansion
+        return self.first if self.config.same_expansion else number
 
     def _path(self, task: Task) -> Path:
         t = task.training
@@ -205,7 +202,7 @@ class Experiment:
     def _make(self, task: Task, pictures: Pictures, said: Tensor | None) -> Result:
         """Train and test, and write the result down; given what the teacher says of the images."""
         started = time.monotonic()
-        key, classes = self._key(task), len(self.held.source.classes)
+        key, classes = self._key(task), len(self.test_set.source.classes)
 
         def shown(rows: Any, title: str, total: int | None = None) -> Any:
             return self.show(rows, f"run {task.number}, {task.arm.name}", total)
@@ -216,8 +213,8 @@ class Experiment:
             assert said is not None
             taught = Taught(said, task.training.distil, self.teaching.temperature)
             pictures = replace(pictures, taught=taught)
-        model = train(pictures, task.training, classes, task.number, self.device, share, shown)
-        right = predict(model, self._test.images, self.device) == self._test.labels
+        model = train(pictures, task.training, classes, task.number, self.config.device, share, shown)
+        right = predict(model, self._test.images, self.config.device) == self._test.labels
         counts = torch.bincount(self._test.labels, minlength=classes).tolist()
         hits = torch.bincount(self._test.labels[right], minlength=classes).tolist()
         per_class = [100 * hit / count if count else None for hit, count in zip(hits, counts, strict=True)]
@@ -245,12 +242,12 @@ class Experiment:
     @cached_property
     def _teacher(self) -> Teacher:
         assert self.teaching is not None
-        seeds, classes = self._seeds, self.held.source.classes
-        return load_teacher(self.teaching, classes, as_images(seeds.images), seeds.labels, self.device)
+        seeds, classes = self._seeds, self.test_set.source.classes
+        return load_teacher(self.teaching, classes, as_images(seeds.images), seeds.labels, self.config.device)
 
     @cached_property
     def _test(self) -> Pictures:
-        return self._of(self.held.seeds)
+        return self._of(self.test_set.seeds)
 
     @cached_property
     def _seeds(self) -> Pictures:
@@ -260,7 +257,7 @@ class Experiment:
         """A source's images, decoded."""
         images = _buffer(len(seeds), self.size, self.folder)
         for row, seed in zip(images, self.show(seeds, "decoding"), strict=True):
-            row[:] = _pixels(self.held.source.sample(seed.index)[0], self.size)
+            row[:] = _pixels(self.test_set.source.sample(seed.index)[0], self.size)
         labels = torch.tensor([seed.label for seed in seeds])
         return Pictures(images, labels, torch.zeros(len(seeds), dtype=torch.bool))
 
@@ -270,15 +267,24 @@ class Experiment:
         if recipe is None:
             return self._seeds
         folder = self._expanded(recipe)
-        expand(self.given, folder, config=recipe.config, progress=self.show, **self.how)
+        expand(
+            self.source,
+            folder,
+            config=recipe.config,
+            workers=self.config.workers,
+            cache_dir=self.config.cache_dir,
+            limit=self.config.limit,
+            device=self.config.device,
+            progress=self.show,
+        )
         loaded = load_expanded(folder)
-        made = np.flatnonzero(loaded.facts.synthetic).tolist()
+        copies = np.flatnonzero(loaded.facts.synthetic).tolist()
         own = 0 if arm.only_synthetic else len(self._seeds.labels)
-        images = _buffer(own + len(made), self.size, self.folder)
+        images = _buffer(own + len(copies), self.size, self.folder)
         images[:own] = self._seeds.images[:own]
-        for row, index in zip(images[own:], self.show(made, "decoding"), strict=True):
+        for row, index in zip(images[own:], self.show(copies, "decoding"), strict=True):
             row[:] = _pixels(loaded[index][0], self.size)
-        labels = torch.from_numpy(loaded.targets[made].astype(np.int64))
+        labels = torch.from_numpy(loaded.targets[copies].astype(np.int64))
         return Pictures(images, torch.cat([self._seeds.labels[:own], labels]), torch.arange(len(images)) >= own)
 
     def _expanded(self, recipe: Recipe) -> Path:

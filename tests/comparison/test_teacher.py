@@ -13,6 +13,7 @@ from PIL import Image
 
 import gif_datasets
 from gif_datasets import ConfigError, load_expanded, soft_labels
+from gif_datasets.comparison.compare_config import CompareConfig
 from gif_datasets.comparison.experiment import Experiment
 from gif_datasets.comparison.teacher import Teaching, as_images, load_teacher
 from gif_datasets.comparison.test_set import read_test_set
@@ -122,7 +123,7 @@ def test_a_training_is_taught(seed_folder: Path, tmp_path: Path) -> None:
     held = read_test_set(opened, listed, wrap_source(str(seed_folder)), "allow", no_progress)
     teaching = Teaching(find_prior("embedded"), ExpansionConfig(), "text", 2.0)
     training = Training(20, batch_size=8, distil=1.0)
-    experiment = Experiment(tmp_path, str(seed_folder), listed, held, 16, "cpu", {}, None, None, teaching, no_progress)
+    experiment = Experiment(tmp_path, str(seed_folder), listed, held, 16, CompareConfig(), 0, teaching, no_progress)
     pictures = experiment._seeds
     teacher = load_teacher(teaching, opened.classes, as_images(pictures.images), pictures.labels)
     logits = teacher.text.logits(teacher.seeds)
