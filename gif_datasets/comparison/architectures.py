@@ -14,22 +14,22 @@ SMALL = "small"
 """Architecture of :func:`small_resnet`."""
 PRETRAINED = "pretrained:"
 TORCHVISION = "torchvision:"
-KEPT_SIDE = 64  # up to this side a small network looks at the images as they are; else its stem makes them smaller
-_WITH_HELPERS = ("googlenet", "inception_v3")  # whose training has further outputs, unless asked for none
+KEPT_SIDE = 64  # up to this side a small network looks at images in full size; above it, its stem shrinks them
+_WITH_HELPERS = ("googlenet", "inception_v3")  # have further outputs while they train, unless turned off
 
 
 def network(architecture: str, classes: int, size: int) -> nn.Module:
     """A network for images with values in [-1, 1].
 
     Args:
-        architecture: ``"small"``, a name of timm's, or ``"torchvision:NAME"``, with random weights; after
-            ``"pretrained:"`` with the published ones, but for a new last layer.
+        architecture: ``"small"``, a timm name, or ``"torchvision:NAME"``, with random weights; after
+            ``"pretrained:"`` with the published weights, except for a new last layer.
         classes: Number of classes.
         size: Side of the images.
 
     Raises:
-        ConfigError: If there is no such architecture, or it has no published weights.
-        HubError: If these cannot be fetched.
+        ConfigError: If the architecture is unknown or has no published weights.
+        HubError: If the weights cannot be downloaded.
     """
     name = architecture.removeprefix(PRETRAINED)
     pretrained = name != architecture
@@ -39,8 +39,8 @@ def network(architecture: str, classes: int, size: int) -> nn.Module:
         model = _from_torchvision(name.removeprefix(TORCHVISION), classes, pretrained)
     else:
         model = _from_timm(name, classes, size, pretrained)
-    found: nn.Module = model.to(memory_format=torch.channels_last)
-    return found
+    channels_last: nn.Module = model.to(memory_format=torch.channels_last)
+    return channels_last
 
 
 def small_resnet(classes: int, size: int) -> nn.Module:
@@ -51,20 +51,20 @@ def small_resnet(classes: int, size: int) -> nn.Module:
     if size <= KEPT_SIDE:
         model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
         model.maxpool = nn.Identity()
-    found: nn.Module = model.to(memory_format=torch.channels_last)
-    return found
+    channels_last: nn.Module = model.to(memory_format=torch.channels_last)
+    return channels_last
 
 
 def check_network(architecture: str, classes: int, size: int) -> None:
-    """Find out now, not after an expansion, that an architecture cannot be had or does not take the images.
+    """Check, before any expansion, that an architecture is available and takes the images.
 
     Raises:
-        ConfigError: Then.
+        ConfigError: If it is not available or does not take them.
     """
     try:
         with torch.random.fork_rng(), torch.no_grad():
-            model, pictures = network(architecture, classes, size), torch.zeros(2, 3, size, size)
-            shape = tuple(model.train()(pictures).shape)  # some give other things while they train
+            model, images = network(architecture, classes, size), torch.zeros(2, 3, size, size)
+            shape = tuple(model.train()(images).shape)  # some return other values while they train
     except GifDatasetsError:
         raise
     except Exception as error:  # of many kinds: sizes that vanish, sizes that are fixed, tuples for tensors
@@ -84,17 +84,17 @@ def _from_torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     known = models.list_models(module=models)
     if name not in known:
         raise ConfigError(f"torchvision has no architecture {name!r}{did_you_mean(name, known)}")
-    alone = {"aux_logits": False, "init_weights": True} if name in _WITH_HELPERS else {}
-    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **alone)
+    single_output = {"aux_logits": False, "init_weights": True} if name in _WITH_HELPERS else {}
+    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **single_output)
     if not pretrained:
         return model
     weights = models.get_model_weights(name).DEFAULT
     published = _fetched(name, lambda: weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
-    own = model.state_dict()
-    fitting = {key: value for key, value in published.items() if key in own and own[key].shape == value.shape}
+    initial = model.state_dict()
+    fitting = {key: value for key, value in published.items() if key in initial and initial[key].shape == value.shape}
     model.load_state_dict(fitting, strict=False)  # all but the last layer, which is for other classes
-    shown = weights.transforms()
-    return nn.Sequential(_Normalised(shown.mean, shown.std), model)
+    transforms = weights.transforms()
+    return nn.Sequential(_Normalised(transforms.mean, transforms.std), model)
 
 
 def _from_timm(name: str, classes: int, size: int, pretrained: bool) -> nn.Module:
@@ -111,14 +111,14 @@ def _from_timm(name: str, classes: int, size: int, pretrained: bool) -> nn.Modul
     fixed = {"img_size": size} if getattr(about, "fixed_input_size", False) else {}
 
     def make() -> nn.Module:
-        found: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes, **fixed)
-        return found
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes, **fixed)
+        return model
 
     return nn.Sequential(_Normalised(about.mean, about.std), _fetched(name, make)) if pretrained else make()
 
 
 def _fetched(name: str, fetch: Callable[[], Any]) -> Any:
-    """What a library fetches; of its many errors one."""
+    """Call a library's download, and raise one error for its many."""
     try:
         return fetch()
     except OSError as error:  # the Hub's, the file system's and those of addresses are all of this kind

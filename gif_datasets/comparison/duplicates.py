@@ -1,4 +1,4 @@
-"""Images that show the same, although their pixels differ: encoded again, of another size, mirrored."""
+"""Near-duplicates: images that show the same with other pixels, because of encoding, size or mirroring."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gif_datasets.chunks import evenly
 SIDE, LOW = 32, 16
 BITS = LOW**2 - 1
 NEAR, ENCODED = 50, 21
-"""Bits from which two images count as different ones: of images at large, and of those that all look alike.
+"""Bits from which two images count as different: in general, and in a dataset whose images all look alike.
 
 Measured on 1,000 training images of CIFAR-10 against its 10,000 test images: the eight pairs up to 72 bits are true
 near-duplicates, and unrelated ones begin at 76. A JPEG of quality 75 differs from its image in 20 bits at most, one
 of quality 30 in 42, an image of 16 to 224 pixels in 28.
 """
 APART = 52
-"""Bits by which near-duplicates are nearer than the nearest hundredth of a set's pairs.
+"""Bits by which near-duplicates are nearer than the nearest hundredth of a dataset's pairs.
 
 Images that are aligned are near each other however different they are: of 3,000 training and 300 test images of
 Fashion-MNIST 30 pairs of other garments lie at 36 to 48 bits, of 300 and 300 solar cells other cells begin at 24, and
@@ -45,8 +45,8 @@ def perceptual_hash(image: Image.Image) -> Hashes:
     """
     grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
     frequencies = (_cosines() @ grey @ _cosines().T).ravel()[1:]
-    found: Hashes = (frequencies > np.median(frequencies)) & (np.ptp(grey) > 0)
-    return found
+    bits: Hashes = (frequencies > np.median(frequencies)) & (np.ptp(grey) > 0)
+    return bits
 
 
 def hashes_of_image_and_mirror(image: Image.Image) -> Hashes:
@@ -55,29 +55,29 @@ def hashes_of_image_and_mirror(image: Image.Image) -> Hashes:
 
 
 def near_duplicates(known: Hashes, asked: Sequence[Hashes]) -> dict[int, tuple[int, int]]:
-    """Which of the images that are asked for show the same as a known one.
+    """Find the queried images that show the same as a known one.
 
     Args:
         known: Hashes of known images, ``(N, 255)``.
-        asked: For each image what :func:`hashes_of_image_and_mirror` gives.
+        asked: For each queried image, the result of :func:`hashes_of_image_and_mirror`.
 
     Returns:
         By number in ``asked``: the nearest known image and the bits in which they differ, where fewer than
         :func:`threshold` has for the known ones.
     """
-    shows, limit, found = known.any(1), threshold(known), {}
+    shows, limit, duplicates = known.any(1), threshold(known), {}
     for number, ways in enumerate(asked):
         if not ways.any():
             continue
         bits = np.where(shows, _apart(ways, known).min(0), BITS)
         nearest = int(bits.argmin())
         if bits[nearest] < limit:
-            found[number] = nearest, int(bits[nearest])
-    return found
+            duplicates[number] = nearest, int(bits[nearest])
+    return duplicates
 
 
 def threshold(known: Hashes) -> float:
-    """Bits from which images count as different ones, among such as these: fewer, where all look alike."""
+    """Bits from which images like these count as different: fewer if all look alike."""
     some = known[known.any(1)]
     some = some[evenly(len(some), MOST)]
     if len(some) < FEWEST:
@@ -87,7 +87,7 @@ def threshold(known: Hashes) -> float:
 
 
 def _apart(first: Hashes, second: Hashes) -> NDArray[np.float32]:
-    """Bits in which each of the one differs from each of the other."""
+    """Number of bits in which each hash of the first differs from each of the second."""
     one, other = (np.where(hashes, 1, -1).astype(np.float32) for hashes in (first, second))
     apart: NDArray[np.float32] = (BITS - one @ other.T) / 2
     return apart

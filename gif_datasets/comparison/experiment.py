@@ -39,7 +39,7 @@ from gif_datasets.types import CLASSIFIER_FILE, Progress, Seed
 RESULT_FORMAT = 1
 ORIGINAL = "original"
 IN_MEMORY = 4 << 30
-"""Bytes of decoded images from which they lie in a file."""
+"""Bytes of decoded images above which they are kept in a file."""
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow")
 
 
@@ -48,7 +48,7 @@ class Arm:
     """One way to obtain training images.
 
     Attributes:
-        recipe: How the seeds are expanded; None: they are not.
+        recipe: How the seeds are expanded; None if they are not.
         only_synthetic: Leave the seeds out.
     """
 
@@ -57,7 +57,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Name in tables and files."""
         if self.recipe is None:
             return ORIGINAL
         config = self.recipe.config
@@ -84,7 +84,7 @@ class Task:
 
     @property
     def key(self) -> RunKey:
-        """Where its result is."""
+        """Key of its result."""
         return self.arm.name, self.training, self.number
 
 
@@ -192,15 +192,15 @@ class Experiment:
         return found if value["key"] == json.loads(json.dumps(self._key(task))) else None
 
     def _missing_results(self, tasks: Sequence[Task]) -> dict[RunKey, Result]:
-        """Results of one arm and run, which share their images and what the teacher says of them."""
+        """Results of one arm and run, which share their images and the teacher's probabilities."""
         if not tasks:
             return {}
         pictures = self._pictures(tasks[0].arm, tasks[0].number)
-        said = self._teacher_probabilities(pictures) if any(task.training.distil for task in tasks) else None
-        return {task.key: self._make(task, pictures, said) for task in tasks}
+        soft = self._teacher_probabilities(pictures) if any(task.training.distil for task in tasks) else None
+        return {task.key: self._make(task, pictures, soft) for task in tasks}
 
-    def _make(self, task: Task, pictures: Pictures, said: Tensor | None) -> Result:
-        """Train and test, and write the result down; given what the teacher says of the images."""
+    def _make(self, task: Task, pictures: Pictures, soft: Tensor | None) -> Result:
+        """Train and test a network, and write its result; ``soft`` are the teacher's probabilities of the images."""
         started = time.monotonic()
         key, classes = self._key(task), len(self.test_set.source.classes)
 
@@ -210,8 +210,8 @@ class Experiment:
         share = key["synthetic_share"]
         if task.training.distil:
             assert self.teaching is not None
-            assert said is not None
-            taught = Taught(said, task.training.distil, self.teaching.temperature)
+            assert soft is not None
+            taught = Taught(soft, task.training.distil, self.teaching.temperature)
             pictures = replace(pictures, taught=taught)
         model = train(pictures, task.training, classes, task.number, self.config.device, share, shown)
         right = predict(model, self._test.images, self.config.device) == self._test.labels
@@ -288,14 +288,14 @@ class Experiment:
         return Pictures(images, torch.cat([self._seeds.labels[:own], labels]), torch.arange(len(images)) >= own)
 
     def _expanded(self, recipe: Recipe) -> Path:
-        """Where the seeds are expanded so."""
+        """Folder of an expansion."""
         config = recipe.config
         name = f"{config.method} {config.ratio}x {config.rng_seed} {digest(recipe.to_json())[:12]}"
         return self.folder / "expansions" / file_name(name)
 
 
 def _buffer(count: int, size: int, folder: Path) -> torch.Tensor:
-    """Room for images, ``(N, 3, S, S)`` uint8: in memory, or in a file without a name where they are too many."""
+    """Room for images, ``(N, 3, S, S)`` uint8: in memory, or in an unnamed file if there are too many."""
     shape = (count, 3, size, size)
     if math.prod(shape) <= IN_MEMORY:
         return torch.empty(shape, dtype=torch.uint8)
@@ -310,5 +310,5 @@ def _pixels(image: Image, size: int) -> torch.Tensor:
 
 
 def file_name(name: str) -> str:
-    """A name as a file's."""
+    """A name with only the characters that are safe in a file name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """What several runs gave.
+    """Mean and deviation of several runs.
 
     Attributes:
         mean: Their mean.
@@ -54,11 +54,11 @@ def paired_difference(first: Sequence[float], second: Sequence[float], confidenc
         >>> found.mean, round(found.half, 3)
         (2.0, 2.484)
     """
-    found = Spread.of([one - other for one, other in zip(first, second, strict=True)])
-    if found.deviation is None:
-        return Difference(found.mean, None)
-    half = student_t(confidence, len(first) - 1) * found.deviation / math.sqrt(len(first))
-    return Difference(found.mean, half)
+    spread = Spread.of([one - other for one, other in zip(first, second, strict=True)])
+    if spread.deviation is None:
+        return Difference(spread.mean, None)
+    half = student_t(confidence, len(first) - 1) * spread.deviation / math.sqrt(len(first))
+    return Difference(spread.mean, half)
 
 
 def student_t(confidence: float, freedom: int) -> float:
@@ -70,7 +70,7 @@ def student_t(confidence: float, freedom: int) -> float:
 
     Source:
         Abramowitz and Stegun, 26.7.3 and 26.7.4: for whole degrees the share is a finite sum in the angle
-        ``atan(t / sqrt(freedom))``, which is found here by halving.
+        ``atan(t / sqrt(freedom))``, which is solved here by bisection.
 
     Example:
         >>> round(student_t(0.95, 2), 4), round(student_t(0.95, 9), 4)

@@ -1,4 +1,4 @@
-"""What a comparison found: as values, as text, as a page for a browser."""
+"""The results of a comparison: as values, as text, as a page for a browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gif_datasets.comparison.train import Training
 from gif_datasets.io.units import aligned
 
 MOST_CLASSES, MOST_COLUMNS = 20, 6
-"""Classes and arms up to which the text says how each class did; the page and the JSON always do."""
+"""Classes and arms up to which the text has a table of classes; the page and the JSON always have it."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Result:
     """One network's test, after its last step.
 
     Attributes:
-        accuracy: Percent of the test images named right.
-        per_class: The same of each class's images; None of a class without any.
+        accuracy: Percent of the test images classified correctly.
+        per_class: The same for each class; None for a class without test images.
         pictures: Images that it was trained on.
         seconds: Of training and testing.
-        threads: CPU threads of it; another number rounds differently.
+        threads: CPU threads that it used; another number rounds differently.
     """
 
     accuracy: float
@@ -93,7 +93,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`gif_datasets.compare` found.
+    """The result of :func:`gif_datasets.compare`.
 
     Attributes:
         out: Its folder, with ``compare.html`` and ``compare.json``.
@@ -101,14 +101,14 @@ class Comparison:
         test: Name of the test source.
         seeds: Seeds.
         test_pictures: Images tested on.
-        left_out: A message for each test image that was left out, because the seeds show it too.
+        left_out: A message for each test image that was left out, because it is also among the seeds.
         classes: Class names.
         image_size: Side that all images were resized to.
         runs: Runs of every arm.
         synthetic_share: Share of a batch that was imagined, if it was set.
-        teacher: Who taught the trainings that distil.
+        teacher: The teacher of the trainings that distil.
         bad: Messages of images that cannot be read.
-        notes: What else one should know.
+        notes: Further remarks for the reader.
         rows: The arms; of each training together, the seeds alone first.
     """
 
@@ -149,7 +149,7 @@ class Comparison:
         return "\n".join(parts)
 
     def heading(self) -> str:
-        """What was done, in a sentence or two."""
+        """What was compared, in two sentences."""
         one = self.rows[0].training
         steps = ", ".join(dict.fromkeys(str(row.training.steps) for row in self.rows))
         augments = ", ".join(dict.fromkeys(row.training.augment for row in self.rows))
@@ -190,11 +190,11 @@ class Comparison:
         return [["class", *labels], *rows]
 
     def labels(self) -> list[str]:
-        """The arms' names, with what else tells them apart."""
+        """The arms' names, with the settings that differ."""
         return [", ".join([row.arm, *self._setting(row)]) for row in self.rows]
 
     def _varied(self) -> list[str]:
-        """In what the trainings differ."""
+        """Names of the settings that differ between trainings."""
         names = ("architecture", "steps", "augment", "distil")
         return [name for name in names if len({getattr(row.training, name) for row in self.rows}) > 1]
 

@@ -38,7 +38,7 @@ _WORDS = ("templates", "synonyms", "logit_scale")  # options that the class text
 
 @dataclass(frozen=True)
 class Teaching:
-    """Who teaches, and how softly.
+    """The choice of a teacher and its temperature.
 
     Attributes:
         prior: The prior whose CLIP it is, found but not loaded.
@@ -109,7 +109,7 @@ def load_teacher(
     """Load the CLIP and embed the seeds.
 
     Args:
-        teaching: Who teaches.
+        teaching: The choice of the teacher.
         classes: Class names, in label order.
         pictures: The seeds' images.
         labels: Their labels, ``(N,)``.
@@ -147,7 +147,7 @@ def soft_labels(
 
     Raises:
         ConfigError: If the prior is unknown or has no CLIP, or if another option is not one.
-        UsageError: If the folder is no finished expansion, or has no real image.
+        UsageError: If the folder is not a finished expansion, or has no real image.
 
     Example:
         >>> import tempfile

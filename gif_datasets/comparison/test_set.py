@@ -1,4 +1,4 @@
-"""A test set of its own: none of its images among the seeds, nor among what a prior was trained on."""
+"""The test set: none of its images are among the seeds or in the training data of a prior."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class TestSet:
     """A test set.
 
     Attributes:
-        source: The seeds' source, followed by the test source; labels are the former's.
+        source: The seeds' source, followed by the test source; labels are those of the seeds' source.
         name: Name of the test source.
         seeds: Its images, as ``source`` counts them.
-        left_out: A message for each image that was left out, because the seeds show it too.
+        left_out: A message for each image that was left out, because it is also among the seeds.
         bad: A message for each image that cannot be read.
     """
 
@@ -56,12 +56,12 @@ def read_test_set(source: Source, listed: SeedList, test: Source, shared: str, s
     if shared not in SHARED:
         raise ConfigError(f"unknown shared {shared!r}{closest(shared, SHARED)}")
     joined = JoinedSource(source, test, "test set")
-    found = list_seeds(test, None, show, Reading.TEST)
-    seeds = joined.validation_seeds(found)
+    listed_tests = list_seeds(test, None, show, Reading.TEST)
+    seeds = joined.validation_seeds(listed_tests)
     for name, rows in ((source.name, listed.seeds), (test.name, seeds)):
-        made = next((seed for seed in rows if seed.synthetic), None)
-        if made is not None:
-            raise SourceError(f"{name} holds imagined images, such as {made.origin}; compare takes only real ones")
+        synthetic = next((seed for seed in rows if seed.synthetic), None)
+        if synthetic is not None:
+            raise SourceError(f"{name} holds imagined images, such as {synthetic.origin}; compare takes only real ones")
     same = {} if shared == "allow" else _same(joined, listed.seeds, seeds, show)
     if same and (shared == "refuse" or len(same) == len(seeds)):
         ways = "give a test set of other images" + (", or --shared drop to leave these out" if shared != "drop" else "")
@@ -70,7 +70,7 @@ def read_test_set(source: Source, listed: SeedList, test: Source, shared: str, s
             f" the first: {next(iter(same.values()))}; {ways} (--shared allow to keep them)"
         )
     kept = tuple(seed for number, seed in enumerate(seeds) if number not in same)
-    return TestSet(joined, test.name, kept, tuple(same.values()), found.bad)
+    return TestSet(joined, test.name, kept, tuple(same.values()), listed_tests.bad)
 
 
 def _same(source: Source, seeds: Sequence[Seed], tests: Sequence[Seed], show: Progress) -> dict[int, str]:
@@ -79,14 +79,14 @@ def _same(source: Source, seeds: Sequence[Seed], tests: Sequence[Seed], show: Pr
     known = np.stack([perceptual_hash(source.sample(seed.index)[0]) for seed in show(seeds, Reading.DUPLICATES)])
     asked = [hashes_of_image_and_mirror(source.sample(test.index)[0]) for test in show(tests, Reading.DUPLICATES)]
     near = near_duplicates(known, asked)
-    found = {}
+    same = {}
     for number, test in enumerate(tests):
         if test.key in origins:
-            found[number] = f"{test.origin} has the pixels of {origins[test.key]}"
+            same[number] = f"{test.origin} has the pixels of {origins[test.key]}"
         elif number in near:
             nearest, bits = near[number]
-            found[number] = f"{test.origin} looks like {seeds[nearest].origin} ({bits} of {BITS} bits differ)"
-    return found
+            same[number] = f"{test.origin} looks like {seeds[nearest].origin} ({bits} of {BITS} bits differ)"
+    return same
 
 
 def refuse_seen(test: Any, prior: PriorInfo) -> None:
@@ -97,7 +97,7 @@ def refuse_seen(test: Any, prior: PriorInfo) -> None:
         prior: The prior.
 
     Raises:
-        SourceError: If it is.
+        SourceError: If the card names it.
     """
     for listed in prior.training_sources:
         if is_part_of(test, listed):

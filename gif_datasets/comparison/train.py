@@ -44,9 +44,9 @@ class Pictures:
     Attributes:
         images: ``(N, 3, H, W)`` uint8.
         labels: ``(N,)`` int64.
-        made: ``(N,)`` bool: which are imagined.
-        taught: What a teacher says of them; None: labels alone.
-        weights: ``(N,)``, how much each image of a batch counts beside the others; None: alike.
+        made: ``(N,)`` bool: whether each is imagined.
+        taught: A teacher's probabilities; None to train on labels alone.
+        weights: ``(N,)``, weight of each image in the loss of a batch; None for equal weights.
     """
 
     images: Tensor
@@ -131,12 +131,12 @@ def train(
 def predict(model: nn.Module, images: Tensor, device: str = "cpu") -> Tensor:
     """Classes, ``(N,)``, that a network gives to images, ``(N, 3, H, W)`` uint8."""
     block = max(32, 500 * 32 * 32 // images.shape[-1] ** 2)
-    found = []
+    predicted = []
     for part in torch.split(images, block):
         x = part.to(device).float() / 127.5 - 1
         with _autocast(device):
-            found.append(model(x.contiguous(memory_format=torch.channels_last)).argmax(1).cpu())
-    return torch.cat(found)
+            predicted.append(model(x.contiguous(memory_format=torch.channels_last)).argmax(1).cpu())
+    return torch.cat(predicted)
 
 
 def _loss(logits: Tensor, data: Pictures, index: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def _loss(logits: Tensor, data: Pictures, index: Tensor) -> Tensor:
 
 
 def _autocast(device: str) -> Any:
-    """Half the time; MPS keeps single precision."""
+    """bfloat16, which halves the time, except on MPS."""
     kind = device.partition(":")[0]
     return torch.autocast(kind, torch.bfloat16, enabled=kind != "mps")
 
