@@ -48,7 +48,7 @@ class Seed:
         index: Position in the source.
         key: Content key: digest of size and RGB pixels.
         label: Class index, into the source's ``classes``.
-        origin: Where the source found it (a relative path, or ``row 17``), for messages and provenance.
+        origin: Where the source has it (a relative path, or ``row 17``), for messages and provenance.
         synthetic: Whether it is an imagined image itself, of an expansion that is expanded again.
     """
 
@@ -74,7 +74,7 @@ class Provenance:
         synthetic: False for a real image; true for an imagined copy, also where it is the seed of another one.
         seed_key: Content key of the seed sample.
         seed_index: Its position in the source; a validation source's images count on after the source's own.
-        seed_origin: Where the source found it.
+        seed_origin: Where the source has it.
         copy: 0 for the seed itself, 1 to K for its imagined copies.
         label: Class index, the seed's.
         class_name: Its name.

@@ -36,7 +36,7 @@ class Position:
     Attributes:
         epoch: Its number.
         position: Samples of the epoch that all ranks together have had; with a sampler of the user, batches.
-        left: What is left of a stream that several processes read, each its own part; if empty, all from the
+        left: What is left of a stream that several processes read, each one part; if empty, all from the
             position on.
     """
 
@@ -163,7 +163,7 @@ class EpochSampler(tud.Sampler[int]):
 
 
 class EpochBatches:
-    """Batches of indices of one rank; samples of lazy datasets are made before a batch is yielded.
+    """Batches of indices of one rank; samples of lazy datasets are generated before a batch is yielded.
 
     Args:
         epochs: The order.
@@ -178,7 +178,7 @@ class EpochBatches:
         self.description = epochs.description
 
     def from_(self, start: Position) -> Iterator[Any]:
-        """Batches from ``start`` to the end of its epoch, each yielded once its samples are made."""
+        """Batches from ``start`` to the end of its epoch, each yielded once its samples are generated."""
         batches = self._indices(start)
         if self.make is not None:
             batches = prefetch_made(batches, self.make)
@@ -209,7 +209,7 @@ class Skipping:
         self.description = {"sampler": type(getattr(inner, "sampler", inner)).__name__, "batches": _length(inner)}
 
     def from_(self, start: Position) -> Iterator[Any]:
-        """Batches from ``start`` on, each yielded once its samples are made."""
+        """Batches from ``start`` on, each yielded once its samples are generated."""
         batches = islice(iter(self._inner), start.position, None)
         if self._make is None:
             return batches
@@ -223,7 +223,7 @@ class Skipping:
 
 
 def prefetch_made(batches: Iterable[list[int]], make: Make) -> Iterator[list[int]]:
-    """Batches, yielded once their samples are made; one thread makes them, some batches ahead."""
+    """Batches, yielded once their samples are generated; one thread makes them, some batches ahead."""
 
     def make_batch(batch_and_following: tuple[list[int], list[int]]) -> list[int]:
         make(*batch_and_following)

@@ -63,9 +63,9 @@ class Buffers:
         fitting = next((block for block in free if block.memory.nbytes == size), None)
         if fitting is not None:
             return fitting
-        made = _Block(np.empty(size, np.uint8), weakref.ref(self))
+        block = _Block(np.empty(size, np.uint8), weakref.ref(self))
         if len(self._blocks) == MOST and free:  # of another size, which is asked for no more
             self._blocks.remove(free[0])
         if len(self._blocks) < MOST:
-            self._blocks.append(made)
-        return made
+            self._blocks.append(block)
+        return block

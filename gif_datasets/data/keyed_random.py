@@ -96,7 +96,7 @@ class Stream:
 
     Without ``starts`` and ``heights`` the pool is gone through again and again, each element once a round, shuffled or
     in order. With ``starts`` each class comes once in every run of as many draws as there are classes, and each class's
-    samples are gone through in rounds of their own. With ``heights`` draws are independent, with replacement.
+    samples are gone through in separate rounds. With ``heights`` draws are independent, with replacement.
 
     Attributes:
         pool: Sample indices, ``(N,)``; grouped by class when balanced.
@@ -120,8 +120,8 @@ class Stream:
     def _places(self, draws: Ints) -> Ints:
         if self.heights is not None:
             targets = uniform(self.key, draws) * self.heights[-1]
-            found: Ints = np.searchsorted(self.heights, targets, side="right").clip(max=len(self.pool) - 1)
-            return found
+            positions: Ints = np.searchsorted(self.heights, targets, side="right").clip(max=len(self.pool) - 1)
+            return positions
         if self.starts is not None:
             return self._balanced(draws, self.starts)
         rounds, places = np.divmod(draws, len(self.pool))
@@ -136,8 +136,8 @@ class Stream:
         sizes = np.diff(starts)[chosen]
         rounds, members = np.divmod(blocks, sizes)
         keys = subkey(subkey(self.key ^ _GOLDEN, chosen), rounds)
-        own: Ints = starts[chosen] + permute(keys, sizes, members)
-        return own
+        positions: Ints = starts[chosen] + permute(keys, sizes, members)
+        return positions
 
 
 def make_stream(
@@ -161,9 +161,9 @@ def make_stream(
     """
     key = stream_key(seed, name)
     if labels is not None:
-        own = labels[pool]
-        by_class = np.argsort(own, kind="stable")
-        counts = np.bincount(own)
+        pool_labels = labels[pool]
+        by_class = np.argsort(pool_labels, kind="stable")
+        counts = np.bincount(pool_labels)
         starts = np.concatenate([[0], np.cumsum(counts[counts > 0])]).astype(np.int64)
         return Stream(pool[by_class], key, starts=starts)
     if weights is not None:

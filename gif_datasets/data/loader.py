@@ -51,7 +51,7 @@ class DataLoader(tud.DataLoader[Any]):
     - The order is a pure function of ``seed``, epoch and position: the same at any number of workers, and
       :meth:`state_dict` resumes within an epoch exactly, also with other workers, ranks or another batch size. Each
       ``iter(loader)`` is the next epoch; :meth:`set_epoch` chooses one.
-    - Without ``collate_fn``, PIL pictures become uint8 tensors ``(N, 3, H, W)``.
+    - Without ``collate_fn``, PIL images become uint8 tensors ``(N, 3, H, W)``.
     - Without workers, an expanded folder is read and decoded by threads, which is faster than worker processes: nothing
       has to be sent. Transforms and ``collate_fn`` run in the calling thread, as with torch.
     - Missing copies of an :class:`ExpandedDataset` are imagined by one thread of this process, ahead of the order;
@@ -75,7 +75,7 @@ class DataLoader(tud.DataLoader[Any]):
         prefetch_factor: As torch's.
         persistent_workers: As torch's.
         pin_memory_device: As torch's.
-        in_order: As torch's; there is no state to save when False.
+        in_order: As torch's; has no state to save when False.
         mix: ``"all"``, ``"originals"``, ``"synthetic"``, ``"share:0.5"`` (that part of every batch copies, exactly) or
             ``"replace:0.3"`` (each original replaced by one of its copies, with that probability).
         weights: One a sample: draws are independent, with replacement, in proportion.
@@ -88,15 +88,15 @@ class DataLoader(tud.DataLoader[Any]):
 
     Raises:
         ConfigError: If arguments do not fit each other or the dataset.
-        EngineError: While iterating, if a worker process died, or a lazy sample cannot be made.
+        EngineError: While iterating, if a worker process died, or a lazy sample cannot be generated.
 
     Example:
         >>> from gif_datasets import ExpandedDataset
         >>> expanded = ExpandedDataset("demo", ratio=1, prior="linear")
         >>> loader = DataLoader(expanded, batch_size=50, shuffle=True, mix="originals")
         >>> batches = iter(loader)
-        >>> pictures, labels = next(batches)
-        >>> pictures.shape, loader.state_dict()["position"], len(loader)
+        >>> images, labels = next(batches)
+        >>> images.shape, loader.state_dict()["position"], len(loader)
         (torch.Size([50, 3, 32, 32]), 50, 4)
         >>> rest = DataLoader(expanded, batch_size=25, shuffle=True, mix="originals")
         >>> rest.load_state_dict(loader.state_dict())
@@ -133,7 +133,7 @@ class DataLoader(tud.DataLoader[Any]):
         world_size: int = 1,
         threads: int | None = None,
     ) -> None:
-        own = sampler is None and batch_sampler is None and not isinstance(dataset, tud.IterableDataset)
+        orders_itself = sampler is None and batch_sampler is None and not isinstance(dataset, tud.IterableDataset)
         policy = Policy(
             mix=mix_text(mix),
             shuffle=bool(shuffle),
@@ -142,17 +142,17 @@ class DataLoader(tud.DataLoader[Any]):
             weights=weights,
             length=epoch_length,
         )
-        _check(own, policy.chosen or seed is not None or world_size != 1, rank, world_size, threads)
+        _check(orders_itself, policy.chosen or seed is not None or world_size != 1, rank, world_size, threads)
         epochs: Epochs | None = None
-        if own:
+        if orders_itself:
             epochs = own_epochs(dataset, policy, rank, world_size)
         elif type(sampler) is tud.DistributedSampler and batch_sampler is None:
             epochs = distributed_epochs(sampler)
         super().__init__(
             dataset,
             batch_size,
-            None if own else shuffle,
-            EpochSampler(epochs) if own and epochs else sampler,
+            None if orders_itself else shuffle,
+            EpochSampler(epochs) if orders_itself and epochs else sampler,
             batch_sampler,
             num_workers,
             collate_fn if collate_fn is not None or (batch_size is None and batch_sampler is None) else collate,
@@ -168,8 +168,8 @@ class DataLoader(tud.DataLoader[Any]):
             in_order=in_order,
         )
         self.threads = usable_cpus(MOST_THREADS) if threads is None else threads
-        # under their names, so that a framework that builds the loader anew with a sampler of its own keeps them, and
-        # is told that they do not go together
+        # under their names, so that a framework that builds the loader again with its own sampler keeps them, and
+        # gets an error that they do not go together
         self.mix, self.weights, self.balance, self.epoch_length = mix, weights, balance, epoch_length
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self._batches = self._batches_of(epochs)
@@ -314,9 +314,9 @@ class DataLoader(tud.DataLoader[Any]):
             yield batch if device is None else pin(batch, device)
 
 
-def _check(own: bool, ordered: bool, rank: int, world_size: int, threads: int | None) -> None:
+def _check(orders_itself: bool, ordered: bool, rank: int, world_size: int, threads: int | None) -> None:
     """Raise ConfigError where arguments do not go together, or are out of range."""
-    if ordered and not own:
+    if ordered and not orders_itself:
         raise ConfigError(
             "mix, weights, balance, epoch_length, seed, rank and world_size make an order of their own;"
             " give them without sampler and batch_sampler, and with a map-style dataset (seed, rank and world_size"
@@ -383,7 +383,7 @@ def _is_of_a_dead_worker(error: Exception) -> bool:
 
 
 def collate(rows: Any) -> Any:
-    """Torch's default collation, that also takes PIL pictures of one size: uint8 ``(N, 3, H, W)``.
+    """Torch's default collation, that also takes PIL images of one size: uint8 ``(N, 3, H, W)``.
 
     ``(N, 1, H, W)`` where all are grey.
     """
@@ -407,8 +407,8 @@ def _fingerprint(dataset: Any) -> str | None:
         inner = _fingerprint(dataset.dataset)
         indices = np.asarray(dataset.indices, dtype=np.int64)
         return None if inner is None else digest([inner, hashlib.sha256(indices.tobytes()).hexdigest()])
-    found = getattr(dataset, "fingerprint", None)
-    return found if isinstance(found, str) else None
+    fingerprint = getattr(dataset, "fingerprint", None)
+    return fingerprint if isinstance(fingerprint, str) else None
 
 
 def _is_loaded(dataset: Any) -> bool:

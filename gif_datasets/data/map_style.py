@@ -35,15 +35,15 @@ def load_expanded(
     Args:
         folder: What ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute` wrote; or ``user/name`` of a dataset
             on the Hugging Face Hub, when there is no such folder, or ``hub:user/name``: it is downloaded once, into the
-            Hub's own cache, and opened from there when there is no network; or a URL that fsspec opens, such as
-            ``s3://bucket/set``: every picture is then a request of its own, so that
+            Hub's cache, and opened from there when there is no network; or a URL that fsspec opens, such as
+            ``s3://bucket/set``: every image is then a separate request, so that
             :func:`gif_datasets.stream_expanded` is far quicker for going through all of them.
-        transform: Applied to every picture, an RGB ``PIL.Image``.
-        split: ``"validation"`` for what was held out; the expanded split by default.
+        transform: Applied to every image, an RGB ``PIL.Image``.
+        split: ``"validation"`` for the held-out seeds; the expanded split by default.
         revision: Branch, tag or commit of a dataset on the Hub.
 
     Raises:
-        UsageError: If the folder is no finished expansion, or has no such split.
+        UsageError: If the folder is not a finished expansion, or has no such split.
         ShardError: If it is damaged.
         HubError: If the Hub cannot be reached for long.
 
@@ -97,7 +97,7 @@ class LoadedDataset(Dataset[tuple[Any, int]]):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """How the samples were made: options, prior and versions, as the plan has them."""
+        """How the samples were generated: options, prior and versions, as the plan has them."""
         return self._reader.manifest.plan.recipe.to_json()
 
     @property
@@ -159,21 +159,21 @@ class LoadedRows(Sequence[tuple[Any, int]]):
         return self._made[place]
 
     def _item(self, place: int) -> tuple[Any, int]:
-        # a copy, because a picture keeps its array, and this one is part of a batch
+        # a copy, because an image keeps its array, and this one is part of a batch
         image = Image.fromarray(self._decoded()[place].copy())
         transform, reader = self._dataset.transform, self._dataset._reader
         return (image if transform is None else transform(image)), reader.label(self._indices[place])
 
     @property
     def plain(self) -> bool:
-        """Whether pictures are wanted as they are stored."""
+        """Whether images are wanted as they are stored."""
         return self._dataset.transform is None
 
     def tensors(self) -> list[Any]:
-        """``[pictures, labels]``: ``(N, 3, H, W)`` uint8, channels last in memory, and ``(N,)`` int64.
+        """``[images, labels]``: ``(N, 3, H, W)`` uint8, channels last in memory, and ``(N,)`` int64.
 
         Raises:
-            ConfigError: If the pictures have different sizes.
+            ConfigError: If the images have different sizes.
         """
         pictures = self._decoded()
         if self._batch is None:
@@ -193,9 +193,9 @@ class LoadedRows(Sequence[tuple[Any, int]]):
 
 
 def different_sizes(sizes: Any) -> str:
-    """What to say of pictures that make no batch; ``sizes`` are (width, height)."""
-    found = " and ".join(f"{width} x {height}" for width, height in sorted(set(sizes))[:2])
-    return f"a batch needs pictures of one size, got {found}; pass a transform that resizes them, or a collate_fn"
+    """The message for images that do not fit in one batch; ``sizes`` are (width, height)."""
+    shown = " and ".join(f"{width} x {height}" for width, height in sorted(set(sizes))[:2])
+    return f"a batch needs images of one size, got {shown}; pass a transform that resizes them, or a collate_fn"
 
 
 _buffers = Buffers()

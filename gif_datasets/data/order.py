@@ -33,7 +33,7 @@ def parse_mix(text: str) -> Mix:
 
     Args:
         text: ``"all"``; ``"originals"``; ``"synthetic"``; ``"share:0.5"``, that part of every batch copies, exactly;
-            ``"replace:0.3"``, each original replaced by one of its own copies with that probability.
+            ``"replace:0.3"``, each original replaced by one of its copies with that probability.
 
     Raises:
         ConfigError: If it is none of these.
@@ -62,7 +62,7 @@ def parse_mix(text: str) -> Mix:
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """Puts one of an original's own copies in its place, with a probability."""
+    """Puts one of an original's copies in its place, with a probability."""
 
     key: Keys
     probability: float
@@ -226,8 +226,8 @@ def rank_positions(
     stop = start + (length - start) // ranks * ranks if drop_tail else length
     while start < stop:
         each = -(-min(batch * ranks, stop - start) // ranks)
-        own = rank + ranks * np.arange(each) if stride else rank * each + np.arange(each)
-        yield ((start + own) % length).astype(np.int64)
+        places = rank + ranks * np.arange(each) if stride else rank * each + np.arange(each)
+        yield ((start + places) % length).astype(np.int64)
         start += batch * ranks
 
 

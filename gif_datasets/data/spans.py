@@ -23,7 +23,7 @@ class Readers:
     Attributes:
         ranks: Processes that share an epoch.
         workers: Worker processes of each rank; 0 and 1 are the same.
-        batch: Samples in a batch; all of a worker's are full, but for the last of the rank.
+        batch: Samples in a batch; all of a worker's are full, except the last of the rank.
         drop_last: Leave out that last one, if it is not full.
     """
 
@@ -45,12 +45,12 @@ class Readers:
         batches = size // self.batch if self.drop_last else -(-size // self.batch)
         size = min(size, batches * self.batch)
         each, more = divmod(batches, max(1, self.workers))
-        found, first = [], 0
+        parts, first = [], 0
         for worker in range(max(1, self.workers)):
             last = min(first + (each + (worker < more)) * self.batch, size)
-            found.append((start + first, start + last))
+            parts.append((start + first, start + last))
             first = last
-        return found
+        return parts
 
     def left(self, spans: Spans, steps: int) -> Spans:
         """What is left of ``spans`` when every rank has had ``steps`` batches, taken from its workers in turn.
@@ -60,15 +60,15 @@ class Readers:
             ((2, 4), (6, 9))
         """
         count, workers = length(spans), max(1, self.workers)
-        found: list[Span] = []
+        remaining: list[Span] = []
         for rank in range(self.ranks):
             parts = self.parts(count, rank)
             end = (rank + 1) * count // self.ranks  # what follows is the next rank's
             for worker, (first, last) in enumerate(parts):
                 had = max(0, -(-(steps - worker) // workers)) * self.batch
                 stop = end if worker == workers - 1 else min(last, end)  # a last batch that was left out is left, too
-                found += cut(spans, min(first + had, last), stop)
-        return _joined(found)
+                remaining += cut(spans, min(first + had, last), stop)
+        return _joined(remaining)
 
 
 def length(spans: Spans) -> int:
@@ -83,20 +83,20 @@ def cut(spans: Spans, start: int, stop: int) -> Spans:
         >>> cut(((0, 3), (10, 20)), 2, 6)
         ((2, 3), (10, 13))
     """
-    found = []
+    parts = []
     for first, last in spans:
         here = (first + max(0, start), min(last, first + stop))
         if here[0] < here[1]:
-            found.append(here)
+            parts.append(here)
         start, stop = start - (last - first), stop - (last - first)
-    return tuple(found)
+    return tuple(parts)
 
 
 def _joined(spans: Sequence[Span]) -> Spans:
     """The same positions in as few spans as there can be."""
-    found: list[Span] = []
+    parts: list[Span] = []
     for first, last in spans:
-        if found and found[-1][1] == first:
-            first = found.pop()[0]
-        found.append((first, last))
-    return tuple(found)
+        if parts and parts[-1][1] == first:
+            first = parts.pop()[0]
+        parts.append((first, last))
+    return tuple(parts)

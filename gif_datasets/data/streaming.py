@@ -50,8 +50,8 @@ def stream_expanded(
 
     Args:
         url: Anything fsspec opens (``s3://bucket/set``, ``hf://datasets/user/name``, ``https://..``, a path).
-        transform: Applied to every picture, an RGB ``PIL.Image``.
-        split: ``"validation"`` for what was held out; the expanded split by default.
+        transform: Applied to every image, an RGB ``PIL.Image``.
+        split: ``"validation"`` for the held-out seeds; the expanded split by default.
         shuffle: Go through the shards in another order each epoch, and shuffle ``together`` of them fully.
         seed: The order's number.
         together: Shards that are fetched and shuffled at once.
@@ -168,7 +168,7 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
     def _fetches(self, epoch: int, spans: Spans) -> Iterator[Fetch]:
         """What to read for some positions of an epoch's order.
 
-        The order goes through one group of ``together`` shards after the other, the same whoever reads which part.
+        The order goes through one group of ``together`` shards after the other, the same however it is divided.
         """
         groups = blocks([self._shards[i] for i in self._order(epoch, len(self._shards), "shards")], self.together)
         starts = np.cumsum([0, *(sum(shard.samples for shard in group) for group in groups)]).tolist()
@@ -210,10 +210,10 @@ def _fetch_of(group: Sequence[Shard], places: Ints) -> Fetch:
     """Those shards of a group that hold some of the places, and the places counted in these alone."""
     counts = np.array([shard.samples for shard in group])
     ends = np.cumsum(counts)
-    held = np.searchsorted(ends, places, side="right")
-    needed = np.isin(np.arange(len(group)), held)
+    shards = np.searchsorted(ends, places, side="right")
+    needed = np.isin(np.arange(len(group)), shards)
     missing = np.cumsum(np.where(needed, 0, counts))  # samples of shards that are left out, before each one's end
-    return Fetch(tuple(group[i] for i in np.flatnonzero(needed).tolist()), tuple((places - missing[held]).tolist()))
+    return Fetch(tuple(group[i] for i in np.flatnonzero(needed).tolist()), tuple((places - missing[shards]).tolist()))
 
 
 class StreamBatches:

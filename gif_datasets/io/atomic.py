@@ -28,7 +28,7 @@ def atomic_write(path: Path, synced: bool = True) -> Iterator[IO[bytes]]:
     Args:
         path: The file.
         synced: Whether the content must be on the disk before it has its name. Without, a power failure may leave
-            a damaged file: for those only that are checked at every read and can be made again.
+            a damaged file: for those only that are checked at every read and can be written again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)

@@ -1,7 +1,7 @@
-"""Pictures of an expanded folder to pixels, fast: the same pixels as :func:`gif_datasets.io.images.read_rgb` gives.
+"""Images of an expanded folder to pixels, fast: the same pixels as :func:`gif_datasets.io.images.read_rgb` gives.
 
 JPEG goes through simplejpeg (libjpeg-turbo, straight into the batch), lossless WebP straight through Pillow, and PNG
-straight to its decoder; all let other Python threads run. Whatever is not a plain 8-bit RGB picture as this package
+straight to its decoder; all let other Python threads run. Whatever is not a plain 8-bit RGB image as this package
 writes it (turned, grey, CMYK, transparent, palette, too large, damaged) goes the careful way, with its outcomes and its
 errors.
 """
@@ -27,7 +27,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def decode(content: bytes, name: str) -> Pixels:
-    """Pixels of a picture.
+    """Pixels of an image.
 
     Args:
         content: The file's bytes.
@@ -44,7 +44,7 @@ def decode(content: bytes, name: str) -> Pixels:
 
 
 def picture(content: bytes, name: str) -> Image.Image:
-    """:func:`decode` as a picture of Pillow's."""
+    """:func:`decode` as a Pillow image."""
     size = plain_size(content)
     if size and content.startswith(_PNG):
         with contextlib.suppress(Exception):  # damaged, in one of many ways: the careful way says how
@@ -55,7 +55,7 @@ def picture(content: bytes, name: str) -> Image.Image:
 def decode_batch(
     contents: Sequence[bytes], name: Callable[[int], str], allocate: Callable[[tuple[int, ...]], Any]
 ) -> tuple[Any, list[Pixels]]:
-    """Decode pictures into one buffer if all have the size of the first.
+    """Decode images into one buffer if all have the size of the first.
 
     Args:
         contents: The files' bytes.
@@ -63,7 +63,7 @@ def decode_batch(
         allocate: Makes the buffer, a CPU tensor or an array of ``(N, H, W, 3)`` uint8, from its shape.
 
     Returns:
-        The buffer, None when sizes differ; and the pictures, which are views of the buffer if there is one.
+        The buffer, None when sizes differ; and the images, which are views of the buffer if there is one.
 
     Raises:
         BadImage: If one cannot be read.
@@ -87,7 +87,7 @@ def decode_batch(
 
 
 def plain_size(content: bytes) -> tuple[int, int] | None:
-    """Height and width of a plain 8-bit RGB picture in a format that has a fast decoder; None for any other."""
+    """Height and width of a plain 8-bit RGB image in a format that has a fast decoder; None for any other."""
     size = None
     if content.startswith(b"\xff\xd8"):
         size = _jpeg_size(content)
@@ -111,7 +111,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _may_be_turned(content: bytes) -> bool:
-    """Whether a JPEG has an APP1 segment, where EXIF would be, before its pixels; or cannot be told."""
+    """Whether a JPEG has an APP1 segment, where EXIF would be, before its pixels; or this cannot be decided."""
     place = 2
     while content[place : place + 1] == b"\xff" and place + 4 <= len(content):
         if content[place + 1] in (0xE1, 0xDA):  # APP1, start of scan
@@ -168,5 +168,5 @@ def _decode_plain(content: bytes, out: Pixels) -> bool:
 
 
 def _plain_png(content: bytes, size: tuple[int, int]) -> Image.Image:
-    """By Pillow's decoder alone: the plugin around it takes half as long again for a small picture."""
+    """By Pillow's decoder alone: the plugin around it takes half as long again for a small image."""
     return Image.frombytes("RGB", size[::-1], b"".join(_png_data(content)), "zip", "RGB", 0)

@@ -23,7 +23,7 @@ def usable_cpus(most: int = MOST_WORKERS) -> int:
 
 
 def memory_of(device: str) -> int:
-    """Memory of a device, bytes: the accelerator's own, or a worker's share of the machine's."""
+    """Memory of a device, bytes: the accelerator's memory, or a worker's share of the machine's."""
     if device.startswith("cuda"):
         import torch
 
@@ -34,7 +34,7 @@ def memory_of(device: str) -> int:
 def keep_freed_memory() -> None:
     """Let glibc reuse freed memory instead of giving it back to the kernel; does nothing elsewhere.
 
-    By default every large tensor is mapped when it is made and unmapped when it is freed, and a convolutional network
+    By default every large tensor is mapped when allocated and unmapped when it is freed, and a convolutional network
     on a CPU spends two fifths of its time on page faults (``recipes/benchmarks/allocator.py``). It is a setting of the
     whole process, so only the command line and worker processes call this, never a library import.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Prior(Protocol):
     """A pre-trained generative prior.
 
-    To bring your own, inherit from this class, implement ``encode``, ``decode`` and ``classifier``, and pass the object
+    To add a prior, inherit from this class, implement ``encode``, ``decode`` and ``classifier``, and pass the object
     as ``prior=``. The other members default to those of an unCLIP prior, whose latent is the CLIP embedding itself; a
     prior of another kind also implements ``embed`` and ``embed_images``.
 

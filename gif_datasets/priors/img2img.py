@@ -2,7 +2,7 @@
 
 As in the paper's released code, each copy first goes through img2img. Guidance then perturbs the final latent, and
 only the autoencoder decodes it. Stable Diffusion 1, 2, XL and their distilled models return that latent. Others (Stable
-Diffusion 3, Flux, ..) pack it in their own formats: their output image is encoded again.
+Diffusion 3, Flux, ..) pack it in other formats: their output image is encoded again.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class TuneSummary:
         rank: Rank of the LoRA; 0 where all weights were trained.
         seeds: Images trained on.
         held_out: Images held out.
-        steps: Steps made.
+        steps: Steps done.
         best_step: The step whose weights were kept; 0: those of the base prior.
         loss_before: Loss of the images held out, by the base prior.
         loss_after: By the tuned one.

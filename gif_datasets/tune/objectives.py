@@ -251,7 +251,7 @@ class _Diffusion:
 
 
 class UnclipObjective(_Diffusion):
-    """An image's autoencoder latent, or the image made small, denoised under the image's own CLIP latent."""
+    """An image's autoencoder latent, or the image reduced, denoised under the image's own CLIP latent."""
 
     prior: UnclipPrior
 
@@ -357,7 +357,7 @@ def _millions(module: nn.Module) -> str:
 
 
 def _squares(pictures: Sequence[Image], side: int) -> Tensor:
-    """Pixels ``(B, 3, side, side)`` in [0, 1], as the priors' own encoders cut them."""
+    """Pixels ``(B, 3, side, side)`` in [0, 1], as the priors' encoders cut them."""
     from torchvision.transforms.v2 import functional as vision
 
     fitted = [ImageOps.fit(picture, (side, side), Resampling.BICUBIC) for picture in pictures]

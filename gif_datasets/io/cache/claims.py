@@ -1,9 +1,9 @@
-"""Claims: of several that want the same thing made, one makes it and the others wait.
+"""Claims: of several that want the same result, one computes it and the others wait.
 
 A claim is a POSIX lock on one byte of one file; the key says which byte. The kernel, or the NFS server, keeps it: it
 costs one system call and no file, knows no clock, and ends with its owner however that dies, so none is left behind.
 
-A lost claim costs work, not correctness: what is made twice has the same bytes. So where locks do not work, whoever
+A lost claim costs work, not correctness: what is computed twice has the same bytes. So where locks fail, anyone who
 asks gets the claim; and an owner that lives but does not go on, or a host that an NFS server does not know to be dead,
 is waited for no longer than ``PATIENCE``.
 """
@@ -48,7 +48,7 @@ class Claims:
     must wait in the midst of making, as samples do for the embeddings of all seeds, waits for what itself never waits.
 
     Args:
-        path: The lock file; made if need be. Its content and age mean nothing.
+        path: The lock file; created if needed. Its content and age mean nothing.
 
     Raises:
         OSError: If the lock file cannot be opened for writing.

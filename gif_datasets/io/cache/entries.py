@@ -88,8 +88,8 @@ def drop(path: str) -> None:
 
 def listed(folder: Path) -> Iterator[Entry]:
     """What a folder holds; what vanishes meanwhile is left out."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
-        for item in found:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as items:
+        for item in items:
             with contextlib.suppress(FileNotFoundError):
                 status = item.stat(follow_symlinks=False)
                 yield Entry(Path(item.path), status.st_size, status.st_mtime_ns)

@@ -1,8 +1,8 @@
 """Content-addressed store of imagined samples.
 
 One file an entry, ``ab/abcdef....sample``: a line of JSON with format and digest, one with the provenance, and the
-picture's bytes. An entry is named by the digest of everything that decides its pixels, so it is never out of date, and
-is checked against its own digest when read; a damaged one is dropped and made again. A file's time of change is when it
+image's bytes. An entry is named by the digest of everything that decides its pixels, so it is never out of date, and
+is checked against its digest when read; a damaged one is dropped and computed again. A file's time of change is when it
 was last used.
 """
 
@@ -45,7 +45,7 @@ def open_cache(folder: str | Path | None = None) -> Cache:
     ``$GIF_DATASETS_CACHE_LIMIT``.
 
     Raises:
-        ConfigError: If the bound is no size.
+        ConfigError: If the bound is not a size.
     """
     limit = os.environ.get(LIMIT_ENVIRONMENT)
     return Cache(Path(folder or default_folder()), parse_size(limit, LIMIT_ENVIRONMENT) if limit else None)
@@ -67,7 +67,7 @@ class Audit:
         bytes: Their size.
         made_by: Number of whole samples by ``method, prior``.
         damaged: Entries that do not agree with their digest or name.
-        outdated: Entries of another format version; made again when asked for.
+        outdated: Entries of another format version; computed again when asked for.
         temporary: Temporary files that nobody writes to any more.
         foreign: Files that the cache did not write; never removed.
     """
@@ -83,7 +83,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Cache:
-    """A cache folder; made when first written to. Safe to share between threads, processes and hosts.
+    """A cache folder; created when first written to. Safe to share between threads, processes and hosts.
 
     Attributes:
         folder: Where it is.
@@ -111,7 +111,7 @@ class Cache:
         return None
 
     def picture(self, key: str) -> bytes | None:
-        """Return the picture of an entry, as :meth:`get` does; its record, which takes longer, is left unread."""
+        """Return the image of an entry, as :meth:`get` does; its record, which takes longer, is left unread."""
         found = self._read(key, _SAMPLE)
         return None if found is None else found[1]
 
@@ -147,7 +147,7 @@ class Cache:
         return dict(load(found[1]))
 
     def claims(self) -> Claims:
-        """Claims on entries that are to be made; see :class:`~gif_datasets.io.cache.claims.Claims`."""
+        """Claims on entries that are to be computed; see :class:`~gif_datasets.io.cache.claims.Claims`."""
         try:
             return Claims(self.folder / CLAIMS)
         except OSError as error:
@@ -285,7 +285,7 @@ class Cache:
         return (file for file in self._files() if self._is_entry(file.path))
 
     def _files(self) -> Iterator[Entry]:
-        """Everything in the folder and, one level down, in its own sub-folders."""
+        """Everything in the folder and, one level down, in its sub-folders."""
         for top in listed(self.folder):
             yield from listed(top.path) if _OWN_FOLDER.fullmatch(top.path.name) else [top]
 
