@@ -6,7 +6,7 @@ const form = find("wish").elements;
 const KINDS = { all: "all samples", original: "real ones", synthetic: "imagined ones", kept: "those kept",
   rejected: "those rejected", failed: "those that failed their check" };
 const SCORES = { order: "their order", consistency_after: "consistency", entropy_after: "entropy", diversity_after: "diversity",
-  picture_consistency: "probability of the label, of the picture", picture_entropy: "entropy of the picture" };
+  picture_consistency: "probability of the label, of the image", picture_entropy: "entropy of the image" };
 
 let about;            // what the set is
 let rows = [];        // samples that are shown, in order
@@ -92,11 +92,11 @@ async function more() {
     const { kind, label, sort, falling, together } = form;
     const query = new URLSearchParams({ split: form.split.value, kind: kind.value, label: label.value, sort: sort.value,
       start: loaded, count: PAGE, ...(falling.checked && { falling: 1 }) });
-    const found = await ask(`${together.checked ? "seeds" : "samples"}?${query}`);
+    const page = await ask(`${together.checked ? "seeds" : "samples"}?${query}`);
     if (mine !== round) return;
-    total = found.total;
-    loaded += found.rows.length;
-    for (const part of found.rows) {
+    total = page.total;
+    loaded += page.rows.length;
+    for (const part of page.rows) {
       const samples = (together.checked ? part : [part]).map((sample) => ({ ...sample, split: form.split.value }));
       const figures = samples.map((sample) => draw(sample, rows.push(sample) - 1));
       find("samples").append(...(together.checked ? [element("div", { className: "family" }, figures)] : figures));
@@ -148,9 +148,9 @@ async function show(place) {
   find("seed").replaceChildren(...(seed ? picture(seed, `seed: ${className(seed)}`) : [element("figcaption", { textContent: "The seed is not stored here." })]));
   find("one").replaceChildren(...picture(sample, sample.copy ? `copy ${sample.copy} of it, ${sample.key}` : sample.key));
   mark(find("one"), sample);
-  const told = Object.entries(sample.copy ? sample.scores : {}).map(([name, value]) =>
+  const scores = Object.entries(sample.copy ? sample.scores : {}).map(([name, value]) =>
     element("tr", {}, [element("th", { textContent: SCORES[name] || name }), element("td", { textContent: value.toFixed(4) })]));
-  find("scores").replaceChildren(...told);
+  find("scores").replaceChildren(...scores);
   find("verdict").textContent = sample.rejected ? "Take back (x)" : "Reject (x)";
   if (!find("closer").open) find("closer").showModal();
 }
@@ -181,13 +181,13 @@ form.size.addEventListener("input", () => {
 });
 new IntersectionObserver((seen) => seen[0].isIntersecting && more(), { rootMargin: "100%" }).observe(find("end"));
 
-ask("set").then((found) => {
-  about = found;
-  document.title = found.title;
-  find("title").textContent = found.title;
-  fill(form.split, Object.keys(found.splits).map((name) => [name, name]));
-  find("splits").hidden = Object.keys(found.splits).length < 2;
-  fill(form.kind, found.kinds.map((kind) => [kind, KINDS[kind] || kind]));
+ask("set").then((answer) => {
+  about = answer;
+  document.title = answer.title;
+  find("title").textContent = answer.title;
+  fill(form.split, Object.keys(answer.splits).map((name) => [name, name]));
+  find("splits").hidden = Object.keys(answer.splits).length < 2;
+  fill(form.kind, answer.kinds.map((kind) => [kind, KINDS[kind] || kind]));
   if (split().classes.some((c) => c.synthetic)) form.kind.value = "synthetic";
   fillClasses();
   again();

@@ -22,7 +22,7 @@ class Result:
     Attributes:
         accuracy: Percent of the test images classified correctly.
         per_class: The same for each class; None for a class without test images.
-        pictures: Images that it was trained on.
+        images: Images that it was trained on.
         seconds: Of training and testing.
         threads: CPU threads that it used; another number rounds differently.
     """
@@ -50,7 +50,7 @@ class Row:
         ratio: Copies per seed.
         only_synthetic: Whether the seeds were left out.
         training: How it was trained.
-        pictures: Images trained on.
+        images: Images trained on.
         accuracies: Of each run.
         accuracy: Their mean and deviation.
         macro: Mean and deviation of the mean over classes.

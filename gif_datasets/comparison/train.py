@@ -190,7 +190,7 @@ def _augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
 
 
 def _shifted(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror half of the images and shift each by up to an eighth of the side, zeros coming in."""
+    """Mirror half the images and shift each by up to an eighth of the side, zeros coming in."""
     n, _, height, width = x.shape
     most = height // 8
     x = torch.where((torch.rand(n, 1, 1, 1, generator=generator) < 0.5).to(x.device), x, x.flip(3))

@@ -37,7 +37,7 @@ def in_memory(run: Callable[[Sequence[Any]], Iterable[Result]], rows: Sequence[A
             raise
         if len(rows) == 1:
             raise PriorError(
-                "out of memory even for one picture at a time; use a smaller prior, or --device cpu"
+                "out of memory even for one image at a time; use a smaller prior, or --device cpu"
             ) from error
     _go_on_in_halves(len(rows), option)
     half = len(rows) // 2
@@ -73,7 +73,7 @@ def _lacks_memory(error: Exception) -> bool:
 @functools.cache
 def _tell_halving(size: int, option: str) -> None:
     warnings.warn(
-        f"{size} pictures at once need more memory than there is; going on in halves, which changes rounding."
+        f"{size} images at once need more memory than there is; continuing in halves, which changes rounding."
         f" Set {option} below {size} for the same bytes everywhere",
         stacklevel=5,
     )

@@ -128,7 +128,7 @@ def make_recipe(
     if len(classes) < 2:
         raise SourceError(
             f"only {len(classes)} class ({', '.join(classes)}): guidance compares classes and needs at least 2;"
-            " put the pictures of each class into a sub-folder of its own"
+            " put the images of each class into a separate sub-folder"
         )
     if len(set(classes)) < len(classes) or not all(name.strip() for name in classes):
         raise SourceError(f"class names must be different and not empty, got {', '.join(map(repr, classes[:20]))}")

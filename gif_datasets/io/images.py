@@ -166,7 +166,7 @@ def as_bad_image(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"{name}: too many pixels (a decompression bomb?)") from error
     except UnidentifiedImageError as error:
-        raise BadImage(f"{name}: not a picture") from error
+        raise BadImage(f"{name}: not an image") from error
     except FileNotFoundError as error:
         raise BadImage(f"{name}: no such file") from error
     # Hostile bytes make decoders raise nearly everything: ValueError, IndexError, struct.error, and RuntimeError

@@ -86,7 +86,7 @@ def list_seeds(
     bad: list[str] = list(getattr(source, "unreadable", ()))
     seeds = SeedTable.of(_readable(source, show(indices, title), bad))
     if not seeds:
-        raise SourceError(f"no readable picture in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
+        raise SourceError(f"no readable image in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
     for seed in (seeds[place] for place in evenly(len(seeds), READ_TWICE)):
         if digest_pixels(np.asarray(source.sample(seed.index)[0])) != seed.key:
             raise SourceError(f"{source.name} gives other pixels each time; take its random transforms away")

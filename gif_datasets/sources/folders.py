@@ -32,9 +32,9 @@ class FolderSource:
         self.classes = tuple(_printable(group.name) for group in groups)
         self._labels = np.repeat(np.arange(len(counts)), counts)
         if not groups:
-            raise SourceError(f"{folder} has no sub-folders; a source has one sub-folder of pictures per class")
+            raise SourceError(f"{folder} has no sub-folders; a source has one sub-folder of images per class")
         if not self._names:
-            raise SourceError(f"no pictures in the sub-folders of {folder} (looked for .png, .jpg, .webp and others)")
+            raise SourceError(f"no images in the sub-folders of {folder} (looked for .png, .jpg, .webp and others)")
 
     def _list(self, groups: Iterable[Path], counts: list[int]) -> Iterator[bytes]:
         """Names of the images below the folder, class by class; only one class is held as paths at a time."""

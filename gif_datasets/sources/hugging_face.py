@@ -53,7 +53,7 @@ class HuggingFaceSource:
         self.image_column = _column(name, "image", image_column, pictures, features)
         if not isinstance(features[self.image_column], datasets.Image):
             raise SourceError(
-                f"column {self.image_column!r} of {name} holds no pictures but {features[self.image_column]}"
+                f"column {self.image_column!r} of {name} contains no images but {features[self.image_column]}"
             )
         named = [key for key, value in features.items() if isinstance(value, datasets.ClassLabel)]
         likely = named or [
@@ -100,7 +100,7 @@ class HuggingFaceSource:
     def _content(self, index: int) -> bytes | Path:
         cell = self._pictures[index][self.image_column]
         if not cell or (cell.get("bytes") is None and cell.get("path") is None):
-            raise BadImage(f"{self.origin(index)}: no picture")
+            raise BadImage(f"{self.origin(index)}: no image")
         return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
 
     def own(self, indices: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -48,4 +48,4 @@ def without(seeds: Sequence[Seed], held: Sequence[Seed]) -> tuple[tuple[Seed, ..
     origins = {seed.key: seed.origin for seed in held}
     kept = tuple(seed for seed in seeds if seed.key not in origins)
     same = (seed for seed in seeds if seed.key in origins)
-    return kept, tuple(f"{s.origin}: the same picture as {origins[s.key]} of the validation set" for s in same)
+    return kept, tuple(f"{s.origin}: the same image as {origins[s.key]} of the validation set" for s in same)

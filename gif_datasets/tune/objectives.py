@@ -318,7 +318,7 @@ class SdObjective(_Diffusion):
 
 
 class MaeObjective:
-    """A masked autoencoder's images, of half of the batches with most patches hidden."""
+    """A masked autoencoder's images, of half the batches with most patches hidden."""
 
     rank = 0
 

@@ -51,7 +51,7 @@ MODES = {
 }
 FOREIGN = {
     "empty": b"",
-    "text": b"not a picture at all\n" * 20,
+    "text": b"not an image at all\n" * 20,
     "html": b"<!doctype html><img src=x>",
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>',
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/tmp/x) (w) file\n",

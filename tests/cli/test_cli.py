@@ -78,8 +78,8 @@ BAD = {
     "empty folder": (["{tmp}/empty"], "no sub-folders"),
     "no such folder": (["{tmp}/nowhere"], "nowhere"),
     "one class": (["{tmp}/one"], "at least 2"),
-    "text files": (["{tmp}/texts"], "no pictures"),
-    "texts called pictures": (["{tmp}/fakes"], "no readable picture"),
+    "text files": (["{tmp}/texts"], "no images"),
+    "texts called pictures": (["{tmp}/fakes"], "no readable image"),
     "ratio 0": (["{seeds}", "--ratio", "0"], "ratio must be at least 1, got 0"),
     "ratio -1": (["{seeds}", "--ratio", "-1"], "ratio must be at least 1, got -1"),
     "ratio x": (["{seeds}", "--ratio", "x"], "invalid int value: 'x'"),
@@ -147,7 +147,7 @@ def test_corrupt_picture_among_good_ones(seed_folder: Path, tmp_path: Path) -> N
     args = ("expand", seed_folder, "--prior", "linear", "--ratio", 1)
     done = run(*args, "--out", tmp_path / "out")
     assert done.returncode == 0
-    assert done.stderr.strip() == "gif-datasets: skipped ant/2.png: not a picture"
+    assert done.stderr.strip() == "gif-datasets: skipped ant/2.png: not an image"
     assert "11 seeds + 11 imagined" in done.stdout
     stopped = run(*args, "--out", tmp_path / "stop", "--set", "on_bad_image=stop")
     assert stopped.returncode == 2

@@ -544,7 +544,7 @@ def test_broken_pictures_and_large_sets(
         (target / "bee" / "broken.png").write_bytes(b"broken")
     how = {"runs": 1, **QUICK}
     one = gif_datasets.compare(ImageFolder(str(sets[0])), str(test), "cutout", out=tmp_path / "a", **how)
-    assert one.bad == ("bee/broken.png: not a picture",)
+    assert one.bad == ("bee/broken.png: not an image",)
     monkeypatch.setattr("gif_datasets.comparison.experiment.IN_MEMORY", 0)
     other = gif_datasets.compare(str(seeds), str(test), "cutout", out=tmp_path / "b", **how)
     assert len(other.bad) == 2

@@ -526,7 +526,7 @@ def test_scoring_goes_on_in_halves(seed_folder: Path, tmp_path: Path, monkeypatc
         assert torch.allclose(latents("scarce", 5), enough, atol=1e-4)
     assert scored[:2] == [3, 2]  # two parts of six that hold at most five, then of two
     monkeypatch.setattr(MaePrior, "embed", starved)
-    with pytest.raises(PriorError, match="even for one picture"), pytest.warns(UserWarning, match="score_batch"):
+    with pytest.raises(PriorError, match="even for one image"), pytest.warns(UserWarning, match="score_batch"):
         latents("none", 3)
 
 
@@ -553,7 +553,7 @@ def test_a_block_too_large_for_memory_is_made_in_halves(seed_folder: Path, tmp_p
     """The pictures are those of a run with enough memory; where not even one fits, that is said."""
     options = {"ratio": 2, "method": "unclip", "decode_batch": 8}
     plain = ExpandedDataset(str(seed_folder), prior=LinearPrior2(), cache_dir=tmp_path / "a", **options)
-    with pytest.warns(UserWarning, match="8 pictures at once"):
+    with pytest.warns(UserWarning, match="8 images at once"):
         hungry = ExpandedDataset(str(seed_folder), prior=HungryPrior(), cache_dir=tmp_path / "b", **options)[13][0]
     assert np.array_equal(np.asarray(plain[13][0]), np.asarray(hungry))
     starved = HungryPrior()

@@ -33,7 +33,7 @@ from gif_datasets.types import Sample
 SEEDS, RATIO, BLOCK = 12, 5, 4
 MADE = SEEDS * RATIO
 TIMEOUT = 60.0
-_fork = multiprocessing.get_context("fork")  # the parent's imports and pictures at once; torch runs one thread
+_fork = multiprocessing.get_context("fork")  # the parent's imports and images at once; torch runs one thread
 
 
 class Patient(LinearPrior):

@@ -26,7 +26,7 @@ def test_each_case_is_read_or_refused_by_name(fuzz: dict[str, Any]) -> None:
     assert report["read"] + report["refused"] == 500
     assert report["as_source"] == {"seeds": report["read"], "named_as_bad": report["refused"]}
     assert report["read"] > 100
-    assert {"refused: not a picture", "refused: unreadable", "refused: too many pixels"} <= set(report["outcomes"])
+    assert {"refused: not an image", "refused: unreadable", "refused: too many pixels"} <= set(report["outcomes"])
 
 
 def test_cases_are_a_function_of_their_number(fuzz: dict[str, Any]) -> None:

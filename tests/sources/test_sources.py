@@ -159,7 +159,7 @@ def test_empty_and_flat_folders(tmp_path: Path, picture: Callable[[int], Image.I
         open_source(str(tmp_path))
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.txt").write_text("x")
-    with pytest.raises(SourceError, match="no pictures"):
+    with pytest.raises(SourceError, match="no images"):
         open_source(str(tmp_path))
 
 
@@ -176,7 +176,7 @@ def test_labels_that_are_missing_or_odd(seed_folder: Path) -> None:
     for values, words in (([[0]] * 12, "integers or texts"), ([0.5] * 12, "0.5"), ([7, 3_000_000] * 6, "3000000")):
         with pytest.raises(SourceError, match=words):
             wrap_source(rows.add_column("label", values))
-    with pytest.raises(SourceError, match="holds no pictures"):
+    with pytest.raises(SourceError, match="contains no images"):
         wrap_source(rows.add_column("label", [0, 1] * 6), image_column="id")
 
 

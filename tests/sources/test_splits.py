@@ -75,7 +75,7 @@ def test_without_names_what_it_leaves_out() -> None:
     seeds = [Seed(0, "x", 0, "a/1.png"), Seed(1, "y", 0, "a/2.png")]
     kept, same = without(seeds, [Seed(7, "y", 0, "v/9.png")])
     assert kept == (seeds[0],)
-    assert same == ("a/2.png: the same picture as v/9.png of the validation set",)
+    assert same == ("a/2.png: the same image as v/9.png of the validation set",)
 
 
 def test_a_share_is_held_out(pictures: Path, tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_a_validation_set_of_its_own(pictures: Path, other: Path, tmp_path: Path
     assert verify(tmp_path / "out") == []
     assert (summary.originals, summary.validation) == (11, 2)
     assert summary.bad == (
-        "bee/broken.png: not a picture",
-        "bee/2.png: the same picture as bee/known.png of the validation set",
+        "bee/broken.png: not an image",
+        "bee/2.png: the same image as bee/known.png of the validation set",
     )
     held = gif_datasets.load_expanded(tmp_path / "out", split="validation")
     assert sorted(held.provenance(i).seed_origin for i in range(2)) == ["bee/known.png", "bee/new.png"]
@@ -220,7 +220,7 @@ def test_command_line(pictures: Path, other: Path, tmp_path: Path, capsys: pytes
     code, out, err = run(*common, "--out", tmp_path / "a", "--validation", other)
     assert code == 0
     assert "2 seeds held out" in out
-    assert "the same picture as bee/known.png" in err
+    assert "the same image as bee/known.png" in err
     _, out, _ = run(*common, "--out", tmp_path / "b", "--set", "validation_share=0.3", "--json")
     assert json.loads(out)["validation"] >= 2
     assert "split validation" in run("info", tmp_path / "b")[1]
