@@ -64,7 +64,7 @@ def check_name(name: str) -> str:
     """
     bare = name.removeprefix("hub:")
     if not _REPOSITORY.fullmatch(bare) or "--" in bare or ".." in bare or bare.endswith((".git", ".", "-")):
-        raise ConfigError(f"a data set on the Hub is named owner/name, got {name!r}")
+        raise ConfigError(f"a dataset on the Hub is named owner/name, got {name!r}")
     return bare
 
 
