@@ -420,6 +420,14 @@ def test_own_columns_are_those_of_the_plan(seed_folder: Path, tmp_path: Path, ch
     assert words in problems(out)
 
 
+def test_own_columns_of_another_type_are_refused(folder: Path) -> None:
+    """A plan whose own columns are not a table is refused when the manifest is read, not when they are used."""
+    plan = manifests.read_manifest(folder).to_json()["plan"]
+    forge_manifest(folder, plan={**plan, "own_columns": ["grade"]})
+    with pytest.raises(ShardError, match="'own_columns' is of another type"):
+        manifests.read_manifest(folder)
+
+
 def test_members_are_those_that_other_readers_see(folder: Path) -> None:
     """Python's own tar reader lists the same members at the same places."""
     for path in tars(folder):
