@@ -3,19 +3,19 @@
     python recipes/priors/train_sd.py --cifar10 A/package --clip runs/clip/clip --movq runs/movq/movq --out runs/sd
 
 The autoencoder is the unCLIP decoder's, as an ``AutoencoderKL`` without variance; the text encoder is the embedded
-CLIP's text tower, read token by token. Captions are prompts around class names. Otherwise as ``train_unclip.py``.
-Run again = resume; ``sheet-*.png`` shows test images and their variations at three strengths.
+CLIP's text tower, read token by token. Captions are prompts around class names. Trained by v-prediction, as the
+32-pixel decoder was. Run again = resume; ``sheet-*.png`` shows test images and their variations at three strengths.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cifar10
 import torch
-import train_unclip
 import training
 from diffusers import (
     AutoencoderKL,
@@ -24,14 +24,62 @@ from diffusers import (
     UNet2DConditionModel,
     VQModel,
 )
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from gif_datasets.guidance.zeroshot import Clip
 
+DROP_CONDITION = 0.1
+MIN_SNR = 5.0
+SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+
 TOKENS = 12
 TEMPLATES = ("{}", "a {}", "a photo of a {}", "a small {}", "a picture of a {}", "one {}")
 STRENGTHS = (0.4, 0.6, 0.8)
+
+
+@torch.no_grad()
+def cached_latents(movq: VQModel, data: cifar10.Cifar10, folder: Path) -> Tensor:
+    """Autoencoder latents of the training images and of their mirror images, ``(2, N, C, 8, 8)``, half precision."""
+    cached = folder / "movq-latents.safetensors"
+    if cached.exists():
+        return load_file(cached)["latents"]
+    images, sides = torch.from_numpy(data.train_images[data.prior_indices]), []
+    for flip in (False, True):
+        out = []
+        for batch in images.split(500):
+            x = batch.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+            out.append(movq.encode(x.flip(3) if flip else x).latents.half())
+        sides.append(torch.cat(out))
+    latents = torch.stack(sides).contiguous()
+    save_file({"latents": latents}, cached)
+    return latents
+
+
+def denoising_loss(
+    unet: Callable[..., Any],
+    x0: Tensor,
+    alphas: Tensor,
+    tokens: Tensor | None,
+    added: dict[str, Tensor] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Min-SNR weighted v-prediction loss (Salimans and Ho 2022; Hang et al. 2023) of clean latents ``x0``.
+
+    Returns:
+        The loss, the prediction of ``x0`` and the time steps, ``(N,)``.
+    """
+    t = torch.randint(0, 1000, (len(x0),))
+    a, s = alphas[t].sqrt()[:, None, None, None], (1 - alphas[t]).sqrt()[:, None, None, None]
+    noise = torch.randn_like(x0)
+    xt = (a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
+    snr = alphas[t] / (1 - alphas[t])
+    with torch.autocast("cpu", torch.bfloat16):
+        v = unet(xt, t, tokens, added_cond_kwargs=added, return_dict=False)[0][:, : x0.shape[1]]
+    v = v.float()
+    error = F.mse_loss(v, a * noise - s * x0, reduction="none").mean((1, 2, 3))
+    return (snr.clamp(max=MIN_SNR) / (snr + 1) * error).mean(), a * xt - s * v, t
 
 
 def build(latent_channels: int) -> UNet2DConditionModel:
@@ -86,7 +134,7 @@ def text_parts(clip_folder: Path) -> tuple[PreTrainedTokenizerFast, Any]:
 def pipeline(unet: UNet2DConditionModel, vae: AutoencoderKL, text: tuple[Any, Any]) -> StableDiffusionImg2ImgPipeline:
     """The pipeline; its text tower is the CLIP's, and is not stored again."""
     scheduler = DPMSolverMultistepScheduler(
-        **train_unclip.SCHEDULE, timestep_spacing="trailing", algorithm_type="dpmsolver++", steps_offset=1
+        **SCHEDULE, timestep_spacing="trailing", algorithm_type="dpmsolver++", steps_offset=1
     )
     pipe = StableDiffusionImg2ImgPipeline(
         vae=vae,
@@ -120,7 +168,7 @@ def main() -> None:
     torch.manual_seed(0)
     data = cifar10.load(args.cifar10)
     movq = VQModel.from_pretrained(args.movq).eval()
-    targets = train_unclip.cached_latents(movq, data, args.out)
+    targets = cached_latents(movq, data, args.out)
     labels = torch.from_numpy(data.train_labels[data.prior_indices])
     text = text_parts(args.clip)
     vae, unet = as_autoencoder_kl(movq), build(movq.config.latent_channels).to(memory_format=torch.channels_last)
@@ -132,16 +180,16 @@ def main() -> None:
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = training.Ema(unet, decay=args.ema)
     run = training.Run(args.out, unet, ema, optimizer)
-    alphas = DPMSolverMultistepScheduler(**train_unclip.SCHEDULE).alphas_cumprod
+    alphas = DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod
     batches = training.shuffled_batches(len(labels), args.batch_size, run.images // args.batch_size)
     averaged = build(movq.config.latent_channels).eval()
 
     def loss_of(index: Tensor) -> Tensor:
         n = len(index)
         prompt = torch.randint(0, len(TEMPLATES), (n,)) * len(cifar10.CLASSES) + labels[index]
-        prompt = torch.where(torch.rand(n) < train_unclip.DROP_CONDITION, len(prompts) - 1, prompt)
+        prompt = torch.where(torch.rand(n) < DROP_CONDITION, len(prompts) - 1, prompt)
         x0 = targets[torch.randint(0, 2, (n,)), index].float()
-        return train_unclip.denoising_loss(unet, x0, alphas, tokens[prompt], None)[0]
+        return denoising_loss(unet, x0, alphas, tokens[prompt], None)[0]
 
     def checkpoint() -> None:
         run.save()
