@@ -137,12 +137,25 @@ class Provenance:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Provenance:
-        """Rebuild from :meth:`to_json`; raises TypeError when a field is missing, unknown or of another type."""
+        """Rebuild from :meth:`to_json`.
+
+        Raises:
+            TypeError: If a field is missing, unknown or of another type.
+            ValueError: If a number is NaN, infinite or too large.
+        """
         record = cls(**value)
         for name, kind in _provenance_types().items():
-            if type(getattr(record, name)) is not kind:
-                raise TypeError(f"{name} must be {kind.__name__}, got {getattr(record, name)!r}")
+            found: Any = getattr(record, name)
+            if type(found) is not kind:
+                raise TypeError(f"{name} must be {kind.__name__}, got {found!r:.60}")
+            if kind in _LARGEST and not -_LARGEST[kind] <= found <= _LARGEST[kind]:  # NaN is in no order
+                raise ValueError(f"{name} is {found!r:.60}, which is no number of a sample")
         return record
+
+
+_LARGEST: dict[type, float] = {int: 2**63 - 1, float: 1e9}
+"""Of the numbers in a record: other readers have 64-bit integers; floats are probabilities, shares and nats, and
+sums of these must stay finite."""
 
 
 @functools.cache

@@ -100,9 +100,9 @@ class Published:
 
 def render(it: Published) -> str:
     """Write the card."""
-    options = it.manifest.options
+    recipe = it.manifest.plan.recipe
     sections = (
-        f"# {_source(it)}, expanded {options['ratio']}x by `{options['method']}`",
+        f"# {_source(it)}, expanded {recipe.ratio}x by `{card.code(recipe.method)}`",
         _what(it),
         "![Seeds and their imagined copies](preview.png)" if manifests.PREVIEW in it.files else "",
         f"## Load\n\n{_load(it)}",

@@ -51,6 +51,8 @@ class Shard:
             raise ShardError(f"damaged shard entry: {value!r}") from error
         if not re.fullmatch(r"data/[A-Za-z0-9_-]+\.tar", shard.name):
             raise ShardError(f"a shard entry names a path outside data/: {shard.name!r}")
+        if not all(0 <= count <= _MOST for count in (shard.samples, shard.failed, shard.bytes)):
+            raise ShardError(f"damaged shard entry: {value!r}")
         return shard
 
 
@@ -86,6 +88,12 @@ _PLAN_FIELDS = {
 SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 """Split names: they become parts of file names."""
 _RECIPE_FIELDS = {"options": dict, "prior": dict, "device": str, "versions": dict}
+_COUNTS = ("samples", "originals", "synthetic", "validation", "failed_checks")
+_MOST = 2**53 - 1
+"""The largest count: every reader of JSON keeps it."""
+_WORD = re.compile(r"[A-Za-z0-9_.+!:-]{1,100}")
+"""Names of options, libraries and devices, and versions: cards and configurations contain them as they are."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -393,10 +401,42 @@ def _damage(manifest: Mapping[str, Any]) -> str:
         return f"{LEFT_OUT!r} is of another type"
     if not isinstance(manifest["plan"].get("own_columns", {}), dict):
         return "'own_columns' is of another type"
-    ratio = manifest["plan"]["recipe"]["options"].get("ratio")
-    if type(ratio) is not int or not 1 <= ratio <= MAX_RATIO:
-        return f"its ratio is {ratio!r}"
-    return "" if all(isinstance(name, str) for name in manifest["classes"]) else "class names must be strings"
+    if not all(isinstance(name, str) for name in manifest["classes"]):
+        return "class names must be strings"
+    return _odd_number(manifest) or _odd_text(manifest)
+
+
+def _odd_number(manifest: Mapping[str, Any]) -> str:
+    """The first number that no run writes; empty if there is none."""
+    plan = manifest["plan"]
+    options, limit = plan["recipe"]["options"], plan.get("limit")
+    for name, value, low, high in (
+        ("ratio", options.get("ratio"), 1, MAX_RATIO),
+        ("decode_batch", options.get("decode_batch"), 1, _MOST),
+        ("limit", 1 if limit is None else limit, 1, _MOST),
+        ("seeds", plan["seeds"], 0, _MOST),
+        *((name, manifest[name], 0, _MOST) for name in _COUNTS),
+    ):
+        if type(value) is not int or not low <= value <= high:
+            return f"its {name} is {value!r:.60}"
+    return ""
+
+
+def _odd_text(manifest: Mapping[str, Any]) -> str:
+    """The first text that is not of the form that it has in every manifest; empty if there is none."""
+    recipe = manifest["plan"]["recipe"]
+    versions = recipe["versions"]
+    for what, form, texts in (
+        ("option", _WORD, recipe["options"]),
+        ("library", _WORD, versions),
+        ("version", _WORD, versions.values()),
+        ("device", _WORD, [recipe["device"]]),
+        ("digest", _DIGEST, [manifest["plan_hash"], recipe["prior"]["digest"]]),
+    ):
+        for text in texts:
+            if not isinstance(text, str) or not form.fullmatch(text):
+                return f"its {what} is {text!r:.60}"
+    return ""
 
 
 def plan_damage(plan: Any) -> str:

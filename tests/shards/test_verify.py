@@ -24,6 +24,9 @@ import gif_datasets
 from gif_datasets import GifDatasetsError, ShardError, UsageError
 from gif_datasets.expansion.run import summarise
 from gif_datasets.io import atomic
+from gif_datasets.io.digests import digest
+from gif_datasets.report.gallery import galleries
+from gif_datasets.report.page import write_report
 from gif_datasets.shards import index, ustar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import tar as shards
@@ -33,7 +36,7 @@ from gif_datasets.shards.index import INDEX
 from gif_datasets.shards.manifest import Manifest
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.verify import verify
-from gif_datasets.types import Provenance
+from gif_datasets.types import Provenance, no_progress
 
 Parts = dict[str, bytes]
 INDICES = ("README.md", "_info.json", INDEX, "plan.json", "wids-train.json", "wids-validation.json")
@@ -271,6 +274,12 @@ FORGED: dict[str, tuple[Callable[[dict[str, Parts]], dict[str, Parts]], str]] = 
     "picture": (_parts(png=b"no picture"), "image differs from its digest"),
     "type": (_edit(copy=True), "copy must be int"),
     "list for a number": (_edit(seed_index=[1]), "seed_index must be int"),
+    "no number": (_edit(entropy_after=float("nan")), "entropy_after is nan"),
+    "infinite": (_edit(diversity_before=float("-inf")), "diversity_before is -inf"),
+    "too large to be written": (_parts(json=b"1e999"), "damaged record"),
+    "too large to be summed": (_edit(picture_entropy=1e308), "picture_entropy is 1e+308"),
+    "over 64 bits": (_edit(rng_seed=2**63), "rng_seed is 9223372036854775808"),
+    "below 64 bits": (_edit(held_class=-(2**70)), "held_class is -1180591620717411303424"),
     "field missing": (lambda f: {**f, _first(f): {**f[_first(f)], "json": b"{}"}}, "damaged record"),
     "no object": (_parts(json=b"[]"), "damaged record"),
     "deep": (_parts(json=b"[" * 100_000), "damaged record"),
@@ -526,3 +535,48 @@ def test_record_types_are_checked() -> None:
     """A record rebuilds only from the types that it was written with."""
     with pytest.raises(TypeError):
         Provenance.from_json({})
+
+
+NOT_WRITTEN = {
+    "option": ("plan.recipe.options", {"a |\n# b": 1}),
+    "library": ("plan.recipe.versions", {"torch<script>": "1"}),
+    "version": ("plan.recipe.versions", {"torch": "1 | `x`"}),
+    "version of another type": ("plan.recipe.versions", {"torch": 1}),
+    "device": ("plan.recipe", {"device": "cpu\nprior = 'evil'"}),
+    "digest": ("plan.recipe.prior", {"digest": "0" * 63 + "\n"}),
+    "digest of the plan": ("", {"plan_hash": "\nprior = 'evil'"}),
+    "limit": ("plan", {"limit": "5\nprior = 'evil'"}),
+    "decode_batch": ("plan.recipe.options", {"decode_batch": 0}),
+    "seeds": ("plan", {"seeds": -1}),
+    "samples": ("", {"samples": 2**60}),
+}
+
+
+@pytest.mark.parametrize("case", NOT_WRITTEN)
+def test_what_no_run_writes_is_refused(folder: Path, case: str) -> None:
+    """Names, versions and digests stand in cards and configurations as they are; a manifest with others is refused."""
+    path, changes = NOT_WRITTEN[case]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    part = manifest
+    for name in filter(None, path.split(".")):
+        part = part[name]
+    part.update(changes)
+    forge_manifest(folder, **{**manifest, "plan_hash": changes.get("plan_hash", digest(manifest["plan"]))})
+    assert f"is damaged: its {case.partition(' of ')[0]} is " in problems(folder)
+
+
+def test_no_record_with_such_numbers_is_used(folder: Path, tmp_path: Path) -> None:
+    """Report, browse and every export refuse it by its key."""
+    path = tars(folder)[3]
+    found = samples_of(path)
+    key = _first(found)
+    forge(folder, path, packed({**found, key: changed(found[key], entropy_after=float("nan"))}))
+    for read in (
+        lambda: gif_datasets.load_expanded(folder)._reader.provenance(ShardReader(folder).index_of(key)),
+        lambda: write_report(folder, tmp_path / "x.html", "linear"),
+        lambda: galleries(folder, no_progress),
+        lambda: gif_datasets.export_expanded(folder, tmp_path / "folders", "imagefolder"),
+        lambda: gif_datasets.export_expanded(folder, tmp_path / "tables", "parquet"),
+    ):
+        with pytest.raises(ShardError, match=f"damaged record of {key}: entropy_after is nan"):
+            read()
