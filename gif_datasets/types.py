@@ -145,10 +145,10 @@ class Provenance:
         """
         record = cls(**value)
         for name, kind in _provenance_types().items():
-            found: Any = getattr(record, name)
+            found = getattr(record, name)
             if type(found) is not kind:
                 raise TypeError(f"{name} must be {kind.__name__}, got {found!r:.60}")
-            if kind in _LARGEST and not -_LARGEST[kind] <= found <= _LARGEST[kind]:  # NaN is in no order
+            if (most := _LARGEST.get(kind)) and not abs(getattr(record, name)) <= most:  # NaN is in no order
                 raise ValueError(f"{name} is {found!r:.60}, which is no number of a sample")
         return record
 
