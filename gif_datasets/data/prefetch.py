@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ def prefetch(items: Iterable[Item], work: Callable[[Item], Result], threads: int
         [0, 1, 4, 9, 16]
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="gif_datasets")
+    exiting = sys.is_finalizing  # a local name: at the interpreter's end this module has none any more
     waiting: deque[Any] = deque()
     try:
         for item in items:
@@ -31,4 +33,5 @@ def prefetch(items: Iterable[Item], work: Callable[[Item], Result], threads: int
             yield waiting.popleft().result()
     finally:
         # waits for running work: a fork that comes next must not find a thread at work
-        pool.shutdown(wait=True, cancel_futures=True)
+        if not exiting():  # then the threads have ended already
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1049,3 +1049,21 @@ def test_prefetch_stops_where_its_consumer_stops() -> None:
     assert [next(failing), next(failing)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(failing)
+
+
+BROKEN_OFF = """
+import sys
+from gif_datasets import DataLoader, load_expanded, stream_expanded
+loaded = DataLoader(load_expanded(sys.argv[1]), batch_size=2, threads=2)
+streamed = DataLoader(stream_expanded(sys.argv[1]), batch_size=2)
+passes = [iter(loaded), iter(streamed)]
+print(*(len(next(batches)[1]) for batches in passes))
+"""
+
+
+def test_a_pass_that_is_broken_off_says_nothing_when_the_interpreter_ends(tmp_path: Path) -> None:
+    """As ``batches = iter(loader)`` leaves one at the end of a script."""
+    gif_datasets.expand("demo", tmp_path / "out", ratio=1, method="cutout", limit=8)
+    command = [sys.executable, "-c", BROKEN_OFF, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.stderr, done.returncode) == ("2 2\n", "", 0)
