@@ -38,7 +38,7 @@ def closest(name: str, known: Any) -> str:
 def read_options(path: Path) -> dict[str, Any]:
     """The options in a TOML file; raises ConfigError if it cannot be read."""
     try:
-        return read_toml(path.read_text(encoding="utf-8"))
+        return read_toml(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
 

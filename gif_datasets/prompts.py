@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,11 @@ def _domain(option: str, name: str) -> Domain:
     return DOMAINS[name]
 
 
+def canonical(name: str) -> str:
+    """A class name for comparing: accents composed (Unicode's NFC), which file systems of Macs decompose."""
+    return unicodedata.normalize("NFC", name)
+
+
 def read_synonyms(path: str) -> tuple[str, ...]:
     """Read a file of class names: TOML, or JSON by its suffix; ``class = ["name", ...]``.
 
@@ -73,8 +79,8 @@ def read_synonyms(path: str) -> tuple[str, ...]:
         ConfigError: If the file cannot be read, or does not have that form.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        value: Any = read_json(text) if path.lower().endswith(".json") else read_toml(text)
+        content = Path(path).read_bytes()
+        value: Any = read_json(content) if path.lower().endswith(".json") else read_toml(content)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read the synonyms {path}: {reason}") from error
@@ -104,8 +110,8 @@ def names_of(class_name: str, synonyms: Sequence[str]) -> tuple[str, ...]:
         >>> names_of("n01440764", ["n01440764 = tench", "n01440764 = Tinca tinca"]), names_of("cat", [])
         (('tench', 'Tinca tinca'), ('cat',))
     """
-    pairs = [entry.partition(IS) for entry in synonyms]
-    return tuple(name for known, _, name in pairs if known == class_name) or (class_name,)
+    pairs, asked = [entry.partition(IS) for entry in synonyms], canonical(class_name)
+    return tuple(name for known, _, name in pairs if canonical(known) == asked) or (class_name,)
 
 
 def check_prompts(name: str, prompts: Sequence[str]) -> None:

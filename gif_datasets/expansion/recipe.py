@@ -20,7 +20,7 @@ from gif_datasets.io.digests import digest, digest_rows, digest_text
 from gif_datasets.methods import METHODS
 from gif_datasets.options import closest
 from gif_datasets.priors import PriorInfo, check_fit, find_prior
-from gif_datasets.prompts import IS
+from gif_datasets.prompts import IS, canonical
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Seed
 
@@ -130,10 +130,11 @@ def make_recipe(
             f"only {len(classes)} class ({', '.join(classes)}): guidance compares classes and needs at least 2;"
             " put the images of each class into a separate sub-folder"
         )
-    if len(set(classes)) < len(classes) or not all(name.strip() for name in classes):
+    distinct = set(map(canonical, classes))
+    if len(distinct) < len(classes) or not all(name.strip() for name in classes):
         raise SourceError(f"class names must be different and not empty, got {', '.join(map(repr, classes[:20]))}")
     for entry in config.synonyms:
-        if (named := entry.partition(IS)[0]) not in classes:
+        if canonical(named := entry.partition(IS)[0]) not in distinct:
             raise ConfigError(f"synonyms are given for class {named!r}, which is not here{closest(named, classes)}")
     settled = resolve_device(device)
     fitting = _fitting(config, prior, memory_of(settled))

@@ -1,5 +1,7 @@
 """JSON and TOML from untrusted files: a value, or ValueError, and no other error.
 
+A byte order mark, which editors on Windows write, is not part of the text.
+
 Python's parsers raise RecursionError if a text is nested too deeply, and so does code that walks through a value that
 is just shallow enough for them.
 """
@@ -7,6 +9,7 @@ is just shallow enough for them.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,16 +37,36 @@ def read_json(content: bytes | str) -> Any:
         ...
         ValueError: nested more than 50 levels deep
     """
-    return _shallow(json.loads, content)
+    return _shallow(json.loads, _text(content))
 
 
-def read_toml(text: str) -> dict[str, Any]:
+def read_toml(content: bytes | str) -> dict[str, Any]:
     """Parse TOML; raises ValueError as :func:`read_json` does."""
-    value: dict[str, Any] = _shallow(tomllib.loads, text)
+    value: dict[str, Any] = _shallow(tomllib.loads, _text(content))
     return value
 
 
-def _shallow(parse: Callable[[Any], Any], text: bytes | str) -> Any:
+def finite(value: Any) -> Any:
+    """A value with None for NaN and infinities, which JSON does not have.
+
+    Example:
+        >>> finite({"age": [31.5, float("nan")]})
+        {'age': [31.5, None]}
+    """
+    if isinstance(value, dict):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _text(content: bytes | str) -> str:
+    """The text without its byte order mark; of bytes, in the Unicode encoding that the mark, or the bytes, tell."""
+    text = content if isinstance(content, str) else content.decode(json.detect_encoding(content))
+    return text.removeprefix("\ufeff")
+
+
+def _shallow(parse: Callable[[str], Any], text: str) -> Any:
     problem = f"nested more than {DEEPEST} levels deep"
     try:
         value = parse(text)

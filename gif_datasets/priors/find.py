@@ -76,7 +76,7 @@ class PriorInfo:
         if self.folder is None:
             return ()
         try:
-            head = (self.folder / "README.md").read_text(encoding="utf-8").split("---\n")[1]
+            head = (self.folder / "README.md").read_text(encoding="utf-8-sig").split("---\n")[1]
             listed = yaml.safe_load(head)["training_sources"]
         except (
             OSError,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.io import atomic
+from gif_datasets.io.parsing import finite
 from gif_datasets.publish.export_job import Job, Tally, keep
 from gif_datasets.shards import card
 from gif_datasets.shards.reader import ShardReader
@@ -88,13 +88,4 @@ def _row(job: Job, reader: ShardReader, index: int) -> dict[str, Any]:
     if not job.plain:
         return row
     own = job.source.rows.get(record["seed_index"], {}) if job.source else {}
-    return {**row, SOURCE: {name: _as_json(own.get(name)) for name in job.plain}}
-
-
-def _as_json(value: Any) -> Any:
-    """A value with null for NaN and infinities, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: _as_json(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_as_json(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {**row, SOURCE: {name: finite(own.get(name)) for name in job.plain}}

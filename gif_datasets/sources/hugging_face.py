@@ -10,6 +10,7 @@ from PIL import Image
 
 from gif_datasets.errors import BadImage, SourceError
 from gif_datasets.io import images
+from gif_datasets.prompts import canonical
 
 
 def is_hugging_face(dataset: Any) -> bool:
@@ -133,9 +134,9 @@ def _classes_and_labels(values: list[Any], names: Sequence[str] | None) -> tuple
         return tuple(names or map(str, range(top))), [-1 if value is None else int(value) for value in values]
     if not all(isinstance(value, str) for value in known):
         raise SourceError(f"labels must be integers or texts, got {next(v for v in known if not isinstance(v, str))!r}")
-    found = tuple(names or sorted(set(known)))
-    order = {text: index for index, text in enumerate(found)}
-    return found, [order.get(text, -1) for text in values]
+    found = tuple(names or sorted({canonical(text): text for text in sorted(set(known))}.values()))
+    order = {canonical(text): index for index, text in enumerate(found)}
+    return found, [-1 if text is None else order.get(canonical(text), -1) for text in values]
 
 
 def _column(name: str, role: str, asked: str | None, found: Sequence[str], features: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from PIL import Image
 
 from gif_datasets.errors import SourceError
+from gif_datasets.prompts import canonical
 from gif_datasets.sources.base import SeedList, Source, revision_of
 from gif_datasets.types import Seed
 
@@ -26,8 +27,8 @@ class JoinedSource:
         self.classes = source.classes
         self.parts = (source, validation)
         self._role = role
-        places = {name: label for label, name in enumerate(source.classes)}
-        self._labels = [places.get(name, -1) for name in validation.classes]
+        places = {canonical(name): label for label, name in enumerate(source.classes)}
+        self._labels = [places.get(canonical(name), -1) for name in validation.classes]
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gif_datasets.io.parsing import finite
 from gif_datasets.shards import columns
 from gif_datasets.sources.base import Source
 from gif_datasets.sources.hugging_face import HuggingFaceSource
@@ -35,7 +36,8 @@ def own_columns(source: Source) -> dict[str, Any]:
 def own_members(source: Source, indices: Sequence[int]) -> dict[int, bytes] | None:
     """The source's own columns of some samples as JSON, by index; None where it has none.
 
-    A validation source whose columns are others has null for each.
+    NaN and infinities, which JSON does not have, are null; :func:`source_columns` keeps them. A validation source whose
+    columns are others has null for each.
     """
     names = list(own_columns(source))
     if not names:
@@ -43,7 +45,10 @@ def own_members(source: Source, indices: Sequence[int]) -> dict[int, bytes] | No
     found: dict[int, Any] = {index: dict.fromkeys(names) for index in indices}
     for part, rows, whole in _alike(source, list(found)):
         found |= zip(whole, part.own(rows, names), strict=True)
-    return {index: json.dumps(row, ensure_ascii=True).encode("ascii") for index, row in found.items()}
+    return {
+        index: json.dumps(finite(row), ensure_ascii=True, allow_nan=False).encode("ascii")
+        for index, row in found.items()
+    }
 
 
 def _alike(source: Source, indices: Sequence[int]) -> Iterator[tuple[HuggingFaceSource, list[int], list[int]]]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from gif_datasets.errors import SourceError
 from gif_datasets.io import images
+from gif_datasets.prompts import canonical
 from gif_datasets.types import item_table
 
 
@@ -124,6 +125,10 @@ class MapSource:
         return item
 
 
+def _canonical(names: list[str] | None) -> list[str] | None:
+    return None if names is None else list(map(canonical, names))
+
+
 def _class_names(dataset: Any, name: str) -> list[str] | None:
     """What a dataset, or what it wraps, calls its classes; None where it does not.
 
@@ -140,7 +145,7 @@ def _class_names(dataset: Any, name: str) -> list[str] | None:
         return None if inner is None else _class_names(inner, name)
     first, *others = [_class_names(part, name) for part in parts]
     for number, other in enumerate(others, 1):
-        if other != first:
+        if _canonical(other) != _canonical(first):
             raise SourceError(
                 f"{name}: its parts name other classes, the first {first}, part {number} {other}, so one label has two"
                 " meanings; join datasets of the same classes, or pass classes=[...]"

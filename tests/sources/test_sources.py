@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from torchvision.transforms import v2
 
 import gif_datasets
 from gif_datasets import MissingExtra, SourceError
+from gif_datasets.prompts import names_of, read_synonyms
 from gif_datasets.shards.verify import verify
 from gif_datasets.sources import open_source, wrap_source
 from gif_datasets.sources.base import list_seeds
+
+FORMS = ("NFC", "NFD")
 
 
 def labels_by_key(source: object) -> dict[str, int]:
@@ -243,3 +247,35 @@ def test_arguments_that_torchvision_passes_on() -> None:
     with pytest.raises(SourceError, match="EMNIST"):
         open_source("torchvision:EMNIST?split=letters&train=false&root=/nonexistent")
     assert len(open_source("torchvision:FakeData?size=3&num_classes=2&classes=a,b")) == 3
+
+
+def test_names_of_classes_meet_in_either_form_of_unicode(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:
+    """Composed or decomposed, as Macs write them: in validation sets, synonyms, joined datasets and texts."""
+    for number, form in enumerate(("NFC", "NFD")):
+        for place, name in enumerate(("café", "thé")):
+            folder = tmp_path / form / unicodedata.normalize(form, name)
+            folder.mkdir(parents=True)
+            picture(2 * number + place).save(folder / "0.png")
+    synonyms = tmp_path / "names.toml"
+    synonyms.write_text('"café" = ["coffee house"]', encoding="utf-8")
+    assert names_of(unicodedata.normalize("NFD", "café"), read_synonyms(str(synonyms))) == ("coffee house",)
+    summary = gif_datasets.expand(
+        str(tmp_path / "NFD"), tmp_path / "out", validation=str(tmp_path / "NFC"), ratio=1, prior="linear",
+        synonyms=str(synonyms),
+    )  # fmt: skip
+    assert (summary.originals, summary.validation) == (2, 2)
+    parts = [torchvision.datasets.ImageFolder(str(tmp_path / form)) for form in ("NFC", "NFD")]
+    assert [seed.label for seed in list_seeds(wrap_source(ConcatDataset(parts))).seeds] == [0, 1, 0, 1]
+    rows = hugging_face(tmp_path / "NFC").remove_columns("kind")
+    rows = datasets.concatenate_datasets([rows, rows])
+    texts = wrap_source(rows.add_column("label", ["thé", *(unicodedata.normalize(f, "thé") for f in FORMS), "café"]))
+    assert (len(texts.classes), [texts.sample(i)[1] for i in range(4)]) == (2, [1, 1, 1, 0])
+
+
+def test_two_classes_that_look_alike_are_refused(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:
+    """The same letters in both forms, side by side."""
+    for form in FORMS:
+        (tmp_path / unicodedata.normalize(form, "thé")).mkdir()
+        picture(1).save(tmp_path / unicodedata.normalize(form, "thé") / "0.png")
+    with pytest.raises(SourceError, match="class names must be different"):
+        gif_datasets.ExpandedDataset(str(tmp_path), prior="linear")
