@@ -22,6 +22,9 @@ from collections.abc import Iterable
 class GifDatasetsError(Exception):
     """Base of all errors raised on purpose."""
 
+    def __str__(self) -> str:
+        return escaped(super().__str__(), keep="\n")  # names in it may be somebody else's
+
 
 class UsageError(GifDatasetsError, ValueError):
     """Wrong usage or bad input: something the caller can fix."""
@@ -74,6 +77,28 @@ class MissingExtra(GifDatasetsError, ImportError):
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
         """Pickle, so that it survives the way from a worker process."""
         return type(self), self._given
+
+
+def escaped(text: str, keep: str = "", printable: bool = True) -> str:
+    r"""A text in which characters that act on a terminal, or cannot be seen, are written as JSON writes them.
+
+    JSON stays JSON, with the same value.
+
+    Args:
+        text: The text.
+        keep: Characters that stay.
+        printable: Whether printable characters stay.
+
+    Example:
+        >>> print(escaped("caf\u00e9 \x1b[31m \u202e \n"))
+        caf\u00e9 \\u001b[31m \\u202e \\n
+    """
+    if printable and text.isprintable():
+        return text
+    import json
+
+    stays = (lambda c: c.isprintable() or c in keep) if printable else keep.__contains__
+    return "".join(c if stays(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def one_line(error: BaseException, most: int = 300) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
+from gif_datasets.errors import escaped
+
 if TYPE_CHECKING:
     from gif_datasets.io.stores import AnyPath
 
@@ -36,8 +38,13 @@ class Parser(argparse.ArgumentParser):
 
 def fail(message: str, code: int) -> int:
     """Print an error on one line of stderr; returns ``code``."""
-    print(f"gif-datasets: {' '.join(message.split())}", file=sys.stderr)
+    say(message)
     return code
+
+
+def say(message: str) -> None:
+    """Print a message on one line of stderr."""
+    print(f"gif-datasets: {escaped(' '.join(message.split()))}", file=sys.stderr)
 
 
 def new_command(commands: Commands, name: str, run: Run, text: str, epilog: str = "") -> Parser:

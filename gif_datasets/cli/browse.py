@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from gif_datasets.cli.arguments import Commands, new_command
+from gif_datasets.cli.arguments import Commands, new_command, say
 from gif_datasets.cli.shared import existing, progress
 
 _EPILOG = """Rejected samples are listed in DIR/rejected.json; a rejection can be undone. load_expanded,
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     def ready(address: str) -> None:
         print(address, flush=True)
-        print("gif-datasets: serving that page; stop with Ctrl-C", file=sys.stderr)
+        say("serving that page; stop with Ctrl-C")
         if not args.no_open:
             webbrowser.open(address)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from gif_datasets.cli.arguments import SOURCE, Commands, add_json, add_options, comma_list, new_command
+from gif_datasets.cli.arguments import SOURCE, Commands, add_json, add_options, comma_list, new_command, say
 from gif_datasets.cli.shared import (
     check_count,
     check_out,
@@ -131,6 +130,6 @@ def run(args: argparse.Namespace) -> int:
     )
     name_bad(comparison.bad)
     for text in comparison.notes:
-        print(f"gif-datasets: {text}", file=sys.stderr)
+        say(text)
     print_result(args, comparison.to_json(), lambda _: comparison.text())
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import io
 import os
 import sys
 import warnings
@@ -31,6 +30,7 @@ from gif_datasets.cli import (
 from gif_datasets.cli.arguments import Parser, fail
 from gif_datasets.errors import GifDatasetsError, MissingExtra, UsageError
 from gif_datasets.io.devices import keep_freed_memory
+from gif_datasets.io.terminal import escape_output
 
 _COMMANDS = (
     expand,
@@ -68,10 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed while running, 2 wrong usage or bad input."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # class names may not fit the terminal's encoding
     args = build_parser().parse_args(argv)
+    escape_output()  # after argparse, whose help has colours
     keep_freed_memory()
     warnings.formatwarning = _warning
     try:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from gif_datasets.cli.arguments import Commands, add_json, new_command
+from gif_datasets.cli.arguments import Commands, add_json, new_command, say
 from gif_datasets.cli.shared import existing, print_result, progress
 from gif_datasets.errors import ConfigError
 
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         report=args.report,
         dry_run=args.dry_run,
         progress=progress,
-        say=lambda text: print(f"gif-datasets: {text}", file=sys.stderr),
+        say=say,
     )
     print_result(args, asdict(summary), push_text)
     return 0

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gif_datasets.errors import ConfigError
+from gif_datasets.cli.arguments import say
+from gif_datasets.errors import ConfigError, escaped
 
 if TYPE_CHECKING:
     from gif_datasets.config import ExpansionConfig
@@ -79,24 +80,23 @@ def name_larger_priors(config: ExpansionConfig) -> None:
     from gif_datasets.methods import METHODS
 
     if config.prior == "embedded" and METHODS[config.method].imagines:
-        print(
-            "gif-datasets: using the embedded prior (32 x 32 pixels, trained on CIFAR-10), which is for first trials;"
-            " for real work use a larger one, such as Kandinsky 2.2 by --prior kandinsky22 (docs/priors.md)",
-            file=sys.stderr,
+        say(
+            "using the embedded prior (32 x 32 pixels, trained on CIFAR-10), which is for first trials;"
+            " for real work use a larger one, such as Kandinsky 2.2 by --prior kandinsky22 (docs/priors.md)"
         )
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    print(f"gif-datasets: warning: {text}", file=sys.stderr)
+    say(f"warning: {text}")
 
 
 def name_bad(bad: tuple[str, ...]) -> None:
     """Name images that were skipped, the first 20."""
     for message in bad[:20]:
-        print(f"gif-datasets: skipped {message}", file=sys.stderr)
+        say(f"skipped {message}")
     if len(bad) > 20:
-        print(f"gif-datasets: skipped {len(bad) - 20} more unreadable images", file=sys.stderr)
+        say(f"skipped {len(bad) - 20} more unreadable images")
 
 
 def progress(rows: Any, title: str, total: int | None = None) -> Any:
@@ -105,7 +105,7 @@ def progress(rows: Any, title: str, total: int | None = None) -> Any:
         return rows
     from tqdm import tqdm
 
-    return tqdm(rows, desc=str(title), total=total, file=sys.stderr, leave=False)
+    return tqdm(rows, desc=escaped(str(title)), total=total, file=sys.stderr, leave=False)
 
 
 def progress_after(note: Callable[[], None]) -> Callable[..., Any]:
@@ -128,4 +128,13 @@ def print_result(args: argparse.Namespace, value: Any, text: Callable[[Any], str
     """Print a result as JSON, or as its text."""
     import json
 
-    print(json.dumps(value, indent=1, ensure_ascii=False) if args.json else text(value))
+    print(json.dumps(value, indent=1, ensure_ascii=False) if args.json else text(_escaped(value)))
+
+
+def _escaped(value: Any) -> Any:
+    """A result whose texts are of one line each, and can be printed."""
+    if isinstance(value, dict):
+        return {_escaped(name): _escaped(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_escaped, value))
+    return escaped(value) if isinstance(value, str) else value

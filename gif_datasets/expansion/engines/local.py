@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from gif_datasets.errors import EngineError
 from gif_datasets.io.devices import keep_freed_memory, usable_cpus
+from gif_datasets.io.terminal import escape_output
 
 Result = TypeVar("Result")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -119,6 +120,7 @@ def _start_process(own: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     keep_freed_memory()
+    escape_output()
 
 
 _task: Callable[[int], Any] | None = None
