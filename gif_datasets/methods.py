@@ -68,6 +68,11 @@ class Method:
         return self.family != AUGMENT
 
     @property
+    def colours(self) -> bool:
+        """Whether it may make a coloured image of a grey one."""
+        return self.base not in ("randaugment", "cutout", "gridmask")
+
+    @property
     def selects(self) -> bool:
         """Whether it is selective expansion by another method."""
         return SELECTION in self.parts

@@ -50,6 +50,7 @@ class Seed:
         label: Class index, into the source's ``classes``.
         origin: Where the source has it (a relative path, or ``row 17``), for messages and provenance.
         synthetic: Whether it is an imagined image itself, of an expansion that is expanded again.
+        grey: Whether the channels of its image are equal; those of its copies are then equal too.
     """
 
     index: int
@@ -57,6 +58,7 @@ class Seed:
     label: int
     origin: str
     synthetic: bool = False
+    grey: bool = False
 
 
 Row = tuple[Seed, int]

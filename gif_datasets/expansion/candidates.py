@@ -43,6 +43,10 @@ class Candidate:
     picture: Image
     fields: dict[str, Any]
 
+    def in_grey(self) -> Candidate:
+        """With the luminance of the image in each of its channels."""
+        return Candidate(self.picture.convert("L").convert("RGB"), self.fields)
+
 
 @dataclass(frozen=True)
 class Draw:

@@ -228,7 +228,10 @@ class Imaginer:
             with _naming([f"copies of {_name(seed)}" for seed in seeds]):
                 maker.prepare(seeds, attempt)
             with _naming([f"copy {copy} of {_name(seed)}" for seed, copy in wanted]):
-                candidates = maker.draw(wanted, attempt)
+                candidates = [
+                    candidate.in_grey() if self.recipe.takes_colours(seed) else candidate
+                    for candidate, (seed, _) in zip(maker.draw(wanted, attempt), wanted, strict=True)
+                ]
                 verdicts = judge(wanted, candidates)
             self.generated += len(block)
             for (key, row), candidate, verdict in zip(block, candidates, verdicts, strict=True):

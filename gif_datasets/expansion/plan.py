@@ -18,6 +18,7 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion.recipe import Recipe, with_population
 from gif_datasets.io.digests import digest
+from gif_datasets.methods import METHODS
 from gif_datasets.shards import manifest, tar
 from gif_datasets.shards.columns import yaml_list
 from gif_datasets.shards.manifest import shard_size
@@ -146,7 +147,15 @@ class Plan:
             # not in the plans of other sources, whose folders are as they were without it
             **({"source_revision": self.revision} if self.revision else {}),
             **({"own_columns": dataclasses.asdict(self.own)} if self.own else {}),
+            **({"grey_seeds": self._grey_seeds} if self._grey_seeds else {}),
         }
+
+    @property
+    def _grey_seeds(self) -> int:
+        """Seeds whose copies would have colours if these were not taken away."""
+        grey, config = int(self.seeds.grey.sum()), self.recipe.config
+        may_colour = METHODS[config.method].colours and not (config.mixes and grey == len(self.seeds))
+        return grey if may_colour else 0
 
     @property
     def hash(self) -> str:

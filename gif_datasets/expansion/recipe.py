@@ -81,7 +81,12 @@ class Recipe:
 
     def cache_key(self, seed: Seed, copy: int) -> str:
         """Key of one imagined sample; of the cache's format too, so that versions that share a cache drop nothing."""
-        return digest_text(f"{CACHE_FORMAT} {self.digest} {seed.key} {seed.label} {copy}")
+        mark = " grey" if self.takes_colours(seed) else ""  # without it lie the coloured copies of older versions
+        return digest_text(f"{CACHE_FORMAT} {self.digest} {seed.key} {seed.label} {copy}{mark}")
+
+    def takes_colours(self, seed: Seed) -> bool:
+        """Whether the colours are taken from copies of a seed: it is grey, and the method may make them coloured."""
+        return seed.grey and METHODS[self.config.method].colours
 
 
 def ordered(seeds: Iterable[Seed]) -> SeedTable:

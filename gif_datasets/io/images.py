@@ -48,7 +48,12 @@ def read_rgb(file: Path | bytes, name: str) -> Image.Image:
         return to_rgb(image, name)
 
 
-def is_grey(file: Path | bytes, name: str) -> bool:
+def is_grey(pixels: np.ndarray) -> bool:
+    """Whether the channels of ``(H, W, 3)`` pixels are equal; a coloured image mostly shows it in its first row."""
+    return all(bool((part == part[..., :1]).all()) for part in (pixels[0], pixels))
+
+
+def is_stored_grey(file: Path | bytes, name: str) -> bool:
     """Whether an image is stored as 8-bit grey; its pixels are not read. Arguments as of :func:`read_rgb`."""
     with _opened(file, name) as image:
         return bool(image.mode == "L")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from gif_datasets.chunks import evenly
 from gif_datasets.errors import BadImage, SourceError
+from gif_datasets.io import images
 from gif_datasets.io.digests import digest_pixels, digest_rows
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Progress, Reading, Seed, no_progress
@@ -108,7 +109,8 @@ def _readable(source: Source, indices: Iterable[int], bad: list[str]) -> Iterato
             continue
         if label >= len(source.classes):
             raise SourceError(f"{origin} has label {label}, but {source.name} names {len(source.classes)} classes")
-        yield Seed(index, digest_pixels(np.asarray(image)), label, origin, is_synthetic(index))
+        pixels = np.asarray(image)
+        yield Seed(index, digest_pixels(pixels), label, origin, is_synthetic(index), images.is_grey(pixels))
 
 
 def _real(index: int) -> bool:

@@ -90,7 +90,7 @@ class HuggingFaceSource:
 
     def is_grey(self, index: int) -> bool:
         """Whether its image is kept as grey levels, which is how the dataset yields it."""
-        return images.is_grey(self._content(index), self.origin(index))
+        return images.is_stored_grey(self._content(index), self.origin(index))
 
     def row(self, index: int) -> dict[str, Any]:
         """Its whole row, with the image encoded; raises BadImage if another column of it cannot be decoded."""

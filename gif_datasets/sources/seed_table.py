@@ -61,6 +61,7 @@ class SeedTable(Sequence[Seed]):
     keys: NDArray[np.bytes_]
     labels: NDArray[np.int64]
     synthetic: NDArray[np.bool_]
+    grey: NDArray[np.bool_]
     origins: Packed
 
     @classmethod
@@ -77,8 +78,8 @@ class SeedTable(Sequence[Seed]):
                 yield from (seed.origin.encode("utf-8", "surrogatepass") for seed in chunk)
 
         origin = Packed.of(origins())
-        index, key, label, synthetic = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-        return cls(index, key, label, synthetic, origin)
+        index, key, label, synthetic, grey = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        return cls(index, key, label, synthetic, grey, origin)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -104,6 +105,7 @@ class SeedTable(Sequence[Seed]):
             int(self.labels[number]),
             self.origins[number].decode("utf-8", "surrogatepass"),
             bool(self.synthetic[number]),
+            bool(self.grey[number]),
         )
 
     def __iter__(self) -> Iterator[Seed]:
@@ -111,8 +113,14 @@ class SeedTable(Sequence[Seed]):
 
     def take(self, places: NDArray[np.int64]) -> SeedTable:
         """Some of them, in the order of ``places``."""
-        origin = Packed.of(self.origins[place] for place in places.tolist())
-        return SeedTable(self.indices[places], self.keys[places], self.labels[places], self.synthetic[places], origin)
+        return SeedTable(
+            self.indices[places],
+            self.keys[places],
+            self.labels[places],
+            self.synthetic[places],
+            self.grey[places],
+            Packed.of(self.origins[place] for place in places.tolist()),
+        )
 
 
 def _columns(seeds: Sequence[Seed]) -> tuple[NDArray[Any], ...]:
@@ -121,6 +129,7 @@ def _columns(seeds: Sequence[Seed]) -> tuple[NDArray[Any], ...]:
         np.array([seed.key.encode("ascii") for seed in seeds], np.bytes_),
         np.array([seed.label for seed in seeds], np.int64),
         np.array([seed.synthetic for seed in seeds], np.bool_),
+        np.array([seed.grey for seed in seeds], np.bool_),
     )
 
 

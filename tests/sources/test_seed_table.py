@@ -20,7 +20,7 @@ COUNT = 2 * CHUNK + 100
 def made(count: int = COUNT) -> Iterator[Seed]:
     rng = random.Random(0)
     for i in range(count):
-        yield Seed(3 * i, f"{rng.getrandbits(13):064x}", i % 3, f"ähre/{i}.png", i % 5 == 0)
+        yield Seed(3 * i, f"{rng.getrandbits(13):064x}", i % 3, f"ähre/{i}.png", i % 5 == 0, i % 7 == 0)
 
 
 @pytest.mark.parametrize("count", [0, 1, CHUNK, COUNT])
