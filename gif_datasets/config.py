@@ -23,6 +23,7 @@ from gif_datasets.methods import (
     PRESETS,
     REDRAWS,
     SELECTION,
+    STRENGTH,
     Method,
 )
 from gif_datasets.options import checked_fields, closest, read_options
@@ -42,6 +43,11 @@ CLASSIFIERS = ("text", "seeds", "both", "linear")
 AGNOSTIC = "sample-agnostic"
 OWN_SCHEDULER = "own"
 """The scheduler that a pipeline's folder names."""
+AUTO = "auto"
+"""The strength that is chosen before the work, from a few copies."""
+_NEAR_SEED = "near_seed"
+"""Marks, among the options of a manifest, an unCLIP method that begins near its seeds. Without the mark its strength
+is 1, whatever ``strength`` says: versions that had no other wrote a neutral value there."""
 
 
 def _option(default: Any, help: str, of: str = "", **limits: Any) -> Any:
@@ -52,7 +58,8 @@ def _option(default: Any, help: str, of: str = "", **limits: Any) -> Any:
             the final value, so only those that may end as None have ``| None``; the constructor takes None for all.
         help: What it does.
         of: The part that a method must have for it to have an effect; empty: always.
-        limits: ``low`` and ``high``, ``choices``, ``items`` or ``read``, see :func:`gif_datasets.options.checked`.
+        limits: ``low`` and ``high``, ``choices``, ``words``, ``items`` or ``read``: see
+            :func:`gif_datasets.options.checked`.
     """
     read = {"read": _listed} if "items" in limits else {}
     return field(default=default, metadata={"help": help, "of": of, **read, **limits})
@@ -197,12 +204,14 @@ class ExpansionConfig:
         low=1.0,
         of=DIFFUSION,
     )
-    strength: float = _option(
-        0.6,
-        "fraction of the img2img process that runs: how far a copy moves from its seed",
+    strength: float | str = _option(
+        None,
+        "how far a copy moves from its seed: the share of the noising process that the decoder begins after; 1, for"
+        " unCLIP: from noise alone; auto: the highest at which copies of a few seeds keep their class",
         low=0.01,
         high=1.0,
-        of=IMG2IMG,
+        words=(AUTO,),
+        of=STRENGTH,
     )
     prompts: tuple[str, ...] = _option(
         DOMAINS["natural"].prompts,
@@ -337,6 +346,11 @@ class ExpansionConfig:
         """Whether guidance has a constraint on consistency."""
         return self.keep_class or self.consistency_floor > 0
 
+    @property
+    def near_seed(self) -> bool:
+        """Whether the decoder of an unCLIP method begins near the seed, not from noise alone."""
+        return _begins_from_noise(self.method) and self.strength != 1
+
     def to_json(self) -> dict[str, Any]:
         """Return all options as JSON types, defaults resolved; synonyms only if there are any."""
         value = dataclasses.asdict(self)
@@ -364,6 +378,35 @@ class ExpansionConfig:
             if name not in known:
                 raise ConfigError(f"unknown option {name!r}{closest(name, {*known, 'preset', 'domain'})}")
         return cls(**merged)
+
+
+def stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as recipes and manifests hold them: a strength of 1 has the digest of versions that had no other."""
+    if not _begins_from_noise(options["method"]):
+        return dict(options)
+    if options["strength"] == 1:
+        return {**options, "strength": NEUTRAL["strength"]}
+    return {**options, _NEAR_SEED: True}
+
+
+def readable_options(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a recipe or a manifest, as the constructor takes them and people read them.
+
+    Example:
+        >>> readable_options({"method": "unclip", "strength": 0.6})["strength"]
+        1.0
+        >>> readable_options(stored_options(ExpansionConfig(strength=0.5).to_json()))["strength"]
+        0.5
+    """
+    from_noise = _begins_from_noise(stored["method"]) and not stored.get(_NEAR_SEED)
+    options = {name: value for name, value in stored.items() if name != _NEAR_SEED}
+    return {**options, "strength": 1.0} if from_noise and "strength" in options else options
+
+
+def _begins_from_noise(method: str) -> bool:
+    """Whether a method's decoder can begin from noise alone."""
+    parts = METHODS[method].parts if method in METHODS else frozenset()
+    return STRENGTH in parts and IMG2IMG not in parts
 
 
 # --- defaults -----------------------------------------------------------------------------------------------------
@@ -429,7 +472,7 @@ def _check(config: ExpansionConfig) -> None:
             f"method {method.name!r} has its own check, got check={config.check!r}; remove that option, or use method"
             f" {method.base!r}"
         )
-    if IMG2IMG in method.parts and int(config.strength * config.decode_steps) < 1:
+    if IMG2IMG in method.parts and config.strength != AUTO and int(config.strength * config.decode_steps) < 1:
         raise ConfigError(
             f"strength {config.strength} of {config.decode_steps} decode_steps is less than one step; raise either"
         )

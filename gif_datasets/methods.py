@@ -25,6 +25,8 @@ PERTURBATION = "perturbation"
 GUIDANCE = "guidance"
 DIFFUSION = "diffusion"
 IMG2IMG = "img2img"
+STRENGTH = "strength"
+"""Part of every method whose copies can begin near their seed."""
 SELECTION = "selection"
 CLASSIFIER = "classifier"
 """Part of every method that scores: methods with a prior, and methods that check or measure their images."""
@@ -126,13 +128,14 @@ NEUTRAL: Mapping[str, Any] = {
     "classifier": "text",
     "decode_steps": 1,
     "guidance_scale": 1.0,
+    "strength": 0.6,
     "check": "none",
     "redraws": 4,
 }
 _GUIDED = {"steps": 10, "step_size": 0.25, "classifier": "both", "held_class": "label", "entropy_weight": 0.1}
 """Chosen by the evidence in ``docs/method.md``; the preset ``paper`` has the paper's values."""
-_UNCLIP = {"noise": "element", "decode_steps": 6, "guidance_scale": 2.0}
-_SD = {"noise": "channel", "decode_steps": 15, "guidance_scale": 5.0}
+_UNCLIP = {"noise": "element", "decode_steps": 6, "guidance_scale": 2.0, "strength": 1.0}
+_SD = {"noise": "channel", "decode_steps": 15, "guidance_scale": 5.0, "strength": 0.6}
 SELECTIVE = {"check": "selective", "redraws": 20}
 SELECT_SUMMARY = (
     "selective expansion by METHOD: images of the seed's zero-shot class and with a higher entropy (section 3.2)"
@@ -160,6 +163,7 @@ _BASE = (
         PERTURBATION,
         GUIDANCE,
         DIFFUSION,
+        STRENGTH,
     ),
     _method(
         "unclip",
@@ -169,6 +173,7 @@ _BASE = (
         _UNCLIP,
         PERTURBATION,
         DIFFUSION,
+        STRENGTH,
     ),
     _method(
         "gif-mae",
@@ -193,9 +198,12 @@ _BASE = (
         PERTURBATION,
         GUIDANCE,
         DIFFUSION,
+        STRENGTH,
         IMG2IMG,
     ),
-    _method("sd", "sd", "img2img, as in Stable Diffusion, without guidance", _SD, PERTURBATION, DIFFUSION, IMG2IMG),
+    _method(
+        "sd", "sd", "img2img, as in Stable Diffusion, without guidance", _SD, PERTURBATION, DIFFUSION, STRENGTH, IMG2IMG
+    ),
     _method("randaugment", AUGMENT, "RandAugment (torchvision's) applied once per copy, no prior", {}, "randaugment"),
     _method("cutout", AUGMENT, "one grey square per copy, no prior", {}, "mask"),
     _method("gridmask", AUGMENT, "a lattice of grey squares per copy, no prior", {}, "mask"),
@@ -282,6 +290,7 @@ def _paper(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         "templates": ("{}",),
         "diversity_order": "paper",
         "diversity_space": "latent",
+        **({} if IMG2IMG in method.parts else {"strength": 1.0}),
     }
 
 

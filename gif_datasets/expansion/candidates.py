@@ -82,10 +82,13 @@ class GuidedMaker:
     classifier: ZeroShotClassifier
     embeddings: SeedEmbeddings
     _guided: OrderedDict[tuple[str, int, int], Guided] = field(default_factory=OrderedDict)
+    _anchors: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
 
     def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
-        """Guide."""
+        """Guide, and encode what the copies begin from."""
         self.guide(seeds, self._perturbation(attempt))
+        if self.recipe.config.near_seed:
+            self._anchored(seeds)
 
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
         """Decode; another attempt draws the decoder's noise again, or the perturbation where decoding has no noise.
@@ -104,13 +107,18 @@ class GuidedMaker:
     def _decode(self, draws: Sequence[Draw], latents: Sequence[Tensor]) -> Tensor:
         """Pixels of latents in one full block, ``(N, 3, H, W)`` in [0, 1]."""
         config = self.recipe.config
+        anchors = self._anchored([draw.seed for draw in draws]) if config.near_seed else {}
 
         def decode(block: Sequence[tuple[Draw, Tensor]]) -> Tensor:
             generators = [
                 generator_for(config.rng_seed, draw.seed.key, _stream("decode", draw.attempt), draw.copy)
                 for draw, _ in block
             ]
-            return self.prior.decode(torch.stack([latent for _, latent in block]), generators, config)
+            rows = torch.stack([latent for _, latent in block])
+            if not anchors:
+                return self.prior.decode(rows, generators, config)
+            begin = torch.stack([anchors[draw.seed.key] for draw, _ in block])
+            return self.prior.decode_near(rows, begin, generators, config)
 
         block = padded(list(zip(draws, latents, strict=True)), config.decode_batch)
         pixels = torch.stack(in_memory(decode, block, "decode_batch")[: len(draws)])
@@ -138,6 +146,17 @@ class GuidedMaker:
             result.update(zip(part, found, strict=False))
         _keep_last(self._guided, result, KEEP_GUIDED)
         return {(key, label): found for (key, label, _), found in result.items()}
+
+    def _anchored(self, seeds: Sequence[Seed]) -> dict[str, Tensor]:
+        """What the copies of each seed begin from, by key; encoded once, in padded blocks."""
+        unique = {seed.key: seed for seed in seeds}
+        found = {key: self._anchors[key] for key in unique if key in self._anchors}
+        for part in blocks([seed for key, seed in unique.items() if key not in found], self.recipe.config.encode_batch):
+            shown = padded([self.embeddings.picture(seed) for seed in part], self.recipe.config.encode_batch)
+            rows = in_memory(self.prior.anchors, shown, "encode_batch")
+            found.update({seed.key: row for seed, row in zip(part, rows, strict=False)})
+        _keep_last(self._anchors, found, KEEP_GUIDED)
+        return found
 
     def _draw_of(self, seed: Seed, copy: int, attempt: int) -> Draw:
         """The draw of a copy of any number: a copy above the ratio is a later attempt of a copy within it."""

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets.config import ExpansionConfig
+from gif_datasets.config import ExpansionConfig, stored_options
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.io.cache.entries import CACHE_FORMAT
 from gif_datasets.io.devices import memory_of, resolve_device
 from gif_datasets.io.digests import digest, digest_rows, digest_text
 from gif_datasets.methods import METHODS
 from gif_datasets.options import closest
-from gif_datasets.priors import PriorInfo, check_fit, find_prior
+from gif_datasets.priors import PriorInfo, check_fit, check_published_strength, check_strength, find_prior
 from gif_datasets.prompts import IS, canonical
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Seed
@@ -55,7 +55,8 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON types; what :attr:`digest` hashes."""
-        options = {name: value for name, value in self.config.to_json().items() if name not in _NOT_IN_PIXELS}
+        stored = stored_options(self.config.to_json())
+        options = {name: value for name, value in stored.items() if name not in _NOT_IN_PIXELS}
         return {
             "format": RECIPE_FORMAT,
             "options": options,
@@ -128,8 +129,11 @@ def make_recipe(
         ConfigError: If the prior is unknown, does not fit the method, or there are too few classes to guide; or if a
             registered method has no key.
     """
+    if own_prior is None:
+        check_published_strength(config)
     prior = own_prior or find_prior(config.prior)
     check_fit(prior, config.method)
+    check_strength(prior, config)
     if len(classes) < 2:
         raise SourceError(
             f"only {len(classes)} class ({', '.join(classes)}): guidance compares classes and needs at least 2;"

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.errors import PriorError
 from gif_datasets.guidance.zeroshot import Clip, ZeroShotClassifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+_FROM_NOISE = "a {} has no autoencoder to begin near a seed with; give strength=1"
 
 
 class Prior(Protocol):
@@ -69,9 +73,40 @@ class Prior(Protocol):
         """Images of latents, ``(B, 3, H, W)`` in [0, 1]. Row ``i`` draws its noise from ``generators[i]`` alone."""
         ...
 
+    def anchors(self, images: Sequence[Image]) -> Tensor:
+        """What copies near their seed begin from, ``(B, *axes)``: latents of the decoder's autoencoder.
+
+        Raises:
+            PriorError: If the prior has none; then its ``strength`` is 1.
+        """
+        raise PriorError(_FROM_NOISE.format(type(self).__name__))
+
+    def decode_near(
+        self, latents: Tensor, anchors: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig
+    ) -> Tensor:
+        """Images of latents as :meth:`decode` makes them, but from anchors noised to ``config.strength``.
+
+        Args:
+            latents: ``(B, *axes)``.
+            anchors: From :meth:`anchors`, one a row.
+            generators: One a row.
+            config: The options.
+        """
+        raise PriorError(_FROM_NOISE.format(type(self).__name__))
+
     def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
         """The zero-shot classifier of ``class_names`` in the space that :meth:`embed` maps to."""
         ...
+
+
+def pixels_of(images: Sequence[Image], side: int) -> Tensor:
+    """Pixels ``(B, 3, side, side)`` in [0, 1], of the largest square in the middle of each image."""
+    from PIL import ImageOps
+    from PIL.Image import Resampling
+    from torchvision.transforms.v2 import functional as vision
+
+    squares = [ImageOps.fit(image, (side, side), Resampling.BICUBIC) for image in images]
+    return torch.stack([vision.pil_to_tensor(image) for image in squares]).float() / 255
 
 
 class ClipPrior(Prior):

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import warnings
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def pipeline_class(parts: Parts, known: Collection[str]) -> str:
     Raises:
         PriorError: If the file is missing, or it names another class.
     """
-    name = pipeline_name(parts)
+    name = pipeline_name(parts.decoder)
     if name not in known:
         raise PriorError(
             f"{parts.decoder / INDEX}: a {name!r} cannot decode this prior's latents; known: {', '.join(known)}"
@@ -47,16 +48,16 @@ def pipeline_class(parts: Parts, known: Collection[str]) -> str:
     return name
 
 
-def pipeline_name(parts: Parts) -> str:
+def pipeline_name(decoder: Path) -> str:
     """The class that ``model_index.json`` names, known or not.
 
     Raises:
         PriorError: If the file is missing.
     """
     try:
-        return str(read_json((parts.decoder / INDEX).read_text(encoding="utf-8"))["_class_name"])
+        return str(read_json((decoder / INDEX).read_text(encoding="utf-8"))["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PriorError(f"cannot load the decoder in {parts.decoder}: {INDEX}: {error}") from error
+        raise PriorError(f"cannot load the decoder in {decoder}: {INDEX}: {error}") from error
 
 
 def check_options(kind: str, adapted: bool, device: torch.device, config: ExpansionConfig) -> None:

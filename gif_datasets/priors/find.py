@@ -27,7 +27,7 @@ from gif_datasets.io.parsing import read_json
 from gif_datasets.methods import AUGMENT, METHODS
 from gif_datasets.options import closest
 from gif_datasets.priors.parts import Parts
-from gif_datasets.priors.published import PUBLISHED, Published
+from gif_datasets.priors.published import FROM_NOISE_ALONE, PUBLISHED, Published, from_noise_alone
 from gif_datasets.priors.weights import CLIPS, HALF
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class PriorInfo:
         card: The rest of ``prior.json``: licence, data, measures.
         published: For a published prior: its files, at commits.
         make: For a prior of the user, registered as an entry point: creates one.
+        anchored: For a prior of the user: whether its copies can begin near their seeds.
     """
 
     name: str
@@ -61,6 +62,7 @@ class PriorInfo:
     card: dict[str, Any] = field(default_factory=dict)
     published: Published | None = None
     make: Callable[[], Prior] | None = field(default=None, compare=False)
+    anchored: bool = False
 
     @property
     def has_clip(self) -> bool:
@@ -140,7 +142,16 @@ def own_prior(name: str, prior: Any) -> PriorInfo:
             f"a prior of your own needs a 'key', a text that changes whenever its results change; {name} has none"
         )
     make = prior if callable(prior) else None
-    return PriorInfo(name, getattr(prior, "families", FAMILIES), None, digest(["own", key]), make=make)
+    families, anchored = getattr(prior, "families", FAMILIES), _has_anchors(prior)
+    return PriorInfo(name, families, None, digest(["own", key]), make=make, anchored=anchored)
+
+
+def _has_anchors(prior: Any) -> bool:
+    """Whether a prior, or a class, has anchors of its own; a function that makes one is believed."""
+    from gif_datasets.priors.base import Prior
+
+    own = getattr(prior, "anchors", None)
+    return getattr(own, "__func__", own) is not Prior.anchors and (own is not None or not isinstance(prior, type))
 
 
 def _in_folder(folder: Path) -> PriorInfo:
@@ -171,6 +182,30 @@ def check_fit(info: PriorInfo, method: str) -> None:
             f" {', '.join(info.families)};"
             f" methods that fit: {', '.join(fitting) or 'none'}"
         )
+
+
+def check_published_strength(config: ExpansionConfig) -> None:
+    """:func:`check_strength` of a published prior, before its revision is looked up on the Hub."""
+    name = config.prior.partition("@")[0]
+    if name in PUBLISHED and not Path(config.prior).is_dir():
+        _check_pipeline(PUBLISHED[name].pipeline, name, config)
+
+
+def check_strength(info: PriorInfo, config: ExpansionConfig) -> None:
+    """Raise ConfigError if copies are to begin near their seeds and the prior cannot do that."""
+    if not config.near_seed or info.published:
+        return
+    if info.folder is not None:
+        from gif_datasets.priors.diffusers_folder import pipeline_name
+
+        _check_pipeline(pipeline_name(info.folder / info.card["decoders"]["unclip"]), info.name, config)
+    elif not info.anchored:
+        raise ConfigError(f"prior {info.name!r} has no autoencoder to begin near a seed with; give strength=1")
+
+
+def _check_pipeline(pipeline: str, name: str, config: ExpansionConfig) -> None:
+    if config.near_seed and pipeline in FROM_NOISE_ALONE:
+        raise ConfigError(f"strength {config.strength} does not fit prior {name!r}: {from_noise_alone(pipeline)}")
 
 
 def load_prior(

@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import ImageOps
-from PIL.Image import Resampling
 from torch import Tensor
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.guidance.zeroshot import Clip, readable
-from gif_datasets.priors.base import ClipPrior
+from gif_datasets.priors.base import ClipPrior, pixels_of
 from gif_datasets.priors.diffusers_folder import INDEX, check_options, load_pipeline, pipeline_name
 from gif_datasets.priors.parts import Parts
 
@@ -95,7 +93,7 @@ class SdPrior(ClipPrior):
     decodes_noise = False
 
     def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
-        name = pipeline_name(parts)
+        name = pipeline_name(parts.decoder)
         kind, self.hands_latents = _IMG2IMG.get(name, name), name in _IMG2IMG
         check_options(kind, False, device, config)
         if not self.hands_latents:
@@ -115,7 +113,7 @@ class SdPrior(ClipPrior):
     @torch.no_grad()
     def encode(self, images: Sequence[Image]) -> Tensor:
         """Means of the autoencoder's latents, scaled as the diffusion model expects, ``(B, C, H / 4, W / 4)``."""
-        return self._encoded(self._pixels(images))
+        return self._encoded(pixels_of(images, self.image_size).to(self.device))
 
     @torch.no_grad()
     def start(
@@ -127,7 +125,7 @@ class SdPrior(ClipPrior):
         config: ExpansionConfig,
     ) -> Tensor:
         """Latents after img2img, a different one for every copy, ``(B, K, C, H / 4, W / 4)``."""
-        pixels = self._pixels(images).repeat_interleave(config.ratio, 0)
+        pixels = pixels_of(images, self.image_size).to(self.device).repeat_interleave(config.ratio, 0)
         copies = range(1, config.ratio + 1)
         rows = [(name, key, number) for name, key in zip(names, keys, strict=True) for number in copies]
         generators = [generator_for(config.rng_seed, key, "start", number) for _, key, number in rows]
@@ -185,13 +183,6 @@ class SdPrior(ClipPrior):
         unscaled = latents / vae.config.scaling_factor + _shift(vae)
         pixels: Tensor = vae.decode(unscaled.to(vae.dtype)).sample.float()
         return (pixels / 2 + 0.5).clamp(0, 1)
-
-    def _pixels(self, images: Sequence[Image]) -> Tensor:
-        from torchvision.transforms.v2 import functional as vision
-
-        side = self.image_size
-        squares = [ImageOps.fit(image, (side, side), Resampling.BICUBIC) for image in images]
-        return torch.stack([vision.pil_to_tensor(image) for image in squares]).to(self.device).float() / 255
 
 
 def _prompt(prompts: Sequence[str], name: str, generator: torch.Generator) -> str:

@@ -29,6 +29,18 @@ NOT_TUNABLE = (
 """Why a distilled model cannot be tuned; fields: its name, and the kind of distillation."""
 
 
+FROM_NOISE_ALONE = {
+    "UnCLIPImageVariationPipeline": "it draws small images and enlarges them, without an autoencoder",
+    "StableUnCLIPImg2ImgPipeline": "diffusers has no pipeline that noises an image for it",
+}
+"""Pipelines of unCLIP priors that cannot begin near a seed, and why."""
+
+
+def from_noise_alone(pipeline: str) -> str:
+    """Why a strength below 1 does not fit a pipeline."""
+    return f"a {pipeline} begins from noise alone ({FROM_NOISE_ALONE[pipeline]}); give strength=1, or another prior"
+
+
 @dataclass(frozen=True)
 class Published:
     """A prior published by others.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gif_datasets.config import MAX_RATIO
+from gif_datasets.config import MAX_RATIO, readable_options
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
@@ -114,7 +114,7 @@ class RecipeRecord:
     """How the images of a folder were made.
 
     Attributes:
-        options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
+        options: Fields of :class:`~gif_datasets.config.ExpansionConfig`, as people read them.
         prior: The prior.
         device: Kind of device.
         versions: Versions of the libraries, by name.
@@ -131,7 +131,7 @@ class RecipeRecord:
     def from_json(cls, value: Mapping[str, Any]) -> RecipeRecord:
         """Rebuild from JSON that :func:`_damage` has checked."""
         prior = PriorRecord(value["prior"]["name"], value["prior"]["digest"])
-        return cls(value["options"], prior, value["device"], value["versions"], value)
+        return cls(readable_options(value["options"]), prior, value["device"], value["versions"], value)
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON types."""

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from PIL import ImageOps
-from PIL.Image import Resampling
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +17,7 @@ from gif_datasets.errors import ConfigError, MissingExtra, PriorError
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.guidance.zeroshot import readable
 from gif_datasets.priors import mae
-from gif_datasets.priors.base import Prior
+from gif_datasets.priors.base import Prior, pixels_of
 from gif_datasets.priors.diffusers_folder import denoiser
 from gif_datasets.priors.img2img import SdPrior
 from gif_datasets.priors.mae import MaePrior
@@ -258,18 +256,10 @@ class UnclipObjective(_Diffusion):
     @torch.no_grad()
     def rows(self, pictures: Sequence[Image], labels: Sequence[int]) -> Rows:
         """What is denoised, and CLIP latents."""
-        return {"latents": self._clean(pictures).float().cpu(), "conditions": self.prior.encode(pictures).cpu()}
-
-    def _clean(self, pictures: Sequence[Image]) -> Tensor:
-        parts = self.prior.pipeline.components
+        parts = self.prior.pipeline.components  # Karlo draws a small image, and enlarges it afterwards
         side = parts["decoder"].config.sample_size if "decoder" in parts else self.prior.image_size
-        pixels = _squares(pictures, side).to(self.prior.device, self.dtype) * 2 - 1
-        clean: Tensor = pixels  # Karlo draws a small image, and enlarges it afterwards
-        if "movq" in parts:
-            clean = parts["movq"].encode(pixels).latents
-        elif "vae" in parts:
-            clean = parts["vae"].encode(pixels).latent_dist.mode() * parts["vae"].config.scaling_factor
-        return clean
+        latents = self.prior.compress(pixels_of(pictures, side).to(self.prior.device))
+        return {"latents": latents.cpu(), "conditions": self.prior.encode(pictures).cpu()}
 
     def losses(self, rows: Rows, when: Tensor, generator: torch.Generator) -> Tensor:
         """Of the predicted noise, or what the scheduler predicts."""
@@ -335,7 +325,7 @@ class MaeObjective:
 
     def rows(self, pictures: Sequence[Image], labels: Sequence[int]) -> Rows:
         """Pixels, 8 bits each."""
-        return {"pixels": (_squares(pictures, self.prior.model.config.image_size) * 255).round().byte()}
+        return {"pixels": (pixels_of(pictures, self.prior.model.config.image_size) * 255).round().byte()}
 
     def losses(self, rows: Rows, when: Tensor, generator: torch.Generator) -> Tensor:
         """Squared error of all patches, in units of each channel's deviation."""
@@ -354,11 +344,3 @@ class MaeObjective:
 
 def _millions(module: nn.Module) -> str:
     return f"{sum(weights.numel() for weights in module.parameters()) / 1e6:.1f}M"
-
-
-def _squares(pictures: Sequence[Image], side: int) -> Tensor:
-    """Pixels ``(B, 3, side, side)`` in [0, 1], as the priors' encoders cut them."""
-    from torchvision.transforms.v2 import functional as vision
-
-    fitted = [ImageOps.fit(picture, (side, side), Resampling.BICUBIC) for picture in pictures]
-    return torch.stack([vision.pil_to_tensor(picture) for picture in fitted]).float() / 255

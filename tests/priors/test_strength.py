@@ -1,0 +1,182 @@
+"""Strength of unCLIP priors: copies that begin near their seed, as diffusers' own img2img pipelines draw them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pipelines import published_here
+
+import gif_datasets
+from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, PriorError
+from gif_datasets.config import readable_options, stored_options
+from gif_datasets.expansion.recipe import make_recipe
+from gif_datasets.guidance.rng import generator_for
+from gif_datasets.priors import find_prior, load_prior
+from gif_datasets.priors.linear import LinearPrior
+from gif_datasets.priors.unclip import UnclipPrior
+from gif_datasets.shards.manifest import Manifest
+
+CPU = torch.device("cpu")
+NEAR = ("kandinsky22", "ip-adapter-sd15", "ip-adapter-sdxl")
+QUICK = {"decode_steps": 2, "decode_batch": 4, "encode_batch": 4, "criteria": ("consistency",)}
+
+
+@pytest.fixture
+def published(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with published_here(request.param, tmp_path, monkeypatch) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def prior() -> UnclipPrior:
+    loaded = load_prior(find_prior("embedded"), "unclip", CPU)
+    assert isinstance(loaded, UnclipPrior)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def seeds() -> list[Image.Image]:
+    demo = gif_datasets.ExpandedDataset("demo", method="randaugment", ratio=1)
+    return [demo[index][0] for index in (0, 70, 140)]
+
+
+def generators(count: int) -> list[torch.Generator]:
+    return [generator_for(0, str(number), "decode", 1) for number in range(count)]
+
+
+def pixels_of(images: list[Image.Image]) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]).float() / 255
+
+
+@pytest.mark.parametrize("published", ["kandinsky22"], indirect=True)
+@pytest.mark.parametrize(("strength", "of", "run"), [(0.5, 6, 3), (0.4, 8, 3), (0.05, 20, 1)])
+def test_images_are_those_of_diffusers(published: str, strength: float, of: int, run: int) -> None:
+    """Their pipeline encodes the seed itself, and runs the same steps of a process of the same noise."""
+    config = ExpansionConfig(strength=strength)
+    prior = load_prior(find_prior(published), "unclip", CPU, config)
+    images = [Image.effect_noise((16, 16), 90).convert("RGB") for _ in range(3)]
+    latents = prior.encode(images)
+    ours = prior.decode_near(latents, prior.anchors(images), generators(3), config)
+    parts = prior.pipeline
+    theirs = diffusers.KandinskyV22Img2ImgPipeline(parts.unet, parts.scheduler, parts.movq)
+    theirs.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        drawn = theirs(
+            image_embeds=latents,
+            negative_image_embeds=prior.null.expand_as(latents),
+            image=pixels_of(images),
+            height=16,
+            width=16,
+            strength=(run + 0.5) / of,
+            num_inference_steps=of,
+            guidance_scale=config.guidance_scale,
+            generator=generators(3),
+            output_type="pt",
+        ).images
+    torch.testing.assert_close(ours, drawn, atol=1e-4, rtol=1e-4)
+
+
+def test_lower_strength_stays_nearer(prior: UnclipPrior, seeds: list[Image.Image]) -> None:
+    latents, anchors, pixels = prior.encode(seeds), prior.anchors(seeds), pixels_of(seeds)
+    errors = [
+        float((prior.decode_near(latents, anchors, generators(3), ExpansionConfig(strength=s)) - pixels).abs().mean())
+        for s in (0.9, 0.6, 0.3, 0.1)
+    ]
+    free = float((prior.decode(latents, generators(3), ExpansionConfig()) - pixels).abs().mean())
+    assert sorted(errors, reverse=True) == errors
+    assert errors[0] <= free * 1.05
+    assert errors[-1] < free / 2
+
+
+@pytest.mark.parametrize("published", NEAR, indirect=True)
+def test_published_priors_begin_near_their_seeds(published: str, seed_folder: Path, tmp_path: Path) -> None:
+    """A whole expansion, and in half precision; its images are other ones than those of strength 1."""
+    options = {"prior": published, "ratio": 2, "steps": 2, **QUICK}
+    near, free = (
+        ExpandedDataset(str(seed_folder), cache_dir=tmp_path / "c", strength=strength, **options)
+        for strength in (0.5, 1.0)
+    )
+    assert near[12][0].size == (16, 16)
+    assert near[12][0].tobytes() != free[12][0].tobytes()
+    config = ExpansionConfig(**QUICK, strength=0.5, dtype="float16")
+    prior = load_prior(find_prior(published), "unclip", CPU, config)
+    images = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    drawn = prior.decode_near(prior.encode(images), prior.anchors(images), generators(2), config)
+    assert drawn.shape == (2, 3, 16, 16)
+    assert drawn.isfinite().all()
+    assert {part.dtype for part in (prior.pipeline.unet, prior.img2img.unet)} == {torch.float16}
+
+
+@pytest.mark.parametrize("name", ["karlo", "sd21-unclip", "linear"])
+def test_priors_that_cannot_are_refused_before_anything_is_loaded(name: str) -> None:
+    """Nothing is fetched: the table says that their pipelines begin from noise alone."""
+    with pytest.raises(ConfigError, match=r"strength=1"):
+        make_recipe(ExpansionConfig(prior=name, strength=0.5), ["a", "b"])
+    make_recipe(ExpansionConfig(prior="linear", strength=1), ["a", "b"])
+
+
+class Own(LinearPrior):
+    """A prior of one's own without anchors."""
+
+    key = "own-1"
+
+
+class Anchored(Own):
+    """One with anchors: their mean with the image."""
+
+    def anchors(self, images: list[Image.Image]) -> torch.Tensor:  # type: ignore[override]
+        return self.decode(self.encode(images), generators(len(images)), ExpansionConfig())
+
+    def decode_near(
+        self,
+        latents: torch.Tensor,
+        anchors: torch.Tensor,
+        generators: list[torch.Generator],  # type: ignore[override]
+        config: ExpansionConfig,
+    ) -> torch.Tensor:
+        return (anchors + self.decode(latents, generators, config)) / 2
+
+
+@pytest.mark.parametrize("prior", [Own(), Own])
+def test_an_own_prior_without_anchors_is_refused(prior: object, seed_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no autoencoder.*strength=1"):
+        ExpandedDataset(str(seed_folder), prior=prior, strength=0.5)
+    with pytest.raises(PriorError, match=r"Own has no autoencoder"):
+        Own().anchors([])
+
+
+def test_an_own_prior_with_anchors_draws_from_them(seed_folder: Path, tmp_path: Path) -> None:
+    expanded = ExpandedDataset(str(seed_folder), prior=Anchored(), strength=0.5, ratio=1, cache_dir=tmp_path / "c")
+    assert expanded[12][0].size == (32, 32)
+
+
+def test_strength_1_has_the_digest_of_versions_that_had_no_other() -> None:
+    """They wrote a neutral 0.6; a real 0.6 has a mark, and readers of a manifest see what was done."""
+    whole, part = ExpansionConfig(), ExpansionConfig(strength=0.6)
+    assert (whole.strength, part.strength) == (1.0, 0.6)
+    stored = [stored_options(config.to_json()) for config in (whole, part)]
+    assert [options["strength"] for options in stored] == [0.6, 0.6]
+    assert ["near_seed" in options for options in stored] == [False, True]
+    assert make_recipe(whole, ["a", "b"]).digest != make_recipe(part, ["a", "b"]).digest
+    for config in (whole, part, ExpansionConfig(method="gif-sd"), ExpansionConfig(method="cutout")):
+        assert readable_options(stored_options(config.to_json())) == config.to_json()
+
+
+def test_a_folder_says_its_strength(tmp_path: Path) -> None:
+    gif_datasets.expand("demo", tmp_path / "out", ratio=1, limit=10, steps=1, strength=0.4, cache_dir=tmp_path / "c")
+    manifest = Manifest.from_json(json.loads((tmp_path / "out/manifest.json").read_text()))
+    assert manifest.options["strength"] == 0.4
+    assert "| strength | `0.4` |" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("strength", [0, 0.0, -1, 1.01, float("nan"), "half", True])
+def test_strength_is_in_its_range(strength: object) -> None:
+    with pytest.raises(ConfigError, match="strength"):
+        ExpansionConfig(strength=strength)  # type: ignore[arg-type]
