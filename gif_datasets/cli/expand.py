@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import warnings
 from functools import partial
 
 from gif_datasets.cli.arguments import SOURCE, Commands, add_generation, add_json, any_path, new_command
@@ -57,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
     from gif_datasets.io.devices import resolve_device
 
     device = resolve_device(args.device)
-    with contextlib.redirect_stdout(sys.stderr):  # Ray prints messages about lost nodes to stdout
+    # Ray prints messages about lost nodes to stdout; name_bad names what a warning names
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "left out ")
         summary = expand.expand(
             args.source,
             args.out,

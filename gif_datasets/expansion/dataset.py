@@ -27,7 +27,7 @@ from gif_datasets.io.stores import as_path
 from gif_datasets.priors import own_prior
 from gif_datasets.publish.push import PushSummary, push_to_hub
 from gif_datasets.sources import wrap_source
-from gif_datasets.sources.base import Source
+from gif_datasets.sources.base import Source, warn_of_bad
 from gif_datasets.types import ItemTable, Provenance, Row, Seed
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
 
 class ExpandedDataset(Dataset[Any]):
-    """A seed dataset followed by its imagined copies: ``len == n * (1 + ratio)``.
+    """A seed dataset followed by its imagined copies: ``len == n * (1 + ratio)``, where n is the number of seeds.
 
-    Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. With
+    Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. Every
+    image that can be read and has a label is a seed. The others are left out, named in a warning and in :attr:`bad`:
+    later seeds then have earlier places, and ``provenance(i).seed_index`` is the place in the dataset. With
     ``validation_share``, n counts the seeds that are not held out; those are in :attr:`validation`. A
     torchvision dataset yields ``(image, label)`` through its own transforms; a Hugging Face dataset yields dicts with
     its own columns, the image replaced. Copies are imagined when first asked for and kept in the cache.
@@ -59,8 +61,12 @@ class ExpandedDataset(Dataset[Any]):
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         options: Any other field of :class:`~gif_datasets.config.ExpansionConfig`.
 
+    Attributes:
+        bad: A message for each image that is left out, with its row or file, and the reason.
+
     Raises:
         UsageError: If the dataset, an option or the prior does not fit, before any model is loaded.
+        SourceError: If the dataset's own code fails; the message has the row and the error.
 
     Example:
         >>> expanded = ExpandedDataset("demo", ratio=2, prior="linear")
@@ -97,6 +103,7 @@ class ExpandedDataset(Dataset[Any]):
         own = own_prior(type(given).__name__, given) if given is not None else None
         opened = open_expansion(self.source, config, device=device, own_prior=own)
         self.bad = opened.listed.bad
+        warn_of_bad(opened.listed)
         self.plan: Plan = opened.plan
         self.imaginer = Imaginer(self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given)
         self._known = np.arange(len(self)) < len(self.plan.seeds)  # items that need no imagining, as far as was seen

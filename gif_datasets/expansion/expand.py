@@ -17,6 +17,7 @@ from gif_datasets.io.devices import resolve_device
 from gif_datasets.io.stores import as_path
 from gif_datasets.options import closest
 from gif_datasets.sources import wrap_source
+from gif_datasets.sources.base import warn_of_bad
 from gif_datasets.types import Progress, no_progress, silently
 
 ENGINES = ("local", "ray")
@@ -63,6 +64,8 @@ def expand(
         say: Called with one line before the work if the classifier cannot tell the seeds' classes apart.
         options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
 
+    Images that are left out are named in a warning, and in ``Summary.bad``.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -82,6 +85,7 @@ def expand(
         validation=None if validation is None else wrap_source(validation),
         show=show,
     )
+    warn_of_bad(opened.listed)
 
     def shown(task: Any, ids: Sequence[int]) -> Iterator[Any]:
         return iter(show(run_tasks(task, ids), task.title, len(ids)))

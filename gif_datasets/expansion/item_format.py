@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias, cast
 
-import numpy as np
 from PIL.Image import Image
 
 from gif_datasets.errors import SourceError
-from gif_datasets.io import decode, images
-from gif_datasets.sources.base import Source, seed_image
+from gif_datasets.io import decode
+from gif_datasets.sources.base import Source
 from gif_datasets.sources.hugging_face import HuggingFaceSource, is_hugging_face
-from gif_datasets.sources.wrapped import MapSource, transformed
+from gif_datasets.sources.wrapped import MapSource
 from gif_datasets.types import Seed
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
@@ -50,11 +49,11 @@ class ItemForm:
         """
         if made is None and self.dataset is not None and transform is None:
             return self.dataset[seed.index]
-        image = seed_image(self.source, seed) if made is None else decode.picture(made, seed.origin)
+        image = self.source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
         if isinstance(self.source, HuggingFaceSource):
             return self._row(self.source, seed, image, made, transform)
         if transform is None and isinstance(self.source, MapSource) and self.dataset is not None:
-            return self._like_seed(self.source, seed, image)
+            return self.source.item_with(seed, image)
         return (image if transform is None else transform(image)), seed.label
 
     def _row(
@@ -78,17 +77,6 @@ class ItemForm:
         if index not in self._forms:
             self._forms[index] = source.is_grey(index)
         return bool(self._forms[index])
-
-    def _like_seed(self, source: MapSource, seed: Seed, image: Image) -> tuple[Any, ...]:
-        """A copy in the form of its seed's own item: type of image and label, transforms, further entries."""
-        form, more = self._forms.get(seed.index), ()
-        if form is None:
-            item = source.item(seed.index)
-            form, more = (images.blank_like(item[0]), _form_of(item[1])), tuple(item[2:])
-            if not more:
-                self._forms[seed.index] = form
-        shown = transformed(self.dataset, seed.index, images.like(image, form[0]), seed.label)
-        return shown, form[1](seed.label), *more
 
 
 def format_transform(dataset: Any) -> FormatTransform | None:
@@ -116,14 +104,3 @@ def _of_columns(
     found = function({name: batch[name] for name in columns})
     others = {name: values for name, values in batch.items() if name not in columns and with_others}
     return {**found, **others}
-
-
-def _form_of(label: Any) -> Callable[[int], Any]:
-    """What makes a label of the type and shape of this one."""
-    if isinstance(label, np.ndarray):
-        return partial(np.full, label.shape, dtype=label.dtype)
-    if isinstance(label, np.generic):
-        return type(label)
-    if hasattr(label, "new_full"):  # a tensor
-        return partial(label.new_empty(0).new_full, label.shape)
-    return int

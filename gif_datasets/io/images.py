@@ -14,8 +14,11 @@ empty, truncated, no image  refused
 
 from __future__ import annotations
 
+import errno
 import io
+import re
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,11 +29,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gif_datasets.errors import BadImage, GifDatasetsError
+from gif_datasets.errors import BadImage, GifDatasetsError, SourceError, one_line
 from gif_datasets.io.forks import on_fork
 
 MAX_PIXELS = 89_478_485
-_GREY, _COLOURED = Image.new("L", (1, 1)), Image.new("RGB", (1, 1))
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 
 
@@ -109,13 +111,9 @@ def from_array(value: Any, name: str = "image") -> Image.Image:
         return to_rgb(Image.fromarray(array), name)
 
 
-def blank_like(value: Any) -> Any:
-    """A tiny stand-in for an image, array or tensor, which :func:`like` takes as its example."""
-    if isinstance(value, Image.Image):
-        return _GREY if value.mode == "L" else _COLOURED
-    if isinstance(value, np.ndarray):
-        return np.broadcast_to(np.zeros((), value.dtype), value.shape)
-    return value.new_zeros(()).expand(value.shape)
+def is_image(value: Any) -> bool:
+    """Whether a value is an image, or an array or tensor that may be one."""
+    return isinstance(value, Image.Image) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) in (2, 3))
 
 
 def like(image: Image.Image, example: Any) -> Any:
@@ -136,10 +134,6 @@ def like(image: Image.Image, example: Any) -> Any:
 
     tensor = torch.from_numpy(np.array(array))
     return tensor if example.dtype == torch.uint8 else (tensor / 255).to(example.dtype)
-
-
-LOSSLESS = ("png", "webp")
-"""Formats in which :func:`encode` keeps every pixel."""
 
 
 def encode(pixels: np.ndarray, image_format: str, jpeg_quality: int) -> bytes:
@@ -182,6 +176,45 @@ def as_bad_image(name: str) -> Iterator[None]:
     # (AVIF) among them.
     except Exception as error:
         raise BadImage(f"{name}: unreadable ({error or type(error).__name__})") from error
+
+
+@contextmanager
+def as_broken_rows(name: str) -> Iterator[None]:
+    """Around code of others that reads an image: what a decoder raises becomes BadImage, any other error SourceError.
+
+    Args:
+        name: The row, for messages.
+    """
+    try:
+        yield
+    except GifDatasetsError as error:
+        if type(error) is not BadImage or str(error).startswith(name):
+            raise
+        raise BadImage(f"{name}: {error}") from error
+    except Exception as error:
+        if _is_of_an_image(error):
+            with as_bad_image(name):
+                raise
+        raise SourceError(
+            f"{name}: the dataset raised {type(error).__name__}: {one_line(error)}; mend it, or raise"
+            " gif_datasets.BadImage there for an image that is to be left out"
+        ) from error
+
+
+_OF_A_FILE = {None, *map(errno.__dict__.get, ("ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "ELOOP"))}
+"""Errors of one file, unlike a machine's: no memory, no descriptor, no network. Pillow's own have no number."""
+_DECODERS = re.compile(
+    r"[/\\](PIL[/\\](\w+ImagePlugin|ImageFile)|torchvision[/\\]io|torchcodec|imageio|tifffile|pillow_heif)\b"
+)
+
+
+def _is_of_an_image(error: Exception) -> bool:
+    """Whether an error is about an image file: it cannot be opened, or a decoder raised it while reading its bytes."""
+    if isinstance(error, OSError):
+        return not isinstance(error, (ConnectionError, TimeoutError)) and error.errno in _OF_A_FILE
+    frames = traceback.walk_tb(error.__traceback__)
+    bomb = isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning))
+    return bomb or any(_DECODERS.search(frame.f_code.co_filename) for frame, _ in frames)
 
 
 @contextmanager

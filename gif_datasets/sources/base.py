@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,8 @@ from gif_datasets.types import Progress, Reading, Seed, no_progress
 
 READ_TWICE = 16
 """Seeds that are read again, to see whether something random is done to them."""
+WARNED = 5
+"""Samples that a warning names."""
 
 
 class Source(Protocol):
@@ -62,26 +65,18 @@ class SeedList:
         return digest_rows([seed.key, seed.label] for seed in self.seeds)
 
 
-def seed_image(source: Source, seed: Seed) -> Image.Image:
-    """The image of a seed, read again: whatever is made of it is filed under its key, so its pixels must be that key's.
-
-    Raises:
-        BadImage: If it can no longer be read.
-        SourceError: If its pixels are others than when it was listed.
-    """
-    image = source.sample(seed.index)[0]
-    if digest_pixels(np.asarray(image)) != seed.key:
-        raise SourceError(
-            f"{seed.origin} of {source.name} has changed since the images were listed, and nothing is made of it;"
-            " restore it, or start again with the images as they are now"
-        )
-    return image
-
-
 def refuse_bad(listed: SeedList, on_bad_image: str) -> None:
     """Raise BadImage for the first unreadable sample when ``on_bad_image`` is ``"stop"``."""
     if listed.bad and on_bad_image == "stop":
         raise BadImage(f"{listed.bad[0]} (to go on without it: --set on_bad_image=skip)")
+
+
+def warn_of_bad(listed: SeedList) -> None:
+    """Warn the caller of the caller of the samples that are left out: how many, and the first of them."""
+    if listed.bad:
+        count, rest = len(listed.bad), len(listed.bad) - WARNED
+        names = "; ".join([*listed.bad[:WARNED], *([f"and {rest:,} more"] if rest > 0 else [])])
+        warnings.warn(f"left out {count:,} of {count + len(listed.seeds):,} images: {names}", stacklevel=3)
 
 
 def list_seeds(

@@ -2,80 +2,19 @@
 
 from __future__ import annotations
 
-import bisect
-import copy
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from gif_datasets.errors import SourceError
+from gif_datasets.errors import BadImage, SourceError
 from gif_datasets.io import images
+from gif_datasets.io.digests import digest_pixels
 from gif_datasets.prompts import canonical
-from gif_datasets.types import item_table
-
-
-def without_transforms(dataset: Any) -> Any:
-    """A shallow copy of a torchvision-like dataset (or ``Subset``, ``ConcatDataset``) that yields stored images.
-
-    Transforms of the label stay: they say what the labels are. One of image and label together cannot.
-
-    Raises:
-        SourceError: If the dataset does not let go of them.
-    """
-    try:
-        bare = copy.copy(dataset)
-        if getattr(bare, "transform", None) is not None:
-            bare.transform = _same
-        if (joint := getattr(bare, "transforms", None)) is not None:
-            bare.transforms = _of_labels(joint)
-        if hasattr(bare, "dataset"):
-            bare.dataset = without_transforms(bare.dataset)
-        if isinstance(getattr(bare, "datasets", None), (list, tuple)):
-            bare.datasets = [without_transforms(part) for part in bare.datasets]
-    except (AttributeError, RecursionError) as error:
-        raise SourceError(
-            f"{type(dataset).__name__} does not let its transforms be set aside ({str(error)[:100]}); give it without"
-            " them, and pass transform="
-        ) from error
-    return bare
-
-
-def transformed(dataset: Any, index: int, image: Any, label: int) -> Any:
-    """An image through the transforms that its place in a dataset, and in what that wraps, would give it."""
-    sizes, parts = getattr(dataset, "cumulative_sizes", None), getattr(dataset, "datasets", None)
-    if sizes is not None and isinstance(parts, (list, tuple)):
-        part = bisect.bisect_right(sizes, index)
-        image = transformed(parts[part], index - (sizes[part - 1] if part else 0), image, label)
-    elif (inner := getattr(dataset, "dataset", None)) is not None:
-        indices = getattr(dataset, "indices", None)
-        image = transformed(inner, index if indices is None else int(indices[index]), image, label)
-    joint, own = getattr(dataset, "transforms", None), getattr(dataset, "transform", None)
-    if callable(joint) and not _is_standard(joint):
-        return joint(image, label)[0]
-    return own(image) if callable(own) else image
-
-
-def _of_labels(joint: Any) -> Any:
-    """What torchvision makes of ``transform`` and ``target_transform``, without the former."""
-    if not _is_standard(joint):
-        return _both
-    found = copy.copy(joint)
-    found.transform = None
-    return found
-
-
-def _is_standard(joint: Any) -> bool:
-    return hasattr(joint, "transform") and hasattr(joint, "target_transform")
-
-
-def _same(image: Any) -> Any:
-    return image
-
-
-def _both(image: Any, label: Any) -> tuple[Any, Any]:
-    return image, label
+from gif_datasets.sources.transforms import watched, watching
+from gif_datasets.types import Seed, item_table
 
 
 class MapSource:
@@ -83,7 +22,7 @@ class MapSource:
 
     def __init__(self, dataset: Any, classes: Sequence[str] | None, name: str) -> None:
         self.name = name
-        self.dataset = without_transforms(dataset)
+        self.dataset = watched(dataset)
         found = classes if classes is not None else _class_names(dataset, name)
         if found is None:
             raise SourceError(f"{name} does not name its classes; pass classes=[...], in the order of the labels")
@@ -103,26 +42,84 @@ class MapSource:
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One image as 8-bit RGB, and its class index."""
-        name = self.origin(index)
         stored, label = self.stored(index)
-        image = images.to_rgb(stored, name) if isinstance(stored, Image.Image) else images.from_array(stored, name)
-        return image, label
+        return _rgb(stored, self.origin(index)), label
 
     def stored(self, index: int) -> tuple[Any, int]:
         """One image as the dataset keeps it, and its class index."""
-        item = self.item(index)
+        entered: list[Any] = []
+
+        def note(image: Any) -> Any:
+            entered.append(image)
+            return image
+
+        item = self._item_before_transforms(index, note)
+        image = item[0] if not entered or any(item[0] is image for image in entered) else entered[0]
         try:
-            return item[0], operator.index(item[1].item() if hasattr(item[1], "item") else item[1])
+            return image, operator.index(item[1].item() if hasattr(item[1], "item") else item[1])
         except (TypeError, ValueError, RuntimeError) as error:  # several numbers, a fraction, a text
             raise SourceError(f"{self.name}[{index}] has the label {item[1]!r}; labels must be integers") from error
 
-    def item(self, index: int) -> Sequence[Any]:
-        """Image, label, and whatever the dataset has beside them, as it keeps them."""
-        with images.as_bad_image(self.origin(index)):
+    def _item_before_transforms(self, index: int, see: Callable[[Any], Any]) -> Sequence[Any]:
+        """An item, its transforms set aside if the dataset's own code takes that."""
+        with watching(see, aside=True) as watch:
+            try:
+                return self._item(index)
+            except BadImage:
+                raise
+            except Exception:  # an image where the code expects what a transform makes
+                if not watch.used:
+                    raise
+        with watching(see):
+            return self._item(index)
+
+    def item_with(self, seed: Seed, image: Image.Image) -> Sequence[Any]:
+        """A seed's item, with another image where its own enters the transforms, or in its place if there are none.
+
+        Raises:
+            BadImage: If the seed's image is no longer the one that was listed.
+        """
+        done = False
+
+        def swap(value: Any) -> Any:
+            nonlocal done
+            if _key(value) != seed.key:
+                return value
+            done = True
+            return images.like(image, value)
+
+        with watching(swap):
+            item = self._item(seed.index)
+        found = item if done else _with_first(item, swap(item[0]))
+        if not done:
+            raise BadImage(f"{seed.origin}: its image is not the one that was listed; make the dataset again")
+        return found
+
+    def _item(self, index: int) -> Sequence[Any]:
+        """Image, label, and whatever the dataset has beside them."""
+        with images.as_broken_rows(self.origin(index)):
             item = self.dataset[index]
         if not isinstance(item, (tuple, list)) or len(item) < 2:
             raise SourceError(f"{self.name}[{index}] must be an (image, label) pair, got {type(item).__name__}")
         return item
+
+
+def _rgb(stored: Any, name: str) -> Image.Image:
+    return images.to_rgb(stored, name) if isinstance(stored, Image.Image) else images.from_array(stored, name)
+
+
+def _key(value: Any) -> str:
+    """The content key of an image; empty for an array that is none, such as boxes."""
+    try:
+        return digest_pixels(np.asarray(_rgb(value, "")))
+    except BadImage:
+        return ""
+
+
+def _with_first(item: Sequence[Any], first: Any) -> Sequence[Any]:
+    """A tuple or list of the same type with another first entry."""
+    make: Callable[[list[Any]], Sequence[Any]] = getattr(item, "_make", type(item))  # of a named tuple
+    return make([first, *item[1:]])
 
 
 def _canonical(names: list[str] | None) -> list[str] | None:
@@ -143,7 +140,10 @@ def _class_names(dataset: Any, name: str) -> list[str] | None:
     if not isinstance(parts, (list, tuple)) or not parts:
         inner = getattr(dataset, "dataset", None)
         return None if inner is None else _class_names(inner, name)
-    first, *others = [_class_names(part, name) for part in parts]
+    named = [_class_names(part, name) for part in parts]
+    if not hasattr(dataset, "cumulative_sizes"):  # parts side by side, of which one may have the labels alone
+        named = [names for names in named if names is not None] or [None]
+    first, *others = named
     for number, other in enumerate(others, 1):
         if _canonical(other) != _canonical(first):
             raise SourceError(

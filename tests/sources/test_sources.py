@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
+import errno
+import io
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pytest
+import torch
 import torchvision
 from helpers import hugging_face
 from PIL import Image
@@ -18,15 +20,11 @@ from torch.utils.data import ConcatDataset, Subset
 from torchvision.transforms import v2
 
 import gif_datasets
-from gif_datasets import MissingExtra, SourceError
-from gif_datasets.cli import arguments
+from gif_datasets import BadImage, MissingExtra, SourceError
 from gif_datasets.prompts import names_of, read_synonyms
 from gif_datasets.shards.verify import verify
 from gif_datasets.sources import open_source, wrap_source
 from gif_datasets.sources.base import list_seeds
-from gif_datasets.sources.open import SHIPPED
-
-ASSETS = Path(gif_datasets.__file__).parent / "assets"
 
 FORMS = ("NFC", "NFD")
 
@@ -163,49 +161,6 @@ def test_demo_is_the_reserved_seeds() -> None:
     assert {source.sample(i)[0].size for i in range(200)} == {(32, 32)}
 
 
-def test_photos_ship_as_they_were_made() -> None:
-    """96 pictures, 24 a class, 128 x 128, all different; their bytes and what is told of them are the recipe's."""
-    source = open_source("photos")
-    listed = list_seeds(source)
-    assert (source.name, source.classes) == ("photos", ("fish", "hand tool", "monument", "renewable energy"))
-    assert len({seed.key for seed in listed.seeds}) == 96
-    assert [sum(seed.label == label for seed in listed.seeds) for label in range(4)] == [24] * 4
-    assert {source.sample(i)[0].size for i in range(96)} == {(128, 128)}
-    folder = ASSETS / "photos"
-    files = [folder / source.origin(i) for i in range(96)]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in [*files, folder / "README.md"]))
-    assert digest.hexdigest() == "8e8026338545cf1cb14a770bf6055ef3902ee9af4bc148168947e8612c1803a2"
-
-
-def test_the_author_source_and_licence_of_each_photo_are_told() -> None:
-    """One row of its README for each file, and free licences alone."""
-    lines = (ASSETS / "photos" / "README.md").read_text().splitlines()
-    rows = [line.strip("| ").split(" | ") for line in lines if ".webp |" in line]
-    source = open_source("photos")
-    assert sorted(row[0] for row in rows) == sorted(source.origin(i) for i in range(96))
-    assert all(author and address.startswith("https://") for _, author, address, _ in rows)
-    assert {licence for *_, licence in rows} == {"public domain", "CC0-1.0"}
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_dataset_that_ships_is_known_everywhere(name: str) -> None:
-    """To `ExpandedDataset`, to help, and to the error about a source that is not there."""
-    expanded = gif_datasets.ExpandedDataset(name, ratio=1, method="cutout")
-    assert expanded[0][1] == 0
-    assert f"\n  {name} " in arguments.SOURCE
-    with pytest.raises(SourceError, match=name):
-        open_source("nowhere")
-
-
-def test_an_own_folder_of_photos_goes_first(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`photos` was the name of many folders before it was a dataset; `demo` always names the dataset."""
-    monkeypatch.chdir(tmp_path)
-    for name in SHIPPED:
-        shutil.copytree(seed_folder, tmp_path / name)
-    assert open_source("photos").classes == open_source("./demo").classes == ("ant", "bee", "crab")
-    assert len(open_source("demo").classes) == 10
-
-
 def test_empty_and_flat_folders(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:
     """No sub-folders, or none with pictures, is explained."""
     with pytest.raises(SourceError, match="no sub-folders"):
@@ -328,3 +283,90 @@ def test_two_classes_that_look_alike_are_refused(tmp_path: Path, picture: Callab
         picture(1).save(tmp_path / unicodedata.normalize(form, "thé") / "0.png")
     with pytest.raises(SourceError, match="class names must be different"):
         gif_datasets.ExpandedDataset(str(tmp_path), prior="linear")
+
+
+class Rows:
+    """Row 1 raises an error, or has whatever ``read`` gives."""
+
+    classes = ("a", "b")
+
+    def __init__(self, read: Callable[[], Any]) -> None:
+        self.read = read
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        return (self.read() if index == 1 else pixels), index % 2
+
+
+def raising(error: Exception) -> Callable[[], Any]:
+    def read() -> Any:
+        raise error
+
+    return read
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError(1),
+        TypeError("'NoneType' object is not subscriptable"),
+        AttributeError("no such column"),
+        IndexError("list index out of range"),
+        ValueError("could not convert string to float"),
+        RuntimeError("device-side assert"),
+        StopIteration(),
+        MemoryError(),
+        AssertionError(),
+        ConnectionResetError("by peer"),
+        OSError(errno.EMFILE, "Too many open files"),
+    ],
+)
+def test_an_error_of_the_dataset_s_own_code_is_raised_with_its_row(error: Exception) -> None:
+    """It is no unreadable image: the seeds would be fewer, and in other places."""
+    with pytest.raises(SourceError, match=f"row 1: the dataset raised {type(error).__name__}") as caught:
+        list_seeds(wrap_source(Rows(raising(error))))
+    assert not isinstance(caught.value, BadImage)
+    assert caught.value.__cause__ is error
+
+
+BROKEN = b"\x89PNG\r\n\x1a\n" + bytes(40)
+
+
+def truncated() -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(buffer, "PNG")
+    return buffer.getvalue()[:900]
+
+
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        (lambda: Image.open(io.BytesIO(b"nothing")), "not an image"),
+        (lambda: Image.open(io.BytesIO(truncated())).load(), "unreadable"),
+        (lambda: torchvision.io.decode_image(torch.frombuffer(bytearray(BROKEN), dtype=torch.uint8)), "unreadable"),
+        (lambda: Image.open("nowhere.png"), "no such file"),
+        (raising(OSError("image file is truncated")), "truncated"),
+        (raising(Image.DecompressionBombError("179 million pixels")), "too many pixels"),
+        (raising(BadImage("the scanner's own mark")), "the scanner's own mark"),
+    ],
+)
+def test_what_a_decoder_raises_costs_one_image(read: Callable[[], Any], reason: str) -> None:
+    """So does what the dataset itself calls a bad image; the warning has number and names."""
+    with pytest.warns(UserWarning, match=f"left out 1 of 8 images: row 1: .*{reason}"):
+        expanded = gif_datasets.ExpandedDataset(Rows(read), ratio=1, method="cutout")
+    assert (len(expanded), len(expanded.bad)) == (14, 1)
+    assert [expanded.provenance(i).seed_index for i in range(7)] == [0, 2, 3, 4, 5, 6, 7]
+    assert expanded.bad[0].startswith("row 1: ")
+
+
+def test_a_warning_names_the_first_of_many(seed_folder: Path, tmp_path: Path) -> None:
+    """Once; ``.bad`` has them all; the command names them itself."""
+    for path in [*seed_folder.glob("ant/*"), *seed_folder.glob("bee/[123].png")]:
+        path.write_bytes(b"")
+    wanted = r"left out 7 of 12 images: ant/0.png: .*; bee/1.png: not an image; and 2 more$"
+    with pytest.warns(UserWarning, match=wanted) as seen:
+        summary = gif_datasets.expand(str(seed_folder), tmp_path / "out", ratio=1, method="cutout")
+    assert (len(seen), len(summary.bad), seen[0].filename) == (1, 7, __file__)
