@@ -91,7 +91,7 @@ def escaped(text: str, keep: str = "", printable: bool = True) -> str:
 
     Example:
         >>> print(escaped("caf\u00e9 \x1b[31m \u202e \n"))
-        caf\u00e9 \\u001b[31m \\u202e \\n
+        café \u001b[31m \u202e \n
     """
     if printable and text.isprintable():
         return text

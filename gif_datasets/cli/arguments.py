@@ -22,6 +22,7 @@ Run: TypeAlias = "Callable[[argparse.Namespace], int]"
 SOURCE = """SOURCE is one of
   FOLDER                                  a folder with one sub-folder of images per class
   demo                                    200 images of 10 classes, included in the package
+  photos                                  96 photographs of 4 classes, likewise; a folder of that name goes first
   torchvision:NAME[?split=..&root=..]     a torchvision dataset; its arguments follow the ?
   hf:NAME[?config=..&split=..&image=..&label=..]   a Hugging Face dataset, or the path of a local one
   FOLDER of expanded shards               the output of `expand`

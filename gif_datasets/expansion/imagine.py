@@ -19,7 +19,7 @@ from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.forks import on_fork
 from gif_datasets.methods import METHODS
 from gif_datasets.priors import fetch_prior
-from gif_datasets.sources.base import Source
+from gif_datasets.sources.base import Source, seed_image
 from gif_datasets.types import Row, Sample, Seed
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Imaginer:
 
         Raises:
             BadImage: If a seed's image has become unreadable.
+            SourceError: If it has changed.
             CacheError: If the cache cannot be written.
         """
         keys = [self.recipe.cache_key(seed, copy) for seed, copy in wanted]
@@ -249,7 +250,7 @@ class Imaginer:
     def _picture(self, seed: Seed) -> Image:
         """The seed's own image; an error of its dataset names the seed."""
         with _naming([_name(seed)]):
-            return self.source.sample(seed.index)[0]
+            return seed_image(self.source, seed)
 
 
 def _with_seeds_ahead(blocks: Iterable[Block], rows: Mapping[str, Row]) -> Iterator[tuple[Block, list[Seed]]]:

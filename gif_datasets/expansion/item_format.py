@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from gif_datasets.errors import SourceError
 from gif_datasets.io import decode
-from gif_datasets.sources.base import Source
+from gif_datasets.sources.base import Source, seed_image
 from gif_datasets.sources.hugging_face import HuggingFaceSource, is_hugging_face
 from gif_datasets.sources.wrapped import MapSource
 from gif_datasets.types import Seed
@@ -49,7 +49,7 @@ class ItemForm:
         """
         if made is None and self.dataset is not None and transform is None:
             return self.dataset[seed.index]
-        image = self.source.sample(seed.index)[0] if made is None else decode.picture(made, seed.origin)
+        image = seed_image(self.source, seed) if made is None else decode.picture(made, seed.origin)
         if isinstance(self.source, HuggingFaceSource):
             return self._row(self.source, seed, image, made, transform)
         if transform is None and isinstance(self.source, MapSource) and self.dataset is not None:

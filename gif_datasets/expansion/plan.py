@@ -162,6 +162,10 @@ class Plan:
         """Digest of :attr:`json`: two folders of the same hash have the same bytes, on one kind of device."""
         return digest(self.json)
 
+    def seed(self, index: int) -> Seed:
+        """The seed that is expanded at an index of the source."""
+        return self.seeds[int(np.searchsorted(self.seeds.indices, index))]
+
     def shard_name(self, shard_id: int) -> str:
         """Path of a shard below the output folder."""
         return self.shard_names[shard_id]

@@ -12,6 +12,7 @@ from gif_datasets.expansion.open import Opened
 from gif_datasets.io import decode
 from gif_datasets.io.cache.store import open_cache
 from gif_datasets.shards.image_grid import MOST_COPIES, Row, choose_seeds, save_preview
+from gif_datasets.sources.base import seed_image
 from gif_datasets.types import Seed, silently
 
 
@@ -70,5 +71,5 @@ def _rows(imaginer: Imaginer, seeds: Sequence[Seed], copies: range) -> list[Row]
     """Each seed beside its copies."""
     wanted = [(seed, copy) for seed in seeds for copy in copies]
     images = (decode.picture(content, "a copy") for content in imaginer.pictures(wanted))
-    classes, sample = imaginer.recipe.classes, imaginer.source.sample
-    return [Row(classes[seed.label], sample(seed.index)[0], tuple(next(images) for _ in copies)) for seed in seeds]
+    classes, source = imaginer.recipe.classes, imaginer.source
+    return [Row(classes[seed.label], seed_image(source, seed), tuple(next(images) for _ in copies)) for seed in seeds]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion.imagine import Imaginer
@@ -29,7 +30,7 @@ from gif_datasets.shards.folder import (
     sidecar,
 )
 from gif_datasets.shards.manifest import PREVIEW, Shard
-from gif_datasets.sources.base import Source
+from gif_datasets.sources.base import Source, seed_image
 from gif_datasets.sources.own_columns import source_columns
 from gif_datasets.types import CLASSIFIER_FILE, silently
 
@@ -120,7 +121,7 @@ def run(
     if plan.recipe.config.agnostic and part != WHOLE:
         raise ConfigError("selection sample-agnostic compares the copies of all seeds; it cannot be made in parts")
     started = time.monotonic()
-    claim_folder(folder, plan.json)
+    claim_folder(folder, plan.json, seeds=chain(plan.seeds, plan.validation))
     imaginer = imaginer or Imaginer(plan.recipe, source, cache, plan.seeds)
     todo, done = _state(plan, folder, part)
     plan, generated = _prepared(plan, imaginer, engine) if todo else (plan, 0)
@@ -136,7 +137,7 @@ def run(
         own = _put_own_files(plan, source, imaginer, folder, say)
     finished_folder = finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in sorted(done)], own)
     if todo or not (folder / PREVIEW).exists():
-        draw_preview(finished_folder, lambda index: source.sample(index)[0])
+        draw_preview(finished_folder, lambda index: seed_image(source, plan.seed(index)))
     return summarise(finished_folder, generated, tuple(bad), time.monotonic() - started)
 
 

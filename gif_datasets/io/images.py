@@ -136,6 +136,10 @@ def like(image: Image.Image, example: Any) -> Any:
     return tensor if example.dtype == torch.uint8 else (tensor / 255).to(example.dtype)
 
 
+LOSSLESS = ("png", "webp")
+"""Formats in which :func:`encode` keeps every pixel."""
+
+
 def encode(pixels: np.ndarray, image_format: str, jpeg_quality: int) -> bytes:
     """Encode ``(H, W, 3)`` uint8 as ``png``, ``webp`` (lossless) or ``jpg``; no metadata, so bytes depend on pixels."""
     buffer = io.BytesIO()

@@ -17,6 +17,7 @@ from gif_datasets.io.parsing import read_json
 from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes, read_all
 from gif_datasets.shards import card, image_grid, index, tar
 from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards.changes import first_change
 from gif_datasets.shards.columns import SOURCE
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.index import INDEX, Index
@@ -28,8 +29,14 @@ STATE = ".state"  # sidecars of finished shards, until the manifest lists them a
 OWN_FILES = "own.json"  # names and digests of the plan's other files
 
 
-def claim_folder(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion") -> None:
+def claim_folder(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion", seeds: Iterable[Seed] = ()) -> None:
     """Write the plan into the folder, so that no other plan can use it.
+
+    Args:
+        folder: The output folder.
+        wanted: The plan as JSON.
+        what: What it is a plan of, for errors.
+        seeds: What is expanded and what is held out, in the source's order, to name the first one that has changed.
 
     Raises:
         PlanMismatch: If the folder contains another plan, or anything else; nothing in it is changed.
@@ -46,7 +53,7 @@ def claim_folder(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion
             existing = _plan_at(path)
             if existing != json.loads(json.dumps(wanted)):
                 raise PlanMismatch(
-                    f"{folder} holds another {what} ({difference(existing, wanted)});"
+                    f"{folder} holds another {what} ({difference(existing, wanted, folder, seeds)});"
                     " choose another --out, or remove it"
                 )
         if manifests.is_newer(folder):
@@ -65,24 +72,53 @@ def _plan_at(path: AnyPath) -> Any:
         raise PlanMismatch(f"{path} is damaged ({error}); choose another --out, or remove it") from error
 
 
-_DERIVED = ("seeds", "seeds_digest", "shards", "validation_seeds", "validation_digest", "population")
+_IMAGES = {
+    "seeds_digest": "the source's images",
+    "validation_digest": "the validation set's images",
+    "test_digest": "the test set's images",
+    "own_columns.digest": "the source's own columns",
+}
+"""What has changed if a digest differs and no option does."""
+_DERIVED = ("seeds", "synthetic_seeds", "shards", "validation_seeds", "synthetic_validation", "test_pictures")
 """Fields that differ because another field differs, the most informative first."""
 _RANK = {name: rank for rank, name in enumerate(_DERIVED)}
+_DIGESTS = {*_IMAGES, "recipe.population"}
 
 
-def difference(existing: Any, wanted: Any) -> str:
-    """How two plans differ, as ``options.ratio: 5 there, 3 here``; causes before their consequences."""
-    fields = sorted(_differences(existing, wanted), key=lambda item: _RANK.get(item[0].rpartition(".")[2], -1))
-    texts = [f"{path.removeprefix('recipe.')}: {_brief(one)} there, {_brief(two)} here" for path, one, two in fields]
+def difference(existing: Any, wanted: Any, folder: AnyPath | None = None, seeds: Iterable[Seed] = ()) -> str:
+    """How two plans differ, as ``options.ratio: 5 there, 3 here``; causes before their consequences.
+
+    Args:
+        existing: The one plan.
+        wanted: The other.
+        folder: What the one plan has made so far, if it is known.
+        seeds: The other's seeds, to name the first one that has changed.
+    """
+    fields = {path: (one, two) for path, one, two in _differences(existing, wanted)}
+    shown = sorted(fields.keys() - _DIGESTS, key=lambda path: (_RANK.get(path, -1), path))
+    texts = [
+        f"{path.removeprefix('recipe.')}: {_brief(fields[path][0])} there, {_brief(fields[path][1])} here"
+        for path in shown
+    ]
+    asked = fields.keys() - _RANK.keys() - _DIGESTS - {"recipe.classes"}
+    if not asked and (changed := [what for path, what in _IMAGES.items() if path in fields]):
+        first = first_change(folder, seeds, _seeds_in(existing)) if folder is not None else ""
+        texts.insert(0, f"{changed[0]} changed" + (f": {first}" if first else ""))
     more = f"; and {len(texts) - 3} more" if len(texts) > 3 else ""
     return "; ".join(texts[:3]) + more
+
+
+def _seeds_in(plan: dict[str, Any]) -> int:
+    """Number of seeds of a plan, as far as it says."""
+    counts = (plan.get(name) for name in ("seeds", "validation_seeds"))
+    return sum(count for count in counts if isinstance(count, int))
 
 
 def _differences(existing: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(existing, dict) and isinstance(wanted, dict):
         for name in sorted({*existing, *wanted}):
             yield from _differences(existing.get(name), wanted.get(name), f"{path}.{name}" if path else name)
-    elif json.dumps(existing) != json.dumps(wanted):
+    elif json.dumps(existing, sort_keys=True) != json.dumps(wanted, sort_keys=True):
         yield path, existing, wanted
 
 

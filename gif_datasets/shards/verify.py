@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.config import AGNOSTIC
-from gif_datasets.errors import ShardError
-from gif_datasets.io.digests import digest, digest_file
+from gif_datasets.errors import BadImage, ShardError
+from gif_datasets.io.decode import decode
+from gif_datasets.io.digests import digest, digest_file, digest_pixels
+from gif_datasets.io.images import LOSSLESS
 from gif_datasets.io.stores import AnyPath, local_copy
 from gif_datasets.shards import index, tar
 from gif_datasets.shards import manifest as manifests
@@ -236,6 +238,19 @@ def _check_image(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator
         yield "image differs from its digest"
 
 
+def _check_pixels(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
+    """Compare an original that is stored losslessly with the key of its seed, which is that of its pixels."""
+    suffix = manifest.plan.recipe.image_format
+    if sample.record.copy == 0 and suffix in LOSSLESS:
+        try:
+            pixels = decode(sample.members[suffix], sample.key)
+        except BadImage as error:
+            yield f"image cannot be read ({error})"
+        else:
+            if digest_pixels(pixels) != sample.record.seed_key:
+                yield f"shows other pixels than {sample.record.seed_origin} had when it was listed"
+
+
 def _check_label(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
     record, text = sample.record, sample.members["cls"]
     if text != str(record.label).encode("ascii") or not 0 <= record.label < len(manifest.classes):
@@ -267,7 +282,16 @@ def _check_seed(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[
         yield f"names another seed {sample.record.seed_index} than its other copies"
 
 
-_SAMPLE_CHECKS = (_check_own, _check_record, _check_image, _check_label, _check_key, _check_copy, _check_seed)
+_SAMPLE_CHECKS = (
+    _check_own,
+    _check_record,
+    _check_image,
+    _check_pixels,
+    _check_label,
+    _check_key,
+    _check_copy,
+    _check_seed,
+)
 """Checks of one sample against the manifest, and against the samples of its split that were counted before it."""
 
 

@@ -65,6 +65,22 @@ class SeedList:
         return digest_rows([seed.key, seed.label] for seed in self.seeds)
 
 
+def seed_image(source: Source, seed: Seed) -> Image.Image:
+    """The image of a seed, read again: whatever is made of it is filed under its key, so its pixels must be that key's.
+
+    Raises:
+        BadImage: If it can no longer be read.
+        SourceError: If its pixels are others than when it was listed.
+    """
+    image = source.sample(seed.index)[0]
+    if digest_pixels(np.asarray(image)) != seed.key:
+        raise SourceError(
+            f"{seed.origin} of {source.name} has changed since the images were listed, and nothing is made of it;"
+            " restore it, or start again with the images as they are now"
+        )
+    return image
+
+
 def refuse_bad(listed: SeedList, on_bad_image: str) -> None:
     """Raise BadImage for the first unreadable sample when ``on_bad_image`` is ``"stop"``."""
     if listed.bad and on_bad_image == "stop":

@@ -1,4 +1,4 @@
-"""Seed datasets: a folder per class, torchvision, Hugging Face, expanded shards, `demo`, or any map-style dataset.
+"""Seed datasets: a folder per class, torchvision, Hugging Face, shards, `demo`, `photos`, or any map-style dataset.
 
 A source is opened from a text (`open_source`) or from an object (`wrap_source`), then listed once (`base.list_seeds`),
 which reads every image, gives each its content key, and names those that cannot be read.
@@ -25,6 +25,8 @@ from gif_datasets.sources.hugging_face import HuggingFaceSource, is_hugging_face
 from gif_datasets.sources.wrapped import MapSource
 from gif_datasets.types import PLAN_FILE
 
+SHIPPED = ("demo", "photos")
+"""Datasets that the package includes, each a folder of its assets."""
 ENTRY_POINTS = "gif_datasets.sources"
 """Group of entry points: a scheme, and what makes a dataset of the name and the options after it."""
 
@@ -36,15 +38,17 @@ def open_source(spec: str) -> Source:
         spec: A folder with one sub-folder per class; ``torchvision:NAME?split=..&root=..``;
             ``hf:NAME?config=..&split=..&image=..&label=..`` (both also take ``classes=a,b,c``, for datasets that do
             not name their classes); a folder of expanded shards, or ``hub:OWNER/NAME?revision=..`` of one on the Hub;
-            ``demo``; or ``SCHEME:NAME?option=..`` of a scheme that an installed package registers.
+            ``demo``, or ``photos`` where no folder is called that; or ``SCHEME:NAME?option=..`` of a scheme that an
+            installed package registers.
 
     Raises:
         SourceError: If it cannot be opened, with the reason and what would work.
     """
     if not spec.strip():
-        raise SourceError("the source is an empty text; name a folder, demo, torchvision:NAME or hf:NAME")
-    if spec == "demo":
-        return FolderSource(Path(str(files("gif_datasets"))) / "assets" / "demo", "demo")
+        raise SourceError("the source is an empty text; name a folder, demo, photos, torchvision:NAME or hf:NAME")
+    folder = Path(spec)
+    if spec == "demo" or (spec in SHIPPED and not folder.is_dir()):  # many have a folder of photos
+        return FolderSource(Path(str(files("gif_datasets"))) / "assets" / spec, spec)
     scheme, colon, rest = spec.partition(":")
     name, _, query = rest.partition("?")
     options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
@@ -52,13 +56,12 @@ def open_source(spec: str) -> Source:
         if not name:
             raise SourceError(f"{spec!r} names no dataset; say {scheme}:NAME")
         return _SCHEMES[scheme](name, options)
-    folder = Path(spec)
     if not folder.is_dir():
         if colon and (registered := entry_points(group=ENTRY_POINTS, name=scheme)):
             return _open_registered(next(iter(registered)), spec, name, options)
         raise SourceError(
-            f"no such folder: {spec!r}; a source is a folder with one sub-folder per class, demo, torchvision:NAME or"
-            " hf:NAME"
+            f"no such folder: {spec!r}; a source is a folder with one sub-folder per class, demo, photos,"
+            " torchvision:NAME or hf:NAME"
         )
     called = folder.name or folder.resolve().name or "folder"  # of ".", what it is called
     if (folder / MANIFEST).is_file() and (folder / PLAN_FILE).is_file():

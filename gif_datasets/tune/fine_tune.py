@@ -31,7 +31,7 @@ from gif_datasets.shards import image_grid
 from gif_datasets.shards.card import code, plain
 from gif_datasets.shards.folder import STATE, claim_folder
 from gif_datasets.sources import wrap_source
-from gif_datasets.sources.base import SeedList, Source, list_seeds
+from gif_datasets.sources.base import SeedList, Source, list_seeds, seed_image
 from gif_datasets.sources.identity import as_listed
 from gif_datasets.sources.splits import hold_out
 from gif_datasets.types import Progress, Seed, no_progress
@@ -287,7 +287,7 @@ def _rows(objective: Objective, source: Source, seeds: Sequence[Seed], mirror: b
     parts = []
     for flip in (False, True) if mirror else (False,):
         for block in blocks(seeds, ENCODED_AT_ONCE):
-            pictures = [source.sample(seed.index)[0] for seed in block]
+            pictures = [seed_image(source, seed) for seed in block]
             shown = [ImageOps.mirror(picture) for picture in pictures] if flip else pictures
             parts.append(objective.rows(shown, [seed.label for seed in block]))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -328,7 +328,7 @@ def _draw_sheet(task: _Task, prior: Prior, path: Path) -> None:
     rows = []
     with torch.no_grad(), torch.autocast(task.device, torch.bfloat16, enabled=task.config.dtype == "bfloat16"):
         for seed in image_grid.choose_seeds(task.held, SHEET_SEEDS):
-            picture, name = task.source.sample(seed.index)[0], task.source.classes[seed.label]
+            picture, name = seed_image(task.source, seed), task.source.classes[seed.label]
             rows.append(image_grid.Row(name, picture, _copies(prior, picture, name, seed.key, config)))
     image_grid.save_preview(rows, f"held-out seeds ({task.family})", path)
 

@@ -23,7 +23,7 @@ from PIL import Image
 import gif_datasets
 from gif_datasets import GifDatasetsError, ShardError, UsageError
 from gif_datasets.expansion.run import summarise
-from gif_datasets.io import atomic
+from gif_datasets.io import atomic, images
 from gif_datasets.io.digests import digest
 from gif_datasets.report.gallery import galleries
 from gif_datasets.report.page import write_report
@@ -295,6 +295,31 @@ def test_forged_samples(folder: Path, case: str) -> None:
     found = change(samples_of(path))
     forge(folder, path, packed(found), samples=len(found))
     assert words in problems(folder)
+
+
+@pytest.mark.parametrize(
+    ("image_format", "readable", "words"),
+    [
+        ("png", True, "train-0000003-0000: shows other pixels than ant/3.png had when it was listed"),
+        ("webp", True, "train-0000003-0000: shows other pixels than ant/3.png had when it was listed"),
+        ("webp", False, "train-0000003-0000: image cannot be read"),
+        ("jpg", True, ""),  # which has lost some of every image
+    ],
+)
+def test_originals_have_the_pixels_of_their_keys(
+    seed_folder: Path, tmp_path: Path, image_format: str, readable: bool, words: str
+) -> None:
+    """An image that was edited after it was listed, as older versions took it: digests agree, its key does not."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "out", ratio=1, prior="linear", image_format=image_format)
+    assert verify(tmp_path / "out") == []
+    image = images.encode(np.zeros((32, 32, 3), np.uint8), image_format, 90) if readable else b"no picture"
+    for path in tars(tmp_path / "out"):
+        found = samples_of(path)
+        if (key := "train-0000003-0000") in found:
+            found[key] = changed({**found[key], image_format: image}, image_sha256=hashlib.sha256(image).hexdigest())
+        forge(tmp_path / "out", path, packed(found))
+    assert words in problems(tmp_path / "out")
+    assert bool(words) == bool(problems(tmp_path / "out"))
 
 
 def test_a_key_given_twice_in_a_record(folder: Path) -> None:

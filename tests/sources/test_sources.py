@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +23,14 @@ from torchvision.transforms import v2
 
 import gif_datasets
 from gif_datasets import BadImage, MissingExtra, SourceError
+from gif_datasets.cli import arguments
 from gif_datasets.prompts import names_of, read_synonyms
 from gif_datasets.shards.verify import verify
 from gif_datasets.sources import open_source, wrap_source
 from gif_datasets.sources.base import list_seeds
+from gif_datasets.sources.open import SHIPPED
+
+ASSETS = Path(gif_datasets.__file__).parent / "assets"
 
 FORMS = ("NFC", "NFD")
 
@@ -159,6 +165,49 @@ def test_demo_is_the_reserved_seeds() -> None:
     assert len({seed.key for seed in listed.seeds}) == 200
     assert [sum(seed.label == label for seed in listed.seeds) for label in range(10)] == [20] * 10
     assert {source.sample(i)[0].size for i in range(200)} == {(32, 32)}
+
+
+def test_photos_ship_as_they_were_made() -> None:
+    """96 pictures, 24 a class, 128 x 128, all different; their bytes and what is told of them are the recipe's."""
+    source = open_source("photos")
+    listed = list_seeds(source)
+    assert (source.name, source.classes) == ("photos", ("fish", "hand tool", "monument", "renewable energy"))
+    assert len({seed.key for seed in listed.seeds}) == 96
+    assert [sum(seed.label == label for seed in listed.seeds) for label in range(4)] == [24] * 4
+    assert {source.sample(i)[0].size for i in range(96)} == {(128, 128)}
+    folder = ASSETS / "photos"
+    files = [folder / source.origin(i) for i in range(96)]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in [*files, folder / "README.md"]))
+    assert digest.hexdigest() == "8e8026338545cf1cb14a770bf6055ef3902ee9af4bc148168947e8612c1803a2"
+
+
+def test_the_author_source_and_licence_of_each_photo_are_told() -> None:
+    """One row of its README for each file, and free licences alone."""
+    lines = (ASSETS / "photos" / "README.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if ".webp |" in line]
+    source = open_source("photos")
+    assert sorted(row[0] for row in rows) == sorted(source.origin(i) for i in range(96))
+    assert all(author and address.startswith("https://") for _, author, address, _ in rows)
+    assert {licence for *_, licence in rows} == {"public domain", "CC0-1.0"}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_dataset_that_ships_is_known_everywhere(name: str) -> None:
+    """To `ExpandedDataset`, to help, and to the error about a source that is not there."""
+    expanded = gif_datasets.ExpandedDataset(name, ratio=1, method="cutout")
+    assert expanded[0][1] == 0
+    assert f"\n  {name} " in arguments.SOURCE
+    with pytest.raises(SourceError, match=name):
+        open_source("nowhere")
+
+
+def test_an_own_folder_of_photos_goes_first(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`photos` was the name of many folders before it was a dataset; `demo` always names the dataset."""
+    monkeypatch.chdir(tmp_path)
+    for name in SHIPPED:
+        shutil.copytree(seed_folder, tmp_path / name)
+    assert open_source("photos").classes == open_source("./demo").classes == ("ant", "bee", "crab")
+    assert len(open_source("demo").classes) == 10
 
 
 def test_empty_and_flat_folders(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:
