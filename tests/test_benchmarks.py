@@ -17,6 +17,7 @@ PEER = "a peer"
 @pytest.mark.parametrize(
     ("name", "arguments", "told"),
     [
+        ("first_read", "--pictures 2 --rounds 1", "jpg 224"),
         ("guidance", "--seeds 4 --block 2 --looped 1 --repeats 1 --threads 1", "batched"),
         ("expand", "--seeds 2 --ratio 1 --repeats 1 --batch-sizes 2", "ratio"),
         ("image_formats", "--most 2 --rounds 1", "png"),

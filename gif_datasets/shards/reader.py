@@ -38,13 +38,16 @@ class ShardReader:
         folder: A finished expanded folder, here or in a store, or the same already open.
         split: Name of the split; the expanded one by default.
         whole: Whether to read rejected samples, too.
+        check: Whether to compare each image with the digest in its record when it is first read.
 
     Raises:
         UsageError: If there is no manifest, or the split is unknown.
         ShardError: If the manifest, the index or a shard is missing or damaged.
     """
 
-    def __init__(self, folder: AnyPath | ExpandedFolder, split: str | None = None, *, whole: bool = False) -> None:
+    def __init__(
+        self, folder: AnyPath | ExpandedFolder, split: str | None = None, *, whole: bool = False, check: bool = True
+    ) -> None:
         self.opened = ExpandedFolder.open(folder)
         self.folder, self.manifest = self.opened.path, self.opened.manifest
         self.manifest.check_split(split)
@@ -64,6 +67,7 @@ class ShardReader:
         self.index = self._entries(all_splits)
         starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
         self._starts = starts if self._kept is None else np.searchsorted(self._kept, starts)
+        self._check = check
         self._start()
 
     def _entries(self, all_splits: Index) -> Index:
@@ -82,6 +86,7 @@ class ShardReader:
         return [int(count) for count in np.diff(self._starts)]
 
     def _start(self) -> None:
+        self._checked = np.full(len(self), not self._check)
         self._reset()
         on_fork(self._reset)
 
@@ -90,7 +95,7 @@ class ShardReader:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock")}
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock", "_checked")}
         return {**kept, "index": None} if self._mapped else kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -143,9 +148,17 @@ class ShardReader:
         return int(self.index.label[number])
 
     def image_bytes(self, number: int) -> bytes:
-        """The stored image file of a sample."""
-        suffix = IMAGE_SUFFIXES[self.index.suffix[number]] if 0 <= number < len(self) else ""
-        return self._read(number, self.index.image_offset, self.index.image_size, suffix)
+        """The stored image file of a sample; raises ShardError where it is checked and not the one of its record."""
+        index, shard = self.index, self._shard(number)
+        image = self._read(number, index.image_offset, index.image_size, IMAGE_SUFFIXES[index.suffix[number]])
+        if not self._checked[number]:
+            record = self._file(shard).read(int(index.record_size[number]), int(index.record_offset[number]))
+            if not tar.names_image(record, image):
+                raise ShardError(
+                    f"the image of {self.key(number)} differs from its digest; run: gif-datasets verify {self.folder}"
+                )
+            self._checked[number] = True
+        return image
 
     def provenance(self, number: int) -> Provenance:
         """The provenance of a sample."""

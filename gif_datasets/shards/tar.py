@@ -27,7 +27,8 @@ from gif_datasets.types import Provenance, Sample
 
 SOURCE_MEMBER = "source.json"
 """Suffix of the member with the source's own columns, if it has any."""
-_SYNTHETIC = b'"synthetic": true'  # in a record; quotation marks inside its strings have a backslash
+_SYNTHETIC = b'"synthetic": true'  # in a record; quotation marks inside its strings have a backslash, as below, too
+_IMAGE_DIGEST = re.compile(rb'"image_sha256": "([0-9a-f]{64})"')
 _LONGEST = {"cls": LONGEST_LABEL, "json": LONGEST_RECORD}
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 _SAMPLE_KEY = re.compile(r"([A-Za-z0-9_-]{1,70})-([0-9]{7,10})-([0-9]{4,10})")
@@ -229,6 +230,12 @@ def read_record(content: bytes, key: str) -> Provenance:
         return Provenance.from_json(read_json(content))
     except (ValueError, TypeError) as error:
         raise ShardError(f"damaged record of {key}: {error}") from error
+
+
+def names_image(record: bytes, image: bytes) -> bool:
+    """Whether a ``KEY.json`` has the digest of an image; the record is searched, which is quicker than parsing it."""
+    found = _IMAGE_DIGEST.search(record)
+    return found is not None and found[1] == hashlib.sha256(image).hexdigest().encode("ascii")
 
 
 def record_bytes(record: Provenance) -> bytes:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -90,20 +91,21 @@ def picture(number: int) -> bytes:
     return file.getvalue()
 
 
-def record(number: int, ratio: int = 3) -> Provenance:
-    """A record with all its fields, for seed ``number // (ratio + 1)``."""
+def record(number: int, image: bytes = b"", ratio: int = 3) -> Provenance:
+    """A record of an image with all its fields, for seed ``number // (ratio + 1)``."""
     kinds = {"int": 0, "float": 0.0, "str": "x", "bool": False}
     values: dict[str, Any] = {field.name: kinds[str(field.type)] for field in fields(Provenance)}
     seed, copy = divmod(number, ratio + 1)
-    return Provenance(**{**values, "seed_index": seed, "copy": copy, "synthetic": copy > 0, "label": number % CLASSES})
+    values |= {"seed_index": seed, "copy": copy, "synthetic": copy > 0, "label": number % CLASSES}
+    return Provenance(**{**values, "image_sha256": hashlib.sha256(image).hexdigest()})
 
 
-def finish(folder: Path, listed: list[manifests.Shard], made: index.Index) -> None:
+def finish(folder: Path, listed: list[manifests.Shard], made: index.Index, suffix: str = "jpg") -> None:
     """Write the index, and as much of a manifest as readers look at."""
     samples = sum(shard.samples for shard in listed)
     recipe: dict[str, Any] = {
-        "options": {"ratio": 3, "image_format": "jpg"},
-        "prior": {"name": "", "digest": ""},
+        "options": {"ratio": 3, "image_format": suffix, "decode_batch": 20},
+        "prior": {"name": "", "digest": "0" * 64},
         "device": "cpu",
         "versions": {},
     }
@@ -118,7 +120,7 @@ def finish(folder: Path, listed: list[manifests.Shard], made: index.Index) -> No
         "validation": 0,
         "failed_checks": 0,
         "plan": {"recipe": recipe, "seeds": samples // 4},
-        "plan_hash": "",
+        "plan_hash": "0" * 64,
         "shards": [manifests.shard_json(shard) for shard in listed],
     }
     draft = manifests.Manifest.from_json(manifests.sealed(manifest, {}))
@@ -126,14 +128,15 @@ def finish(folder: Path, listed: list[manifests.Shard], made: index.Index) -> No
     manifests.write_files(folder, manifests.Manifest.from_json(manifests.sealed(manifest, files)), files)
 
 
-def expanded(folder: Path, pool: list[bytes], per: int) -> None:
+def expanded(folder: Path, pool: list[bytes], per: int, suffix: str = "jpg") -> None:
     """An expanded folder of ``SHARDS * per`` samples, images of ``pool`` in turn."""
     listed = []
     for i in range(SHARDS):
-        rows = [(n, record(n)) for n in range(i * per, (i + 1) * per)]
-        made = [(tar.sample_key("train", r.seed_index, r.copy), Sample(pool[n % len(pool)], r)) for n, r in rows]
-        listed.append(tar.write_shard(folder / manifests.shard_name("train", i, SHARDS), made, "jpg"))
-    finish(folder, listed, tar.build_index(folder, listed))
+        images = [(n, pool[n % len(pool)]) for n in range(i * per, (i + 1) * per)]
+        rows = [(image, record(n, image)) for n, image in images]
+        made = [(tar.sample_key("train", r.seed_index, r.copy), Sample(image, r)) for image, r in rows]
+        listed.append(tar.write_shard(folder / manifests.shard_name("train", i, SHARDS), made, suffix))
+    finish(folder, listed, tar.build_index(folder, listed), suffix)
 
 
 def prepare(base: Path, count: int) -> None:
@@ -485,6 +488,7 @@ print(json.dumps({"entries": len(data), "seconds": opened, "seconds_to_first_shu
 """
 
 APART, PLACE, ROOM = 32_768, 1536, 29_000  # bytes from sample to sample; where its image is, and how long
+RECORD_PLACE, RECORD_ROOM = PLACE + ROOM + -ROOM % ustar.BLOCK + ustar.BLOCK, 1200  # the same for its record
 WRITTEN = 16  # batches whose images are there: more than threads read ahead of the first
 
 
@@ -497,7 +501,8 @@ def opening(base: Path, entries: int, rounds: int) -> dict[str, float]:
     spaced = np.tile(np.arange(per, dtype=np.int64) * APART, entries // per)
     numbers = np.arange(entries)
     made = index.Index(
-        spaced + PLACE, np.full(entries, ROOM, np.int32), spaced + PLACE + ROOM + 100, np.full(entries, 900, np.int32),
+        spaced + PLACE, np.full(entries, ROOM, np.int32), spaced + RECORD_PLACE,
+        np.full(entries, RECORD_ROOM, np.int32),
         (numbers % CLASSES).astype(np.int32), (numbers // 4).astype(np.int32), (numbers % 4).astype(np.int32),
         numbers % 4 > 0, np.ones(entries, np.uint8),
     )  # fmt: skip
@@ -512,10 +517,12 @@ def opening(base: Path, entries: int, rounds: int) -> dict[str, float]:
     pool = [content.ljust(ROOM, b"\0") for content in map(picture, range(BATCH)) if len(content) <= ROOM]
     loader = gif_datasets.DataLoader(gif_datasets.load_expanded(base), BATCH, shuffle=True)
     for number in islice(loader.sampler, WRITTEN * BATCH):
-        name = f"{tar.sample_key('train', number // 4, number % 4)}.jpg"
+        key, image = tar.sample_key("train", number // 4, number % 4), pool[number % len(pool)]
+        text = tar.record_bytes(record(number, image)).ljust(RECORD_ROOM)
         with (base / listed[number // per].name).open("r+b") as file:
-            file.seek(int(spaced[number]) + PLACE - ustar.BLOCK)
-            file.write(ustar.header(name, ROOM) + pool[number % len(pool)])
+            for suffix, place, content in (("jpg", PLACE, image), ("json", RECORD_PLACE, text)):
+                file.seek(int(spaced[number]) + place - ustar.BLOCK)
+                file.write(ustar.header(f"{key}.{suffix}", len(content)) + content)
     size = (base / index.INDEX).stat().st_size
     runs = []
     for _ in range(rounds):
