@@ -23,7 +23,7 @@ import numpy as np
 from gif_datasets.chunks import blocks, evenly
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
-from gif_datasets.expansion.engines.local import default_workers, pool, visible_gpus
+from gif_datasets.expansion.engines.local import default_workers, pool, refuse_unsendable, visible_gpus
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.open import open_expansion
 from gif_datasets.expansion.plan import Plan
@@ -244,6 +244,7 @@ def _bytes(plan: Plan, probe: Probe) -> int:
 
 def _probes(plan: Plan, source: Source, workers: int) -> list[Probe]:
     """One probe a worker, all at once."""
+    refuse_unsendable((plan, source), workers)
     advice = f"plan for fewer than --workers {workers}, or for a smaller prior"
     with (
         tempfile.TemporaryDirectory(prefix="gif-datasets-plan-") as folder,

@@ -74,11 +74,16 @@ def seed_image(source: Source, seed: Seed) -> Image.Image:
     """
     image = source.sample(seed.index)[0]
     if digest_pixels(np.asarray(image)) != seed.key:
-        raise SourceError(
-            f"{seed.origin} of {source.name} has changed since the images were listed, and nothing is made of it;"
-            " restore it, or start again with the images as they are now"
-        )
+        raise changed(source, seed)
     return image
+
+
+def changed(source: Source, seed: Seed) -> SourceError:
+    """The error of a seed whose image is another one now."""
+    return SourceError(
+        f"{seed.origin} of {source.name} has changed since the images were listed, and nothing is made of it;"
+        " restore it, or start again with the images as they are now"
+    )
 
 
 def refuse_bad(listed: SeedList, on_bad_image: str) -> None:

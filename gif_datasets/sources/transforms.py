@@ -7,7 +7,6 @@ Nothing needs to know how a transform is called, or which item of an inner datas
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from typing import Any
 
 from gif_datasets.errors import SourceError
 from gif_datasets.io.images import is_image
+from gif_datasets.io.sending import unsendable
 
 _TRANSFORMS = ("transform", "transforms")
 
@@ -114,11 +114,7 @@ class WatchedTransform:
 
     def __reduce__(self) -> tuple[Any, tuple[Any]]:
         """Pickle without a transform that cannot be: a worker that only reads seeds sets it aside."""
-        try:
-            pickle.dumps(self._transform)
-        except Exception:  # whatever its class raises
-            return WatchedTransform, (_left_behind,)
-        return WatchedTransform, (self._transform,)
+        return WatchedTransform, (_left_behind if unsendable(self._transform) else self._transform,)
 
 
 def _left_behind(*given: Any, **named: Any) -> Any:

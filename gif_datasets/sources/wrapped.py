@@ -13,6 +13,7 @@ from gif_datasets.errors import BadImage, SourceError
 from gif_datasets.io import images
 from gif_datasets.io.digests import digest_pixels
 from gif_datasets.prompts import canonical
+from gif_datasets.sources.base import changed
 from gif_datasets.sources.transforms import watched, watching
 from gif_datasets.types import Seed, item_table
 
@@ -77,7 +78,7 @@ class MapSource:
         """A seed's item, with another image where its own enters the transforms, or in its place if there are none.
 
         Raises:
-            BadImage: If the seed's image is no longer the one that was listed.
+            SourceError: If the seed's image is no longer the one that was listed.
         """
         done = False
 
@@ -92,7 +93,7 @@ class MapSource:
             item = self._item(seed.index)
         found = item if done else _with_first(item, swap(item[0]))
         if not done:
-            raise BadImage(f"{seed.origin}: its image is not the one that was listed; make the dataset again")
+            raise changed(self, seed)
         return found
 
     def _item(self, index: int) -> Sequence[Any]:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, Dataset, StackDataset, Subset, TensorDataset
 
-from gif_datasets import BadImage, ExpandedDataset, SourceError
+from gif_datasets import ExpandedDataset, SourceError
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.transforms import watched
 
@@ -222,7 +222,7 @@ def test_a_seed_that_changes_after_it_was_listed_is_no_copy_s() -> None:
     expanded = expand(dataset)
     expanded[COUNT]  # in the cache
     expanded.source.dataset.first = 100  # type: ignore[attr-defined]
-    with pytest.raises(BadImage, match="row 0: its image is not the one that was listed"):
+    with pytest.raises(SourceError, match="row 0 of Photos has changed since the images were listed"):
         expanded[COUNT]
 
 

@@ -12,8 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from gif_datasets.errors import EngineError
+from gif_datasets.errors import ConfigError, EngineError
 from gif_datasets.io.devices import keep_freed_memory, usable_cpus
+from gif_datasets.io.sending import unsendable
 from gif_datasets.io.terminal import escape_output
 
 Result = TypeVar("Result")
@@ -33,17 +34,28 @@ def run_local(
         devices: GPUs, as :func:`visible_gpus` names them; the workers take them in turn, and each sees its own alone.
 
     Raises:
+        ConfigError: If a worker cannot be sent the task.
         EngineError: If a worker process dies. What other workers finished is kept.
     """
     workers = min(workers, len(ids))
     if workers <= 1:
         yield from map(task, ids)
         return
+    refuse_unsendable(task, workers)
     let_go(task)
     advice = f"run the same command again to go on, with fewer than --workers {workers} if memory is short"
     with pool(workers, devices, advice, task) as executor:
         for future in as_completed([executor.submit(_run_in_worker, item) for item in ids]):
             yield future.result()
+
+
+def refuse_unsendable(work: Any, workers: int) -> None:
+    """Raise ConfigError if new processes cannot be sent something; it says what, and the way out."""
+    if reason := unsendable(work):
+        raise ConfigError(
+            f"the work cannot be sent to {workers} workers ({reason}); define it at the top level of a module"
+            " that is imported, or use workers=1"
+        )
 
 
 @contextmanager
@@ -62,11 +74,17 @@ def pool(
         EngineError: If a process dies.
     """
     context = multiprocessing.get_context(SPAWN)
-    executor = ProcessPoolExecutor(workers, context, _start_worker, (task, _in_turn(workers, devices)))
+    started = context.SimpleQueue()
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (task, _in_turn(workers, devices), started))
     try:
         yield executor
     except BaseException as error:
         _stop(executor)
+        if isinstance(error, BrokenProcessPool) and started.empty():
+            raise EngineError(
+                "no worker process could start (its error is above); the script that starts them needs"
+                ' `if __name__ == "__main__":`; or use workers=1'
+            ) from error
         if isinstance(error, BrokenProcessPool):
             raise EngineError(f"a worker process died (killed, or out of memory); {advice}") from error
         raise
@@ -126,8 +144,9 @@ def _start_process(own: Any) -> None:
 _task: Callable[[int], Any] | None = None
 
 
-def _start_worker(task: Callable[[int], Any] | None, own: Any) -> None:
+def _start_worker(task: Callable[[int], Any] | None, own: Any, started: Any) -> None:
     global _task
+    started.put(True)
     _start_process(own)
     _task = task
 
