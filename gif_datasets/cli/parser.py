@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     escape_output()  # after argparse, whose help has colours
     keep_freed_memory()
     warnings.formatwarning = _warning
+    warnings.filterwarnings("default", category=UserWarning, module="gif_datasets")  # they are what the command says
     try:
         code: int = args.run(args)
         sys.stdout.flush()

@@ -13,6 +13,7 @@ from gif_datasets.io import decode
 from gif_datasets.io.cache.store import open_cache
 from gif_datasets.shards.image_grid import MOST_COPIES, Row, choose_seeds, save_preview
 from gif_datasets.sources.base import seed_image
+from gif_datasets.sources.joined import refuse_output
 from gif_datasets.types import Seed, silently
 
 
@@ -55,6 +56,7 @@ def preview_expansion(
         cache_dir: Where imagined samples are kept.
         say: Gets one line if the classifier does not recognise the seeds' classes.
     """
+    refuse_output(opened.source, out, is_image=True)
     recipe, seeds = opened.plan.recipe, opened.plan.seeds
     imaginer = Imaginer(recipe, opened.source, open_cache(cache_dir), seeds)
     recognition = imaginer.recognition()

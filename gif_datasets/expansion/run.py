@@ -31,6 +31,7 @@ from gif_datasets.shards.folder import (
 )
 from gif_datasets.shards.manifest import PREVIEW, Shard
 from gif_datasets.sources.base import Source, seed_image
+from gif_datasets.sources.joined import refuse_output
 from gif_datasets.sources.own_columns import source_columns
 from gif_datasets.types import CLASSIFIER_FILE, silently
 
@@ -117,10 +118,13 @@ def run(
     Raises:
         PlanMismatch: If the folder holds another plan; nothing in it is touched.
         ConfigError: If the folder cannot be written, or a plan cannot be made in parts.
+        SourceError: If the folder or the cache lies in one that counts as a class of the source.
     """
     if plan.recipe.config.agnostic and part != WHOLE:
         raise ConfigError("selection sample-agnostic compares the copies of all seeds; it cannot be made in parts")
     started = time.monotonic()
+    for place in (folder, cache.folder):
+        refuse_output(source, place)
     claim_folder(folder, plan.json, seeds=chain(plan.seeds, plan.validation))
     imaginer = imaginer or Imaginer(plan.recipe, source, cache, plan.seeds)
     todo, done = _state(plan, folder, part)

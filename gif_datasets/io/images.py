@@ -246,7 +246,8 @@ def is_picture_name(name: str) -> bool:
 
 @cache
 def _extensions() -> frozenset[str]:
-    return frozenset(ext for ext, kind in Image.registered_extensions().items() if kind in _formats())
+    kinds = (*_formats(), "MPO")  # which is JPEG with further images, and read as such
+    return frozenset(ext for ext, kind in Image.registered_extensions().items() if kind in kinds)
 
 
 @cache

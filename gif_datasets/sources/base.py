@@ -116,6 +116,8 @@ def list_seeds(
     """
     count = len(source)
     indices = range(count) if limit is None else evenly(count, limit)
+    for text in getattr(source, "warnings", ()):
+        warnings.warn(f"{source.name}: {text}", stacklevel=2)
     bad: list[str] = list(getattr(source, "unreadable", ()))
     seeds = SeedTable.of(_readable(source, show(indices, title), bad))
     if not seeds:

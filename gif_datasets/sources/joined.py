@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from PIL import Image
 
 from gif_datasets.errors import SourceError
+from gif_datasets.io.stores import AnyPath
 from gif_datasets.prompts import canonical
 from gif_datasets.sources.base import SeedList, Source, revision_of
+from gif_datasets.sources.folders import FolderSource
 from gif_datasets.types import Seed
 
 
@@ -65,6 +68,13 @@ class JoinedSource:
             )
         first = len(self.parts[0])
         return tuple(replace(s, index=s.index + first, label=self._labels[s.label]) for s in listed.seeds)
+
+
+def refuse_output(source: Source, path: AnyPath, is_image: bool = False) -> None:
+    """See :meth:`FolderSource.refuse_output`; of the folders among joined sources."""
+    for part in parts_of(source):
+        if isinstance(part, FolderSource) and isinstance(path, Path):
+            part.refuse_output(path, is_image)
 
 
 def parts_of(source: Source) -> tuple[Source, ...]:

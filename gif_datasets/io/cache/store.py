@@ -58,6 +58,14 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gif_datasets"
 
 
+def is_cache(folder: Path) -> bool:
+    """Whether a folder is a cache: it has what a cache has, and nothing else."""
+    if not (folder / CLAIMS).is_file():
+        return False
+    names = (entry.path.name for entry in listed(folder))
+    return all(name == CLAIMS or _OWN_FOLDER.fullmatch(name) for name in names)
+
+
 @dataclass(frozen=True)
 class Audit:
     """What :meth:`Cache.verify` found; names are relative to the cache's folder.
