@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets.comparison.duplicates import BITS, hashes_of_image_and_mirror, near_duplicates, perceptual_hash
+from gif_datasets.comparison.duplicates import BITS, near_duplicates, spectra
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.options import closest
 from gif_datasets.priors import PriorInfo
@@ -76,8 +76,8 @@ def read_test_set(source: Source, listed: SeedList, test: Source, shared: str, s
 def _same(source: Source, seeds: Sequence[Seed], tests: Sequence[Seed], show: Progress) -> dict[int, str]:
     """Those test images that the seeds show too, by number, with what is the same."""
     origins = {seed.key: seed.origin for seed in seeds}
-    known = np.stack([perceptual_hash(seed_image(source, seed)) for seed in show(seeds, Reading.DUPLICATES)])
-    asked = [hashes_of_image_and_mirror(seed_image(source, test)) for test in show(tests, Reading.DUPLICATES)]
+    known = np.stack([spectra(seed_image(source, seed)) for seed in show(seeds, Reading.DUPLICATES)])
+    asked = [spectra(seed_image(source, test)) for test in show(tests, Reading.DUPLICATES)]
     near = near_duplicates(known, asked)
     same = {}
     for number, test in enumerate(tests):
