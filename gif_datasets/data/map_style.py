@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from gif_datasets.data.buffers import Buffers
-from gif_datasets.errors import ConfigError
+from gif_datasets.errors import ConfigError, UsageError
 from gif_datasets.io import decode
 from gif_datasets.io.stores import AnyPath, as_path
 from gif_datasets.shards.reader import ShardReader
@@ -131,10 +132,7 @@ class LoadedDataset(Dataset[tuple[Any, int]]):
         return self._reader.provenance(self._place(index))
 
     def _place(self, index: int) -> int:
-        size = len(self)
-        if not -size <= index < size:
-            raise IndexError(f"index {index} of {size} samples")
-        return int(index) % size
+        return place_of(index, len(self))
 
 
 class LoadedRows(Sequence[tuple[Any, int]]):
@@ -197,6 +195,29 @@ class LoadedRows(Sequence[tuple[Any, int]]):
 
     def _name(self, place: int) -> str:
         return self._dataset._reader.key(self._indices[place])
+
+
+def place_of(index: Any, size: int) -> int:
+    """The place of an item, counted from 0, that an index means; a negative one counts from the end.
+
+    Raises:
+        UsageError: If it is no integer.
+        IndexError: If there is no such item.
+
+    Example:
+        >>> place_of(-1, 5)
+        4
+    """
+    try:
+        number = operator.index(index)
+    except TypeError as error:
+        raise UsageError(
+            f"an item has an integer as its index, got {repr(index)[:80]}; take several by"
+            " [items[i] for i in range(2, 5)] or torch.utils.data.Subset, a column by [item[name] for item in items]"
+        ) from error
+    if not -size <= number < size:
+        raise IndexError(f"index {number} of {size} items")
+    return number % size
 
 
 def different_sizes(sizes: Any) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.errors import BadImage, EngineError
+from gif_datasets.data.map_style import place_of
+from gif_datasets.errors import BadImage, ConfigError, EngineError
 from gif_datasets.expansion.engines.local import run_local, visible_gpus
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.item_format import ItemForm, format_transform
@@ -93,6 +94,8 @@ class ExpandedDataset(Dataset[Any]):
         device: str = "auto",
         **options: Any,
     ) -> None:
+        for role in {"image", "label"} & options.keys():
+            raise ConfigError(f"unknown option {role!r}; name a column by {role}_column={options[role]!r}")
         prior = str(prior) if isinstance(prior, Path) else prior
         named = prior if isinstance(prior, str) else "linear"
         config = ExpansionConfig.build(
@@ -160,6 +163,7 @@ class ExpandedDataset(Dataset[Any]):
         return len(self.plan.seeds) * (1 + self.config.ratio)
 
     def __getitem__(self, index: int) -> Any:
+        index = place_of(index, len(self))
         return self._items([self._row(index)], lambda: self._rest_of_block(index))[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
@@ -298,9 +302,7 @@ class ExpandedDataset(Dataset[Any]):
 
     def _row(self, index: int) -> Row:
         size, count, ratio = len(self), len(self.plan.seeds), self.config.ratio
-        if not -size <= index < size:
-            raise IndexError(f"index {index} of {size} items")
-        index %= size
+        index = place_of(index, size)
         if index < count:
             return self.plan.seeds[index], 0
         if self.config.agnostic:
@@ -330,4 +332,4 @@ class ValidationSplit(Dataset[Any]):
         return len(self._expanded.plan.validation)
 
     def __getitem__(self, index: int) -> Any:
-        return self._expanded._item(self._expanded.plan.validation[index], None)
+        return self._expanded._item(self._expanded.plan.validation[place_of(index, len(self))], None)

@@ -102,7 +102,10 @@ class HuggingFaceSource:
         cell = self._pictures[index][self.image_column]
         if not cell or (cell.get("bytes") is None and cell.get("path") is None):
             raise BadImage(f"{self.origin(index)}: no image")
-        return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
+        if cell.get("bytes") is not None:
+            content: bytes = cell["bytes"]
+            return content
+        return _fetched(cell["path"], self.origin(index)) if "://" in cell["path"] else Path(cell["path"])
 
     def own(self, indices: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
         """Some of its columns, of some rows."""
@@ -112,6 +115,29 @@ class HuggingFaceSource:
     def others(self, indices: Sequence[int]) -> Any:
         """Its columns besides the image, of some rows."""
         return self.rows.select(indices).remove_columns([self.image_column])
+
+
+def _fetched(address: str, name: str) -> bytes:
+    """The file at an address that ``datasets`` opens: ``zip://1.png::photos.zip``, ``https://..``, ``hf://..``.
+
+    Raises:
+        BadImage: If there is no such file.
+        SourceError: If it cannot be reached; the address, which may hold a token, is not in the message.
+    """
+    from datasets.utils.file_utils import xopen
+
+    try:
+        with xopen(address, "rb") as file:
+            return bytes(file.read())
+    except Exception as error:  # each file system raises its own kinds
+        status = getattr(error.__cause__, "status", 404)  # fsspec hides that a server was not reached or refused
+        connected = not isinstance(error.__cause__, OSError)
+        if isinstance(error, FileNotFoundError) and status in (404, 410) and connected:
+            raise BadImage(f"{name}: no such file") from error
+        raise SourceError(
+            f"{name}: its image at a {address.partition('://')[0]}:// address cannot be read ({type(error).__name__});"
+            " see that datasets opens it here, or store the images themselves (Image.embed_storage)"
+        ) from error
 
 
 def _synthetic(rows: Any) -> list[bool]:
@@ -147,4 +173,8 @@ def _column(name: str, role: str, asked: str | None, found: Sequence[str], featu
     if len(found) == 1:
         return found[0]
     what = "several" if found else "no"
-    raise SourceError(f"{name} has {what} {role} columns ({', '.join(found or features)}); name one: {role}=COLUMN")
+    others = "remove the others" if found else f"rename the column to {role!r}"
+    raise SourceError(
+        f"{name} has {what} {role} columns ({', '.join(found or features)}); name one: {role}_column=COLUMN of"
+        f" ExpandedDataset, {role}=COLUMN of a text such as hf:NAME?..; or {others}"
+    )

@@ -7,6 +7,7 @@ import hashlib
 import io
 import shutil
 import unicodedata
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from torch.utils.data import ConcatDataset, Subset
 from torchvision.transforms import v2
 
 import gif_datasets
-from gif_datasets import BadImage, MissingExtra, SourceError
+from gif_datasets import BadImage, ConfigError, MissingExtra, SourceError, UsageError
 from gif_datasets.cli import arguments
 from gif_datasets.prompts import names_of, read_synonyms
 from gif_datasets.shards.verify import verify
@@ -419,3 +420,55 @@ def test_a_warning_names_the_first_of_many(seed_folder: Path, tmp_path: Path) ->
     with pytest.warns(UserWarning, match=wanted) as seen:
         summary = gif_datasets.expand(str(seed_folder), tmp_path / "out", ratio=1, method="cutout")
     assert (len(seen), len(summary.bad), seen[0].filename) == (1, 7, __file__)
+
+
+def addressed(addresses: list[str]) -> datasets.Dataset:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    labels = [place % 2 for place in range(len(addresses))]
+    return datasets.Dataset.from_dict({"image": addresses, "label": labels}, features=features)
+
+
+def test_images_by_address(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:
+    """As ``datasets`` opens them; a file that is not there is left out, by name."""
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for number in range(3):
+            buffer = io.BytesIO()
+            picture(number).save(buffer, "PNG")
+            archive.writestr(f"{number}.png", buffer.getvalue())
+    source = wrap_source(addressed([f"zip://{number}.png::{tmp_path}/all.zip" for number in range(4)]))
+    listed = list_seeds(source)
+    assert (len(listed.seeds), listed.bad) == (3, ("row 3: no such file",))
+    assert source.sample(2)[0].tobytes() == picture(2).tobytes()
+
+
+@pytest.mark.parametrize("address", ["https://127.0.0.1:1/1.png?sig=secret", "nosuch://secret@there/1.png"])
+def test_addresses_that_cannot_be_reached(address: str) -> None:
+    """No image is missing because a server is; and an address may hold what is nobody's business."""
+    with pytest.raises(SourceError, match=r"row 0: its image at a \w+:// address cannot be read") as caught:
+        list_seeds(wrap_source(addressed([address] * 2)))
+    assert "secret" not in str(caught.value)
+
+
+def test_advice_about_columns_can_be_followed(picture: Callable[[int], Image.Image]) -> None:
+    """In Python, in a text, and where a function takes neither."""
+    rows = datasets.Dataset.from_dict({"picture": [picture(0), picture(1)], "kind": [0, 1]})
+    with pytest.raises(SourceError, match=r"no label columns .*label_column=COLUMN of ExpandedDataset") as caught:
+        gif_datasets.ExpandedDataset(rows, method="cutout")
+    assert "rename the column to 'label'" in str(caught.value)
+    with pytest.raises(ConfigError, match="unknown option 'label'; name a column by label_column='kind'"):
+        gif_datasets.ExpandedDataset(rows, method="cutout", label="kind")
+    assert len(gif_datasets.ExpandedDataset(rows, ratio=1, method="cutout", label_column="kind")) == 4
+    assert len(wrap_source(rows.rename_column("kind", "label"))) == 2
+
+
+@pytest.mark.parametrize("index", [slice(2, 5), "image", [1, 2], 1.0, None])
+def test_items_have_integers_as_indices(index: Any, tmp_path: Path) -> None:
+    """Of every dataset of this package; numpy's and torch's integers are such."""
+    expanded = gif_datasets.ExpandedDataset("demo", ratio=1, method="cutout", validation_share=0.1)
+    gif_datasets.expand("demo", tmp_path / "out", ratio=1, method="cutout", limit=4)
+    for items in (expanded, expanded.validation, gif_datasets.load_expanded(tmp_path / "out")):
+        with pytest.raises(UsageError, match="an item has an integer as its index, got"):
+            items[index]
+        with pytest.raises(IndexError):
+            items[len(items)]
+        assert items[np.int64(1)][1] == items[torch.tensor(1)][1] == items[1 - len(items)][1]
