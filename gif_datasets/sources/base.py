@@ -119,7 +119,10 @@ def list_seeds(
     for text in getattr(source, "warnings", ()):
         warnings.warn(f"{source.name}: {text}", stacklevel=2)
     bad: list[str] = list(getattr(source, "unreadable", ()))
-    seeds = SeedTable.of(_readable(source, show(indices, title), bad))
+    negative: set[int] = set()
+    seeds = SeedTable.of(_readable(source, show(indices, title), bad, negative))
+    if limit is None or len(source.classes) <= 2:  # of more, chance may have taken all but one
+        _refuse_shifted(source, seeds, negative)
     if not seeds:
         raise SourceError(f"no readable image in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
     for seed in (seeds[place] for place in evenly(len(seeds), READ_TWICE)):
@@ -128,8 +131,24 @@ def list_seeds(
     return SeedList(seeds, tuple(bad))
 
 
-def _readable(source: Source, indices: Iterable[int], bad: list[str]) -> Iterator[Seed]:
-    """Seeds of the images that can be read; a message for each other one goes into ``bad``."""
+def _refuse_shifted(source: Source, seeds: SeedTable, negative: set[int]) -> None:
+    """Refuse labels below 0 if they may be classes: with them, there are as many labels as classes, or one class alone.
+
+    Otherwise they say that there is no label, as in datasets of which a part is labelled.
+    """
+    labels = sorted({*negative, *np.unique(seeds.labels).tolist()})
+    if negative and (len(labels) == len(source.classes) or len(labels) - len(negative) < 2):
+        raise SourceError(
+            f"{source.name} has the labels {', '.join(map(str, labels[:10]))}, and labels count classes from 0; number"
+            f" the classes 0 to {max(len(labels), 2) - 1}, or leave out the images that have no label"
+        )
+
+
+def _readable(source: Source, indices: Iterable[int], bad: list[str], negative: set[int]) -> Iterator[Seed]:
+    """Seeds of the images that can be read; a message for each other one goes into ``bad``.
+
+    Labels below 0, which name no class, are put into ``negative``.
+    """
     is_synthetic = getattr(source, "is_synthetic", _real)
     for index in indices:
         origin = source.origin(index)
@@ -139,7 +158,8 @@ def _readable(source: Source, indices: Iterable[int], bad: list[str]) -> Iterato
             bad.append(str(error))
             continue
         if label < 0:
-            bad.append(f"{origin}: no label")
+            negative.add(label)
+            bad.append(f"{origin}: no label ({label})")
             continue
         if label >= len(source.classes):
             raise SourceError(f"{origin} has label {label}, but {source.name} names {len(source.classes)} classes")

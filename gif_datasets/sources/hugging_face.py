@@ -66,7 +66,7 @@ class HuggingFaceSource:
         values = list(self.rows[self.label_column])
         names = classes or getattr(features[self.label_column], "names", None)
         self.classes, self._labels = _classes_and_labels(values, names)
-        self._strange = {i: value for i, value in enumerate(values) if value is not None and self._labels[i] < 0}
+        self._strange = {i: v for i, v in enumerate(values) if self._labels[i] < 0 and not isinstance(v, int)}
         self._pictures = self.rows.select_columns([self.image_column])  # so that no other column is decoded
         self._synthetic = _synthetic(self.rows)
 
@@ -85,7 +85,9 @@ class HuggingFaceSource:
         """One image as 8-bit RGB, and its class index."""
         image = images.read_rgb(self._content(index), self.origin(index))
         if index in self._strange:
-            raise BadImage(f"{self.origin(index)}: its label {self._strange[index]!r} is none of the classes")
+            value = self._strange[index]
+            reason = "no label" if value is None else f"its label {value!r} is none of the classes"
+            raise BadImage(f"{self.origin(index)}: {reason}")
         return image, self._labels[index]
 
     def is_grey(self, index: int) -> bool:

@@ -238,6 +238,44 @@ def test_labels_that_are_missing_or_odd(seed_folder: Path) -> None:
         wrap_source(rows.add_column("label", [0, 1] * 6), image_column="id")
 
 
+@pytest.mark.parametrize("as_rows", [False, True])
+@pytest.mark.parametrize(
+    ("labels", "classes", "words"),
+    [
+        ([-1, 1], ["a", "b"], "the labels -1, 1, and labels count classes from 0; number the classes 0 to 1"),
+        ([-1, 0], ["a", "b"], "the labels -1, 0"),
+        ([-1, 0, 1], ["a", "b", "c"], "number the classes 0 to 2"),
+        ([-1, 0], None, "the labels -1, 0"),
+        ([-1], ["a", "b"], "the labels -1, and"),
+        ([-1, 0, 1], ["a", "b"], ""),
+        ([0, 1, 2, -1], ["a", "b", "c"], ""),
+    ],
+)
+def test_labels_below_nothing(
+    seed_folder: Path, labels: list[int], classes: list[str] | None, words: str, as_rows: bool
+) -> None:
+    """They are refused where they may be a class; beside all classes they say that there is no label, by name."""
+    values = (labels * 12)[:12]
+    dataset: object = [(Image.new("RGB", (8, 8), (i, 0, 0)), label) for i, label in enumerate(values)]
+    if as_rows:
+        dataset = hugging_face(seed_folder).remove_columns("kind").add_column("label", values)
+    source = wrap_source(dataset, classes=classes if as_rows else classes or ["a"])
+    if words:
+        with pytest.raises(SourceError, match=words):
+            list_seeds(source)
+    else:
+        listed = list_seeds(source)
+        assert len(listed.seeds) == 12 - values.count(-1)
+        assert listed.bad[0] == f"row {values.index(-1)}: no label (-1)"
+
+
+def test_a_few_of_many_classes_beside_no_label() -> None:
+    """A limit takes some classes only, which says nothing of the labels."""
+    labels = [0, 2, 1, -1, 3, 2]
+    source = wrap_source([(Image.new("RGB", (8, 8), (i, 0, 0)), v) for i, v in enumerate(labels)], classes=list("abcd"))
+    assert [seed.label for seed in list_seeds(source, limit=2).seeds] == [0]
+
+
 def test_random_transforms_inside_a_dataset_are_refused(seed_folder: Path) -> None:
     """A dataset that gives other pixels each time cannot be keyed, so it is refused, not expanded for ever."""
     bare = torchvision.datasets.ImageFolder(str(seed_folder))
