@@ -6,18 +6,19 @@ Splits are kept apart, images are the files of the shards byte for byte, and eac
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.errors import ConfigError, ShardError, UsageError
+from gif_datasets.errors import ConfigError, MissingExtra, ShardError, UsageError
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
-from gif_datasets.publish.export_job import Job, Tally, keep
+from gif_datasets.publish.export_job import Job, Tally, keep, parquet_versions
 from gif_datasets.publish.imagefolder import COLUMNS, SOURCE, write_folders
-from gif_datasets.publish.parquet import parquet_versions, write_parquet
+from gif_datasets.publish.parquet import write_parquet
 from gif_datasets.publish.pruned import prune
 from gif_datasets.shards import card, tar
 from gif_datasets.shards import manifest as manifests
@@ -123,6 +124,9 @@ def _settings(folder: ExpandedFolder, to: str, shard_bytes: int) -> dict[str, An
     """Everything that decides the bytes of an export."""
     settings = {"format": EXPORT_FORMAT, "to": to, "source": folder.manifest.source, "manifest": folder.manifest.digest}
     settings |= {"rejected": digest(sorted(found))} if (found := folder.rejected) else {}
+    if to == "imagefolder":
+        with contextlib.suppress(MissingExtra):  # without it, the metadata is in a format that has no class names
+            settings |= {"metadata": "parquet", "versions": parquet_versions()}
     if to == "parquet":
         settings |= {"shard_bytes": shard_bytes, "versions": parquet_versions()}
     return settings

@@ -7,12 +7,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gif_datasets.errors import MissingExtra
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest_file
 from gif_datasets.shards.columns import Columns, SourceColumns, expanded_columns, own_features, read_source
 from gif_datasets.shards.manifest import Manifest
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import Progress
+
+
+def parquet_versions() -> dict[str, str]:
+    """Versions of the libraries that decide the bytes of a Parquet file; raises MissingExtra if they are missing."""
+    try:
+        import datasets
+        import pyarrow
+    except ImportError as error:
+        raise MissingExtra("datasets", "hf") from error
+    return {"datasets": datasets.__version__, "pyarrow": pyarrow.__version__}
 
 
 @dataclass(frozen=True)

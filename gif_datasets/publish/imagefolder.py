@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import unicodedata
@@ -62,15 +63,38 @@ def write_folders(job: Job, tally: Tally) -> None:
         names = class_folders(reader.classes)
         for name in names:  # for classes without images too, so that the number of folders is that of labels
             (job.out / split / name).mkdir(parents=True, exist_ok=True)
-        lines = []
+        rows = []
         for index in job.show(range(len(reader)), f"exporting {split}"):
             row, content = _row(job, reader, index), reader.image_bytes(index)
             name = f"{names[row['label']]}/{row['key']}.{job.suffix}"
-            lines.append(json.dumps({"file_name": name, **row}, ensure_ascii=True) + "\n")
+            rows.append({"file_name": name, **row})
             tally.written += _write_image(job.out / split / name, content)
             tally.images += 1
             tally.bytes += len(content)
-        keep(job.out, f"{split}/metadata.jsonl", "".join(lines).encode("ascii"), tally)
+        kind, content = ("parquet", _parquet(job, rows)) if "metadata" in job.settings else ("jsonl", _lines(rows))
+        keep(job.out, f"{split}/metadata.{kind}", content, tally)
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Rows as JSON, a line each."""
+    return "".join(json.dumps(finite(row), ensure_ascii=True) + "\n" for row in rows).encode("ascii")
+
+
+def _parquet(job: Job, rows: Sequence[dict[str, Any]]) -> bytes:
+    """Rows as Parquet with Hugging Face features: the only metadata from which their builder learns class names."""
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds: dict[str, Any] = {
+        "file_name": datasets.Value("string"),
+        "label": datasets.ClassLabel(names=list(job.manifest.classes)),
+    }
+    kinds |= {name: datasets.Value(kind) for name, kind in (("key", "string"), *COLUMNS)}
+    schema = datasets.Features({**kinds, **({SOURCE: job.plain} if job.plain else {})}).arrow_schema
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def _write_image(path: Path, content: bytes) -> bool:
@@ -88,4 +112,4 @@ def _row(job: Job, reader: ShardReader, index: int) -> dict[str, Any]:
     if not job.plain:
         return row
     own = job.source.rows.get(record["seed_index"], {}) if job.source else {}
-    return {**row, SOURCE: {name: finite(own.get(name)) for name in job.plain}}
+    return {**row, SOURCE: {name: own.get(name) for name in job.plain}}

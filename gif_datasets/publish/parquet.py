@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.chunks import blocks
-from gif_datasets.errors import MissingExtra
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest, digest_file
 from gif_datasets.io.parsing import read_json
@@ -19,16 +18,6 @@ from gif_datasets.shards.reader import ShardReader
 
 GROUP_ROWS, GROUP_BYTES = 1_000, 32_000_000
 """A reader fetches and keeps a row group at once; the bound that is reached first ends it."""
-
-
-def parquet_versions() -> dict[str, str]:
-    """Versions of the libraries that decide the bytes of a file; raises MissingExtra if they are missing."""
-    try:
-        import datasets
-        import pyarrow
-    except ImportError as error:
-        raise MissingExtra("datasets", "hf") from error
-    return {"datasets": datasets.__version__, "pyarrow": pyarrow.__version__}
 
 
 def write_parquet(job: Job, tally: Tally) -> None:

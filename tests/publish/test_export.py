@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
@@ -250,4 +252,35 @@ def test_a_source_s_own_columns_come_along(tmp_path: Path) -> None:
     for row in loaded:
         own, seed = row["source"], row["seed_index"]
         assert (own["label"], own["site"], own["tags"]) == (row["label"], rows["site"][seed], rows["tags"][seed])
-        assert own["size"] == (None if seed == 1 else rows["size"][seed])
+        assert own["size"] == pytest.approx(rows["size"][seed], nan_ok=True)
+
+
+@pytest.mark.parametrize("how", ["root", "split", "pattern", "card"])
+def test_class_names_are_known_however_folders_are_loaded(expanded: Path, how: str, tmp_path: Path) -> None:
+    """By the card, by the builder's name as transformers' own script does, from the root and from a split."""
+    out = tmp_path / "out"
+    export_expanded(expanded, out)
+    ways: dict[str, Any] = {
+        "root": {"path": "imagefolder", "data_dir": str(out)},
+        "split": {"path": "imagefolder", "data_dir": str(out / "train")},
+        "pattern": {"path": "imagefolder", "data_files": {"train": str(out / "train" / "**")}},
+        "card": {"path": str(out)},
+    }
+    rows = datasets.load_dataset(**ways[how], split="train", cache_dir=str(tmp_path / "hub"))
+    assert rows.features["label"] == datasets.ClassLabel(names=["ant", "bee", "crab"])
+    assert np.bincount(rows["label"]).tolist() == [12, 12, 12]
+    if how != "split":  # there, datasets does not look for metadata, and takes the names of the folders
+        assert {(row["label"], row["class_name"]) for row in rows} == {(0, "ant"), (1, "bee"), (2, "crab")}
+
+
+def test_metadata_without_the_extra(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is JSON then, a line for each image; with the extra again, it is another export."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "made", ratio=1, prior="linear")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "datasets", None)
+        export_expanded(tmp_path / "made", tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "train" / "metadata.jsonl").open("rb")]
+    assert len(lines) == 24
+    assert all((tmp_path / "out" / "train" / line["file_name"]).is_file() for line in lines)
+    with pytest.raises(PlanMismatch, match='metadata: null there, "parquet" here'):
+        export_expanded(tmp_path / "made", tmp_path / "out")

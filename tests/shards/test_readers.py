@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet
 import pytest
 import timm.data
 import torch
@@ -200,5 +200,6 @@ def test_exports_hold_the_same_picture_files(made: Path, truth: dict[str, Any]) 
     wanted = {key: value["image_sha256"] for key, value in truth.items()}
     folders = (made / "imagefolder").rglob("*.png")
     assert {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in folders} == wanted
-    lines = [json.loads(line) for path in (made / "imagefolder").rglob("metadata.jsonl") for line in path.open("rb")]
+    tables = map(pyarrow.parquet.read_table, (made / "imagefolder").rglob("metadata.parquet"))
+    lines = [line for table in tables for line in table.to_pylist()]
     assert {line["key"]: line["image_sha256"] for line in lines} == wanted
