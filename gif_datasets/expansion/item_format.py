@@ -54,7 +54,8 @@ class ItemForm:
             return self._row(self.source, seed, image, made, transform)
         if transform is None and isinstance(self.source, MapSource) and self.dataset is not None:
             return self.source.item_with(seed, image)
-        return (image if transform is None else transform(image)), seed.label
+        label = self.source.label(seed.label) if isinstance(self.source, MapSource) else seed.label
+        return (image if transform is None else transform(image)), label
 
     def _row(
         self, source: HuggingFaceSource, seed: Seed, image: Image, made: bytes | None, transform: Transform | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,6 +30,7 @@ class MapSource:
             raise SourceError(f"{name} does not name its classes; pass classes=[...], in the order of the labels")
         self.classes = tuple(found)
         self._facts = item_table(dataset)
+        self._label_types = set[type]()  # of the items that were read
 
     def is_synthetic(self, index: int) -> bool:
         """Whether it was imagined, if the dataset is one of ours, or a ``Subset`` of one."""
@@ -55,11 +57,17 @@ class MapSource:
             return image
 
         item = self._item_before_transforms(index, note)
+        self._label_types.add(type(item[1]))
         image = item[0] if not entered or any(item[0] is image for image in entered) else entered[0]
         try:
             return image, operator.index(item[1].item() if hasattr(item[1], "item") else item[1])
         except (TypeError, ValueError, RuntimeError) as error:  # several numbers, a fraction, a text
             raise SourceError(f"{self.name}[{index}] has the label {item[1]!r}; labels must be integers") from error
+
+    def label(self, label: int) -> Any:
+        """A class index as the dataset gives its labels, where these are all of one type of numbers of its own."""
+        kind = next(iter(self._label_types)) if len(self._label_types) == 1 else int
+        return kind(label) if issubclass(kind, (bool, enum.IntEnum, np.generic)) else label
 
     def _item_before_transforms(self, index: int, see: Callable[[Any], Any]) -> Sequence[Any]:
         """An item, its transforms set aside if the dataset's own code takes that."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import io
 import pickle
 import threading
@@ -145,6 +146,29 @@ def test_another_broken_column_costs_nobody(tmp_path: Path, expand: Callable[...
 
 
 # --- labels -------------------------------------------------------------------------------------------------------
+
+
+class Kind(enum.IntEnum):
+    """Classes as people name them."""
+
+    A = 0
+    B = 1
+
+
+@pytest.mark.parametrize("transform", [None, np.asarray])
+@pytest.mark.parametrize("kind", [bool, Kind, np.bool_, np.int32, int])
+def test_labels_keep_their_type(kind: Any, transform: Any, expand: Callable[..., ExpandedDataset]) -> None:
+    """Of seeds and of copies, through the dataset's own transforms and through another."""
+    expanded = expand(Pairs([(colour(i), kind(label)) for i, label in enumerate(LABELS)]), transform=transform)
+    for items in (expanded, pickle.loads(pickle.dumps(expanded))):
+        assert [items[i][1] for i in range(8)] == LABELS * 2
+        assert {type(items[i][1]) for i in range(8)} == {kind}
+
+
+def test_labels_of_several_types_are_numbers_for_another_transform(expand: Callable[..., ExpandedDataset]) -> None:
+    """None of them is taken for that of the others."""
+    expanded = expand(Pairs([(colour(0), True), (colour(1), 0)]), transform=np.asarray)
+    assert {type(expanded[i][1]) for i in range(4)} == {int}
 
 
 @pytest.mark.parametrize(
