@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 from PIL.Image import Image
 
 from gif_datasets.errors import SourceError
-from gif_datasets.io import decode
+from gif_datasets.io import decode, forms
 from gif_datasets.sources.base import Source, seed_image
 from gif_datasets.sources.hugging_face import HuggingFaceSource, is_hugging_face
 from gif_datasets.sources.wrapped import MapSource
@@ -62,11 +62,12 @@ class ItemForm:
     ) -> Any:
         """The seed's row with another image."""
         shown: Any = image
-        if self.dataset is not None and transform is None:
-            if not source.features[source.image_column].decode:
-                shown = {"bytes": made, "path": None}
-            elif self._is_grey(source, seed.index):
-                shown = image.convert("L")
+        if made is not None and self.dataset is not None and transform is None:
+            form = self._form(source, seed.index)
+            if source.features[source.image_column].decode:
+                shown = forms.like(image, form)
+            else:
+                shown = {"bytes": (forms.file_like(made, form) or (made,))[0], "path": None}
         row = source.row(seed.index) | {source.image_column: shown}
         if transform is not None:
             return transform(row)
@@ -74,10 +75,13 @@ class ItemForm:
             return row
         return {name: values[0] for name, values in self.columns({name: [v] for name, v in row.items()}).items()}
 
-    def _is_grey(self, source: HuggingFaceSource, index: int) -> bool:
-        if index not in self._forms:
-            self._forms[index] = source.is_grey(index)
-        return bool(self._forms[index])
+    def _form(self, source: HuggingFaceSource, index: int) -> Image:
+        form: Image | None = self._forms.get(index)
+        if form is None:
+            form = source.form(index)
+            if form.size == (1, 1):  # what is transparent is read again, so as to fill no memory
+                self._forms[index] = form
+        return form
 
 
 def format_transform(dataset: Any) -> FormatTransform | None:

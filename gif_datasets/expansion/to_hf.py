@@ -11,6 +11,7 @@ from typing import Any
 from gif_datasets.errors import MissingExtra
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan
+from gif_datasets.io import forms
 from gif_datasets.io.digests import digest
 from gif_datasets.shards.columns import Columns, SourceColumns, expanded_columns
 from gif_datasets.shards.tar import sample_key
@@ -18,7 +19,7 @@ from gif_datasets.sources.base import Source
 from gif_datasets.sources.hugging_face import HuggingFaceSource
 from gif_datasets.types import Row
 
-FORMAT = 1
+FORMAT = 2
 """Of the rows; another one makes them again in the cache of ``datasets``."""
 
 
@@ -47,8 +48,10 @@ class _Rows:
             sample = next(made) if copy else self.imaginer.originals([seed])[0]
             key = sample_key(self.plan.recipe.config.split, seed.index, copy)
             own = self._own(seed.index)
-            suffix = self.plan.recipe.config.image_format
-            picture = {"bytes": sample.image, "path": f"{key}.{suffix}"}
+            content, suffix = sample.image, self.plan.recipe.config.image_format
+            if copy and isinstance(self.source, HuggingFaceSource):
+                content, suffix = forms.file_like(content, self.source.form(seed.index)) or (content, suffix)
+            picture = {"bytes": content, "path": f"{key}.{suffix}"}
             if not copy and isinstance(self.source, HuggingFaceSource):
                 picture = _embedded(own[self.source.image_column])
             yield self.columns.row(picture, key, sample.provenance.to_json(), own)

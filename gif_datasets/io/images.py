@@ -1,11 +1,11 @@
 """Any image to 8-bit RGB, with a defined outcome for each kind.
 
-EXIF orientation            applied
+EXIF orientation            applied to files; an image that a dataset yields is taken as it lies
 palette, transparency       composited over white
 grey, 1-bit, CMYK, YCbCr    converted
-16-bit grey                 divided by 257 (65,535 becomes 255)
-32-bit integer grey         as 16-bit
-float grey                  [0, 1] scaled to [0, 255]; larger values clipped
+16-bit grey                 divided by 257 (65,535 becomes 255); refused if all values are below 256, but not all 0
+32-bit integer grey         as 16-bit; refused if values lie outside
+float grey                  [0, 1] scaled to [0, 255]; refused if values lie outside
 animated                    first frame
 over 89 megapixels          refused, as a decompression bomb (Pillow's own limit)
     other formats               refused: PostScript and the like would run programs
@@ -33,6 +33,8 @@ from gif_datasets.errors import BadImage, GifDatasetsError, SourceError, one_lin
 from gif_datasets.io.forks import on_fork
 
 MAX_PIXELS = 89_478_485
+ORIENTATION = 0x0112
+"""Tag of Exif."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 
 
@@ -46,8 +48,8 @@ def read_rgb(file: Path | bytes, name: str) -> Image.Image:
     Raises:
         BadImage: If it is empty, truncated, too large or not an image.
     """
-    with _opened(file, name) as image:
-        return to_rgb(image, name)
+    with opened(file, name) as image:
+        return to_rgb(upright(image, name), name)
 
 
 def is_grey(pixels: np.ndarray) -> bool:
@@ -55,85 +57,47 @@ def is_grey(pixels: np.ndarray) -> bool:
     return all(bool((part == part[..., :1]).all()) for part in (pixels[0], pixels))
 
 
-def is_stored_grey(file: Path | bytes, name: str) -> bool:
-    """Whether an image is stored as 8-bit grey; its pixels are not read. Arguments as of :func:`read_rgb`."""
-    with _opened(file, name) as image:
-        return bool(image.mode == "L")
-
-
 @contextmanager
-def _opened(file: Path | bytes, name: str) -> Iterator[Image.Image]:
+def opened(file: Path | bytes, name: str) -> Iterator[Image.Image]:
     """An image whose header was read and nothing more; errors while it is used become BadImage, too."""
     with as_bad_image(name), _without_warnings():
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
             yield image
 
 
+def upright(image: Image.Image, name: str = "image") -> Image.Image:
+    """An open image, turned as its Exif says."""
+    with as_bad_image(name):
+        _check_size(image, name)
+        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
+
+
 def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
-    """Convert an open image to 8-bit RGB; the table is in the module's docstring.
+    """Convert an open image to 8-bit RGB, as it lies; the table is in the module's docstring.
 
     Raises:
         BadImage: If its pixels cannot be read, or are too many.
     """
     with as_bad_image(name), _without_warnings():
-        if image.width * image.height > MAX_PIXELS:
-            raise BadImage(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
+        _check_size(image, name)
         if getattr(image, "is_animated", False):
             image.seek(0)
-        image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
-            return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+            return Image.fromarray(eight_bits(np.asarray(image), name)).convert("RGB")
         if image.has_transparency_data:
             layer = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
         return image.convert("RGB")
 
 
-def from_array(value: Any, name: str = "image") -> Image.Image:
-    """RGB image of an array or tensor: ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, uint8 or float in [0, 1]."""
-    array = np.asarray(value)
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
-        array = array.transpose(1, 2, 0)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise BadImage(f"{name}: cannot use an array of shape {array.shape} as an image")
-    if array.dtype != np.uint8:
-        if (
-            not np.issubdtype(array.dtype, np.floating)
-            or not np.isfinite(array).all()
-            or array.min() < 0
-            or array.max() > 1
-        ):
-            raise BadImage(f"{name}: an array of {array.dtype} must hold floats in [0, 1] or be uint8")
-        array = (array * 255).round().astype(np.uint8)
-    with as_bad_image(name):
-        return to_rgb(Image.fromarray(array), name)
-
-
 def is_image(value: Any) -> bool:
     """Whether a value is an image, or an array or tensor that may be one."""
     return isinstance(value, Image.Image) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) in (2, 3))
-
-
-def like(image: Image.Image, example: Any) -> Any:
-    """An RGB image in the form of ``example``: a grey image, or an array or tensor of its size, layout and type."""
-    if isinstance(example, Image.Image):
-        return image.convert("L") if example.mode == "L" else image
-    shape = tuple(example.shape)
-    first = len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)  # channels first
-    height, width = (shape[1], shape[2]) if first else (shape[0], shape[1])
-    grey = len(shape) == 2 or shape[0 if first else 2] == 1
-    array = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC).convert("L" if grey else "RGB"))
-    if len(shape) == 3:
-        array = array[..., None] if grey else array
-        array = array.transpose(2, 0, 1) if first else array
-    if isinstance(example, np.ndarray):
-        return array if example.dtype == np.uint8 else (array / 255).astype(example.dtype)
-    import torch
-
-    tensor = torch.from_numpy(np.array(array))
-    return tensor if example.dtype == torch.uint8 else (tensor / 255).to(example.dtype)
 
 
 LOSSLESS = ("png", "webp")
@@ -153,13 +117,26 @@ def encode(pixels: np.ndarray, image_format: str, jpeg_quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _eight_bits(array: np.ndarray, mode: str) -> np.ndarray:
-    if mode.startswith("F"):
-        finite = np.nan_to_num(array, nan=0.0, posinf=1.0, neginf=0.0)
-        scaled = np.clip(finite, 0, 1) * 255
+def eight_bits(array: np.ndarray, name: str = "image") -> np.ndarray:
+    """The 8-bit grey levels, or colours, of an array: True is white, floats are in [0, 1], other integers have 16 bits.
+
+    Raises:
+        BadImage: If the values are others, so that nothing says what is black and what is white.
+    """
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    low, high, kind = array.min(), array.max(), array.dtype.name
+    if np.issubdtype(array.dtype, np.floating):
+        if not 0 <= low <= high <= 1:  # NaN neither
+            raise BadImage(f"{name}: values of {kind} must lie in [0, 1], got {low:g} to {high:g}; scale them")
+        scaled = array * 255
     else:
-        scaled = np.clip(array.astype(np.int64), 0, 65_535) / 257
-    eight: np.ndarray = np.round(scaled).astype(np.uint8)
+        if not 0 <= low <= high <= 65_535 or 0 < high < 256:  # the latter would be black
+            raise BadImage(f"{name}: values of {kind} must fill 0 to 65,535, got {low} to {high}; scale or window them")
+        scaled = array / 257
+    eight: np.ndarray = scaled.round().astype(np.uint8)
     return eight
 
 

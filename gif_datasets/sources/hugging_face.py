@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from gif_datasets.errors import BadImage, SourceError
-from gif_datasets.io import images
+from gif_datasets.io import forms, images
 from gif_datasets.prompts import canonical
 
 
@@ -83,16 +83,26 @@ class HuggingFaceSource:
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One image as 8-bit RGB, and its class index."""
-        image = images.read_rgb(self._content(index), self.origin(index))
+        name = self.origin(index)
+        with images.opened(self._content(index), name) as image:
+            rgb = forms.to_rgb(self._shown(image, name), name)
         if index in self._strange:
             value = self._strange[index]
             reason = "no label" if value is None else f"its label {value!r} is none of the classes"
             raise BadImage(f"{self.origin(index)}: {reason}")
-        return image, self._labels[index]
+        return rgb, self._labels[index]
 
-    def is_grey(self, index: int) -> bool:
-        """Whether its image is kept as grey levels, which is how the dataset yields it."""
-        return images.is_stored_grey(self._content(index), self.origin(index))
+    def form(self, index: int) -> Image.Image:
+        """The form of its image: as the dataset yields it, or as its file has it where the dataset yields the file."""
+        name, decoded = self.origin(index), self.features[self.image_column].decode
+        with images.opened(self._content(index), name) as image:
+            found: Image.Image = forms.stand_in(self._shown(image, name) if decoded else image)
+        return found
+
+    def _shown(self, image: Image.Image, name: str) -> Image.Image:
+        """An open image as ``datasets.Image`` decodes it: upright, and in the column's mode if it has one."""
+        column, found = self.features[self.image_column], images.upright(image, name)
+        return found.convert(column.mode) if column.decode and column.mode else found
 
     def row(self, index: int) -> dict[str, Any]:
         """Its whole row, with the image encoded; raises BadImage if another column of it cannot be decoded."""

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from gif_datasets.errors import BadImage, SourceError
-from gif_datasets.io import images
+from gif_datasets.io import forms, images
 from gif_datasets.io.digests import digest_pixels
 from gif_datasets.prompts import canonical
 from gif_datasets.sources.base import changed
@@ -46,7 +46,7 @@ class MapSource:
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One image as 8-bit RGB, and its class index."""
         stored, label = self.stored(index)
-        return _rgb(stored, self.origin(index)), label
+        return forms.to_rgb(stored, self.origin(index)), label
 
     def stored(self, index: int) -> tuple[Any, int]:
         """One image as the dataset keeps it, and its class index."""
@@ -95,7 +95,7 @@ class MapSource:
             if _key(value) != seed.key:
                 return value
             done = True
-            return images.like(image, value)
+            return forms.like(image, value)
 
         with watching(swap):
             item = self._item(seed.index)
@@ -113,14 +113,10 @@ class MapSource:
         return item
 
 
-def _rgb(stored: Any, name: str) -> Image.Image:
-    return images.to_rgb(stored, name) if isinstance(stored, Image.Image) else images.from_array(stored, name)
-
-
 def _key(value: Any) -> str:
     """The content key of an image; empty for an array that is none, such as boxes."""
     try:
-        return digest_pixels(np.asarray(_rgb(value, "")))
+        return digest_pixels(np.asarray(forms.to_rgb(value)))
     except BadImage:
         return ""
 

@@ -15,9 +15,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torchvision import tv_tensors
 from torchvision.datasets import ImageFolder, VisionDataset
+from torchvision.transforms import ToTensor, v2
 
 import gif_datasets
 from gif_datasets import BadImage, DataLoader, ExpandedDataset, SourceError
@@ -105,6 +107,90 @@ def test_each_copy_is_grey_where_its_seed_is(expand: Callable[..., ExpandedDatas
     assert [expanded[i][0].mode for i in range(8)] == ["L", "RGB", "RGB", "L"] * 2
     (batch,) = DataLoader(expanded, batch_size=8)
     assert batch[0].shape == (8, 3, 32, 32)
+
+
+def of_mode(mode: str) -> Callable[[int], Image.Image]:
+    def make(i: int) -> Image.Image:
+        if mode == "F":
+            return Image.fromarray(np.asarray(grey(i), np.float32) / 255)
+        return Image.fromarray(np.asarray(grey(i), np.uint16) * 257) if mode == "I;16" else colour(i).convert(mode)
+
+    return make
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "F"])
+def test_copies_have_the_mode_of_their_seeds(mode: str, expand: Callable[..., ExpandedDataset]) -> None:
+    """So that seeds and copies make one batch behind one transform, of one colour space."""
+    items = [(of_mode(mode)(i), label) for i, label in enumerate(LABELS)]
+    expanded = expand(Pairs(items))
+    assert {expanded[i][0].mode for i in range(8)} == {mode}
+    (batch,) = torch.utils.data.DataLoader(expand(Bare(items, ToTensor())), batch_size=8)
+    assert batch[0].shape == (8, len(Image.new(mode, (1, 1)).getbands()), 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("stored", "mode"),
+    [
+        *((stored, None) for stored in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
+        *(("RGB", mode) for mode in ("L", "RGBA", "CMYK", "P", "HSV")),
+        ("L", "RGB"),
+        ("RGBA", "RGB"),
+        ("P", "RGB"),
+    ],
+)
+def test_rows_have_the_mode_of_their_column(
+    stored: str, mode: str | None, expand: Callable[..., ExpandedDataset]
+) -> None:
+    """Or of their file where the column has none; lazily, as files, and in what ``to_hf`` makes."""
+    given = rows(of_mode(stored)).cast_column("image", datasets.Image(mode=mode))
+    expanded = expand(given)
+    assert {expanded[i]["image"].mode for i in range(8)} == {mode or stored}
+    assert {row["image"].mode for row in expanded.to_hf(streaming=True)} == {mode or stored}
+    files = expand(given.cast_column("image", datasets.Image(decode=False)))
+    assert {Image.open(io.BytesIO(files[i]["image"]["bytes"])).mode for i in range(8)} == {stored}
+
+
+def test_a_column_of_grey_makes_copies_of_grey(expand: Callable[..., ExpandedDataset]) -> None:
+    """Of what the dataset shows of its files, not of what they hold."""
+    expanded = expand(rows(colour).cast_column("image", datasets.Image(mode="L")))
+    shown = np.asarray(expanded[0]["image"].convert("RGB"))
+    assert np.array_equal(np.asarray(expanded.source.sample(0)[0]), shown)
+
+
+def test_tensors_of_torchvision_stay_so(expand: Callable[..., ExpandedDataset]) -> None:
+    """``tv_tensors.Image``: a transform that asks for the class takes copies, too."""
+    to_float = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
+    arrays = [np.asarray(colour(i)).transpose(2, 0, 1).copy() for i in range(4)]
+    items = [(tv_tensors.Image(torch.from_numpy(array)), y) for array, y in zip(arrays, LABELS, strict=True)]
+    expanded = expand(Bare(items, to_float))
+    assert all(type(expanded[i][0]) is tv_tensors.Image and expanded[i][0].max() <= 1 for i in range(8))
+
+
+@pytest.mark.parametrize("bands", [2, 4, 13])
+def test_other_bands_are_refused(bands: int, expand: Callable[..., ExpandedDataset]) -> None:
+    """None of them is taken for alpha."""
+    items = [(np.zeros((32, 32, bands), np.uint8), label) for label in LABELS]
+    with pytest.raises(SourceError, match=rf"row 0: an array of shape \(32, 32, {bands}\)"):
+        expand(Pairs(items))
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_seeds_and_copies_lie_alike(upright: bool, tmp_path: Path, expand: Callable[..., ExpandedDataset]) -> None:
+    """Images whose Exif turns them: as the dataset yields them, lazily and in shards; a transform turns both."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number, label in enumerate("ab"):
+        (tmp_path / "phone" / label).mkdir(parents=True)
+        for i in range(2):
+            colour(2 * number + i).resize((40, 20)).save(tmp_path / "phone" / label / f"{i}.jpg", exif=exif)
+    folder = ImageFolder(str(tmp_path / "phone"), transform=ImageOps.exif_transpose if upright else None)
+    expanded = expand(folder, method="randaugment")
+    assert {expanded[i][0].size for i in range(8)} == {(20, 40) if upright else (40, 20)}
+    expanded.precompute(tmp_path / "shards")
+    loaded = gif_datasets.load_expanded(tmp_path / "shards")
+    assert {loaded[i][0].size for i in range(8)} == {(40, 20)}
+    stored = {np.asarray(loaded[i][0]).tobytes() for i in range(8)}
+    assert upright or {np.asarray(expanded[i][0]).tobytes() for i in range(8)} == stored
 
 
 def test_palettes_are_batches_of_colours(expand: Callable[..., ExpandedDataset]) -> None:

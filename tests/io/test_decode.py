@@ -19,7 +19,10 @@ from gif_datasets.io.decode import decode, decode_batch, picture, plain_size
 
 def encoded(pixels: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
+    image = Image.fromarray(pixels).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 

@@ -1,0 +1,239 @@
+"""The forms in which datasets keep images: from any of them to 8-bit RGB, and from 8-bit RGB back to that of a seed.
+
+PIL images       modes 1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr, HSV, I, I;16 and F
+arrays, tensors  (H, W), or one or three channels, first or last; bool, uint8, uint16, or floats in [0, 1]
+
+A form that has no way back is refused by name, with the image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from gif_datasets.errors import BadImage
+from gif_datasets.io import images
+
+_NUMBERS = ("1", "I", "I;16", "I;16B", "F")
+_COLOURS = ("L", "RGB", "CMYK", "YCbCr", "HSV")
+_ALPHA = ("LA", "RGBA")
+_PALETTES = ("P", "PA")
+_CHANNELS = (1, 3)
+_TURNED_BACK = {6: 8, 8: 6}
+"""Exif orientations that undo others; each of the rest undoes itself."""
+_FILES = {
+    **dict.fromkeys(("1", "L", "LA", "P", "RGBA", "I;16"), "PNG"),
+    **dict.fromkeys(("CMYK", "YCbCr", "I", "I;16B", "F"), "TIFF"),
+}
+"""Formats that keep a mode losslessly; RGB is kept as it was made, and what has no format becomes RGB."""
+
+Pixels: TypeAlias = NDArray[np.uint8]
+
+
+def to_rgb(value: Any, name: str = "image") -> Image.Image:
+    """8-bit RGB of an image as a dataset yields it; Exif turns nothing that the dataset has not turned.
+
+    Args:
+        value: A PIL image, an array or a tensor.
+        name: Its name in error messages.
+
+    Raises:
+        BadImage: If it cannot be read, or no copy could have its form.
+    """
+    if isinstance(value, Image.Image):
+        if value.mode not in (*_NUMBERS, *_COLOURS, *_ALPHA, *_PALETTES):
+            raise BadImage(f"{name}: no copy can be an image of mode {value.mode}; convert it to RGB")
+        return images.to_rgb(value, name)
+    if not isinstance(value, np.ndarray) and not _is_tensor(value):
+        raise BadImage(f"{name}: {type(value).__name__} is no image; yield a PIL image, an array or a tensor")
+    array = _array(value, name)
+    axis = _channel_axis(array.shape, _is_tensor(value))
+    if axis is None or 0 in array.shape:
+        raise BadImage(
+            f"{name}: an array of shape {array.shape} is no image, which has one or three channels, first or last;"
+            " choose three, or yield a PIL image if the last one is alpha"
+        )
+    if array.dtype not in (np.bool_, np.uint8, np.uint16) and not np.issubdtype(array.dtype, np.floating):
+        raise BadImage(f"{name}: an array of {array.dtype} has no white; make it uint8, uint16 or floats in [0, 1]")
+    pixels = images.eight_bits(np.moveaxis(array, axis, -1) if array.ndim == 3 else array, name)
+    return images.to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels), name)
+
+
+def like(image: Image.Image, example: Any) -> Any:
+    """An RGB image in the form of ``example``, which is an image in a form that :func:`to_rgb` takes.
+
+    Returns:
+        A PIL image of its mode, palette, Exif orientation and transparency; or an array or tensor of its shape, layout,
+        type and device.
+    """
+    if isinstance(example, Image.Image):
+        return _oriented(_in_mode(image, example), _orientation(example))
+    shape, is_tensor = tuple(example.shape), _is_tensor(example)
+    axis = _channel_axis(shape, is_tensor)
+    height, width = [size for place, size in enumerate(shape) if len(shape) == 2 or place != axis]
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    if len(shape) == 2:
+        array = np.asarray(resized.convert("L"))
+    else:
+        rgb = resized.convert("L" if shape[axis or 0] == 1 else "RGB")
+        array = np.moveaxis(np.atleast_3d(np.asarray(rgb)), -1, axis or 0)
+    return _tensor(array, example) if is_tensor else _widened(array, example.dtype)
+
+
+def stand_in(value: Image.Image) -> Image.Image:
+    """What :func:`like` needs of an image: itself where some of it is transparent, else one pixel of its mode."""
+    if value.mode in (*_ALPHA, *_PALETTES):
+        found = value.copy() if _is_cut(value) else value.crop((0, 0, 1, 1))
+    else:
+        found = Image.new(value.mode, (1, 1))  # whose pixels need not even be read
+    found.info.clear()
+    found.info.update(_transparency(value))
+    return _oriented(found, _orientation(value))
+
+
+def file_like(made: bytes, example: Image.Image) -> tuple[bytes, str] | None:
+    """An image's file in the form of ``example``, lying as it lies where its Exif turns it; and the file's suffix.
+
+    None where the file is in that form already: upright RGB.
+    """
+    orientation = _orientation(example)
+    if example.mode not in _FILES and orientation == 1:
+        return None
+    image = images.read_rgb(made, "a copy")
+    if orientation != 1:
+        image = ImageOps.exif_transpose(_oriented(image, _TURNED_BACK.get(orientation, orientation)))
+    found = _oriented(_in_mode(image, example) if example.mode in _FILES else image, orientation)
+    buffer, kind = io.BytesIO(), _FILES.get(example.mode, "PNG")
+    found.save(buffer, kind, exif=found.info.get("exif", b""))
+    return buffer.getvalue(), kind.lower()
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "new_zeros")
+
+
+def _array(value: Any, name: str) -> NDArray[Any]:
+    """An array or tensor as an array, wherever it is."""
+    with images.as_bad_image(name):  # a sparse one, for example, has none
+        if not _is_tensor(value):
+            return np.asarray(value)
+        here = value.detach().cpu()
+        return np.asarray(here.float() if str(here.dtype) == "torch.bfloat16" else here)
+
+
+def _channel_axis(shape: Sequence[int], is_tensor: bool) -> int | None:
+    """Axis of the channels; for ``(H, W)`` 2, which it would have; None for what is no image."""
+    if len(shape) == 2:
+        return 2
+    if len(shape) != 3:
+        return None
+    order = (0, 2) if is_tensor else (2, 0)
+    return next((axis for axis in order if shape[axis] in _CHANNELS), None)
+
+
+def _widened(pixels: Pixels, dtype: Any) -> NDArray[Any]:
+    """The inverse of :func:`images.eight_bits`."""
+    if dtype == np.uint8:
+        return pixels
+    if dtype == np.bool_:
+        return pixels >= 128
+    if np.issubdtype(dtype, np.floating):
+        return (pixels / 255).astype(dtype)
+    return (pixels.astype(np.uint32) * 257).astype(dtype)
+
+
+def _tensor(array: Pixels, example: Any) -> Any:
+    """A tensor of the example's type, device and class (``tv_tensors.Image`` is one)."""
+    import torch
+
+    if example.dtype.is_floating_point:
+        found = torch.from_numpy(np.array(array)) / 255
+    else:
+        dtype = np.dtype(str(example.dtype).removeprefix("torch."))
+        found = torch.from_numpy(np.array(_widened(array, dtype)))
+    return found.to(example.device, example.dtype).as_subclass(type(example))
+
+
+def _in_mode(image: Image.Image, example: Image.Image) -> Image.Image:
+    if example.mode in _NUMBERS:
+        dtype = np.asarray(example.crop((0, 0, 1, 1))).dtype
+        array = _widened(np.asarray(image.convert("L")), dtype)
+        if example.mode == "1":
+            return Image.fromarray(array)
+        return Image.frombytes(example.mode, image.size, array.tobytes())
+    if example.mode in _PALETTES:
+        return _in_palette(image, example)
+    if example.mode not in _ALPHA:
+        return image if example.mode == image.mode else image.convert(example.mode)
+    found = image.convert(example.mode)
+    found.putalpha(example.getchannel("A").resize(image.size))
+    return found
+
+
+def _in_palette(image: Image.Image, example: Image.Image) -> Image.Image:
+    """The nearest colours of a palette; its greys alone for a grey image; the example where that is transparent."""
+    table, alpha = _table(example)
+    usable = alpha == 255
+    if images.is_grey(np.asarray(image)):
+        usable &= np.ptp(table, axis=1) == 0
+    (entries,) = np.nonzero(usable if usable.any() else alpha >= 0)
+    repeated = np.resize(entries, 256)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(table[repeated].tobytes())
+    numbers = repeated[np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE))].astype(np.uint8)
+    shown = example.resize(image.size, Image.Resampling.NEAREST)
+    clear = np.asarray(shown.convert("RGBA").getchannel("A")) < 255
+    own = np.asarray(shown if example.mode == "P" else shown.getchannel("P"))
+    found = _with_palette(np.where(clear, own, numbers), example)
+    if example.mode == "PA":
+        found = found.convert("PA")
+        found.putalpha(shown.getchannel("A"))
+    return found
+
+
+def _table(example: Image.Image) -> tuple[Pixels, Pixels]:
+    """Colours of a palette, ``(N, 3)``, and their alpha, ``(N,)``."""
+    rows = len(example.getpalette() or ()) // 3 or 256
+    rgba = np.asarray(_with_palette(np.arange(rows, dtype=np.uint8)[None], example).convert("RGBA"))[0]
+    return np.ascontiguousarray(rgba[:, :3]), rgba[:, 3]
+
+
+def _with_palette(numbers: Pixels, example: Image.Image) -> Image.Image:
+    """An image of colours by their number, ``(H, W)``, with the palette and transparency of another."""
+    found, kind = Image.fromarray(numbers).convert("P"), example.palette.mode if example.palette else "RGB"
+    found.putpalette(example.getpalette(kind) or b"", kind)
+    found.info.update(_transparency(example))
+    return found
+
+
+def _transparency(image: Image.Image) -> dict[str, Any]:
+    return {"transparency": image.info["transparency"]} if "transparency" in image.info else {}
+
+
+def _is_cut(image: Image.Image) -> bool:
+    """Whether some of an image is transparent."""
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+
+
+def _orientation(image: Image.Image) -> int:
+    """What its Exif says of how to turn it; 1 says to leave it."""
+    with contextlib.suppress(Exception):  # broken Exif, in one of many ways
+        if image.format == "TIFF":
+            image.load()  # which turns it
+        return int(image.getexif().get(images.ORIENTATION, 1))
+    return 1
+
+
+def _oriented(image: Image.Image, orientation: int) -> Image.Image:
+    """The image, as it lies, with Exif that says how to turn it: whoever turns the seed turns it, too."""
+    if orientation in range(2, 9):
+        exif = Image.Exif()
+        exif[images.ORIENTATION] = orientation
+        image.info["exif"] = exif.tobytes()
+    return image

@@ -1,0 +1,174 @@
+"""A copy has its seed's form, exactly; or the form is refused by name."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torchvision import tv_tensors
+
+from gif_datasets import BadImage
+from gif_datasets.io import forms
+from gif_datasets.io.images import is_grey, read_rgb
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (9, 7), dtype=np.uint8)
+MADE = Image.fromarray(RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8))
+SIXTEEN = GREY.astype(np.uint16) * 257
+
+
+def image(mode: str) -> Image.Image:
+    if mode.startswith("I;16"):
+        return Image.frombytes(mode, (7, 9), SIXTEEN.astype("<u2" if mode == "I;16" else ">u2").tobytes())
+    if mode in ("I", "F"):
+        return Image.fromarray(SIXTEEN.astype(np.int32) if mode == "I" else (GREY / 255).astype(np.float32))
+    return Image.fromarray(COLOUR).convert(mode)
+
+
+MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "I;16B", "F"]
+LOSSLESS = {"1", "L", "LA", "RGB", "RGBA", "CMYK", "I", "I;16", "I;16B", "F"}
+"""Modes that a grey image goes through and back without a change."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_modes(mode: str, whole: bool) -> None:
+    """Mode, palette and size; and a seed in the form of its own comes out as it was read."""
+    seed = image(mode)
+    form = seed if whole else forms.stand_in(seed)
+    assert whole or form.size == (1, 1)
+    found = forms.like(MADE, form)
+    assert (found.mode, found.size, found.getpalette()) == (mode, (7, 9), seed.getpalette())
+    assert np.asarray(found).dtype == np.asarray(seed).dtype
+    read = forms.to_rgb(seed)
+    again = np.asarray(forms.to_rgb(forms.like(read, form)))
+    if mode == "YCbCr" or (mode == "1" and whole):
+        assert abs(again.astype(int) - np.asarray(read)).max() <= 3
+    elif mode != "HSV":
+        assert np.array_equal(again, np.asarray(read))
+    grey = forms.to_rgb(forms.like(Image.fromarray(GREY).convert("RGB"), form))
+    assert is_grey(np.asarray(grey))
+    if mode in LOSSLESS - {"1"}:
+        assert np.array_equal(np.asarray(grey)[..., 0], GREY)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "PA", "P"])
+def test_a_copy_is_transparent_where_its_seed_is(mode: str) -> None:
+    """So that alpha tells no copy from a seed; its stand-in keeps what is needed for that."""
+    alpha = np.zeros((9, 7), np.uint8)
+    alpha[:, 3:] = 255
+    seed = image(mode)
+    if mode == "P":
+        seed.info["transparency"] = 5
+        seed.putdata(np.where(alpha == 0, 5, 200).ravel().tolist())
+    else:
+        seed.putalpha(Image.fromarray(alpha))
+    form = forms.stand_in(seed)
+    assert form.size == (7, 9)
+    found = forms.like(MADE.resize((14, 18)), form)
+    assert (found.mode, found.size) == (mode, (14, 18))
+    shown = np.asarray(found.convert("RGBA").getchannel("A"))
+    assert (shown[:, 7:] == 255).all()
+    assert (shown[:, :5] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.bool_, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 1), (1, 9, 7), (9, 7, 3), (3, 9, 7), (3, 9, 4), (9, 3, 3)])
+@pytest.mark.parametrize("make", [np.asarray, torch.from_numpy, lambda a: tv_tensors.Image(torch.from_numpy(a))])
+def test_arrays_and_tensors(dtype: Any, shape: tuple[int, ...], make: Any) -> None:
+    """Class, type and shape; black stays black, white white, and channels equal channels."""
+    white = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    seed = make((RNG.integers(0, 2, shape) * white).astype(dtype))
+    found = forms.like(forms.to_rgb(seed), seed)
+    assert (type(found), found.dtype, found.shape) == (type(seed), seed.dtype, seed.shape)
+    assert (np.asarray(found) == np.asarray(seed)).all()
+
+
+def test_a_tensor_of_sixteen_bit_floats() -> None:
+    """That numpy lacks."""
+    seed = torch.rand(3, 9, 7).bfloat16().requires_grad_()
+    assert forms.like(forms.to_rgb(seed), seed).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros((9, 7, 4), np.uint8), r"scan: an array of shape \(9, 7, 4\) .*choose three"),
+        (np.zeros((9, 7, 2), np.uint8), "one or three channels"),
+        (np.zeros((2, 9, 7), np.float32), "one or three channels"),
+        (torch.zeros(4, 9, 7), "one or three channels"),
+        (torch.zeros(13, 9, 7), "one or three channels"),
+        (np.zeros((0, 7), np.uint8), "one or three channels"),
+        (np.zeros((1, 3, 9, 7), np.uint8), "one or three channels"),
+        (np.zeros((9, 7), np.int32), "array of int32"),
+        (torch.zeros(3, 9, 7, dtype=torch.int64), "array of int64"),
+        (torch.zeros(9, 7).to_sparse(), "scan: unreadable"),
+        (np.full((9, 7), 80.0), r"float64 must lie in \[0, 1\], got 80 to 80"),
+        (np.full((9, 7), -0.5, np.float32), r"\[0, 1\]"),
+        (np.full((9, 7), np.nan, np.float32), r"\[0, 1\]"),
+        (GREY.astype(np.uint16), "uint16 must fill 0 to 65,535, got "),
+        (Image.fromarray(GREY.astype(np.int32) * 1_000), "must fill 0 to 65,535"),
+        (Image.fromarray(GREY.astype(np.int32) - 1_000), "must fill 0 to 65,535"),
+        (Image.fromarray(GREY.astype(np.int32)), "must fill 0 to 65,535"),
+        (Image.fromarray(GREY.astype(np.float32)), r"float32 must lie in \[0, 1\]"),
+        (Image.new("LAB", (7, 9)), "of mode LAB; convert it to RGB"),
+        (Image.new("RGBX", (7, 9)), "of mode RGBX"),
+        (Image.new("RGBa", (7, 9)), "of mode RGBa"),
+        ([[0.0, 1.0]], "scan: list is no image"),
+        ("a/b.png", "str is no image"),
+    ],
+)
+def test_other_forms_are_refused(value: Any, message: str) -> None:
+    """With the image's name, and what would do."""
+    with pytest.raises(BadImage, match=message):
+        forms.to_rgb(value, "scan")
+
+
+def lying(orientation: int, mode: str = "RGB") -> Image.Image:
+    found = image(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    found.save(buffer, "JPEG" if mode == "CMYK" else "PNG", exif=exif)
+    return Image.open(buffer)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_copies_lie_as_their_seeds_do(orientation: int, mode: str) -> None:
+    """Pixels are taken as they lie; whoever turns the seed turns its copy, too; and so in files."""
+    seed = lying(orientation, mode)
+    read = forms.to_rgb(seed)
+    assert read.size == (7, 9)
+    for form in (seed, forms.stand_in(seed)):
+        turned = [ImageOps.exif_transpose(one) for one in (seed, forms.like(read, form))]
+        assert turned[0].size == turned[1].size
+        assert np.array_equal(*map(np.asarray, turned))
+    upright = io.BytesIO()
+    ImageOps.exif_transpose(seed).convert("RGB").save(upright, "PNG")
+    content, suffix = forms.file_like(upright.getvalue(), forms.stand_in(seed)) or (upright.getvalue(), "png")
+    stored = Image.open(io.BytesIO(content))
+    assert (stored.mode, suffix) == (mode, "tiff" if mode == "CMYK" else "png")
+    assert stored.size == (7, 9) or mode == "CMYK"  # TIFF is turned by Pillow itself
+    assert np.array_equal(np.asarray(read_rgb(content, "x")), np.asarray(read_rgb(upright.getvalue(), "x")))
+
+
+def test_a_tiff_is_turned_by_pillow() -> None:
+    """When it is loaded, so that nobody turns its copy."""
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    image("RGB").save(buffer, "TIFF", exif=exif)
+    assert "exif" not in forms.stand_in(Image.open(buffer)).info
+    assert forms.to_rgb(Image.open(buffer)).size == (9, 7)
+
+
+def test_broken_exif_turns_nothing() -> None:
+    """Neither seed nor copy."""
+    seed = image("RGB")
+    seed.info["exif"] = b"Exif\0\0broken"
+    assert "exif" not in forms.like(MADE.copy(), seed).info
