@@ -21,9 +21,11 @@ from gif_datasets.expansion import augment
 from gif_datasets.expansion.halving import in_memory, scored_in_memory
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.expansion.scoring import SeedEmbeddings, _keep_last
+from gif_datasets.expansion.shared_guidance import KEEP_GUIDED, SharedGuidance
 from gif_datasets.guidance import criteria
-from gif_datasets.guidance.guide import Guided, guide
+from gif_datasets.guidance.guide import WHEN, Guided, guide
 from gif_datasets.guidance.rng import generator_for
+from gif_datasets.io.cache.store import Cache
 from gif_datasets.methods import METHODS
 from gif_datasets.types import Row, Seed
 
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
     from gif_datasets.guidance.zeroshot import ZeroShotClassifier
     from gif_datasets.priors.base import Prior
-
-KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access copy by copy
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ class Maker(Protocol):
         """Do ahead, in full blocks, what the copies of a seed share; at most ``KEEP_GUIDED`` seeds."""
         ...
 
+    def let_go(self, seeds: Sequence[Seed]) -> None:
+        """Remove what the copies of a seed share, where all of them are there."""
+        ...
+
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
         """One candidate a row; another ``attempt`` is another draw."""
         ...
@@ -81,14 +85,23 @@ class GuidedMaker:
     prior: Prior
     classifier: ZeroShotClassifier
     embeddings: SeedEmbeddings
-    _guided: OrderedDict[tuple[str, int, int], Guided] = field(default_factory=OrderedDict)
+    cache: Cache
     _anchors: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
+
+    @functools.cached_property
+    def guide(self) -> SharedGuidance:
+        """Guides seeds."""
+        return SharedGuidance(self.recipe, self.cache, self._guide_block)
 
     def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
         """Guide, and encode what the copies begin from."""
-        self.guide(seeds, self._perturbation(attempt))
+        self.guide.ahead(seeds, self._perturbation(attempt))
         if self.recipe.config.near_seed:
             self._anchored(seeds)
+
+    def let_go(self, seeds: Sequence[Seed]) -> None:
+        """Remove what guidance found."""
+        self.guide.let_go(seeds)
 
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
         """Decode; another attempt draws the decoder's noise again, or the perturbation where decoding has no noise.
@@ -134,18 +147,6 @@ class GuidedMaker:
         by_label = self.recipe.config.held_class == "label"
         held = [seed.label if by_label else int(row.argmax()) for seed, row in zip(seeds, scores, strict=True)]
         return [_seed_fields(row, one) for row, one in zip(scores, held, strict=True)]
-
-    def guide(self, seeds: Sequence[Seed], attempt: int) -> dict[tuple[str, int], Guided]:
-        """Guide each seed once, by key and label; the last ones asked for stay in memory."""
-        names = {(seed.key, seed.label, attempt): seed for seed in seeds}
-        result = {name: self._guided[name] for name in names if name in self._guided}
-        missing = [name for name in names if name not in result]
-        for part in blocks(missing, self.recipe.config.encode_batch):
-            whole = padded([names[name] for name in part], self.recipe.config.encode_batch)
-            found = in_memory(functools.partial(self._guide_block, attempt=attempt), whole, "encode_batch")
-            result.update(zip(part, found, strict=False))
-        _keep_last(self._guided, result, KEEP_GUIDED)
-        return {(key, label): found for (key, label, _), found in result.items()}
 
     def _anchored(self, seeds: Sequence[Seed]) -> dict[str, Tensor]:
         """What the copies of each seed begin from, by key; encoded once, in padded blocks."""
@@ -215,6 +216,9 @@ class AugmentMaker:
     def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
         """Copies share nothing."""
 
+    def let_go(self, seeds: Sequence[Seed]) -> None:
+        """Nothing is there to remove."""
+
     def draw(self, rows: Sequence[Row], attempt: int) -> list[Candidate]:
         """Augment; the partner of a mix is drawn from all seeds, whatever their order."""
         config = self.recipe.config
@@ -225,12 +229,12 @@ class AugmentMaker:
             partner = self._partner(seed, copy, attempt) if config.mixes else seed
             found = apply(self.picture(seed), self.picture(partner), config, generator)
             mixed = {"partner_key": partner.key, "partner_label": partner.label, "partner_share": found.partner_share}
-            made.append(Candidate(found.image, {**_UNSCORED, **(mixed if partner is not seed else {})}))
+            made.append(Candidate(found.image, {**unscored(), **(mixed if partner is not seed else {})}))
         return made
 
     def seed_fields(self, seeds: Sequence[Seed]) -> list[dict[str, Any]]:
         """Nothing is scored."""
-        return [dict(_UNSCORED) for _ in seeds]
+        return [unscored() for _ in seeds]
 
     def _partner(self, seed: Seed, copy: int, attempt: int) -> Seed:
         generator = generator_for(self.recipe.config.rng_seed, seed.key, _stream("partner", attempt), copy)
@@ -244,7 +248,7 @@ def _stream(name: str, attempt: int) -> str:
 
 def _seed_fields(scores: Tensor, held: int) -> dict[str, Any]:
     values = {"consistency": _short(scores[held]), "entropy": _short(criteria.entropy(scores)), "diversity": 0.0}
-    fields = {f"{name}_{when}": values[name] for name in CRITERIA for when in ("before", "after")}
+    fields = {f"{name}_{when}": values[name] for name in CRITERIA for when in WHEN}
     return {"held_class": held, **fields}
 
 
@@ -259,7 +263,9 @@ def _copy_fields(found: Guided, copy: int) -> dict[str, Any]:
     return {"held_class": int(found.held_class[0]), **fields}
 
 
-_UNSCORED = {f"{name}_{when}": 0.0 for name in CRITERIA for when in ("before", "after")}
+def unscored() -> dict[str, Any]:
+    """Fields of what is not scored."""
+    return {f"{name}_{when}": 0.0 for name in CRITERIA for when in WHEN}
 
 
 def _short(value: Tensor) -> float:

@@ -14,7 +14,7 @@ from gif_datasets.errors import EngineError, GifDatasetsError
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.expansion.samples import Verdict, make_sample, relabelled
 from gif_datasets.guidance.recognition import Recognition
-from gif_datasets.io.cache.claims import Claims
+from gif_datasets.io.cache.sharing import Keep, share
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.forks import on_fork
 from gif_datasets.methods import METHODS
@@ -171,53 +171,40 @@ class Imaginer:
         return {key: sample for key in keys if (sample := self.cache.get(key)) is not None}
 
     def _make_or_await(self, missing: dict[str, Row]) -> dict[str, Sample]:
-        """Make what nobody else is making, and wait for the rest; takes over from processes that die meanwhile."""
-        found: dict[str, Sample] = {}
-        with self.cache.claims() as claims:
-            while left := {key: row for key, row in missing.items() if key not in found}:
-                with self._lock, _settled(self.recipe):
-                    for key, sample in self._make(left, claims):
-                        self.cache.put(key, sample)
-                        claims.release(key)
-                        found[key] = sample
-                found |= self._cached(key for key in left if key not in found)
-                if any(key in found for key in left):
-                    claims.went_on()
-                else:
-                    claims.wait()
-        return found
+        """Make what nobody else is making, and wait for the rest."""
 
-    def _claimed_blocks(self, missing: dict[str, Row], claims: Claims) -> Iterator[Block]:
-        """Claim a block at a time, so that several who want the same share the work."""
-        block: list[tuple[str, Row]] = []
-        for key, row in missing.items():
-            if not claims.take(key):
-                continue
-            if self.cache.get(key) is not None:  # who had the claim before has made it
-                claims.release(key)
-                continue
-            block.append((key, row))
-            if len(block) == self.recipe.config.decode_batch:
-                yield block
-                block = []
-        if block:
-            yield block
+        def make(blocks: Iterator[list[str]], keep: Keep[Sample]) -> None:
+            with self._lock, _settled(self.recipe):
+                self._make(blocks, missing, keep)
 
-    def _make(self, missing: dict[str, Row], claims: Claims) -> Iterator[tuple[str, Sample]]:
+        size = self.recipe.config.decode_batch
+        return share(self.cache.claims(), missing, size, self.cache.get, self.cache.put, make)
+
+    def _make(self, claimed: Iterator[list[str]], missing: Mapping[str, Row], keep: Keep[Sample]) -> None:
         """Draw what can be claimed, check it, and draw again what fails; after the last attempt the best draw stays."""
         from gif_datasets.expansion.draws import BestDraws, Judge
 
         config = self.recipe.config
         attempts = 1 if config.check == "none" or config.agnostic else 1 + config.redraws
         judge, best = Judge(config, [seed for seed, _ in missing.values()], self._load), BestDraws()
-        blocks, rows = self._claimed_blocks(missing, claims), missing
+        kept = list[Seed]()
+
+        def settle(key: str, sample: Sample) -> None:
+            keep(key, sample)
+            kept.append(missing[key][0])
+
+        blocks: Iterable[Block] = ([(key, missing[key]) for key in keys] for keys in claimed)
+        rows = missing
         for attempt in range(attempts):
             for key, row, sample, verdict in self._draw(blocks, rows, attempt, judge):
                 if best.settles(key, row, sample, verdict):
-                    yield key, sample
+                    settle(key, sample)
             rows = best.take_failed()
-            blocks = iter(chunks.blocks(list(rows.items()), config.decode_batch))
-        yield from best.samples(attempts)
+            blocks = chunks.blocks(list(rows.items()), config.decode_batch)
+        for key, sample in best.samples(attempts):
+            settle(key, sample)
+        if kept:
+            self._load().maker.let_go(kept)
 
     def _draw(
         self, blocks: Iterable[Block], rows: Mapping[str, Row], attempt: int, judge: Judge

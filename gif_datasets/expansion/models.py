@@ -73,7 +73,7 @@ def load_models(
     maker: Maker = (
         AugmentMaker(recipe, picture, ordered(seeds))
         if augments
-        else GuidedMaker(recipe, prior, classifier, embeddings)
+        else GuidedMaker(recipe, prior, classifier, embeddings, cache)
     )
     if not scored:
         return Models(maker, recognition=recognise)

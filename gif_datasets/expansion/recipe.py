@@ -89,6 +89,10 @@ class Recipe:
         """Whether the colours are taken from copies of a seed: it is grey, and the method may make them coloured."""
         return seed.grey and METHODS[self.config.method].colours
 
+    def guidance_key(self, seed: Seed, attempt: int) -> str:
+        """Key of what guidance found for all copies of a seed, in one draw of the perturbation."""
+        return digest_text(f"{CACHE_FORMAT} guidance {self.digest} {seed.key} {seed.label} {attempt}")
+
 
 def ordered(seeds: Iterable[Seed]) -> SeedTable:
     """Seeds in an order that does not depend on the source's: by key, label and index."""

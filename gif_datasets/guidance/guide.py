@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gif_datasets.config import ExpansionConfig
+from gif_datasets.config import CRITERIA, ExpansionConfig
 from gif_datasets.guidance import criteria
 from gif_datasets.guidance.perturb import perturb, project
 from gif_datasets.guidance.rng import generator_for
@@ -17,6 +17,7 @@ from gif_datasets.guidance.zeroshot import TINY, ZeroShotClassifier
 
 Embed = Callable[[Tensor], Tensor]
 """Maps raw latents ``(N, *axes)`` to CLIP embeddings ``(N, D)``, differentiably."""
+WHEN = ("before", "after")
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,18 @@ class Guided:
 
     def row(self, index: int) -> Guided:
         """What was found for one seed, the batch axis kept."""
-        at = slice(index, index + 1)
+        return Guided.of({name: values[index : index + 1] for name, values in self.tensors().items()})
 
-        def of(values: Criteria) -> Criteria:
-            return Criteria(values.consistency[at], values.entropy[at], values.diversity[at])
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, flat."""
+        criteria = {f"{when}.{name}": value for when in WHEN for name, value in vars(getattr(self, when)).items()}
+        return {"latents": self.latents, "held_class": self.held_class, **criteria}
 
-        return Guided(
-            self.latents[at],
-            self.held_class[at],
-            of(self.before),
-            of(self.after),
-        )
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Guided:
+        """What :meth:`tensors` gave."""
+        before, after = (Criteria(**{name: tensors[f"{when}.{name}"] for name in CRITERIA}) for when in WHEN)
+        return cls(tensors["latents"], tensors["held_class"], before, after)
 
 
 def draw(keys: Sequence[str], copies: int, shape: Sequence[int], rng_seed: int) -> tuple[Tensor, Tensor]:

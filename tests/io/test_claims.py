@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,12 +23,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from gif_datasets import ExpandedDataset
 from gif_datasets.config import ExpansionConfig
+from gif_datasets.expansion.candidates import GuidedMaker
+from gif_datasets.guidance import accept
 from gif_datasets.io.cache import claims
 from gif_datasets.io.cache.claims import Claims
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.shards.verify import verify
-from gif_datasets.types import Sample
+from gif_datasets.types import Sample, Seed
 
 SEEDS, RATIO, BLOCK = 12, 5, 4
 MADE = SEEDS * RATIO
@@ -48,6 +50,13 @@ class Patient(LinearPrior):
         self.hangs_after -= 1
         time.sleep(0.01)
         return super().decode(latents, generators, config)
+
+
+class Noiseless(Patient):
+    """One whose second draw is that of another perturbation."""
+
+    key = "noiseless"
+    decodes_noise = False
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -234,6 +243,101 @@ def hanging(dataset: Callable[..., ExpandedDataset]) -> Iterator[tuple[BaseProce
     yield owner, waiter, answer
     owner.kill()
     waiter.kill()
+
+
+@pytest.fixture
+def guided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], Counter[str]]:
+    """How often each seed was guided, over all processes."""
+    guide_block = GuidedMaker._guide_block
+
+    def guide_and_tell(self: GuidedMaker, seeds: Sequence[Seed], attempt: int) -> Any:
+        with (tmp_path / "guided").open("a") as file:
+            file.writelines(f"{key}\n" for key in {f"{seed.key}/{attempt}" for seed in seeds})
+        time.sleep(0.01)
+        return guide_block(self, seeds, attempt)
+
+    monkeypatch.setattr(GuidedMaker, "_guide_block", guide_and_tell)
+    return lambda: Counter((tmp_path / "guided").read_text().split())
+
+
+def stored_tensors(folder: Path) -> list[str]:
+    return [path.stem for path in (folder / "shared").rglob("*.tensors")]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_each_seed_is_guided_once(
+    processes: int, dataset: Callable[..., ExpandedDataset], guided: Callable[[], Counter[str]], tmp_path: Path
+) -> None:
+    """Ranks that want other copies of the same seeds guide each once; of finished seeds nothing stays but copies."""
+
+    def rank(number: int) -> int:
+        expanded = dataset(encode_batch=2)
+        rows = [(seed, copy) for seed in expanded.plan.seeds for copy in range(1, RATIO + 1)]
+        random.Random(0).shuffle(rows)
+        return len(expanded.imaginer.imagine(rows[number::processes]))
+
+    assert sum(together([lambda number=number: rank(number) for number in range(processes)])) == MADE
+    assert (set(guided().values()), len(guided())) == ({1}, SEEDS)
+    assert stored_tensors(tmp_path) == [dataset(encode_batch=2).plan.recipe.embeddings_key]
+    shared = all_copies(dataset(encode_batch=2))
+    dataset().imaginer.cache.clear()
+    assert all_copies(dataset(encode_batch=2)) == shared
+
+
+def test_redrawn_guidance_is_shared_and_removed(
+    dataset: Callable[..., ExpandedDataset],
+    guided: Callable[[], Counter[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each draw of the perturbation is guided once too, and nothing of any draw stays."""
+
+    def reject(check: str, scores: torch.Tensor, *_: torch.Tensor) -> accept.Verdicts:
+        return accept.Verdicts(scores[:, 0] < 0, scores[:, 0], scores[:, 0].long())
+
+    monkeypatch.setattr(accept, "accept", reject)
+    options = {"check": "label", "classifier": "text", "redraws": 1}
+    first, second = together([lambda: all_copies(dataset(Noiseless(), **options))] * 2)
+    assert first == second
+    assert any(key.endswith("/1") for key in guided())
+    assert set(guided().values()) == {1}
+    assert stored_tensors(tmp_path) == []
+
+
+def test_copies_asked_for_one_by_one(
+    dataset: Callable[..., ExpandedDataset], guided: Callable[[], Counter[str]]
+) -> None:
+    """What a process found is there for the next one, until the last copy of the seed is."""
+    for copy in range(1, RATIO + 1):
+        expanded = dataset(decode_batch=1, encode_batch=1)
+        result(*start(lambda expanded=expanded, copy=copy: expanded[SEEDS + copy - 1][1]))
+    assert list(guided().values()) == [1]
+
+
+def test_who_guides_is_killed(
+    dataset: Callable[..., ExpandedDataset], guided: Callable[[], Counter[str]], tmp_path: Path
+) -> None:
+    """Whoever waits for a seed's guidance goes on with it when its owner is killed in the midst of guiding."""
+
+    def hang(self: GuidedMaker, seeds: Sequence[Seed], attempt: int) -> Any:
+        (tmp_path / "hangs").touch()
+        signal.pause()
+
+    def copies(expanded: ExpandedDataset, number: int) -> list[bytes]:
+        rows = [(seed, number) for seed in expanded.plan.seeds]
+        return [sample.image for sample in expanded.imaginer.imagine(rows)]
+
+    def owner_job() -> None:
+        GuidedMaker._guide_block = hang  # type: ignore[method-assign]
+        copies(dataset(), 1)
+
+    owner, _ = start(owner_job)
+    until((tmp_path / "hangs").exists)
+    waiter, answer = start(lambda: copies(dataset(), 2))
+    assert not answer.poll(1.0)
+    os.kill(owner.pid, signal.SIGKILL)
+    assert len(result(waiter, answer)) == SEEDS
+    assert (set(guided().values()), len(guided())) == ({1}, SEEDS)
 
 
 def test_owner_is_killed(

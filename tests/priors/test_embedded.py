@@ -125,7 +125,8 @@ def test_guidance_is_independent_of_companions(tmp_path: Path) -> None:
         found = []
         for block in ([0, 1, 2, 3, 4, 5, 6, 7], [30, 5], [44, 45, 46, 5, 48, 49, 50, 51]):
             maker = expanded.imaginer._load().maker
-            maker._guided.clear()
+            maker.guide._kept.clear()
+            expanded.imaginer.cache.clear()
             guided = maker.guide([seeds[i] for i in block], 0)
             found.append(guided[seeds[5].key, seeds[5].label].latents)
     finally:

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +23,7 @@ from gif_datasets.errors import CacheError
 from gif_datasets.io import atomic
 from gif_datasets.io.cache.claims import Claims
 from gif_datasets.io.cache.entries import Entry, drop, is_outdated, listed, mark_used, pack, read, remove_unused, unpack
+from gif_datasets.io.cache.sharing import Keep, share
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.units import parse_size
 from gif_datasets.types import Provenance, Sample
@@ -142,17 +143,54 @@ class Cache:
 
     def tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return tensors from the store, or make and store them; what somebody else is making is waited for."""
-        from safetensors.torch import load, save
+        return self.all_tensors([key], 1, lambda _: [make()])[key]
 
-        if (found := self._read(key, _TENSORS)) is None:
-            with self.claims() as claims:
-                while not claims.take(key):
-                    claims.wait()
-                if (found := self._read(key, _TENSORS)) is None:
-                    made = make()
-                    self._write(key, _TENSORS, None, save({name: tensor.contiguous() for name, tensor in made.items()}))
-                    return made
-        return dict(load(found[1]))
+    def all_tensors(
+        self,
+        keys: Sequence[str],
+        block: int,
+        make: Callable[[list[str]], Iterable[dict[str, Tensor]]],
+        needless: Callable[[str], bool] | None = None,
+    ) -> dict[str, dict[str, Tensor]]:
+        """Return the tensors of many keys from the store, or make and store them, a block at a time.
+
+        Args:
+            keys: Their keys.
+            block: How many are made at once.
+            make: Makes those of some keys.
+            needless: Says of a key whether nobody needs it any more. If given, this is work done ahead: what is
+                needless, or what somebody else is making, is left out; without, it is made or waited for.
+        """
+
+        def read(key: str) -> dict[str, Tensor] | None:
+            return self._stored_tensors(key) or ({} if needless and needless(key) else None)
+
+        def make_blocks(blocks: Iterator[list[str]], keep: Keep[dict[str, Tensor]]) -> None:
+            for part in blocks:
+                for key, made in zip(part, make(part), strict=True):
+                    keep(key, made)
+
+        found = {key: tensors for key in keys if (tensors := read(key)) is not None}
+        if missing := [key for key in keys if key not in found]:
+            found |= share(self.claims(), missing, block, read, self._store_tensors, make_blocks, needless is None)
+        return {key: tensors for key, tensors in found.items() if tensors}
+
+    def drop_tensors(self, keys: Iterable[str]) -> None:
+        """Remove tensors that nobody needs any more; those that are not there are no error."""
+        for key in keys:
+            drop(self._name(key, _TENSORS))
+
+    def _stored_tensors(self, key: str) -> dict[str, Tensor] | None:
+        from safetensors.torch import load
+
+        found = self._read(key, _TENSORS)
+        return None if found is None else dict(load(found[1]))
+
+    def _store_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
+        from safetensors.torch import save
+
+        body = save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})
+        self._write(key, _TENSORS, None, body)
 
     def claims(self) -> Claims:
         """Claims on entries that are to be computed; see :class:`~gif_datasets.io.cache.claims.Claims`."""
@@ -286,7 +324,7 @@ class Cache:
     def _cannot_write(self, error: OSError) -> CacheError:
         return CacheError(
             f"cannot write to the cache in {self.folder}: {error.strerror or error};"
-            f" free room, or choose another folder with --cache-dir or {ENVIRONMENT}"
+            f" free room, or choose another folder with --cache-dir or {ENVIRONMENT}, and run the same command again"
         )
 
     def _entries(self) -> Iterator[Entry]:

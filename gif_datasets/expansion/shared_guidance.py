@@ -1,0 +1,80 @@
+"""Guide each seed once, for all its copies and for all processes that share a cache."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+
+from gif_datasets.chunks import padded
+from gif_datasets.expansion.halving import in_memory
+from gif_datasets.expansion.recipe import Recipe
+from gif_datasets.expansion.scoring import _keep_last
+from gif_datasets.guidance.guide import Guided
+from gif_datasets.io.cache.store import Cache
+from gif_datasets.types import Seed
+
+KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access copy by copy
+
+GuideBlock: TypeAlias = "Callable[[Sequence[Seed], int], list[Guided]]"
+
+
+@dataclass
+class SharedGuidance:
+    """What guidance finds for seeds: in memory, or in the cache until all copies of a seed are there.
+
+    Attributes:
+        recipe: How copies are made.
+        cache: Shared with those that make copies of the same seeds.
+        guide_block: Guides a block of seeds, in one draw of the perturbation.
+    """
+
+    recipe: Recipe
+    cache: Cache
+    guide_block: GuideBlock
+    _kept: OrderedDict[tuple[str, int, int], Guided] = field(default_factory=OrderedDict)
+
+    def __call__(self, seeds: Sequence[Seed], attempt: int) -> dict[tuple[str, int], Guided]:
+        """What guidance finds for each seed, by key and label; what others are guiding is waited for."""
+        return self._guide(seeds, attempt, ahead=False)
+
+    def ahead(self, seeds: Sequence[Seed], attempt: int) -> None:
+        """Guide in full blocks those seeds that will be needed, and that nobody else is guiding."""
+        self._guide(seeds, attempt, ahead=True)
+
+    def let_go(self, seeds: Sequence[Seed]) -> None:
+        """Remove from the cache what was found for those seeds whose copies are all there."""
+        for seed in {(seed.key, seed.label): seed for seed in seeds}.values():
+            if self._is_spent(seed):
+                attempts = range(1 + self.recipe.config.redraws)
+                self.cache.drop_tensors(self.recipe.guidance_key(seed, attempt) for attempt in attempts)
+
+    def _guide(self, seeds: Sequence[Seed], attempt: int, ahead: bool) -> dict[tuple[str, int], Guided]:
+        names = {(seed.key, seed.label, attempt): seed for seed in seeds}
+        result = {name: self._kept[name] for name in names if name in self._kept}
+        missing = {self.recipe.guidance_key(seed, attempt): name for name, seed in names.items() if name not in result}
+
+        def make(keys: list[str]) -> list[dict[str, torch.Tensor]]:
+            size = self.recipe.config.encode_batch
+            block = padded([names[missing[key]] for key in keys], size)
+            found = in_memory(lambda part: self.guide_block(part, attempt), block, "encode_batch")
+            return [one.tensors() for one in found[: len(keys)]]
+
+        def is_needless(key: str) -> bool:  # asked when nothing is stored, which is removed after the last copy is
+            return self._is_spent(names[missing[key]])
+
+        size = self.recipe.config.encode_batch
+        stored = self.cache.all_tensors(list(missing), size, make, is_needless if ahead else None)
+        device = self.recipe.device
+        for key, tensors in stored.items():
+            result[missing[key]] = Guided.of({name: value.to(device) for name, value in tensors.items()})
+        _keep_last(self._kept, result, KEEP_GUIDED)
+        return {(key, label): found for (key, label, _), found in result.items()}
+
+    def _is_spent(self, seed: Seed) -> bool:
+        """Whether all copies of a seed are in the cache."""
+        copies = range(1, self.recipe.config.draws + 1)
+        return all(self.recipe.cache_key(seed, copy) in self.cache for copy in copies)
