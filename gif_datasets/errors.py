@@ -10,6 +10,7 @@ GifDatasetsError
 ├── CacheError                   a cache folder that cannot be used
 ├── ShardError                   shards that are missing, damaged or foreign
 ├── EngineError                  a worker that died, or a sample that cannot be made
+├── DiskFull (OSError)           a disk that has no room for what is written
 ├── HubError                     the Hugging Face Hub cannot be reached, or refuses
 └── MissingExtra (ImportError)   an optional dependency; the message is the command that installs it
 """
@@ -60,6 +61,13 @@ class ShardError(GifDatasetsError):
 
 class EngineError(GifDatasetsError):
     """A worker that died before its work was done, or a sample that could not be made."""
+
+
+class DiskFull(GifDatasetsError, OSError):
+    """A disk that has no room for what is written; ``errno``, ``strerror`` and ``filename`` as in any OSError."""
+
+    def __str__(self) -> str:
+        return f"{self.strerror}; make room there, or choose another folder, and run the same command again to go on"
 
 
 class HubError(GifDatasetsError):

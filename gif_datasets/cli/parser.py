@@ -6,8 +6,10 @@ import argparse
 import errno
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from gif_datasets import __version__
 from gif_datasets.cli import (
@@ -30,6 +32,7 @@ from gif_datasets.cli import (
 from gif_datasets.cli.arguments import Parser, fail
 from gif_datasets.errors import GifDatasetsError, MissingExtra, UsageError
 from gif_datasets.io.devices import keep_freed_memory
+from gif_datasets.io.room import disk_full, is_full
 from gif_datasets.io.terminal import escape_output
 
 _COMMANDS = (
@@ -89,8 +92,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return fail("interrupted; run the same command again to go on", 1)
     except OSError as error:
+        if is_full(error):
+            return fail(_full_text(error), 1)
         message = f"{error.strerror or error}" + (f": {str(error.filename)[:200]}" if error.filename else "")
         return fail(message, 2 if error.errno == errno.ENAMETOOLONG else 1)
+
+
+def _full_text(error: OSError) -> str:
+    """What to say of a full disk where nobody nearer to the file has said it."""
+    if error.filename:
+        return str(disk_full(Path(str(error.filename)), error=error))
+    return (
+        f"{error.strerror}; make room on the disks of the output, of the cache and of {tempfile.gettempdir()},"
+        " and run the same command again to go on"
+    )
 
 
 def _warning(

@@ -10,7 +10,6 @@ import dataclasses
 import heapq
 import statistics
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,10 +27,9 @@ from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.open import open_expansion
 from gif_datasets.expansion.plan import Plan
 from gif_datasets.expansion.recipe import MOST_FITTED
+from gif_datasets.expansion.sizes import mean_size, shard_bytes
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.methods import METHODS
-from gif_datasets.shards.tar import record_bytes
-from gif_datasets.shards.ustar import BLOCK
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import Source
 from gif_datasets.sources.seed_table import SeedTable
@@ -187,7 +185,7 @@ def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, 
         synthetic=seeds * config.ratio,
         validation=len(plan.validation),
         shards=len(plan.shard_names),
-        bytes=_bytes(plan, probe),
+        bytes=shard_bytes(plan, probe.original_bytes, probe.copy_bytes),
         device=plan.recipe.device,
         workers=workers,
         seconds=sum(stages.values()),
@@ -229,16 +227,6 @@ def _makespan(spent: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def _bytes(plan: Plan, probe: Probe) -> int:
-    """Of all shards; a tar is filled up to whole records."""
-    sizes = [
-        count * (probe.copy_bytes if section.imagined else probe.original_bytes)
-        for section in plan.sections
-        for count in section.sizes
-    ]
-    return sum(-(-(round(size) + 2 * BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE for size in sizes)
-
-
 # --- the probe ----------------------------------------------------------------------------------------------------
 
 
@@ -277,8 +265,8 @@ def _probe(plan: Plan, source: Source, cache: Path, number: int, workers: int, b
         fit=fit,
         original=known if recipe.config.fits_classifier else new,
         copy=spent / len(made),
-        original_bytes=_mean_size(real),
-        copy_bytes=_mean_size(made),
+        original_bytes=mean_size(real),
+        copy_bytes=mean_size(made),
         memory=_memory_used(),
         device_memory=_device_memory_used(recipe.device),
         probed=len(made),
@@ -318,12 +306,6 @@ def _spread(seeds: SeedTable, count: int) -> SeedTable:
     """So many seeds from all over the source; each once."""
     places = np.asarray(evenly(len(seeds), count), np.int64)
     return seeds.take(np.concatenate([places[::2], places[1::2]]))
-
-
-def _mean_size(samples: Sequence[Sample]) -> float:
-    """Mean bytes of a sample in a shard."""
-    parts = [(len(s.image), len(record_bytes(s.provenance)), 1) for s in samples]
-    return sum(BLOCK + -(-size // BLOCK) * BLOCK for part in parts for size in part) / len(samples)
 
 
 def _memory_used() -> int:

@@ -13,6 +13,7 @@ from itertools import chain
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan
+from gif_datasets.expansion.sizes import warn_of_lack
 from gif_datasets.expansion.tasks import Engine, ShardTask, select
 from gif_datasets.guidance import recognition
 from gif_datasets.io import atomic
@@ -128,6 +129,8 @@ def run(
     claim_folder(folder, plan.json, seeds=chain(plan.seeds, plan.validation))
     imaginer = imaginer or Imaginer(plan.recipe, source, cache, plan.seeds)
     todo, done = _state(plan, folder, part)
+    if todo:
+        warn_of_lack(plan, source, cache, folder, list(todo.values()))
     plan, generated = _prepared(plan, imaginer, engine) if todo else (plan, 0)
     own = _put_own_files(plan, source, imaginer, folder, say) if part.has(0) else None
     for shard, count in engine(ShardTask(plan, imaginer, folder), list(todo.values())):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from gif_datasets.io.room import naming_full_disk
 from gif_datasets.io.stores import AnyPath, RemotePath
 
 TEMPORARY = ".tmp-"
@@ -19,7 +20,7 @@ STALE_AFTER = 3600.0  # seconds; somebody may still be writing to a younger temp
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, synced: bool = True) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, synced: bool = True, size: int | None = None) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path``; on success flush it to disk and rename it into place.
 
     A crash at any moment leaves either the old file or the new one, and at most a hidden temporary file, which
@@ -29,20 +30,25 @@ def atomic_write(path: Path, synced: bool = True) -> Iterator[IO[bytes]]:
         path: The file.
         synced: Whether the content must be on the disk before it has its name. Without, a power failure may leave
             a damaged file: for those only that are checked at every read and can be written again.
+        size: How many bytes will be written, if known.
+
+    Raises:
+        DiskFull: If there is no room.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            if synced:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with naming_full_disk(path, size):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                if synced:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
 
 
 def _beside(path: Path) -> Path:
@@ -62,7 +68,7 @@ def write_bytes(path: AnyPath, content: bytes, synced: bool = True) -> None:
 
 
 def _write_bytes(path: Path, content: bytes, synced: bool) -> None:
-    with atomic_write(path, synced) as file:
+    with atomic_write(path, synced, len(content)) as file:
         file.write(content)
 
 
@@ -95,7 +101,7 @@ def create_json(path: AnyPath, value: Any) -> bool:
 
 def _create(path: Path, content: bytes) -> bool:
     try:
-        with path.open("xb") as file:
+        with naming_full_disk(path, len(content)), path.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -125,7 +131,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, linked)
     except OSError:
-        with source.open("rb") as content, atomic_write(target) as file:
+        with source.open("rb") as content, atomic_write(target, size=source.stat().st_size) as file:
             shutil.copyfileobj(content, file, 1 << 20)
     else:
         linked.replace(target)

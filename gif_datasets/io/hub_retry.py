@@ -9,9 +9,11 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from gif_datasets.errors import GifDatasetsError, HubError
+from gif_datasets.errors import DiskFull, GifDatasetsError, HubError
+from gif_datasets.io.room import disk_full, is_full
 
 MAIN = "main"
 ATTEMPTS = 5
@@ -74,6 +76,8 @@ def with_retries(operation: Callable[Concatenate[_A, _P], _T]) -> Callable[Conca
             except Exception as error:  # of the types of several libraries
                 if _is_ours(error):
                     raise
+                if getattr(error, "errno", None) and is_full(error):
+                    raise _hub_cache_full(error) from None
                 wait = _wait(error, attempt)
                 message = _explain(error, client.repository)
             if wait is None or wait > LONGEST_WAIT or attempt == ATTEMPTS:
@@ -84,6 +88,13 @@ def with_retries(operation: Callable[Concatenate[_A, _P], _T]) -> Callable[Conca
         raise AssertionError("unreachable")
 
     return retried
+
+
+def _hub_cache_full(error: Exception) -> DiskFull:
+    """What is downloaded goes into the Hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return disk_full(Path(getattr(error, "filename", None) or HF_HUB_CACHE), error=error)
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from typing import IO, Any, TypeAlias
 
 from gif_datasets.chunks import blocks
 from gif_datasets.errors import ConfigError, MissingExtra
+from gif_datasets.io.room import naming_full_disk
 
 _PACKAGES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs",), "gcs": ("gcsfs",)}
 TOGETHER = 500  # small objects that are read at once
@@ -203,7 +204,7 @@ def local_copy(path: AnyPath) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="gif_datasets-") as folder:
         copy = Path(folder) / path.name
-        with path.open() as content, copy.open("wb") as file:
+        with naming_full_disk(copy), path.open() as content, copy.open("wb") as file:
             shutil.copyfileobj(content, file, 1 << 20)
         yield copy
 

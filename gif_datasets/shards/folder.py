@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gif_datasets.errors import ConfigError, PlanMismatch, ShardError
+from gif_datasets.errors import ConfigError, DiskFull, PlanMismatch, ShardError
 from gif_datasets.io import atomic, images
 from gif_datasets.io.parsing import read_json
+from gif_datasets.io.room import naming_full_disk
 from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes, read_all
 from gif_datasets.shards import card, image_grid, index, tar
 from gif_datasets.shards import manifest as manifests
@@ -44,7 +45,8 @@ def claim_folder(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion
     """
     path = folder / PLAN_FILE
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with naming_full_disk(Path(str(folder))):
+            folder.mkdir(parents=True, exist_ok=True)
         foreign = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         if foreign and not path.exists():  # in this order: another process writes the plan before anything else
             raise PlanMismatch(f"{folder} is not empty and holds no {what}; choose another --out")
@@ -60,6 +62,8 @@ def claim_folder(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion
             raise PlanMismatch(
                 f"{folder} was written by a newer version; upgrade gif_datasets, or choose another --out"
             )
+    except DiskFull:
+        raise
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
 

@@ -21,6 +21,7 @@ from gif_datasets.expansion.recipe import ordered, version_of
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.io import atomic
 from gif_datasets.io.devices import resolve_device
+from gif_datasets.io.room import naming_full_disk
 from gif_datasets.options import checked_fields, closest
 from gif_datasets.priors import FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior, prior_parts
 from gif_datasets.priors.published import NOT_TUNABLE
@@ -276,7 +277,8 @@ def _run(task: _Task, folder: Path) -> None:
             raise PriorError(
                 f"out of memory at batch_size {config.batch_size}; take a smaller one, a LoRA (rank 8), or bfloat16"
             ) from error
-        _write_prior(task, objective, run.state, folder)
+        with naming_full_disk(folder):
+            _write_prior(task, objective, run.state, folder)
 
 
 def _rows(objective: Objective, source: Source, seeds: Sequence[Seed], mirror: bool) -> Rows:

@@ -366,8 +366,8 @@ def test_full_cache_disk(seed_folder: Path, tmp_path: Path) -> None:
         def expanded() -> ExpandedDataset:
             return ExpandedDataset(str(seed_folder), ratio=4, prior="linear", decode_batch=4, cache_dir=disk / "c")
 
-        first = expanded()
-        with pytest.raises(CacheError, match=r"No space left.*free room"):
+        first, lacks = expanded(), pytest.warns(UserWarning, match=r"written to \S*/c \(.* \S*/disk has .* free")
+        with lacks, pytest.raises(CacheError, match=r"No space left.*does not fit on .*/disk, .*free room"):
             first.precompute(tmp_path / "out")
         found = first.imaginer.cache.verify()
         assert 0 < found.entries < 48
