@@ -50,8 +50,11 @@ def check_out(folder: AnyPath) -> None:
     """Raise ConfigError now, not after the work, if a local output cannot be written; a store fails at its plan."""
     import os
 
+    from gif_datasets.io.atomic import check_links
+
     if not isinstance(folder, Path):
         return
+    check_links(folder)
     probe = folder
     while not probe.exists() and probe != probe.parent:
         probe = probe.parent

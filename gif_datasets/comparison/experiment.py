@@ -300,6 +300,7 @@ def _buffer(count: int, size: int, folder: Path) -> torch.Tensor:
     if math.prod(shape) <= IN_MEMORY:
         return torch.empty(shape, dtype=torch.uint8)
     with tempfile.NamedTemporaryFile(prefix=atomic.TEMPORARY, dir=folder) as file:
+        atomic.hold(file)
         return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).view(shape)
 
 

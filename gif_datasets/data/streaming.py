@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
@@ -22,6 +21,7 @@ from gif_datasets.data.spans import Readers, Spans, cut, length
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.io import atomic
 from gif_datasets.io.stores import as_path
+from gif_datasets.io.temporary import TemporaryFolder
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import rejections, tar
 from gif_datasets.shards.expanded_folder import ExpandedFolder
@@ -189,9 +189,9 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
             return places
         return permute(subkey(stream_key(self.seed, name), np.array([epoch])), np.array([count]), places)
 
-    def _fetch_shards(self, wanted: Fetch) -> tuple[tempfile.TemporaryDirectory[str], tuple[int, ...]]:
+    def _fetch_shards(self, wanted: Fetch) -> tuple[TemporaryFolder, tuple[int, ...]]:
         """A folder with some of the shards, whole in itself, and the wanted places in it."""
-        folder = tempfile.TemporaryDirectory(prefix="gif_datasets-")
+        folder = TemporaryFolder()
         for shard in wanted.shards:
             try:
                 atomic.write_bytes(Path(folder.name) / shard.name, (self._folder.path / shard.name).read_bytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -25,6 +24,7 @@ from gif_datasets.expansion.tasks import select
 from gif_datasets.expansion.to_hf import to_hf
 from gif_datasets.io.cache.store import open_cache
 from gif_datasets.io.stores import as_path
+from gif_datasets.io.temporary import TemporaryFolder
 from gif_datasets.priors import own_prior
 from gif_datasets.publish.push import PushSummary, push_to_hub
 from gif_datasets.sources import wrap_source
@@ -290,7 +290,7 @@ class ExpandedDataset(Dataset[Any]):
         if folder is not None:
             self.precompute(folder, workers)
             return push_to_hub(folder, repo_id, **options)
-        with tempfile.TemporaryDirectory(prefix="gif-datasets-") as temporary:
+        with TemporaryFolder() as temporary:
             self.precompute(temporary, workers)
             return push_to_hub(temporary, repo_id, **options)
 

@@ -10,7 +10,6 @@ import dataclasses
 import heapq
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from gif_datasets.expansion.plan import Plan
 from gif_datasets.expansion.recipe import MOST_FITTED
 from gif_datasets.expansion.sizes import mean_size, shard_bytes
 from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.temporary import TemporaryFolder
 from gif_datasets.methods import METHODS
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import Source
@@ -235,7 +235,7 @@ def _probes(plan: Plan, source: Source, workers: int) -> list[Probe]:
     refuse_unsendable((plan, source), workers)
     advice = f"plan for fewer than --workers {workers}, or for a smaller prior"
     with (
-        tempfile.TemporaryDirectory(prefix="gif-datasets-plan-") as folder,
+        TemporaryFolder() as folder,
         pool(workers, visible_gpus(plan.recipe.device), advice) as executor,
     ):
         begun = time.time()

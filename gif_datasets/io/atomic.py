@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from gif_datasets.errors import ConfigError
 from gif_datasets.io.room import naming_full_disk
 from gif_datasets.io.stores import AnyPath, RemotePath
 
 TEMPORARY = ".tmp-"
-STALE_AFTER = 3600.0  # seconds; somebody may still be writing to a younger temporary file
+SETTLED_AFTER = 10.0  # seconds; a younger temporary file may be between two steps of its writer
+STALE_AFTER = 3600.0  # the same, where a disk has no locks that say who is writing
 
 
 @contextlib.contextmanager
@@ -40,6 +42,7 @@ def atomic_write(path: Path, synced: bool = True, size: int | None = None) -> It
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
+                hold(file)
                 yield file
                 file.flush()
                 if synced:
@@ -92,35 +95,29 @@ def create_json(path: AnyPath, value: Any) -> bool:
         os.link(ready, path)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links: exclusive too, but a crash may leave half of it
-        return _create(path, json_bytes(value))
+    except OSError:  # a file system without hard links
+        with alone(path.parent):
+            if path.exists():
+                return False
+            write_json(path, value)
     finally:
         ready.unlink(missing_ok=True)
     return True
 
 
-def _create(path: Path, content: bytes) -> bool:
-    try:
-        with naming_full_disk(path, len(content)), path.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        return False
-    return True
-
-
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Wait until no other thread or process is in such a block for the same file, which may be read-only.
+    """Wait until no other thread or process is in such a block for the same file or folder, which may be read-only.
 
     For what is read, changed and written as a whole. Where the system or the disk has no locks, nobody waits.
     """
-    with path.open("rb") as file:
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX)
+            descriptor = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
 
 
@@ -130,25 +127,55 @@ def link_or_copy(source: Path, target: Path) -> None:
     linked = _beside(target)
     try:
         os.link(source, linked)
-    except OSError:
+        linked.replace(target)
+    except OSError:  # no hard links, or somebody took it for a forgotten file: it is as old as the source
         with source.open("rb") as content, atomic_write(target, size=source.stat().st_size) as file:
             shutil.copyfileobj(content, file, 1 << 20)
-    else:
-        linked.replace(target)
+    finally:
         linked.unlink(missing_ok=True)  # renaming one name of a file over another of its names leaves both
 
 
-def stale_before() -> float:
-    """Temporary files last written before this, in seconds since the epoch, are forgotten ones."""
-    return time.time() - STALE_AFTER
+def hold(file: IO[bytes]) -> None:
+    """Keep a temporary file from :func:`sweep` in all processes, until it is closed or this process ends."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def is_forgotten(path: Path) -> bool:
+    """Whether nobody writes to a temporary file any more: its process was killed."""
+    try:
+        age = time.time() - path.stat().st_mtime
+    except OSError:  # it is gone
+        return False
+    try:
+        import fcntl
+
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return age > STALE_AFTER
+    return age > SETTLED_AFTER
 
 
 def sweep(folder: AnyPath) -> None:
     """Remove forgotten temporary files; in a store there are none."""
     if isinstance(folder, RemotePath):
         return
-    oldest = stale_before()
     for path in folder.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < oldest:
+            if is_forgotten(path):
                 path.unlink()
+
+
+def check_links(path: AnyPath) -> None:
+    """Raise ConfigError if a path to write to, or a folder above it, is a link to something that does not exist."""
+    for part in (path, *path.parents) if isinstance(path, Path) else ():
+        if part.is_symlink() and not part.exists():
+            raise ConfigError(
+                f"cannot write to {path}: {part} is a link to {part.readlink()}, which does not exist;"
+                " remove the link, or make that folder"
+            )

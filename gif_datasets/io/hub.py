@@ -22,6 +22,7 @@ from gif_datasets.io.hub_retry import (
     has_token,
     is_refusal,
     message_of,
+    scrub,
     status_of,
     with_retries,
 )
@@ -323,7 +324,7 @@ class Client:
         tree = "" if revision == MAIN else f"/tree/{revision}"
         if revision.startswith("refs/pr/"):
             tree = f"/discussions/{revision.removeprefix('refs/pr/')}"
-        return f"{self._api.endpoint}/datasets/{name}{tree}"
+        return scrub(f"{self._api.endpoint}/datasets/{name}{tree}")
 
     @property
     def _api(self) -> Any:

@@ -199,10 +199,10 @@ def _explain(error: BaseException, repository: Repository) -> str:
 
 
 def scrub(text: str, token: str | None = None) -> str:
-    """Remove tokens, and the signatures of addresses, from a text.
+    """Remove tokens, and the passwords and signatures of addresses, from a text.
 
     Example:
-        >>> scrub("PUT http://x/y?X-Signature=abc failed with Bearer hf_abcdefghijkl")
+        >>> scrub("PUT http://me:word@x/y?X-Signature=abc failed with Bearer hf_abcdefghijkl")
         'PUT http://x/y?... failed with Bearer ***'
     """
     from huggingface_hub import get_token
@@ -211,6 +211,7 @@ def scrub(text: str, token: str | None = None) -> str:
         text = text.replace(str(known), "***")
     text = re.sub(r"(?i)\b(bearer\s+)[^\s'\",;)]+", r"\1***", text)
     text = re.sub(r"\b(hf|api)_[A-Za-z0-9]{8,}", "***", text)
+    text = re.sub(r"(?<=://)[^\s/'\"]*@", "", text)
     return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", r"\1?...", text)
 
 
@@ -234,22 +235,31 @@ def _patched_client() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Without progress bars and log lines of the client and its transport, which show addresses with signatures."""
+    """Without progress bars and log lines of the client and its transport."""
     from huggingface_hub import utils
 
-    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     shown = not utils.are_progress_bars_disabled()
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.ERROR)
     if shown:
         utils.disable_progress_bars()
+    try:
+        with without_log_lines():
+            yield
+    finally:
+        if shown:
+            utils.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def without_log_lines() -> Iterator[None]:
+    """Without log lines of the client and its transport, which show addresses with passwords and signatures."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-        if shown:
-            utils.enable_progress_bars()
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import IO, Any, TypeAlias
 
 from gif_datasets.chunks import blocks
 from gif_datasets.errors import ConfigError, MissingExtra
-from gif_datasets.io.room import naming_full_disk
 
 _PACKAGES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs",), "gcs": ("gcsfs",)}
 TOGETHER = 500  # small objects that are read at once
@@ -190,23 +187,6 @@ def _one(store: Any, path: str) -> dict[str, Any]:
         return {path: store.cat_file(path)}
     except FileNotFoundError as error:
         return {path: error}
-
-
-@contextlib.contextmanager
-def local_copy(path: AnyPath) -> Iterator[Path]:
-    """A file on this machine: the file itself, or a temporary copy.
-
-    Raises:
-        OSError: If there is no such file.
-    """
-    if isinstance(path, Path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="gif_datasets-") as folder:
-        copy = Path(folder) / path.name
-        with naming_full_disk(copy), path.open() as content, copy.open("wb") as file:
-            shutil.copyfileobj(content, file, 1 << 20)
-        yield copy
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest_file
 from gif_datasets.io.hub import RemoteFile
 from gif_datasets.io.parsing import read_json
+from gif_datasets.io.temporary import TemporaryFolder
 from gif_datasets.publish import croissant, hub_card
 from gif_datasets.publish.export import export_expanded
 from gif_datasets.publish.hub_card import ConfigFiles, Published, Rights
@@ -126,7 +126,7 @@ def copy_without_rejected(folder: ExpandedFolder, edited: bool, show: Progress) 
     if not folder.rejected:
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
+    with TemporaryFolder() as place:
         copy = Path(place) / "shards"
         export_expanded(folder.local, copy, "shards", progress=show)
         if edited:
@@ -141,7 +141,7 @@ def picture_files(folder: ExpandedFolder, form: str, show: Progress) -> Iterator
         yield _of_shards(folder)
         return
     # the files have the same bytes each time, so an interrupted push can be continued
-    with tempfile.TemporaryDirectory(prefix="gif-datasets-") as place:
+    with TemporaryFolder() as place:
         export_expanded(folder.local, Path(place) / "parquet", "parquet", progress=show)
         yield _of_parquet(folder, Path(place) / "parquet")
 

@@ -20,7 +20,7 @@ COLUMNS = tuple((name, kind) for name, kind in card.RECORD if name != "label")
 """Name and type of each column besides image, label and key."""
 SOURCE = "source"
 """Column that contains the columns of the source."""
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")  # file names that Windows refuses
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?= *(\.|$))")  # what Windows takes for a device
 
 
 def class_folders(classes: Sequence[str]) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def _cleaned(name: str) -> str:
         c if unicodedata.category(c)[0] in "LMN" or c in " _-+.,()" else "_" for c in unicodedata.normalize("NFC", name)
     )
     short = allowed.encode("utf-8")[:100].decode("utf-8", "ignore").strip(" ._") or "class"
-    return f"{short}_" if _RESERVED.fullmatch(short) else short
+    return _RESERVED.sub(r"\1_", short, count=1) if _RESERVED.match(short) else short
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

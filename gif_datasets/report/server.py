@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.errors import ConfigError, GifDatasetsError, MissingExtra
+from gif_datasets.io.parsing import read_json
 from gif_datasets.report.gallery import KINDS, ORDER, Gallery, Query, galleries
 from gif_datasets.shards.index import IMAGE_SUFFIXES
 from gif_datasets.shards.rejections import reject
@@ -102,6 +103,7 @@ def application(shown: dict[str, Gallery], token: str, address: str) -> web.Appl
         ("GET", r"picture/{split}/{number:\d{1,9}}", pages.picture),
         ("POST", "reject", pages.reject),
     ]
+    app.on_response_prepare.append(_protect)
     for method, path, handler in routes:
         app.router.add_route(method, f"/{token}/{path}", handler)
     return app
@@ -117,11 +119,14 @@ def _guarded(token: str, address: str) -> Any:
         known = secrets.compare_digest(given.encode(), token.encode())
         if request.host != host or request.headers.get("Origin", address) != address or not known:
             raise web.HTTPForbidden(text="open the address that gif-datasets browse printed")
-        response = await handler(request)
-        response.headers.update(_HEADERS)
-        return response
+        return await handler(request)
 
     return guard
+
+
+async def _protect(request: web.Request, response: web.StreamResponse) -> None:
+    """Give every answer the headers, those to errors included."""
+    response.headers.update(_HEADERS)
 
 
 @web.middleware
@@ -191,7 +196,7 @@ class _Pages:
     async def reject(self, request: web.Request) -> web.Response:
         """Reject samples, or undo it."""
         try:
-            body = await request.json()
+            body = read_json(await request.read())
             gallery, keys, rejected = self._gallery(body["split"]), body["keys"], body["rejected"]
             gallery.numbers_of(keys)
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from gif_datasets.io import atomic, images
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.room import naming_full_disk
 from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes, read_all
+from gif_datasets.io.temporary import TemporaryFolder
 from gif_datasets.shards import card, image_grid, index, tar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.changes import first_change
@@ -44,20 +44,21 @@ def claim_folder(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion
         ConfigError: If the folder cannot be written.
     """
     path = folder / PLAN_FILE
+    atomic.check_links(folder)
     try:
         with naming_full_disk(Path(str(folder))):
             folder.mkdir(parents=True, exist_ok=True)
         foreign = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         if foreign and not path.exists():  # in this order: another process writes the plan before anything else
             raise PlanMismatch(f"{folder} is not empty and holds no {what}; choose another --out")
-        created = not path.exists() and atomic.create_json(path, wanted)
-        if not created or isinstance(path, RemotePath):  # not every store can refuse the second of two at once
-            existing = _plan_at(path)
-            if existing != json.loads(json.dumps(wanted)):
-                raise PlanMismatch(
-                    f"{folder} holds another {what} ({difference(existing, wanted, folder, seeds)});"
-                    " choose another --out, or remove it"
-                )
+        if not path.exists():
+            atomic.create_json(path, wanted)
+        existing = _plan_at(path)  # not every disk or store can refuse the second of two at once
+        if existing != json.loads(json.dumps(wanted)):
+            raise PlanMismatch(
+                f"{folder} holds another {what} ({difference(existing, wanted, folder, seeds)});"
+                " choose another --out, or remove it"
+            )
         if manifests.is_newer(folder):
             raise PlanMismatch(
                 f"{folder} was written by a newer version; upgrade gif_datasets, or choose another --out"
@@ -151,7 +152,7 @@ def put_shard(
 ) -> Shard:
     """Write a shard and check it. A store gets it from a temporary folder, with its part of the index beside it."""
     if isinstance(folder, RemotePath):
-        with tempfile.TemporaryDirectory(prefix="gif_datasets-") as here:
+        with TemporaryFolder() as here:
             shard = put_shard(Path(here), name, samples, image_format, own)
             part = index.to_bytes(tar.build_index(Path(here), [shard]))
             atomic.write_bytes(folder / name, (Path(here) / name).read_bytes())

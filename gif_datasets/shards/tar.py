@@ -19,7 +19,8 @@ from gif_datasets.errors import ShardError
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest_file, digest_rows
 from gif_datasets.io.parsing import read_json
-from gif_datasets.io.stores import AnyPath, RemotePath, local_copy, size_of
+from gif_datasets.io.stores import AnyPath, RemotePath, size_of
+from gif_datasets.io.temporary import local_copy
 from gif_datasets.shards import index, ustar
 from gif_datasets.shards.index import IMAGE_SUFFIXES, LONGEST_LABEL, LONGEST_RECORD, Index
 from gif_datasets.shards.manifest import Shard, split_of

@@ -15,7 +15,8 @@ from gif_datasets.errors import BadImage, ShardError
 from gif_datasets.io.decode import decode
 from gif_datasets.io.digests import digest, digest_file, digest_pixels
 from gif_datasets.io.images import LOSSLESS
-from gif_datasets.io.stores import AnyPath, local_copy
+from gif_datasets.io.stores import AnyPath
+from gif_datasets.io.temporary import local_copy
 from gif_datasets.shards import index, tar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.expanded_folder import ExpandedFolder

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.errors import MissingExtra, SourceError, one_line
+from gif_datasets.io.hub_retry import scrub, without_log_lines
 from gif_datasets.options import closest
 from gif_datasets.shards.manifest import MANIFEST
 from gif_datasets.sources.base import Source
@@ -151,15 +152,21 @@ def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
     _check_options(f"hf:{name}", options, ("config", "split", "image", "label", "revision", "classes"))
     try:
         # what load_dataset does; the builder knows which commit it reads, from the Hub or from the cache
-        builder = datasets.load_dataset_builder(name, options.get("config"), revision=options.get("revision"))
-        builder.download_and_prepare()
+        with without_log_lines():
+            builder = datasets.load_dataset_builder(name, options.get("config"), revision=options.get("revision"))
+            builder.download_and_prepare()
         dataset = builder.as_dataset(split=options.get("split", "train"))
     except Exception as error:  # network, parsing and schema errors of many kinds
-        raise SourceError(f"hf:{name}: {one_line(error)}") from error
+        raise SourceError(f"hf:{name}: {_told(error)}") from None  # its own text may show a password
     called = Path(name).name if Path(name).exists() else f"hf:{name}"  # a local path is nobody's name on the Hub
     source = HuggingFaceSource(dataset, options.get("image"), options.get("label"), _class_names(options), called)
     source.revision = str(builder.hash or "") if builder.repo_id and not Path(name).exists() else ""
     return source
+
+
+def _told(error: Exception) -> str:
+    """The text of an error of the Hub's libraries, without secrets."""
+    return scrub(one_line(error, 10_000))[:300]
 
 
 def _open_hub(name: str, options: dict[str, str]) -> Source:

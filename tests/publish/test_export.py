@@ -210,7 +210,9 @@ def test_class_folders_are_safe_distinct_and_in_label_order(names: list[str]) ->
         (["Cat", "cat"], ("0_Cat", "1_cat")),
         (["c10", "c9"], ("0_c10", "1_c9")),
         (["../../etc", "a/b"], ("0_etc", "1_a_b")),
-        (["CON", "nul.txt"], ("CON_", "nul.txt_")),
+        (["CON", "nul.txt"], ("CON_", "nul_.txt")),
+        (["Aux.tar.gz", "com\u00b9", "lpt1 .a"], ("Aux_.tar.gz", "com\u00b9_", "lpt1_ .a")),
+        (["console", "nul-x.txt", "x.nul"], ("console", "nul-x.txt", "x.nul")),
         ([".", "\0"], ("0_class", "1_class")),
     ],
 )

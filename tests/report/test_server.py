@@ -21,6 +21,7 @@ from browser import Page
 import gif_datasets
 from gif_datasets import ConfigError, MissingExtra, load_expanded
 from gif_datasets.cli import main
+from gif_datasets.report import server
 from gif_datasets.report.gallery import Gallery, Query, galleries
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.reader import ShardReader
@@ -294,3 +295,36 @@ def test_errors_name_what_is_known(folder: Path) -> None:
     with pytest.raises(ConfigError, match="known: all, original"):
         gallery.chosen(Query(kind="odd"))
     assert issubclass(MissingExtra, gif_datasets.GifDatasetsError)
+
+
+BODIES = {
+    "deep": b"[" * 100_000,
+    "deep within": b'{"split": "train", "rejected": true, "keys": ' + b"[" * 200 + b"]" * 200 + b"}",
+    "no JSON": b"{",
+    "no text": b"\xff\xfe",
+    "no object": b"[1]",
+    "keys of another type": b'{"split": "train", "keys": [{}], "rejected": true}',
+    "split of another type": b'{"split": [1], "keys": [], "rejected": true}',
+    "too long": b"0" * 3_000_000,
+}
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=nonsense", "text/plain"])
+def test_bad_requests_are_answered(address: str, folder: Path, kind: str) -> None:
+    """None is an error of the server, and every answer has the headers that protect the page."""
+    wanted = set(server._HEADERS)
+    asked: list[tuple[str, bytes | None]] = [("reject", body) for body in BODIES.values()]
+    asked += [("nothing", None), ("picture/train/999999999", None), ("picture/x/1", None), ("reject", None)]
+    for path, body in asked:
+        request = urllib.request.Request(address + path, body, {"Content-Type": kind})
+        with pytest.raises(urllib.error.HTTPError) as told:
+            urllib.request.urlopen(request)
+        assert 400 <= told.value.code < 500, (path, body)
+        assert wanted <= set(told.value.headers), (path, body)
+    with pytest.raises(urllib.error.HTTPError) as told:
+        urllib.request.urlopen(address.rpartition("/")[0].rpartition("/")[0] + "/another-token/")
+    assert told.value.code == 403
+    assert wanted <= set(told.value.headers)
+    with urllib.request.urlopen(address) as answer:
+        assert wanted <= set(answer.headers)
+    assert not (folder / REJECTED).exists()

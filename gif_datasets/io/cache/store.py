@@ -268,7 +268,7 @@ class Cache:
         if entry.path == self.folder / CLAIMS:
             return "", ""
         if entry.path.name.startswith(atomic.TEMPORARY):
-            return ("temporary" if entry.used < atomic.stale_before() * 1e9 else ""), ""
+            return ("temporary" if atomic.is_forgotten(entry.path) else ""), ""
         if not self._is_entry(entry.path):
             return "foreign", ""
         try:

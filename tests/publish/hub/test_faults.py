@@ -378,3 +378,28 @@ def test_tokens_are_not_told(
     everything = [*told, caplog.text, *capfd.readouterr()]
     assert not [text for text in everything for secret in (WRITER, "hf_abc", "s3cr3t") if secret in text]
     assert all(WRITER.encode() not in content for content in hub.blobs.values())
+
+
+SECRET_ENDPOINT = """
+import os, sys
+os.environ["HF_ENDPOINT"] = "http://me:p@SSw0rd@127.0.0.1:9"
+os.environ["HF_HUB_OFFLINE"] = "0"
+from gif_datasets.cli import main
+from gif_datasets.io import hub_retry
+from gif_datasets.io.hub import Client
+hub_retry.FIRST_WAIT = 0.01
+print(Client(hub_retry.Repository("me/set"), print).address())
+for words in (["expand", "hub:me/set", "--out", "o"], ["expand", "hf:me/set", "--out", "o"]):
+    print(main(words), flush=True)
+"""
+
+
+def test_a_password_in_the_hub_s_address_is_not_shown(tmp_path: Path) -> None:
+    """Neither in an address that is printed, nor in an error or a note about waiting."""
+    done = subprocess.run(
+        [sys.executable, "-c", SECRET_ENDPOINT], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert done.stdout.splitlines()[0] == "http://127.0.0.1:9/datasets/me/set"
+    assert done.stdout.splitlines()[-1] in "12"
+    assert "SSw0rd" not in done.stdout + done.stderr
+    assert hub_retry.scrub("at https://me:a@b@host/x of me@host") == "at https://host/x of me@host"
