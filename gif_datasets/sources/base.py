@@ -116,7 +116,8 @@ def list_seeds(
     """
     count = len(source)
     indices = range(count) if limit is None else evenly(count, limit)
-    for text in getattr(source, "warnings", ()):
+    of_seeds = getattr(source, "seed_warnings", ()) if title == Reading.SEEDS else ()
+    for text in (*of_seeds, *getattr(source, "warnings", ())):
         warnings.warn(f"{source.name}: {text}", stacklevel=2)
     bad: list[str] = list(getattr(source, "unreadable", ()))
     negative: set[int] = set()

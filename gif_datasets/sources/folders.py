@@ -25,6 +25,7 @@ class FolderSource:
         folder: Where it is.
         unreadable: What may be an image, or a folder of them, and cannot be read: a message for each.
         warnings: What may not be meant so.
+        seed_warnings: What may not be meant so where these are seeds, whose classes count.
         classes: Names of the sub-folders.
     """
 
@@ -54,7 +55,8 @@ class FolderSource:
         self.unreadable.sort()
         self._labels = np.repeat(np.arange(len(kept)), [count for _, count in kept])
         self._empty = [name for name, (_, count) in zip(self.classes, kept, strict=True) if not count]
-        self.warnings = (*_warn_of_empty(self._empty), *_warn_of_loose(loose))
+        self.warnings = tuple(_warn_of_loose(loose))
+        self.seed_warnings = tuple(_warn_of_empty(self._empty))
 
     def _list(self, groups: Iterable[Path], counts: list[int]) -> Iterator[bytes]:
         """Names of the images below the folder, class by class; only one class is held as paths at a time."""

@@ -134,7 +134,7 @@ def test_folders_of_systems_are_not_classes(seed_folder: Path, name: str) -> Non
     png(seed_folder / "ant" / name / "thumb.png")
     source = opened(seed_folder)
     assert (source.classes, len(source)) == (("ant", "bee", "crab"), 12)
-    assert source.warnings == ()
+    assert source.seed_warnings == ()
 
 
 def test_classes_without_images_are_warned_of(seed_folder: Path, tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_classes_without_images_are_warned_of(seed_folder: Path, tmp_path: Path)
         listed = list_seeds(opened(seed_folder))
     assert len(listed.seeds) == 12
     assert opened(seed_folder).classes == ("ant", "bee", "crab", "notes")
-    assert opened(seed_folder).warnings[1].startswith("1 images beside the classes' folders are of no class")
+    assert opened(seed_folder).warnings[0].startswith("1 images beside the classes' folders are of no class")
     (seed_folder / "others").mkdir()
-    assert "of the classes notes, others;" in opened(seed_folder).warnings[0]
+    assert "of the classes notes, others;" in opened(seed_folder).seed_warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_what_this_package_wrote_is_not_a_class(seed_folder: Path, tmp_path: Pat
         export_expanded(out, seed_folder / "pictures")
         assert is_cache(cache)
     source = opened(seed_folder)
-    assert (source.classes, source.warnings, source.unreadable) == (("ant", "bee", "crab"), (), [])
+    assert (source.classes, source.seed_warnings, source.unreadable) == (("ant", "bee", "crab"), (), [])
     assert not is_cache(seed_folder / "ant")
     (cache / "photo.png").touch()
     assert not is_cache(cache)
