@@ -119,12 +119,17 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _array(value: Any, name: str) -> NDArray[Any]:
-    """An array or tensor as an array, wherever it is."""
-    with images.as_bad_image(name):  # a sparse one, for example, has none
-        if not _is_tensor(value):
-            return np.asarray(value)
+    """An array or tensor as an array, wherever it is; numpy has no floats of 8 bits and no bfloat16."""
+    if not _is_tensor(value):
+        return np.asarray(value)
+    try:
         here = value.detach().cpu()
-        return np.asarray(here.float() if str(here.dtype) == "torch.bfloat16" else here)
+        return np.asarray(here.float() if str(here.dtype).startswith(("torch.bfloat", "torch.float8")) else here)
+    except Exception as error:  # torch's own, of sparse, quantized and other tensors that have no plain pixels
+        raise BadImage(
+            f"{name}: no pixels can be read of a tensor of {value.dtype}, {value.layout}, on {value.device}; make it"
+            " dense, of uint8 or floats in [0, 1]"
+        ) from error
 
 
 def _channel_axis(shape: Sequence[int], is_tensor: bool) -> int | None:
@@ -157,7 +162,8 @@ def _tensor(array: Pixels, example: Any) -> Any:
     else:
         dtype = np.dtype(str(example.dtype).removeprefix("torch."))
         found = torch.from_numpy(np.array(_widened(array, dtype)))
-    return found.to(example.device, example.dtype).as_subclass(type(example))
+    found = found.to(example.device, example.dtype).as_subclass(type(example))
+    return found.requires_grad_(example.requires_grad)
 
 
 def _in_mode(image: Image.Image, example: Image.Image) -> Image.Image:

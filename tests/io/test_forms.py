@@ -89,10 +89,13 @@ def test_arrays_and_tensors(dtype: Any, shape: tuple[int, ...], make: Any) -> No
     assert (np.asarray(found) == np.asarray(seed)).all()
 
 
-def test_a_tensor_of_sixteen_bit_floats() -> None:
-    """That numpy lacks."""
-    seed = torch.rand(3, 9, 7).bfloat16().requires_grad_()
-    assert forms.like(forms.to_rgb(seed), seed).dtype == torch.bfloat16
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float16])
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_tensor_of_few_bits(dtype: torch.dtype, grad: bool) -> None:
+    """Which numpy lacks; whether it wants gradients is of its form, too."""
+    seed = torch.rand(3, 9, 7).to(dtype).requires_grad_(grad)
+    found = forms.like(forms.to_rgb(seed), seed)
+    assert (found.dtype, found.shape, found.requires_grad) == (dtype, seed.shape, grad)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,8 @@ def test_a_tensor_of_sixteen_bit_floats() -> None:
         (np.zeros((1, 3, 9, 7), np.uint8), "one or three channels"),
         (np.zeros((9, 7), np.int32), "array of int32"),
         (torch.zeros(3, 9, 7, dtype=torch.int64), "array of int64"),
-        (torch.zeros(9, 7).to_sparse(), "scan: unreadable"),
+        (torch.zeros(9, 7).to_sparse(), "scan: no pixels can be read of a tensor of .*sparse_coo.*make it dense"),
+        (torch.zeros(9, 7, device="meta"), "no pixels can be read of a tensor of .* on meta"),
         (np.full((9, 7), 80.0), r"float64 must lie in \[0, 1\], got 80 to 80"),
         (np.full((9, 7), -0.5, np.float32), r"\[0, 1\]"),
         (np.full((9, 7), np.nan, np.float32), r"\[0, 1\]"),
