@@ -5,7 +5,8 @@ const find = (id) => document.getElementById(id);
 const form = find("wish").elements;
 const KINDS = { all: "all samples", original: "real ones", synthetic: "imagined ones", kept: "those kept",
   rejected: "those rejected", failed: "those that failed their check" };
-const SCORES = { order: "their order", consistency_after: "consistency", entropy_after: "entropy", diversity_after: "diversity",
+const SCORES = { order: "their order", consistency_after: "latents' consistency", entropy_after: "latents' entropy",
+  diversity_after: "latents' diversity",
   picture_consistency: "probability of the label, of the image", picture_entropy: "entropy of the image" };
 
 let about;            // what the set is
@@ -39,6 +40,8 @@ const split = () => about.splits[form.split.value];
 const className = (sample) => split().classes[sample.label].name;
 const address = (sample) => `picture/${encodeURIComponent(sample.split)}/${sample.number}`;
 
+const named = (sample) => sample.copy ? `copy ${sample.copy} of ${sample.origin}` : sample.origin;
+
 function fillClasses() {
   const { classes, scores } = split();
   fill(form.label, [["", "all classes"], ...classes.map((c, i) => [i, `${c.name} (${c.original} + ${c.synthetic})`])]);
@@ -47,8 +50,8 @@ function fillClasses() {
 
 function caption(sample) {
   const score = sample.scores[form.sort.value];
-  if (score !== undefined && sample.copy) return score.toFixed(3);
-  return sample.copy ? `copy ${sample.copy}` : className(sample);
+  const first = score !== undefined && sample.copy ? `${score.toFixed(3)} ` : "";
+  return `${first}${className(sample)}\n${named(sample)}`;
 }
 
 function mark(figure, sample) {
@@ -60,7 +63,7 @@ function mark(figure, sample) {
 function draw(sample, place) {
   const image = element("img", { src: address(sample), alt: className(sample), loading: "lazy" });
   const look = element("button", { className: "look", textContent: "⤢", title: "compare with its seed (Enter)" });
-  const figure = element("figure", { tabIndex: 0, title: `${sample.key}: ${className(sample)}` },
+  const figure = element("figure", { tabIndex: 0, title: `${sample.key}: ${className(sample)}, ${named(sample)}` },
     [image, look, element("figcaption", { textContent: caption(sample) })]);
   figure.role = "button";
   figure.addEventListener("click", (event) => (event.target === look ? show(place) : turn([sample])));
@@ -145,8 +148,8 @@ async function show(place) {
   const seed = (await ask(`family?${query}`)).rows.find((other) => !other.copy);
   if (seed) seed.split = sample.split;
   const picture = (shown, text) => [element("img", { src: address(shown), alt: text }), element("figcaption", { textContent: text })];
-  find("seed").replaceChildren(...(seed ? picture(seed, `seed: ${className(seed)}`) : [element("figcaption", { textContent: "The seed is not stored here." })]));
-  find("one").replaceChildren(...picture(sample, sample.copy ? `copy ${sample.copy} of it, ${sample.key}` : sample.key));
+  find("seed").replaceChildren(...(seed ? picture(seed, `seed: ${className(seed)}, ${named(seed)}`) : [element("figcaption", { textContent: "The seed is not stored here." })]));
+  find("one").replaceChildren(...picture(sample, `${className(sample)}: ${named(sample)} (${sample.key})`));
   mark(find("one"), sample);
   const scores = Object.entries(sample.copy ? sample.scores : {}).map(([name, value]) =>
     element("tr", {}, [element("th", { textContent: SCORES[name] || name }), element("td", { textContent: value.toFixed(4) })]));

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
         "synthetic": synthetic,
         "rejected": reader.missing,
         "classes": manifest.classes,
+        "image_sizes": manifest.image_sizes,
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         **{name: recipe[name] for name in ("prior", "device", "options", "versions")},

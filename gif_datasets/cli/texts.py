@@ -131,6 +131,8 @@ def audit_text(value: dict[str, Any]) -> str:
 
 def info_text(value: dict[str, Any]) -> str:
     """What an expanded folder holds, and how it was made."""
+    from gif_datasets.shards.image_sizes import sizes_text
+
     options = "\n".join(f"  {name:<19} {json.dumps(option)}" for name, option in sorted(value["options"].items()))
     names = ", ".join(value["classes"][:12]) + (", ..." if len(value["classes"]) > 12 else "")
     return (
@@ -138,7 +140,8 @@ def info_text(value: dict[str, Any]) -> str:
         f" = {value['samples']} samples\n"
         + (f"split validation: {value['validation']} originals, held out\n" if value["validation"] else "")
         + f"classes ({len(value['classes'])}): {names}\n"
-        f"copies per seed: {_counts_text(value['expansion_counts'])}\n"
+        + (f"image sizes: {sizes_text(value['image_sizes'])}\n" if value["image_sizes"] else "")
+        + f"copies per seed: {_counts_text(value['expansion_counts'])}\n"
         + (f"rejected: {value['rejected']}, not counted above\n" if value["rejected"] else "")
         + (f"failed the check: {value['failed_checks']}\n" if value["failed_checks"] else "")
         + f"shards: {value['shards']}, {size_text(value['bytes'])}\n"

@@ -189,7 +189,8 @@ one real image by [gif_datasets](https://pypi.org/project/gif-datasets/) and has
 checked each of them. `{it.record}synthetic` says which images are synthetic, `{it.record}seed_key` which real image
 each was made from.
 
-Classes (real + synthetic): {classes}"""
+Classes (real + synthetic): {classes}
+{card.about_sizes(m)}"""
 
 
 def _imagined(it: Published) -> bool:
@@ -244,8 +245,13 @@ def _measures(it: Published) -> str:
     m = it.measures
     lines = []
     if _imagined(it):
-        lines += ["| criterion, mean over the copies | before guidance | after |", "|---|---|---|"]
-        lines += [f"| {name} | {before:.4f} | {after:.4f} |" for name, (before, after) in m.criteria.items()]
+        lines += [
+            "| criterion, mean over the copies' latents | before guidance | after |",
+            "|---|---|---|",
+        ]
+        lines += [
+            f"| {card.of_latents(name)} | {before:.4f} | {after:.4f} |" for name, (before, after) in m.criteria.items()
+        ]
     copies = it.manifest.synthetic
     consistency = (
         f"{m.consistent:.1%} of the {m.scored} copies whose image was classified have the class of their label."

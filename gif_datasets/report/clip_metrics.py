@@ -45,6 +45,21 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class OwnClass:
+    """Shares of one class's images that are nearest to the mean of its own real images; None where there are none.
+
+    Attributes:
+        label: Class index.
+        copies: Of its copies.
+        real: Of its real images, each left out of the mean; None for a class of one.
+    """
+
+    label: int
+    copies: float | None
+    real: float | None
+
+
+@dataclass(frozen=True)
 class Likeness:
     """How copies compare with real images, by the embeddings of a CLIP.
 
@@ -67,6 +82,7 @@ class Likeness:
         consistent: Share of copies that are nearest to the mean of the real images of their own class.
         consistent_real: The same for the real images of classes with several, each left out of its mean; None if there
             is no such class.
+        own_class: Both of each class, by label.
         shift: None if the CLIP has no feature map.
     """
 
@@ -86,6 +102,7 @@ class Likeness:
     alike: float
     consistent: float
     consistent_real: float | None
+    own_class: tuple[OwnClass, ...]
     shift: Shift | None
 
     @classmethod
@@ -94,12 +111,19 @@ class Likeness:
         return cls(**{spec.name: _FROM_JSON[str(spec.type)](value[spec.name]) for spec in fields(cls)})
 
 
+def _share(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
 _FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "str": str,
     "int": int,
     "float": float,
-    "float | None": lambda value: None if value is None else float(value),
+    "float | None": lambda value: _share(value),
     "tuple[float, float]": lambda pair: (float(pair[0]), float(pair[1])),
+    "tuple[OwnClass, ...]": lambda rows: tuple(
+        OwnClass(int(row["label"]), *(_share(row[kind]) for kind in ("copies", "real"))) for row in rows
+    ),
     "Shift | None": lambda value: None if value is None else Shift(float(value["token"]), float(value["channel"])),
 }
 
@@ -199,7 +223,9 @@ def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance])
     density, coverage = metrics.density_coverage(c.real, c.made)
     precision, recall = metrics.precision_recall(c.real, c.made)
     of, to_seeds, to_all = _radii(c, own)
-    consistent, consistent_real = _consistency(c, [r.label for r in real], [r.label for r in made])
+    labels, labels_made = torch.tensor([r.label for r in real]), torch.tensor([r.label for r in made])
+    right, right_made = _nearest_to_own(c, labels, labels_made)
+    several = torch.bincount(labels)[labels] > 1
     return Likeness(
         clip=c.clip,
         real=len(real),
@@ -215,8 +241,12 @@ def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance])
         radius_expanded=to_all,
         like_seed=float((cosine_to_seed >= SAME).double().mean()) if len(cosine_to_seed) else None,
         alike=float((among >= SAME).any(1).double().mean()),
-        consistent=consistent,
-        consistent_real=consistent_real,
+        consistent=float(right_made.double().mean()),
+        consistent_real=_mean(right[several]),
+        own_class=tuple(
+            OwnClass(label, _mean(right_made[labels_made == label]), _mean(right[several & (labels == label)]))
+            for label in torch.unique(torch.cat([labels, labels_made])).tolist()
+        ),
         shift=_shift(c, own) if c.real_map and c.made_map and has_seed.any() else None,
     )
 
@@ -233,18 +263,20 @@ def _radii(c: Compared, own: Tensor) -> tuple[str, tuple[float, float], tuple[fl
     return "seeds, each left out with its copies", _median_and_most(seeds), _median_and_most(both)
 
 
-def _consistency(c: Compared, real: Sequence[int], made: Sequence[int]) -> tuple[float, float | None]:
-    """Share of copies, and of real images, that are nearest to the mean of the real images of their own class."""
-    known, place, counts = torch.unique(torch.tensor(real), return_inverse=True, return_counts=True)
+def _nearest_to_own(c: Compared, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each real image, and each copy, is nearest to the mean of the real images of its own class."""
+    known, place = torch.unique(real, return_inverse=True)
     sums = torch.zeros(len(known), c.real.shape[1]).index_add(0, place, c.real)
     means = F.normalize(sums, dim=1)
-    copies = known[(c.made @ means.T).argmax(1)] == torch.tensor(made)
+    copies = known[(c.made @ means.T).argmax(1)] == made
     scores = c.real @ means.T
     without_itself = F.normalize(sums[place] - c.real, dim=1)
     scores[torch.arange(len(place)), place] = (without_itself * c.real).sum(1)
-    several = counts[place] > 1
-    right = (scores.argmax(1) == place)[several]
-    return float(copies.double().mean()), float(right.double().mean()) if len(right) else None
+    return scores.argmax(1) == place, copies
+
+
+def _mean(found: Tensor) -> float | None:
+    return float(found.double().mean()) if len(found) else None
 
 
 def _median_and_most(values: Tensor) -> tuple[float, float]:

@@ -108,6 +108,7 @@ class Gallery:
             "key": self.reader.key(number),
             "label": int(index.label[number]),
             "seed": int(index.seed[number]),
+            "origin": self.reader.provenance(number).seed_origin,
             "copy": int(index.copy[number]),
             "synthetic": bool(index.synthetic[number]),
             "passed": bool(self._passed[number]),

@@ -25,10 +25,14 @@ from gif_datasets.report.html import render
 from gif_datasets.report.set_statistics import Measures, measure_records
 from gif_datasets.shards import card
 from gif_datasets.shards.expanded_folder import ExpandedFolder
+from gif_datasets.shards.image_sizes import sizes_text
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import Progress, Provenance, no_progress
 
 SHEET_ROWS, SHEET_COPIES = 6, 6
+SIDE = 128  # pixels of the images shown
+SHEET_IMAGES = 600
+"""Images of seeds and copies, about: a page of many classes shows fewer copies of each seed, and smaller ones."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,9 @@ def draw(folder: Path | ExpandedFolder, prior: str | None, show: Progress) -> Re
         compared = clip_metrics.embed(reader, real, copies, prior, show)
         likeness = clip_metrics.compare(compared, [records[i] for i in real], [records[i] for i in copies])
         labels = [[records[i].label for i in part] for part in (real, copies)]
+        rows, own = _likeness_rows(likeness), _own_class(likeness, reader.classes)
         plane = _plane(compared, labels[0], labels[1], reader.classes)
-        values = {**values, "likeness": likeness, "likeness_rows": _likeness_rows(likeness), "plane": plane}
+        values = {**values, "likeness": likeness, "likeness_rows": rows, "own_class": own, "plane": plane}
     html = render("report.html", **_values(reader, records, measures), **values)
     return Report(html, reader.fingerprint, measures, likeness)
 
@@ -147,7 +152,7 @@ def draw(folder: Path | ExpandedFolder, prior: str | None, show: Progress) -> Re
 
 
 def _not_compared() -> dict[str, Any]:
-    return {"too_few": None, "likeness": None, "likeness_rows": (), "plane": ""}
+    return {"too_few": None, "likeness": None, "likeness_rows": (), "own_class": (), "plane": ""}
 
 
 def _plane(c: Compared, real: Sequence[int], copies: Sequence[int], classes: Sequence[str]) -> Markup:
@@ -172,6 +177,7 @@ def _values(reader: ShardReader, records: Sequence[Provenance], measures: Measur
         "real": len(records) - synthetic,
         "synthetic": synthetic,
         "classes": len(m.classes),
+        "sizes": sizes_text(m.image_sizes),
         "how": method.how if method else "",
         "rejected": reader.missing,
         "families": _families(reader, records),
@@ -189,14 +195,19 @@ def _values(reader: ShardReader, records: Sequence[Provenance], measures: Measur
 
 
 def _families(reader: ShardReader, records: Sequence[Provenance]) -> list[list[Mapping[str, str]]]:
-    """Seeds with their copies, evenly spread."""
-    by_seed: dict[int, list[int]] = {}
+    """Seeds of every class with their copies, evenly spread."""
+    by_class: dict[int, dict[int, list[int]]] = {}
     for index, record in enumerate(records):
-        by_seed.setdefault(record.seed_index, []).append(index)
-    seeds = list(by_seed)
-    chosen = [seeds[i] for i in evenly(len(seeds), SHEET_ROWS)]
-    rows = [sorted(by_seed[seed], key=lambda i: records[i].copy)[: 1 + SHEET_COPIES] for seed in chosen]
-    return [[_cell(reader, i, "" if records[i].copy else records[i].class_name) for i in row] for row in rows]
+        by_class.setdefault(record.label, {}).setdefault(record.seed_index, []).append(index)
+    each = -(-SHEET_ROWS // max(1, len(by_class)))
+    chosen = [[*families.values()][i] for _, families in sorted(by_class.items()) for i in evenly(len(families), each)]
+    copies = min(SHEET_COPIES, max(1, SHEET_IMAGES // max(1, len(chosen)) - 1))
+    side = SIDE if len(chosen) * (1 + SHEET_COPIES) <= SHEET_IMAGES else SIDE // 2
+    rows = [sorted(family, key=lambda i: records[i].copy)[: 1 + copies] for family in chosen]
+    return [
+        [_cell(reader, i, f"copy {records[i].copy}" if place else records[i].class_name, side) for place, i in row]
+        for row in map(enumerate, rows)
+    ]
 
 
 def _extremes(reader: ShardReader, records: Sequence[Provenance]) -> list[tuple[str, list[Mapping[str, str]]]]:
@@ -207,38 +218,51 @@ def _extremes(reader: ShardReader, records: Sequence[Provenance]) -> list[tuple[
         values = {i: getattr(records[i], f"{name}_after") for i in copies}
         ranked = sorted(copies, key=values.__getitem__)
         for title, part in (("lowest", ranked[: 1 + SHEET_COPIES]), ("highest", ranked[: -2 - SHEET_COPIES : -1])):
-            sheets.append((f"{title} {name}", [_cell(reader, i, f"{values[i]:.3f}") for i in part]))
+            sheets.append((f"{title} {card.of_latents(name)}", [_cell(reader, i, f"{values[i]:.3f}") for i in part]))
     return sheets
 
 
-def _cell(reader: ShardReader, index: int, caption: str) -> Mapping[str, str]:
+def _cell(reader: ShardReader, index: int, caption: str, side: int = SIDE) -> Mapping[str, str]:
     return {
         "class_name": reader.classes[reader.label(index)],
-        "address": _thumbnail(reader, index),
+        "address": _thumbnail(reader, index, side),
         "caption": caption,
     }
 
 
-def _thumbnail(reader: ShardReader, index: int) -> str:
-    """An address that contains the image, at most 128 pixels wide."""
+def _thumbnail(reader: ShardReader, index: int, side: int) -> str:
+    """An address that contains the image, at most ``side`` pixels wide."""
     image = images.read_rgb(reader.image_bytes(index), reader.key(index))
-    image.thumbnail((128, 128))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _criteria(measures: Measures) -> list[tuple[str, str]]:
-    return [(name, f"{before:.4f} before, {after:.4f} after") for name, (before, after) in measures.criteria.items()]
+    return [
+        (card.of_latents(name), f"{before:.4f} before, {after:.4f} after")
+        for name, (before, after) in measures.criteria.items()
+    ]
 
 
 def _histograms(records: Sequence[Provenance]) -> list[Markup]:
     copies = [record for record in records if record.copy]
     return [
         charts.histograms(
-            name, {when: np.array([getattr(r, f"{name}_{when}") for r in copies]) for when in ("before", "after")}
+            card.of_latents(name),
+            {when: np.array([getattr(r, f"{name}_{when}") for r in copies]) for when in ("before", "after")},
         )
         for name in CRITERIA
+    ]
+
+
+def _own_class(it: Likeness, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """How many images of each class are nearest to its mean; the class whose copies are least so first."""
+    ranked = sorted(it.own_class, key=lambda one: (one.copies is None, one.copies or 0))
+    return [
+        (classes[one.label], f"{card.percent(one.copies)} of copies; {card.percent(one.real)} of real images")
+        for one in ranked
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from gif_datasets.methods import METHODS
 from gif_datasets.shards import tar
 from gif_datasets.shards.card_yaml import card_yaml
+from gif_datasets.shards.image_sizes import MOST, sizes_text
 from gif_datasets.shards.manifest import Manifest
 from gif_datasets.types import Provenance
 
@@ -52,7 +53,7 @@ def render(manifest: Manifest, head: Mapping[str, Any] | None = None, load: str 
 `{_column(head)}synthetic` says which images are synthetic, `{_column(head)}seed_key` names the real image behind each.
 
 Classes: {classes}
-
+{about_sizes(manifest)}
 {"" if head else _PREVIEW}## How it was made
 
 {how(options["method"])}
@@ -71,6 +72,12 @@ Classes: {classes}
 The program that wrote this card does not know the licence of the seed images. The synthetic images derive from them and
 from the prior. Find out both licences before you share this dataset.
 """
+
+
+def about_sizes(manifest: Manifest) -> str:
+    """A line on the sizes of the images; empty if they are not known."""
+    sizes = sizes_text(manifest.image_sizes)
+    return f"\nImage sizes, width x height, of at most {MOST} of each kind: {sizes}.\n" if sizes else ""
 
 
 def left_out(manifest: Manifest) -> str:
@@ -223,6 +230,16 @@ def code(text: str) -> str:
 def plain(text: str) -> str:
     """User text that cannot become markup: characters of Markdown and HTML are escaped, and no address is a link."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&@:]|(?<=www)\.)", r"\\\1", visible(text))
+
+
+def of_latents(criterion: str) -> str:
+    """Name of a criterion where people read it: guidance measures it on latents, not on the images.
+
+    Example:
+        >>> of_latents("consistency")
+        "latents' consistency"
+    """
+    return f"latents' {criterion}"
 
 
 def percent(share: float | None) -> str:

@@ -16,7 +16,7 @@ from gif_datasets.io.parsing import read_json
 from gif_datasets.io.room import naming_full_disk
 from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes, read_all
 from gif_datasets.io.temporary import TemporaryFolder
-from gif_datasets.shards import card, image_grid, index, tar
+from gif_datasets.shards import card, image_grid, image_sizes, index, tar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.changes import first_change
 from gif_datasets.shards.columns import SOURCE
@@ -280,10 +280,13 @@ def complete(
     Returns:
         The finished folder.
     """
+    shards = [Shard.from_json(entry) for entry in content["shards"]]
+    entries = index_of(folder, shards)
+    content = {**content, manifests.IMAGE_SIZES: image_sizes.measure(folder, shards, entries)}
     draft = Manifest.from_json(manifests.sealed(content, {}))
     files = {
         **manifests.index_files(draft),
-        INDEX: index.to_bytes(index_of(folder, draft.shards)),
+        INDEX: index.to_bytes(entries),
         manifests.CARD: card.render(draft).encode("utf-8"),
         PLAN_FILE: atomic.json_bytes(claimed),
         **own,

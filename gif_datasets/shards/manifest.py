@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +27,8 @@ CARD = "README.md"
 PREVIEW = "preview.png"
 LEFT_OUT = "left_out"
 """Manifest field of a folder written without its rejected samples: what each of these samples was."""
+IMAGE_SIZES = "image_sizes"
+"""Manifest field: least width and height, then largest, of real and of synthetic images."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,12 @@ class Manifest:
         return self.plan.recipe.options
 
     @property
+    def image_sizes(self) -> Mapping[str, Sequence[int]]:
+        """Least width and height, then largest, of real and of synthetic images; empty if they were not measured."""
+        sizes: Mapping[str, Sequence[int]] = self.content.get(IMAGE_SIZES, {})
+        return sizes
+
+    @property
     def title(self) -> str:
         """Title of pages about the dataset, as plain text."""
         return f"{self.source}, expanded {self.plan.recipe.ratio}x by {self.plan.recipe.method}"
@@ -399,11 +407,23 @@ def _damage(manifest: Mapping[str, Any]) -> str:
         return f"its image_format is {str(kind)[:60]!r}"
     if not isinstance(manifest.get(LEFT_OUT, {}), dict):
         return f"{LEFT_OUT!r} is of another type"
+    if not _are_sizes(manifest.get(IMAGE_SIZES, {})):
+        return f"{IMAGE_SIZES!r} is of another type"
     if not isinstance(manifest["plan"].get("own_columns", {}), dict):
         return "'own_columns' is of another type"
     if not all(isinstance(name, str) for name in manifest["classes"]):
         return "class names must be strings"
     return _odd_number(manifest) or _odd_text(manifest)
+
+
+def _are_sizes(value: Any) -> bool:
+    """Whether these are four sides of images for each kind."""
+    sides = [value[kind] for kind in value] if isinstance(value, dict) else [None]
+    return all(isinstance(four, list) and len(four) == 4 and all(map(_is_side, four)) for four in sides)
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= _MOST
 
 
 def _odd_number(manifest: Mapping[str, Any]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -22,11 +25,11 @@ import gif_datasets
 from gif_datasets import ConfigError
 from gif_datasets.guidance.zeroshot import Clip
 from gif_datasets.priors import find_prior, load_prior
-from gif_datasets.report import charts, clip_metrics, metrics
-from gif_datasets.report.clip_metrics import Compared, Likeness
+from gif_datasets.report import charts, clip_metrics, metrics, page
+from gif_datasets.report.clip_metrics import Compared, Likeness, OwnClass
 from gif_datasets.report.html import render
 from gif_datasets.report.page import read_figures, write_report
-from gif_datasets.types import Provenance
+from gif_datasets.types import Provenance, no_progress
 
 VOID = {"meta", "img", "br", "rect", "circle"}
 
@@ -113,6 +116,10 @@ def test_class_consistency(real: torch.Tensor) -> None:
         made = torch.cat([seeds[:6].roll(shift, 0), seeds[6:]])
         found = clip_metrics.compare(Compared("x", seeds, made, torch.empty(0, 1), None, None), records, records)
         assert (found.consistent, found.consistent_real) == (pytest.approx(share), 1)
+        right = [1.0, 1.0, 1.0] if shift == 0 else [0.0, 0.0, 1.0]
+        assert found.own_class == tuple(
+            OwnClass(label, copies, real) for label, copies, real in zip(range(3), right, (1.0, 1.0, None), strict=True)
+        )
 
 
 def test_held_out_pictures_are_covered_better_by_copies(real: torch.Tensor) -> None:
@@ -196,13 +203,47 @@ def test_the_page_stands_alone(hostile: Path, tmp_path: Path) -> None:
         "<b>ant",
         "a<i>b, expanded 2x by gif-unclip",
         "Fréchet",
-        "lowest entropy",
+        "lowest latents' entropy",
+        "Criteria of the guided latents",
+        "Image sizes, width x height: real 20 x 16 pixels, synthetic ",
+        "Nearest to the mean of their own class, by class",
     ):
         assert words in page.text
     assert found.likeness is not None
     assert (found.likeness.real, found.likeness.made) == (10, 20)
     write_report(hostile, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == text.encode()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An expansion of nine classes: one of them has most of the seeds."""
+    place = tmp_path_factory.mktemp("many")
+    for label, count in enumerate([30, *[2] * 8]):
+        (place / "seeds" / f"class{label}").mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng([label, number]).integers(0, 255, (8, 9 + label, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / "seeds" / f"class{label}" / f"{number}.png")
+    gif_datasets.expand(str(place / "seeds"), place / "out", method="cutout", ratio=3, cache_dir=place / "cache")
+    return place / "out"
+
+
+@pytest.mark.parametrize(("most", "copies", "side"), [(600, 3, 17), (20, 1, 4)])
+def test_the_rows_cover_every_class(
+    most: int, copies: int, side: int, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the small ones; a page of many classes has fewer copies, and smaller ones."""
+    monkeypatch.setattr(page, "SHEET_IMAGES", most)
+    if side == 4:
+        monkeypatch.setattr(page, "SIDE", 8)
+    text = page.draw(many, None, no_progress).page
+    captions = re.findall("<figcaption>(.*?)</figcaption>", text)
+    assert captions == [
+        caption for label in range(9) for caption in (f"class{label}", *(f"copy {k}" for k in range(1, copies + 1)))
+    ]
+    first = re.findall(r"base64,([^\"]+)", text)[-1]
+    assert Image.open(io.BytesIO(base64.b64decode(first))).width == side
+    assert "Image sizes, width x height: real 9 to 17 x 8 pixels, synthetic 9 to 17 x 8 pixels." in text
 
 
 def test_the_figures_stand_beside_the_page(hostile: Path, tmp_path: Path) -> None:

@@ -252,6 +252,9 @@ def test_gallery_agrees_with_the_records(folder: Path) -> None:
         reader = ShardReader(folder, split, whole=True)
         records = [reader.provenance(i) for i in range(len(reader))]
         out = {30} if split == "train" else {2}
+        assert [gallery.to_json(i)["origin"] for i in (0, len(records) - 1)] == [
+            records[i].seed_origin for i in (0, -1)
+        ]
         kinds = {
             "all": lambda i, r: True,
             "original": lambda i, r: not r.synthetic,
