@@ -135,7 +135,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         linked.unlink(missing_ok=True)  # renaming one name of a file over another of its names leaves both
 
 
-def hold(file: IO[bytes]) -> None:
+def hold(file: IO[bytes] | int) -> None:
     """Keep a temporary file from :func:`sweep` in all processes, until it is closed or this process ends."""
     with contextlib.suppress(ImportError, OSError):
         import fcntl

@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,13 +28,14 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
 
     def __init__(self) -> None:
         super().__init__(prefix=PREFIX)
-        self._held = (Path(self.name) / HELD).open("wb")
-        atomic.hold(self._held)
+        held = os.open(Path(self.name) / HELD, os.O_RDWR | os.O_CREAT, 0o600)
+        self._release = weakref.finalize(self, os.close, held)
+        atomic.hold(held)
         _sweep()
 
     def cleanup(self) -> None:
         """Remove the folder."""
-        self._held.close()
+        self._release()
         super().cleanup()
 
 

@@ -50,11 +50,11 @@ class Shard:
             if not all(type(getattr(shard, name)) is kind for name, kind in _SHARD_FIELDS.items()):
                 raise TypeError(value)
         except TypeError as error:
-            raise ShardError(f"damaged shard entry: {value!r}") from error
+            raise ShardError(f"damaged shard entry: {value!r:.300}") from error
         if not re.fullmatch(r"data/[A-Za-z0-9_-]+\.tar", shard.name):
             raise ShardError(f"a shard entry names a path outside data/: {shard.name!r}")
         if not all(0 <= count <= _MOST for count in (shard.samples, shard.failed, shard.bytes)):
-            raise ShardError(f"damaged shard entry: {value!r}")
+            raise ShardError(f"damaged shard entry: {value!r:.300}")
         return shard
 
 

@@ -121,7 +121,7 @@ class LeftOut:
             if kinds != [str, int, int, str, int, bool, str]:
                 raise TypeError(value)
         except (TypeError, KeyError) as error:
-            raise ShardError(f"damaged entry of a sample that was left out: {value!r}") from error
+            raise ShardError(f"damaged entry of a sample that was left out: {value!r:.300}") from error
         return entry
 
 
