@@ -8,6 +8,7 @@ pairs of runs. A result is a file of its own, named by the digest of all that de
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,8 @@ def compare(
         test=test_set.name,
         seeds=len(listed.seeds),
         test_pictures=len(test_set.seeds),
+        chance=100 / len(opened.classes),
+        majority=100 * max(Counter(seed.label for seed in test_set.seeds).values()) / len(test_set.seeds),
         left_out=test_set.left_out,
         classes=tuple(opened.classes),
         image_size=size,

@@ -218,12 +218,14 @@ class Experiment:
         counts = torch.bincount(self._test.labels, minlength=classes).tolist()
         hits = torch.bincount(self._test.labels[right], minlength=classes).tolist()
         per_class = [100 * hit / count if count else None for hit, count in zip(hits, counts, strict=True)]
+        fitted = predict(model, pictures.images, self.config.device) == pictures.labels
         result = Result(
             accuracy=100 * int(right.sum()) / len(right),
             per_class=per_class,
             pictures=len(pictures.labels),
             seconds=round(time.monotonic() - started, 1),
             threads=torch.get_num_threads(),
+            training_accuracy=100 * int(fitted.sum()) / len(fitted),
         )
         atomic.write_json(self._path(task), {"key": key, "result": asdict(result)})
         return result

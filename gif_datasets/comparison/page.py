@@ -26,6 +26,8 @@ def _page(comparison: Comparison) -> str:
         heading=f"{comparison.heading()} {_networks(comparison)}",
         plot=charts.dots("percent right of all test images", list(zip(comparison.labels(), accuracies, strict=True))),
         arms=comparison.table(),
+        baselines=comparison.baselines(),
+        doubts=comparison.doubts(),
         classes=comparison.class_table(),
         notes=(*comparison.notes, *comparison.left_out, *comparison.bad),
     )

@@ -13,6 +13,7 @@ from gif_datasets.io.units import aligned
 
 MOST_CLASSES, MOST_COLUMNS = 20, 6
 """Classes and arms up to which the text has a table of classes; the page and the JSON always have it."""
+WIDE = 5.0  # points from one end of an interval to the other
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Result:
         images: Images that it was trained on.
         seconds: Of training and testing.
         threads: CPU threads that it used; another number rounds differently.
+        training_accuracy: As ``accuracy``, of the images trained on, not augmented; None of a version that did not
+            measure it.
     """
 
     accuracy: float
@@ -32,6 +35,7 @@ class Result:
     pictures: int
     seconds: float
     threads: int
+    training_accuracy: float | None = None
 
     @property
     def macro(self) -> float:
@@ -54,6 +58,7 @@ class Row:
         accuracies: Of each run.
         accuracy: Their mean and deviation.
         macro: Mean and deviation of the mean over classes.
+        training_accuracy: Mean and deviation of the accuracy on the images trained on; None if a run lacks it.
         per_class: Mean over runs, of each class.
         difference: Of accuracy from the seeds alone, with its 95% interval over pairs of runs; None for these.
         macro_difference: The same of macro accuracy.
@@ -68,6 +73,7 @@ class Row:
     accuracies: tuple[float, ...]
     accuracy: Spread
     macro: Spread
+    training_accuracy: Spread | None
     per_class: tuple[float | None, ...]
     difference: Difference | None
     macro_difference: Difference | None
@@ -76,6 +82,7 @@ class Row:
     def of(cls, own: Sequence[Result], base: Sequence[Result] | None, **named: Any) -> Row:
         """Sum up an arm's runs, against those of the seeds alone."""
         accuracies, macros = [r.accuracy for r in own], [r.macro for r in own]
+        fitted = [r.training_accuracy for r in own if r.training_accuracy is not None]
         columns = (
             [value for value in column if value is not None] for column in zip(*(r.per_class for r in own), strict=True)
         )
@@ -84,6 +91,7 @@ class Row:
             accuracies=tuple(accuracies),
             accuracy=Spread.of(accuracies),
             macro=Spread.of(macros),
+            training_accuracy=Spread.of(fitted) if len(fitted) == len(own) else None,
             per_class=tuple(Spread.of(values).mean if values else None for values in columns),
             difference=paired_difference(accuracies, [r.accuracy for r in base]) if base else None,
             macro_difference=paired_difference(macros, [r.macro for r in base]) if base else None,
@@ -101,6 +109,8 @@ class Comparison:
         test: Name of the test source.
         seeds: Seeds.
         test_pictures: Images tested on.
+        chance: Percent that a guess among the classes names right.
+        majority: Percent of the test images that are of its largest class: what naming always that one gets right.
         left_out: A message for each test image that was left out, because it is also among the seeds.
         classes: Class names.
         image_size: Side that all images were resized to.
@@ -117,6 +127,8 @@ class Comparison:
     test: str
     seeds: int
     test_pictures: int
+    chance: float
+    majority: float
     left_out: tuple[str, ...]
     classes: tuple[str, ...]
     image_size: int
@@ -135,11 +147,12 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON types."""
         rows = [{**asdict(row), "per_class": dict(zip(self.classes, row.per_class, strict=True))} for row in self.rows]
-        return {**asdict(self), "page": self.page, "rows": rows}
+        return {**asdict(self), "page": self.page, "rows": rows, "doubts": self.doubts()}
 
     def text(self) -> str:
         """Two tables: the arms, and, where there are not too many, the classes."""
-        parts = [f"{self.heading()}\n", "\n".join(aligned(self.table(), numbers=True))]
+        parts = [f"{self.heading()}\n", "\n".join(aligned(self.table(), numbers=True)), f"\n{self.baselines()}"]
+        parts += self.doubts()
         if len(self.classes) <= MOST_CLASSES and len(self.rows) <= MOST_COLUMNS:
             parts += [
                 "\npercent right of each class, mean of the runs",
@@ -162,6 +175,18 @@ class Comparison:
             f" {self.image_size}{share}; augmentation: {augments}{taught}; tested after the last step."
         )
 
+    def baselines(self) -> str:
+        """What needs no training, in a sentence."""
+        return (
+            f"Without training: a guess is right in {self.chance:.1f}%, the name of the test set's largest class in"
+            f" {self.majority:.1f}%."
+        )
+
+    def doubts(self) -> list[str]:
+        """A sentence for each difference whose interval is wide, contains 0, or is not known."""
+        named = zip(self.labels(), (row.difference for row in self.rows), strict=True)
+        return [f"{name}: {why}" for name, found in named if found is not None and (why := _doubt(found, self.runs))]
+
     def table(self) -> list[list[str]]:
         """The arms: a head and rows."""
         shown = [
@@ -169,16 +194,15 @@ class Comparison:
                 *self._setting(row),
                 row.arm,
                 str(row.pictures),
+                "-" if row.training_accuracy is None else _spread(row.training_accuracy),
                 _spread(row.accuracy),
                 _spread(row.macro),
                 _difference(row.difference),
             ]
             for row in self.rows
         ]
-        return [
-            [*self._varied(), "arm", "pictures", "accuracy, %", "macro, %", "against original, 95% interval"],
-            *shown,
-        ]
+        columns = ("arm", "pictures", "training, %", "accuracy, %", "macro, %", "against original, 95% interval")
+        return [[*self._varied(), *columns], *shown]
 
     def class_table(self) -> list[list[str]]:
         """A row a class, a column an arm."""
@@ -204,6 +228,20 @@ class Comparison:
 
 def _spread(value: Spread) -> str:
     return f"{value.mean:.1f}" + ("" if value.deviation is None else f" ± {value.deviation:.1f}")
+
+
+def _doubt(value: Difference, runs: int) -> str:
+    """Why a difference is not sure; empty if it is."""
+    if value.half is None:
+        return "one run cannot tell a difference from chance; add some with --runs"
+    contains = value.half >= abs(value.mean)
+    if not contains and 2 * value.half <= WIDE:
+        return ""
+    low, high = value.mean - value.half, value.mean + value.half
+    wide = f"is wide, {2 * value.half:.1f} points" if 2 * value.half > WIDE else ""
+    why = ", and ".join(filter(None, (wide, "contains 0" if contains else "")))
+    shows = "do not show a difference" if contains else "show a difference, but hardly how large it is"
+    return f"the interval {low:+.1f} to {high:+.1f} {why}: {runs} runs {shows}; add some with --runs"
 
 
 def _difference(value: Difference | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import html
 import json
 import math
 import os
@@ -29,7 +31,8 @@ import gif_datasets
 from gif_datasets import ConfigError, HubError, PlanMismatch, SourceError
 from gif_datasets.cli import main
 from gif_datasets.comparison.architectures import check_network, network
-from gif_datasets.comparison.intervals import Spread, paired_difference, student_t
+from gif_datasets.comparison.intervals import Difference, Spread, paired_difference, student_t
+from gif_datasets.comparison.results import Result, Row
 from gif_datasets.comparison.train import Pictures, Training, train
 from gif_datasets.guidance import recognition
 from gif_datasets.priors import find_prior
@@ -123,10 +126,55 @@ def test_rows_sum_up_the_result_files(done: gif_datasets.comparison.compare.Comp
         assert list(row.accuracies) == [r["accuracy"] for r in own]
         assert row.accuracy.mean == pytest.approx(np.mean(row.accuracies))
         assert row.macro.mean == pytest.approx(np.mean([np.mean(r["per_class"]) for r in own]))
+        assert row.training_accuracy == Spread.of([r["training_accuracy"] for r in own])
         assert row.per_class == pytest.approx(np.mean([r["per_class"] for r in own], axis=0))
         if row.difference is not None:
             assert row.difference.mean == pytest.approx(np.mean(np.subtract(row.accuracies, base)))
     assert [row.difference is None for row in done.rows] == [True, False, False, False, False]
+
+
+def test_what_the_numbers_are_worth(done: gif_datasets.comparison.compare.Comparison) -> None:
+    """Beside them stand chance, the largest class, and a sentence for each difference that is not sure."""
+    assert (done.chance, done.majority) == (pytest.approx(100 / 3), pytest.approx(100 * 6 / 18))
+    page, value = Path(done.page).read_text(), json.loads((Path(done.out) / "compare.json").read_text())
+    assert value["doubts"] == done.doubts()
+    for words in ("training, %", "a guess is right in 33.3%", "largest class in 33.3%", *done.doubts()):
+        assert words in done.text()
+        assert words in html.unescape(page)
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "words"),
+    [
+        (4.0, 1.0, ""),
+        (4.0, 2.5, ""),
+        (
+            4.0,
+            2.6,
+            "the interval +1.4 to +6.6 is wide, 5.2 points: 3 runs show a difference, but hardly how large it is",
+        ),
+        (-1.0, 1.5, "the interval -2.5 to +0.5 contains 0: 3 runs do not show a difference"),
+        (3.9, 4.2, "the interval -0.3 to +8.1 is wide, 8.4 points, and contains 0: 3 runs do not show a difference"),
+        (3.9, None, "one run cannot tell a difference from chance"),
+    ],
+)
+def test_wide_intervals_say_so(
+    mean: float, half: float | None, words: str, done: gif_datasets.comparison.compare.Comparison
+) -> None:
+    """In words: that there are two ends is not enough."""
+    row = dataclasses.replace(done.rows[1], difference=Difference(mean, half))
+    told = dataclasses.replace(done, rows=(done.rows[0], row), runs=3).doubts()
+    assert told == ([f"{row.arm}: {words}; add some with --runs"] if words else [])
+
+
+def test_results_of_older_versions_are_kept(done: gif_datasets.comparison.compare.Comparison) -> None:
+    """They lack the accuracy on the training images, and say so."""
+    old = dict(next(iter(results(Path(done.out)).values()))["result"])
+    del old["training_accuracy"]
+    named = {name: getattr(done.rows[0], name) for name in ("arm", "method", "ratio", "only_synthetic", "training")}
+    row = Row.of([Result(**old, seconds=1.0)], None, **named)
+    assert row.training_accuracy is None
+    assert dataclasses.replace(done, rows=(row,)).table()[1][2] == "-"
 
 
 def test_arms(done: gif_datasets.comparison.compare.Comparison) -> None:
@@ -424,9 +472,8 @@ def test_text_and_page(sets: tuple[Path, Path], tmp_path: Path, capsys: pytest.C
     assert err == ""
     assert "12 seeds of seeds, tested on 18 images of test.\n1 run; 20 steps of 8 images at 8 x 8" in out
     heads = [text for text in out.splitlines() if text.startswith("augment")]
-    assert [head.split() for head in heads] == [
-        ["augment", "arm", "pictures", "accuracy,", "%", "macro,", "%", "against", "original,", "95%", "interval"]
-    ]
+    names = "augment arm pictures training, % accuracy, % macro, % against original, 95% interval"
+    assert [head.split() for head in heads] == [names.split()]
     assert sum("(one run)" in text for text in out.splitlines()) == 4
     page = (tmp_path / "out" / "compare.html").read_text()
     assert page.count("<circle") == 2 * 6
