@@ -187,11 +187,10 @@ class Imaginer:
         config = self.recipe.config
         attempts = 1 if config.check == "none" or config.agnostic else 1 + config.redraws
         judge, best = Judge(config, [seed for seed, _ in missing.values()], self._load), BestDraws()
-        kept = list[Seed]()
 
         def settle(key: str, sample: Sample) -> None:
             keep(key, sample)
-            kept.append(missing[key][0])
+            self._load().maker.let_go([missing[key][0]])
 
         blocks: Iterable[Block] = ([(key, missing[key]) for key in keys] for keys in claimed)
         rows = missing
@@ -203,8 +202,6 @@ class Imaginer:
             blocks = chunks.blocks(list(rows.items()), config.decode_batch)
         for key, sample in best.samples(attempts):
             settle(key, sample)
-        if kept:
-            self._load().maker.let_go(kept)
 
     def _draw(
         self, blocks: Iterable[Block], rows: Mapping[str, Row], attempt: int, judge: Judge

@@ -456,9 +456,10 @@ def open_files() -> int:
     return len(list(folder.iterdir())) if folder.exists() else 0
 
 
-def test_killed_again_and_again(seed_folder: Path) -> None:
+@pytest.mark.parametrize(("processes", "ranks"), [(1, False), (2, False), (2, True)])
+def test_killed_again_and_again(processes: int, ranks: bool, seed_folder: Path) -> None:
     """recipes/faults/kill.py, in short: killed at random moments, the set is whole and has the same bytes."""
     recipe = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "faults" / "kill.py"))
-    found = recipe["main"](kills=6, source=str(seed_folder))
+    found = recipe["main"](kills=4, processes=processes, ranks=ranks, source=str(seed_folder), limit=12)
     assert found["problems"] == []
-    assert found["kills"] == 6
+    assert found["kills"] == 4
