@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import operator
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from gif_datasets.config import ExpansionConfig
     from gif_datasets.io.stores import AnyPath, RemotePath
 
+LINE_EVERY = 30.0
+"""Seconds between lines that tell of progress where there is no terminal."""
 _Folder = TypeVar("_Folder", "Path", "RemotePath")
 
 
@@ -109,6 +113,29 @@ def progress(rows: Any, title: str, total: int | None = None) -> Any:
     from tqdm import tqdm
 
     return tqdm(rows, desc=escaped(str(title)), total=total, file=sys.stderr, leave=False)
+
+
+def progress_or_lines(rows: Any, title: str, total: int | None = None) -> Any:
+    """A :func:`progress` bar; without a terminal a line when a loop that makes something starts, and every half minute.
+
+    Loops that read input and check it say nothing at their start: an error there is a line by itself.
+    """
+    if sys.stderr.isatty():
+        return progress(rows, title, total)
+    return _told(rows, title, operator.length_hint(rows) if total is None else total)
+
+
+def _told(rows: Iterable[Any], title: str, total: int) -> Iterator[Any]:
+    from gif_datasets.types import Reading
+
+    if not isinstance(title, Reading):
+        say(title)
+    said = time.monotonic()
+    for number, row in enumerate(rows):
+        if time.monotonic() - said >= LINE_EVERY:
+            say(f"{title}: {number} of {total} done")
+            said = time.monotonic()
+        yield row
 
 
 def progress_after(note: Callable[[], None]) -> Callable[..., Any]:

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 
 from gif_datasets.cli.arguments import SOURCE, Commands, add_json, new_command
-from gif_datasets.cli.shared import check_count, check_out, name_bad, print_result, progress
+from gif_datasets.cli.shared import check_count, check_out, name_bad, print_result, progress_or_lines
 
 _EPILOG = f"""{SOURCE}
 
 While it runs, DIR/tuning holds the loss curve (loss.svg, log.jsonl) and sheets of held-out seeds beside what the prior
-makes of them (sheet-*.png).
+makes of them (sheet-*.png). Progress is on stderr: a bar, or lines without a terminal.
 
 Try: gif-datasets tune my-images --out tuned --steps 1000
      gif-datasets expand my-images --prior tuned --out expanded"""
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         source_license=args.source_license,
         config=config,
-        progress=progress,
+        progress=progress_or_lines,
     )
     name_bad(summary.bad)
     print_result(args, asdict(summary), tune_text)

@@ -180,7 +180,7 @@ def tune(
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         source_license: Licence of the images, if known, for the card.
         config: All options as one object, instead of ``options``.
-        progress: Wraps the loop over seeds, for a progress bar.
+        progress: Wraps the loops over seeds and steps, for progress bars.
         options: Fields of :class:`TuneConfig`.
 
     Raises:
@@ -195,7 +195,7 @@ def tune(
     folder = Path(out)
     claim_folder(folder, task.to_json(), "tuning")
     if not (folder / "prior.json").exists():
-        _run(task, folder)
+        _run(task, folder, progress or no_progress)
         shutil.rmtree(folder / STATE, ignore_errors=True)
         atomic.sweep((folder / LOG).parent)
     card = find_prior(str(folder)).card
@@ -253,7 +253,7 @@ def _task(
     return task, bad
 
 
-def _run(task: _Task, folder: Path) -> None:
+def _run(task: _Task, folder: Path, show: Progress) -> None:
     """Train, and write the prior's folder; its ``prior.json`` last, so that a folder that has one is whole."""
     import torch
 
@@ -267,12 +267,12 @@ def _run(task: _Task, folder: Path) -> None:
         options = ExpansionConfig(method=task.family, dtype=config.dtype)
         prior = load_prior(task.base, task.family, torch.device(task.device), options)
         objective = objective_of(prior, task.source.classes, config.prompts, config.rank, config.rng_seed)
-        train = _rows(objective, task.source, task.train, config.mirror)
-        held = _rows(objective, task.source, task.held, mirror=False)
+        train = _rows(objective, task.source, task.train, config.mirror, show)
+        held = _rows(objective, task.source, task.held, False, show)
         try:
             run = Run(objective, train, held, schedule, folder / STATE)
             _write_log(run.state, folder)
-            run.fit(lambda state: _looked(task, prior, state, folder))
+            run.fit(lambda state: _looked(task, prior, state, folder), show)
         except torch.OutOfMemoryError as error:
             raise PriorError(
                 f"out of memory at batch_size {config.batch_size}; take a smaller one, a LoRA (rank 8), or bfloat16"
@@ -281,14 +281,14 @@ def _run(task: _Task, folder: Path) -> None:
             _write_prior(task, objective, run.state, folder)
 
 
-def _rows(objective: Objective, source: Source, seeds: Sequence[Seed], mirror: bool) -> Rows:
+def _rows(objective: Objective, source: Source, seeds: Sequence[Seed], mirror: bool, show: Progress) -> Rows:
     """What the losses need of the seeds, then of their mirror images."""
     import torch
     from PIL import ImageOps
 
     parts = []
     for flip in (False, True) if mirror else (False,):
-        for block in blocks(seeds, ENCODED_AT_ONCE):
+        for block in show(blocks(seeds, ENCODED_AT_ONCE), "encoding images"):
             pictures = [seed_image(source, seed) for seed in block]
             shown = [ImageOps.mirror(picture) for picture in pictures] if flip else pictures
             parts.append(objective.rows(shown, [seed.label for seed in block]))

@@ -24,6 +24,7 @@ from gif_datasets.errors import PriorError
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.io import atomic
 from gif_datasets.io.parsing import read_json
+from gif_datasets.types import Progress, no_progress
 
 CHECKPOINT = "checkpoint.safetensors"
 WARM_UP = 50  # steps, at most a tenth of all
@@ -128,22 +129,29 @@ class Run:
         if self.path.exists():
             self._resume()
 
-    def fit(self, looked: Callable[[State], None]) -> None:
+    def fit(self, looked: Callable[[State], None], show: Progress = no_progress) -> None:
         """Train to the end, and leave the best weights in the module.
 
         Args:
             looked: Called after every look at the held-out rows, before its checkpoint is written.
+            show: Wraps the loop over the steps from one look to the next.
         """
         if not self.state.history:
             self._look(None, looked)
         while not self.state.ended(self.schedule):
             last = min(self.state.step + self.schedule.every, self.schedule.steps)
-            losses = [self._step(step) for step in range(self.state.step, last)]
+            steps = show(range(self.state.step, last), self._title())
+            losses = [self._step(step) for step in steps]
             self.state.step = last
             self._look(math.fsum(losses) / len(losses), looked)
         with torch.no_grad():
             for name, value in self.best.items():
                 self.weights[name].copy_(value)
+
+    def _title(self) -> str:
+        """Where the run is."""
+        held = self.state.history[-1]["held_out_loss"]
+        return f"tuning, step {self.state.step} of {self.schedule.steps}, held-out loss {held:.4f}"
 
     def _step(self, step: int) -> float:
         schedule = self.schedule

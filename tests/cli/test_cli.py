@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import gif_datasets
-from gif_datasets.cli.shared import name_larger_priors, progress_after
+from gif_datasets.cli import shared
+from gif_datasets.cli.shared import name_larger_priors, progress_after, progress_or_lines
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.types import Reading
 
@@ -226,6 +227,17 @@ def test_the_note_comes_after_the_input_is_read() -> None:
     assert notes == []
     show([], str(Reading.SEEDS)), show([], "making shards")
     assert notes == ["note"]
+
+
+def test_progress_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line at the start of a loop that makes something, others once in a while; none where input is read quickly."""
+    assert list(progress_or_lines(range(3), Reading.SEEDS)) == [0, 1, 2]
+    assert list(progress_or_lines(iter("ab"), "making\x1b", 2)) == ["a", "b"]
+    assert capsys.readouterr().err == "gif-datasets: making\\u001b\n"
+    monkeypatch.setattr(shared, "LINE_EVERY", 0.0)
+    assert list(progress_or_lines(range(3), "making")) == [0, 1, 2]
+    lines = ["making", "making: 0 of 3 done", "making: 1 of 3 done", "making: 2 of 3 done"]
+    assert capsys.readouterr().err.splitlines() == [f"gif-datasets: {line}" for line in lines]
 
 
 def test_embedded_prior_names_the_larger_ones(seed_folder: Path, tmp_path: Path) -> None:

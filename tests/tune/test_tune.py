@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -247,8 +248,10 @@ def test_what_is_held_out_is_never_trained_on(
     assert all(a["held_out_loss"] != b["held_out_loss"] for a, b in zip(own, black, strict=True))
 
 
-def test_killed_and_run_again_is_as_never_killed(seeds: Path, tmp_path: Path, tiny: Path) -> None:
-    """kill -9 in mid-run, then the same command: the same bytes in every file."""
+def test_killed_and_run_again_is_as_never_killed(
+    seeds: Path, tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kill -9 in mid-run, then the same command: the same bytes in every file; where it is, lines say on stderr."""
     options = {**OPTIONS, "steps": 16, "every": 2, "patience": 30, "limit": 12}
     out = tmp_path / "killed"
     flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
@@ -266,6 +269,9 @@ def test_killed_and_run_again_is_as_never_killed(seeds: Path, tmp_path: Path, ti
     assert not (out / "prior.json").exists()
     assert list(out.rglob("checkpoint.safetensors"))
     assert main(arguments) == 0
+    told = re.findall(r"^gif-datasets: tuning, step (\d+) of 16, held-out loss \d", capsys.readouterr().err, re.M)
+    assert told[-1] == "14"
+    assert {int(after) - int(step) for step, after in itertools.pairwise(told)} <= {2}
     tune(seeds, tmp_path / "whole", prior=str(tiny), **options)
     left = {name: content for name, content in contents(out).items() if ".tmp-" not in name}  # of the killed one
     assert left == contents(tmp_path / "whole")
