@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from gif_datasets.chunks import evenly
-from gif_datasets.errors import BadImage, SourceError
+from gif_datasets.errors import BadImage, SourceError, escaped
 from gif_datasets.io import images
 from gif_datasets.io.digests import digest_pixels, digest_rows
 from gif_datasets.sources.seed_table import SeedTable
@@ -97,7 +97,7 @@ def warn_of_bad(listed: SeedList) -> None:
     if listed.bad:
         count, rest = len(listed.bad), len(listed.bad) - WARNED
         names = "; ".join([*listed.bad[:WARNED], *([f"and {rest:,} more"] if rest > 0 else [])])
-        warnings.warn(f"left out {count:,} of {count + len(listed.seeds):,} images: {names}", stacklevel=3)
+        warnings.warn(escaped(f"left out {count:,} of {count + len(listed.seeds):,} images: {names}"), stacklevel=3)
 
 
 def list_seeds(
@@ -118,7 +118,7 @@ def list_seeds(
     indices = range(count) if limit is None else evenly(count, limit)
     of_seeds = getattr(source, "seed_warnings", ()) if title == Reading.SEEDS else ()
     for text in (*of_seeds, *getattr(source, "warnings", ())):
-        warnings.warn(f"{source.name}: {text}", stacklevel=2)
+        warnings.warn(escaped(f"{source.name}: {text}"), stacklevel=2)
     bad: list[str] = list(getattr(source, "unreadable", ()))
     negative: set[int] = set()
     seeds = SeedTable.of(_readable(source, show(indices, title), bad, negative))

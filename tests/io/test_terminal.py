@@ -75,6 +75,9 @@ def made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     printed = capsys.readouterr()
     assert r"skipped a\u001b[2J" in printed.err
     assert acts(printed.out + printed.err) == []
+    with pytest.warns(UserWarning, match="left out 1 of 5 images") as warned:
+        gif_datasets.ExpandedDataset(str(tmp_path / "seeds"), method="cutout", ratio=1, cache_dir=tmp_path / "c")
+    assert [acts(str(warning.message)) for warning in warned] == [[]] * len(warned)
     return tmp_path / "set"
 
 
