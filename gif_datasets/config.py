@@ -44,7 +44,7 @@ AGNOSTIC = "sample-agnostic"
 OWN_SCHEDULER = "own"
 """The scheduler that a pipeline's folder names."""
 AUTO = "auto"
-"""The strength that is chosen before the work, from a few copies."""
+"""The strength that is chosen from a few copies before the work; ``auto:SHARE`` says how many must keep their class."""
 _NEAR_SEED = "near_seed"
 """Marks, among the options of a manifest, an unCLIP method that begins near its seeds. Without the mark its strength
 is 1, whatever ``strength`` says: versions that had no other wrote a neutral value there."""
@@ -58,7 +58,7 @@ def _option(default: Any, help: str, of: str = "", **limits: Any) -> Any:
             the final value, so only those that may end as None have ``| None``; the constructor takes None for all.
         help: What it does.
         of: The part that a method must have for it to have an effect; empty: always.
-        limits: ``low`` and ``high``, ``choices``, ``words``, ``items`` or ``read``: see
+        limits: ``low`` and ``high``, ``choices``, ``word``, ``items`` or ``read``: see
             :func:`gif_datasets.options.checked`.
     """
     read = {"read": _listed} if "items" in limits else {}
@@ -68,6 +68,16 @@ def _option(default: Any, help: str, of: str = "", **limits: Any) -> Any:
 def _listed(text: str) -> list[str]:
     """Items of a text, separated by commas."""
     return [item for item in map(str.strip, text.split(",")) if item]
+
+
+def _is_auto(text: str) -> bool:
+    """Whether a text stands for a strength; raises ConfigError if its share is none."""
+    name, colon, share = text.partition(":")
+    if name == AUTO and colon and not re.fullmatch(r"0?\.\d*[1-9]\d*|1(\.0*)?", share):
+        raise ConfigError(
+            f"unknown target {share!r} of strength=auto; give a share above 0 and at most 1, such as auto:0.9"
+        )
+    return name == AUTO
 
 
 @dataclass(frozen=True)
@@ -207,10 +217,11 @@ class ExpansionConfig:
     strength: float | str = _option(
         None,
         "how far a copy moves from its seed: the share of the noising process that the decoder begins after; 1, for"
-        " unCLIP: from noise alone; auto: the highest at which copies of a few seeds keep their class",
+        " unCLIP: from noise alone; auto: the highest at which enough copies keep their class, 75% of what real images"
+        " do, or auto:SHARE",
         low=0.01,
         high=1.0,
-        words=(AUTO,),
+        word=_is_auto,
         of=STRENGTH,
     )
     prompts: tuple[str, ...] = _option(
@@ -347,6 +358,11 @@ class ExpansionConfig:
         return self.keep_class or self.consistency_floor > 0
 
     @property
+    def auto_strength(self) -> bool:
+        """Whether the strength is still to be chosen."""
+        return isinstance(self.strength, str)
+
+    @property
     def near_seed(self) -> bool:
         """Whether the decoder of an unCLIP method begins near the seed, not from noise alone."""
         return _begins_from_noise(self.method) and self.strength != 1
@@ -398,14 +414,14 @@ def readable_options(stored: Mapping[str, Any]) -> dict[str, Any]:
         >>> readable_options(stored_options(ExpansionConfig(strength=0.5).to_json()))["strength"]
         0.5
     """
-    from_noise = _begins_from_noise(stored["method"]) and not stored.get(_NEAR_SEED)
+    from_noise = _begins_from_noise(stored.get("method")) and not stored.get(_NEAR_SEED)
     options = {name: value for name, value in stored.items() if name != _NEAR_SEED}
     return {**options, "strength": 1.0} if from_noise and "strength" in options else options
 
 
-def _begins_from_noise(method: str) -> bool:
+def _begins_from_noise(method: object) -> bool:
     """Whether a method's decoder can begin from noise alone."""
-    parts = METHODS[method].parts if method in METHODS else frozenset()
+    parts = METHODS[method].parts if isinstance(method, str) and method in METHODS else frozenset()
     return STRENGTH in parts and IMG2IMG not in parts
 
 
@@ -472,7 +488,7 @@ def _check(config: ExpansionConfig) -> None:
             f"method {method.name!r} has its own check, got check={config.check!r}; remove that option, or use method"
             f" {method.base!r}"
         )
-    if IMG2IMG in method.parts and config.strength != AUTO and int(config.strength * config.decode_steps) < 1:
+    if IMG2IMG in method.parts and not config.auto_strength and int(config.strength * config.decode_steps) < 1:
         raise ConfigError(
             f"strength {config.strength} of {config.decode_steps} decode_steps is less than one step; raise either"
         )

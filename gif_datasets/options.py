@@ -77,8 +77,8 @@ def checked(spec: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
 
     Args:
         spec: The dataclass field. Its metadata may hold ``low`` and ``high`` (both inclusive), ``choices``, ``items``
-            (choices of each item of a tuple), ``words`` (texts that stand for a value of another type) and ``read`` (a
-            function that turns a text into the value).
+            (choices of each item of a tuple), ``word`` (a function that says whether a text stands for a value of
+            another type) and ``read`` (a function that turns a text into the value).
         kind: The field's type.
         value: The value; None passes if it is the default.
 
@@ -88,7 +88,8 @@ def checked(spec: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
     Raises:
         ConfigError: If the type or a limit is violated; it has the name and the value.
     """
-    if (value is None and spec.default is None) or value in spec.metadata.get("words", ()):
+    word = isinstance(value, str) and "word" in spec.metadata and spec.metadata["word"](value)
+    if word or (value is None and spec.default is None):
         return value
     if isinstance(value, str) and "read" in spec.metadata:
         value = spec.metadata["read"](value)

@@ -215,4 +215,5 @@ EXPORTED = "export.json"
 
 
 CLASSIFIER_FILE = "classifier.json"
+OWN_CLASS_FILE = "own_class.json"
 """File of an expanded folder with the result of :meth:`Recognition.to_json`."""

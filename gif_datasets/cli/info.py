@@ -18,11 +18,13 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Describe an expanded folder."""
     from gif_datasets.cli.texts import info_text
+    from gif_datasets.guidance.recognition import read_own_class
     from gif_datasets.shards.reader import ShardReader
 
     reader = ShardReader(existing(args.dir))
     manifest = reader.manifest
     recipe = manifest.plan.recipe.to_json()
+    own_class = read_own_class(reader.folder)
     synthetic = int(reader.index.synthetic.sum())
     value = {
         "folder": str(args.dir),
@@ -35,7 +37,11 @@ def run(args: argparse.Namespace) -> int:
         "image_sizes": manifest.image_sizes,
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
-        **{name: recipe[name] for name in ("prior", "device", "options", "versions")},
+        **{name: recipe[name] for name in ("prior", "device", "versions")},
+        "options": dict(manifest.options),
+        "own_class": own_class and round(own_class.share, 4),
+        "own_class_real": own_class and round(own_class.real_share, 4),
+        "own_class_worst": own_class and own_class.worst(),
         "expansion_counts": {str(copies): seeds for copies, seeds in reader.expansion_counts().items()},
         "plan_hash": manifest.plan_hash,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gif_datasets.cli.arguments import SOURCE, Commands, add_generation, add_json, new_command
-from gif_datasets.cli.shared import config_of, print_result, progress
+from gif_datasets.cli.shared import config_of, print_result, progress, warn
 
 
 def add(commands: Commands) -> None:
@@ -31,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         price=args.price,
         config=config,
+        cache_dir=args.cache_dir,
         progress=progress,
+        say=warn,
     )
     print_result(args, result.to_json(), plan_text)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gif_datasets.cli.arguments import SOURCE, Commands, add_generation, add_json, new_command
+from gif_datasets.cli.arguments import SOURCE, Commands, add_generation, add_json, new_command, say
 from gif_datasets.cli.shared import (
     check_count,
     check_out_file,
@@ -39,7 +39,15 @@ def run(args: argparse.Namespace) -> int:
     from gif_datasets.expansion.preview import preview_expansion
     from gif_datasets.sources import open_source
 
-    opened = open_expansion(open_source(args.source), config, limit=args.limit, device=args.device, show=progress)
+    opened = open_expansion(
+        open_source(args.source),
+        config,
+        limit=args.limit,
+        device=args.device,
+        cache_dir=args.cache_dir,
+        show=progress,
+        say=say,
+    )
     name_bad(opened.listed.bad)
     name_larger_priors(config)
     summary = preview_expansion(opened, args.out, args.rows, args.cache_dir, warn)

@@ -15,6 +15,7 @@ from gif_datasets.methods import (
     PERTURBATION,
     REDRAWS,
     SELECTION,
+    STRENGTH,
 )
 
 MOST_LISTED = 2  # values of a list, where methods are listed
@@ -66,7 +67,8 @@ def expand_text(value: dict[str, Any]) -> str:
         else ""
     )
     return (
-        f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
+        _own_class_text(value)
+        + f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
         f"{validation} ({fresh}) in {value['seconds']} s\n"
         f"{failed}shards:  {value['folder']}/data ({value['shards']} files, {size_text(value['bytes'])})\n"
         f"preview: {value['preview']}"
@@ -75,7 +77,20 @@ def expand_text(value: dict[str, Any]) -> str:
 
 def preview_text(value: dict[str, Any]) -> str:
     """What a preview shows."""
-    return f"{value['rows']} seeds and {value['rows'] * value['copies']} copies: {value['picture']}"
+    return (
+        _own_class_text(value)
+        + f"{value['rows']} seeds and {value['rows'] * value['copies']} copies: {value['picture']}"
+    )
+
+
+def _own_class_text(value: dict[str, Any]) -> str:
+    """A line about how many copies look like their class; empty where no prior made them."""
+    if value["own_class"] is None:
+        return ""
+    return (
+        f"{value['own_class']:.0%} of the copies look like their class to the classifier,"
+        f" {value['own_class_real']:.0%} of the real images do\n"
+    )
 
 
 def verify_text(value: dict[str, Any]) -> str:
@@ -136,11 +151,13 @@ def info_text(value: dict[str, Any]) -> str:
     options = "\n".join(f"  {name:<19} {json.dumps(option)}" for name, option in sorted(value["options"].items()))
     names = ", ".join(value["classes"][:12]) + (", ..." if len(value["classes"]) > 12 else "")
     return (
-        f"{value['source']}, split {value['split']}: {value['originals']} originals + {value['synthetic']} synthetic"
+        _own_class_text(value)
+        + f"{value['source']}, split {value['split']}: {value['originals']} originals + {value['synthetic']} synthetic"
         f" = {value['samples']} samples\n"
         + (f"split validation: {value['validation']} originals, held out\n" if value["validation"] else "")
         + f"classes ({len(value['classes'])}): {names}\n"
         + (f"image sizes: {sizes_text(value['image_sizes'])}\n" if value["image_sizes"] else "")
+        + (f"fewest copies look like theirs in: {value['own_class_worst']}\n" if value["own_class_worst"] else "")
         + f"copies per seed: {_counts_text(value['expansion_counts'])}\n"
         + (f"rejected: {value['rejected']}, not counted above\n" if value["rejected"] else "")
         + (f"failed the check: {value['failed_checks']}\n" if value["failed_checks"] else "")
@@ -163,6 +180,7 @@ WHERE = {
     REDRAWS: "if images are checked",
     SELECTION: "select: methods",
     DIFFUSION: "unclip and sd",
+    STRENGTH: "unclip and sd",
     IMG2IMG: "sd",
     "randaugment": "randaugment",
     "mask": "cutout and gridmask",

@@ -104,7 +104,7 @@ class ExpandedDataset(Dataset[Any]):
         self.source: Source = wrap_source(dataset, classes, image_column, label_column)
         given = None if isinstance(prior, str) else prior
         own = own_prior(type(given).__name__, given) if given is not None else None
-        opened = open_expansion(self.source, config, device=device, own_prior=own)
+        opened = open_expansion(self.source, config, device=device, own_prior=own, given=given, cache_dir=cache_dir)
         self.bad = opened.listed.bad
         warn_of_bad(opened.listed)
         self.plan: Plan = opened.plan

@@ -11,7 +11,7 @@ import heapq
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,20 @@ import numpy as np
 from gif_datasets.chunks import blocks, evenly
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
+from gif_datasets.expansion import trial
 from gif_datasets.expansion.engines.local import default_workers, pool, refuse_unsendable, visible_gpus
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.open import open_expansion
 from gif_datasets.expansion.plan import Plan
 from gif_datasets.expansion.recipe import MOST_FITTED
 from gif_datasets.expansion.sizes import mean_size, shard_bytes
-from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.cache.store import Cache, open_cache
 from gif_datasets.io.temporary import TemporaryFolder
 from gif_datasets.methods import METHODS
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import Source
 from gif_datasets.sources.seed_table import SeedTable
-from gif_datasets.types import Progress, Row, Sample, Seed, no_progress
+from gif_datasets.types import Progress, Row, Sample, Seed, no_progress, silently
 
 PROBE_SECONDS = 10.0
 """Of samples, after a first block that warms up; at least one block more, however long it takes."""
@@ -129,7 +130,9 @@ def estimate(
     device: str = "auto",
     price: float | None = None,
     config: ExpansionConfig | None = None,
+    cache_dir: str | Path | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] = silently,
 ) -> Estimate:
     """Measure what ``expand`` would take, without making it: the command ``gif-datasets plan`` as a function.
 
@@ -141,7 +144,9 @@ def estimate(
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         price: Of one such machine, an hour.
         config: All options; None: the defaults.
+        cache_dir: Where imagined samples are kept: a few copies are looked at.
         progress: Wraps the loop over seeds.
+        say: Called with one line if they do not look like their class.
 
     Raises:
         ConfigError: If a number is out of range.
@@ -154,10 +159,20 @@ def estimate(
     seed_dataset = wrap_source(source)
     started = time.monotonic()
     opened = open_expansion(
-        seed_dataset, config or ExpansionConfig(), limit=limit, device=device, show=progress or no_progress
+        seed_dataset,
+        config or ExpansionConfig(),
+        limit=limit,
+        device=device,
+        cache_dir=cache_dir,
+        show=progress or no_progress,
+        say=say,
     )
     reading, plan = time.monotonic() - started, opened.plan
     count = min(workers or default_workers(plan.recipe.device), len(plan.shard_names))
+    if say is not silently:
+        imaginer = Imaginer(plan.recipe, opened.source, open_cache(cache_dir), plan.seeds)
+        if warning := trial.warning(trial.look(imaginer, plan.seeds), plan.recipe):
+            say(warning)
     return _predict(plan, _probes(plan, opened.source, count), reading, count, price)
 
 

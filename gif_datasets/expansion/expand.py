@@ -83,7 +83,9 @@ def expand(
         limit=limit,
         device=device,
         validation=None if validation is None else wrap_source(validation),
+        cache_dir=cache_dir,
         show=show,
+        say=say,
     )
     warn_of_bad(opened.listed)
 

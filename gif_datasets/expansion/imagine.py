@@ -13,7 +13,7 @@ from gif_datasets import chunks
 from gif_datasets.errors import EngineError, GifDatasetsError
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.expansion.samples import Verdict, make_sample, relabelled
-from gif_datasets.guidance.recognition import Recognition
+from gif_datasets.guidance.recognition import OwnClass, Recognition
 from gif_datasets.io.cache.sharing import Keep, share
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.forks import on_fork
@@ -155,6 +155,12 @@ class Imaginer:
         with self._lock, _settled(self.recipe):
             recognise = self._load().recognition
             return recognise() if recognise else None
+
+    def own_class(self, copies: Sequence[tuple[Seed, Image]]) -> OwnClass | None:
+        """How many finished copies, each with its seed, look like their class; None where no prior made them."""
+        with self._lock, _settled(self.recipe):
+            look = self._load().own_class
+            return look(copies) if look and copies else None
 
     def release(self) -> None:
         """Let go of the prior, and of its memory on a GPU; it is loaded again when it is wanted again."""

@@ -15,7 +15,7 @@ from gif_datasets.expansion.candidates import AugmentMaker, GuidedMaker, Maker
 from gif_datasets.expansion.recipe import Recipe, fitted_seeds, ordered
 from gif_datasets.expansion.scoring import Scorer, SeedEmbeddings
 from gif_datasets.guidance import fitted_heads, recognition
-from gif_datasets.guidance.recognition import Recognition
+from gif_datasets.guidance.recognition import OwnClass, Recognition
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.methods import AUGMENT, METHODS
 from gif_datasets.priors import load_prior
@@ -35,12 +35,16 @@ Known: TypeAlias = "tuple[list[Seed], torch.Tensor, torch.Tensor]"
 
 @dataclass(frozen=True)
 class Models:
-    """What makes candidates, and what scores images and seeds, where any are scored."""
+    """What makes candidates, and what scores images and seeds, where any are scored.
+
+    ``own_class`` says of finished copies, each with its seed, how many look like their class.
+    """
 
     maker: Maker
     scorer: Scorer | None = None
     seed_scores: Callable[[Sequence[Seed]], torch.Tensor] | None = None
     recognition: Callable[[], Recognition] | None = None
+    own_class: Callable[[Sequence[tuple[Seed, Image]]], OwnClass] | None = None
 
 
 def load_models(
@@ -75,10 +79,11 @@ def load_models(
         if augments
         else GuidedMaker(recipe, prior, classifier, embeddings, cache)
     )
+    look = partial(_own_class, recipe, text, seeds, embeddings) if prior.recognises and not augments else None
     if not scored:
-        return Models(maker, recognition=recognise)
+        return Models(maker, recognition=recognise, own_class=look)
     scorer = Scorer(prior, classifier, config.decode_batch)
-    return Models(maker, scorer, lambda asked: classifier.scores(embeddings(asked)).cpu(), recognise)
+    return Models(maker, scorer, lambda asked: classifier.scores(embeddings(asked)).cpu(), recognise, look)
 
 
 def _known_seeds(recipe: Recipe, seeds: Sequence[Seed], cache: Cache, embeddings: SeedEmbeddings) -> Known:
@@ -91,6 +96,33 @@ def _known_seeds(recipe: Recipe, seeds: Sequence[Seed], cache: Cache, embeddings
         chosen = [chosen[index] for index in evenly(len(chosen), MOST_RECOGNISED)]
         rows = embeddings(chosen)
     return chosen, rows, torch.tensor([seed.label for seed in chosen], device=rows.device)
+
+
+def _own_class(
+    recipe: Recipe,
+    text: ZeroShotClassifier,
+    seeds: Sequence[Seed],
+    embeddings: SeedEmbeddings,
+    copies: Sequence[tuple[Seed, Image]],
+) -> OwnClass:
+    """How many copies look like their class, beside at most ``MOST_RECOGNISED`` seeds and those of the copies."""
+    every, kind = ordered(seeds), recipe.config.classifier
+    chosen = (*(every[index] for index in evenly(len(every), MOST_RECOGNISED)), *(seed for seed, _ in copies))
+    known = list({seed.key: seed for seed in chosen}.values())
+    row = {seed.key: number for number, seed in enumerate(known)}
+    rows = embeddings(known)
+    labels, own = (
+        torch.tensor(values, device=rows.device)
+        for values in ([seed.label for seed in known], [row[seed.key] for seed, _ in copies])
+    )
+    right = fitted_heads.named_right(
+        kind, text, rows, labels, embeddings.of_images([image for _, image in copies]), own
+    )
+    of_seeds = fitted_heads.recognised(kind, text, rows, labels)
+    return OwnClass(
+        recognition.by_class(recipe.classes, labels[own].tolist(), right.tolist()),
+        recognition.by_class(recipe.classes, labels.tolist(), of_seeds.tolist()),
+    )
 
 
 def _fitted(recipe: Recipe, text: ZeroShotClassifier, embeddings: SeedEmbeddings, known: Known) -> ZeroShotClassifier:

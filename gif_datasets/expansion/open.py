@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import SourceError
 from gif_datasets.expansion.plan import Plan, make_plan
 from gif_datasets.expansion.recipe import make_recipe
+from gif_datasets.expansion.trial import settle_strength
+from gif_datasets.io.cache.store import open_cache
 from gif_datasets.priors import PriorInfo
 from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
 from gif_datasets.sources.joined import JoinedSource
 from gif_datasets.sources.splits import without
-from gif_datasets.types import Progress, Reading, Seed, no_progress
+from gif_datasets.types import Progress, Reading, Seed, no_progress, silently
+
+if TYPE_CHECKING:
+    from gif_datasets.priors.base import Prior
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A seed dataset, its seeds, and the plan of its expansion; no model is loaded yet.
+    """A seed dataset, its seeds, and the plan of its expansion.
 
     Attributes:
         source: The seed dataset, followed by its validation source if there is one.
@@ -38,9 +46,14 @@ def open_expansion(
     device: str = "auto",
     validation: Source | None = None,
     own_prior: PriorInfo | None = None,
+    given: Prior | None = None,
+    cache_dir: str | Path | None = None,
     show: Progress = no_progress,
+    say: Callable[[str], None] = silently,
 ) -> Opened:
     """List the seeds of a source and fix the plan of its expansion.
+
+    ``strength=auto`` is settled here, by drawing a few copies; everything else needs no model.
 
     Args:
         source: The seed dataset.
@@ -49,7 +62,10 @@ def open_expansion(
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         validation: Another source, which becomes the split ``validation``.
         own_prior: Describes a prior object of the caller; None: the prior that ``config.prior`` names.
+        given: That object.
+        cache_dir: Where imagined samples are kept; used here only if the strength is to be chosen.
         show: Wraps the loops over seeds.
+        say: Called with one line if a strength was chosen.
 
     Raises:
         BadImage: If an image cannot be read and ``on_bad_image`` is ``"stop"``.
@@ -64,7 +80,11 @@ def open_expansion(
     refuse_bad(listed, config.on_bad_image)
     name = "" if validation is None else validation.name
     real_limit = limit if limit is not None and limit < len(source) else None  # only if it leaves anything out
-    return Opened(source, listed, make_plan(source, listed, recipe, validation_seeds, name, real_limit))
+    plan = make_plan(source, listed, recipe, validation_seeds, name, real_limit)
+    if config.auto_strength:
+        plan, choice = settle_strength(plan, source, open_cache(cache_dir), given)
+        say(choice.text())
+    return Opened(source, listed, plan)
 
 
 def _joined(

@@ -70,6 +70,7 @@ class Plan:
             :func:`gif_datasets.expansion.tasks.select`.
         revision: The commit of the seed dataset, where it was read from the Hub.
         own: What the seed dataset has of its own, where it has more than images and labels.
+        strength_choice: How the strength was chosen, where that was left to be done.
     """
 
     source_name: str
@@ -81,6 +82,7 @@ class Plan:
     chosen: tuple[Row, ...] = ()
     revision: str = ""
     own: OwnColumns | None = None
+    strength_choice: dict[str, Any] | None = None
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:
@@ -147,6 +149,7 @@ class Plan:
             # not in the plans of other sources, whose folders are as they were without it
             **({"source_revision": self.revision} if self.revision else {}),
             **({"own_columns": dataclasses.asdict(self.own)} if self.own else {}),
+            **({"strength_choice": self.strength_choice} if self.strength_choice else {}),
             **({"grey_seeds": self._grey_seeds} if self._grey_seeds else {}),
         }
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gif_datasets.expansion import trial
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.open import Opened
 from gif_datasets.io import decode
@@ -27,6 +28,8 @@ class PreviewSummary:
         copies: Copies of each.
         generated: Copies that were imagined for it; 0 when all were in the cache.
         recognised: Share of the seeds whose class the classifier names; None where nothing is made by what it says.
+        own_class: Share of the copies that look like their class to the classifier; None where no prior made them.
+        own_class_real: The same for real images.
     """
 
     picture: str
@@ -34,6 +37,8 @@ class PreviewSummary:
     copies: int
     generated: int
     recognised: float | None
+    own_class: float | None
+    own_class_real: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON types."""
@@ -54,7 +59,8 @@ def preview_expansion(
         out: Image file to write.
         rows: Seeds to show, spread over the classes.
         cache_dir: Where imagined samples are kept.
-        say: Gets one line if the classifier does not recognise the seeds' classes.
+        say: Gets one line if the classifier does not recognise the seeds' classes, and one if copies do not look like
+            theirs.
     """
     refuse_output(opened.source, out, is_image=True)
     recipe, seeds = opened.plan.recipe, opened.plan.seeds
@@ -64,9 +70,13 @@ def preview_expansion(
         say(warning)
     shown = choose_seeds(seeds, rows)
     copies = range(1, min(recipe.config.ratio, MOST_COPIES) + 1)
+    found = trial.look(imaginer, seeds)
+    if warning := trial.warning(found, recipe):
+        say(warning)
     save_preview(_rows(imaginer, shown, copies), f"imagined copies ({recipe.config.method})", out)
     accuracy = round(recognition.accuracy, 4) if recognition else None
-    return PreviewSummary(str(out), len(shown), len(copies), imaginer.generated, accuracy)
+    shares = (round(found.share, 4), round(found.real_share, 4)) if found else (None, None)
+    return PreviewSummary(str(out), len(shown), len(copies), imaginer.generated, accuracy, *shares)
 
 
 def _rows(imaginer: Imaginer, seeds: Sequence[Seed], copies: range) -> list[Row]:

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from itertools import chain
 
 from gif_datasets.errors import ConfigError
+from gif_datasets.expansion import trial
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan
 from gif_datasets.expansion.sizes import warn_of_lack
 from gif_datasets.expansion.tasks import Engine, ShardTask, select
 from gif_datasets.guidance import recognition
-from gif_datasets.io import atomic
+from gif_datasets.io import atomic, images
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.stores import AnyPath
+from gif_datasets.methods import METHODS
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.folder import (
     STATE,
@@ -31,10 +33,11 @@ from gif_datasets.shards.folder import (
     sidecar,
 )
 from gif_datasets.shards.manifest import PREVIEW, Shard
+from gif_datasets.shards.reader import ShardReader
 from gif_datasets.sources.base import Source, seed_image
 from gif_datasets.sources.joined import refuse_output
 from gif_datasets.sources.own_columns import source_columns
-from gif_datasets.types import CLASSIFIER_FILE, silently
+from gif_datasets.types import CLASSIFIER_FILE, OWN_CLASS_FILE, silently
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class Summary:
         missing: Shards that other parts are to make; 0 when the folder is whole.
         failed: Generated samples whose draws all failed the check; the best draw was kept.
         recognised: Share of the seeds whose class the classifier names; None where nothing is made by what it says.
+        own_class: Share of the copies that look like their class to the classifier, of at most 200; None where no prior made
+            them.
+        own_class_real: The same for real images.
     """
 
     folder: str
@@ -70,6 +76,8 @@ class Summary:
     missing: int = 0
     failed: int = 0
     recognised: float | None = None
+    own_class: float | None = None
+    own_class_real: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,8 @@ class PlanPart:
 
 
 WHOLE = PlanPart(0, 1)
+MOST_LOOKED_AT = 200
+"""Finished copies that are looked at: their share is known to 4 points either way."""
 
 
 def run(
@@ -114,7 +124,8 @@ def run(
 ) -> Summary:
     """Make what is missing of ``plan``, or of a part of it, in ``folder``; the last part that is made finishes it.
 
-    ``say`` gets one line before the work if the classifier does not recognise the seeds' classes.
+    ``say`` gets one line before the work if the classifier does not recognise the seeds' classes, and one if the first
+    copies do not look like theirs.
 
     Raises:
         PlanMismatch: If the folder holds another plan; nothing in it is touched.
@@ -133,6 +144,11 @@ def run(
         warn_of_lack(plan, source, cache, folder, list(todo.values()))
     plan, generated = _prepared(plan, imaginer, engine) if todo else (plan, 0)
     own = _put_own_files(plan, source, imaginer, folder, say) if part.has(0) else None
+    if todo and not done and part.has(0) and say is not silently:
+        before = imaginer.generated
+        if warning := trial.warning(trial.look(imaginer, plan.seeds), plan.recipe):
+            say(warning)
+        generated += imaginer.generated - before
     for shard, count in engine(ShardTask(plan, imaginer, folder), list(todo.values())):
         done[todo[shard.name]] = shard
         generated += count
@@ -145,6 +161,8 @@ def run(
     finished_folder = finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in sorted(done)], own)
     if todo or not (folder / PREVIEW).exists():
         draw_preview(finished_folder, lambda index: seed_image(source, plan.seed(index)))
+    if todo or not (folder / OWN_CLASS_FILE).exists():
+        _look_at_copies(plan, imaginer, finished_folder)
     return summarise(finished_folder, generated, tuple(bad), time.monotonic() - started)
 
 
@@ -187,6 +205,20 @@ def _put_own_files(
     return own
 
 
+def _look_at_copies(plan: Plan, imaginer: Imaginer, folder: ExpandedFolder) -> None:
+    """Write how many finished copies look like their class: one of each seed, of at most ``MOST_LOOKED_AT`` seeds."""
+    if not METHODS[plan.recipe.config.method].imagines:
+        return
+    reader = ShardReader(folder)
+    copies = []
+    for place, seed in enumerate(trial.spread(plan.seeds, MOST_LOOKED_AT)):
+        if numbers := reader.copies_of(seed.index):
+            number = numbers[place % len(numbers)]
+            copies.append((seed, images.read_rgb(reader.image_bytes(number), reader.key(number))))
+    if (found := imaginer.own_class(copies)) is not None:
+        atomic.write_json(folder.path / OWN_CLASS_FILE, found.to_json())
+
+
 def _partly(
     folder: AnyPath, plan: Plan, done: dict[int, Shard], generated: int, bad: tuple[str, ...], seconds: float
 ) -> Summary:
@@ -215,6 +247,7 @@ def summarise(folder: ExpandedFolder, generated: int = 0, bad: tuple[str, ...] =
     manifest = folder.manifest
     sizes = [shard.bytes for shard in manifest.shards]
     classifier = recognition.read(folder.file(CLASSIFIER_FILE))
+    own_class = recognition.read_own_class(folder.path)
     return Summary(
         folder=str(folder.path),
         originals=manifest.originals,
@@ -228,4 +261,6 @@ def summarise(folder: ExpandedFolder, generated: int = 0, bad: tuple[str, ...] =
         seconds=round(seconds, 1),
         failed=manifest.failed_checks,
         recognised=round(classifier.accuracy, 4) if classifier else None,
+        own_class=round(own_class.share, 4) if own_class else None,
+        own_class_real=round(own_class.real_share, 4) if own_class else None,
     )

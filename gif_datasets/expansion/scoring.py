@@ -78,6 +78,15 @@ class SeedEmbeddings:
         self._keep(found)
         return torch.stack([found[seed.key] for seed in seeds])
 
+    @torch.no_grad()
+    def of_images(self, images: Sequence[Image]) -> Tensor:
+        """Raw embeddings of other images, ``(N, D)``; they are not kept."""
+        parts = [
+            in_memory(self.prior.embed_images, padded(part, self.block), "encode_batch")[: len(part)]
+            for part in blocks(images, self.block)
+        ]
+        return torch.stack([row for part in parts for row in part])
+
     def add(self, seeds: Sequence[Seed], rows: Tensor) -> None:
         """Take embeddings that were made before."""
         self._keep({seed.key: row for seed, row in zip(seeds, rows, strict=True)})

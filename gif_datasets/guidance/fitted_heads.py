@@ -61,6 +61,40 @@ def recognised(kind: str, text: ZeroShotClassifier, embeddings: Tensor, labels: 
     return right
 
 
+def named_right(
+    kind: str, text: ZeroShotClassifier, seeds: Tensor, labels: Tensor, copies: Tensor, rows: Tensor
+) -> Tensor:
+    """Whether each copy is given its seed's class by a classifier of this kind that does not know that seed, ``(M,)``.
+
+    A copy resembles its seed whatever it shows, so the seed is left out as in :func:`recognised`: the two shares can be
+    compared. A linear head, which cannot leave out each, is replaced by ``"both"``.
+
+    Args:
+        kind: As of :func:`fit`.
+        text: The zero-shot classifier.
+        seeds: CLIP embeddings of seeds, ``(N, D)``, any norm.
+        labels: Their class indices, ``(N,)``.
+        copies: Embeddings of the copies, ``(M, D)``.
+        rows: Row of each copy's seed, ``(M,)``.
+
+    Example:
+        >>> text = ZeroShotClassifier(torch.eye(2), 1.0)
+        >>> seeds, labels = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), torch.tensor([0, 0, 1, 1])
+        >>> copies = torch.tensor([[0.2, 1.0], [0.9, 0.1]])
+        >>> named_right("both", text, seeds, labels, copies, torch.tensor([0, 1])).tolist()
+        [False, True]
+    """
+    unit, shown, own = F.normalize(seeds, dim=-1), F.normalize(copies, dim=-1), labels[rows]
+    by_text = text.logits(shown).argmax(1) == own
+    if kind == "text":
+        return by_text
+    sums, texts = _means("seeds" if kind == "seeds" else "both", text, unit, labels)
+    cosines = shown @ F.normalize(F.normalize(sums, dim=-1) + texts, dim=-1).T
+    without = F.normalize(F.normalize(sums[own] - unit[rows], dim=-1) + texts[own], dim=-1)
+    cosines[torch.arange(len(own), device=own.device), own] = (shown * without).sum(1)
+    return torch.where(_several(labels)[rows], cosines.argmax(1) == own, by_text)
+
+
 def _several(labels: Tensor) -> Tensor:
     """Which seeds are not their class's only one, ``(N,)``."""
     return torch.bincount(labels)[labels] > 1

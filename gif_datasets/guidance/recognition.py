@@ -8,6 +8,8 @@ from typing import Any
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.io.parsing import read_json
+from gif_datasets.io.stores import AnyPath
+from gif_datasets.types import OWN_CLASS_FILE
 
 KINDS = ("text", "both", "linear")
 LEAST = 1 / 3  # of the way from chance to perfect; below, what the classifier says of a class is mostly wrong
@@ -39,8 +41,7 @@ class Recognition:
     @property
     def weak(self) -> bool:
         """Whether it recognises too few seeds to guide."""
-        chance = 1 / len(self.seeds)
-        return self.accuracy < chance + LEAST * (1 - chance)
+        return self.accuracy < _least(len(self.seeds))
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON types, with the accuracies."""
@@ -76,6 +77,114 @@ class Recognition:
             f" was not fitted to (chance {chance:.0%}; worst: {named}), so guidance by it means little;"
             f" {'; '.join(_advice(self, config, families))}"
         )
+
+
+def read_own_class(folder: AnyPath) -> OwnClass | None:
+    """What an expanded folder says of its finished copies; None if it says nothing, or if that cannot be read."""
+    try:
+        return OwnClass.from_json(read_json((folder / OWN_CLASS_FILE).read_bytes()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class OwnClass:
+    """How many finished copies look like their class to the classifier, and how many real images do.
+
+    Each is scored by a classifier that does not know its seed (:func:`gif_datasets.guidance.fitted_heads.named_right`).
+    It is no person's opinion, but it is of the finished image, not of a latent.
+
+    Attributes:
+        copies: Copies, and how many of them do, by class name.
+        real: The same for real images.
+    """
+
+    copies: Mapping[str, tuple[int, int]]
+    real: Mapping[str, tuple[int, int]]
+
+    @property
+    def looked_at(self) -> int:
+        """Number of copies."""
+        return sum(count for count, _ in self.copies.values())
+
+    @property
+    def share(self) -> float:
+        """Share of the copies that look like their class; 0 without copies."""
+        return _total_share(self.copies)
+
+    @property
+    def real_share(self) -> float:
+        """Share of the real images that do; 0 without any."""
+        return _total_share(self.real)
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the classifier recognises the real images well enough to say anything about copies."""
+        return self.real_share >= _least(len(self.real))
+
+    @property
+    def kept(self) -> float:
+        """Share of the copies relative to that of real images; 1 where none of those can be told."""
+        return self.share / self.real_share if self.real_share else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON types, with the shares."""
+        names = [*dict.fromkeys([*self.copies, *self.real])]
+        classes = {name: [*self.copies.get(name, (0, 0)), *self.real.get(name, (0, 0))] for name in names}
+        total = {"copies": round(self.share, 4), "real": round(self.real_share, 4)}
+        return {**total, "looked_at": self.looked_at, "classes": classes}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> OwnClass:
+        """Rebuild from JSON; raises KeyError, TypeError or ValueError if it is damaged."""
+        rows = {str(name): tuple(map(int, row)) for name, row in value["classes"].items()}
+        parts: list[dict[str, tuple[int, int]]] = [{}, {}]
+        for name, (copies, right, real, real_right) in rows.items():
+            for part, count, hits in ((parts[0], copies, right), (parts[1], real, real_right)):
+                if not 0 <= hits <= count:
+                    raise ValueError(f"{hits} of {count} images of class {name!r}")
+                part.update({name: (count, hits)} if count else {})
+        return cls(*parts)
+
+    def text(self) -> str:
+        """One sentence.
+
+        Example:
+            >>> OwnClass({"ant": (20, 18)}, {"ant": (10, 10)}).text()
+            '90% of the copies look like their class to the classifier, 100% of the real images do'
+        """
+        real = f", {self.real_share:.0%} of the real images do" if self.real else ""
+        return f"{self.share:.0%} of the copies look like their class to the classifier{real}"
+
+    def worst(self) -> str:
+        """The classes that fewest copies look like, in words."""
+        shares = {name: right / count for name, (count, right) in self.copies.items()}
+        named = sorted(shares, key=lambda name: (shares[name], name))[:MOST_NAMED]
+        return ", ".join(f"{name} {shares[name]:.0%}" for name in named)
+
+
+def _least(classes: int) -> float:
+    """The accuracy below which a classifier of so many classes is mostly wrong; 0 without classes."""
+    return 1 / classes + LEAST * (1 - 1 / classes) if classes else 0.0
+
+
+def _total_share(classes: Mapping[str, tuple[int, int]]) -> float:
+    count = sum(count for count, _ in classes.values())
+    return sum(right for _, right in classes.values()) / count if count else 0.0
+
+
+def by_class(classes: Sequence[str], labels: Sequence[int], right: Sequence[bool]) -> dict[str, tuple[int, int]]:
+    """Images and those that are right, by the name of their class.
+
+    Example:
+        >>> by_class(("ant", "bee"), [1, 1], [True, False])
+        {'bee': (2, 1)}
+    """
+    counts: dict[int, tuple[int, int]] = {}
+    for label, hit in zip(labels, right, strict=True):
+        count, hits = counts.get(label, (0, 0))
+        counts[label] = (count + 1, hits + hit)
+    return {classes[label]: counts[label] for label in sorted(counts)}
 
 
 def read(content: bytes | None) -> Recognition | None:

@@ -23,7 +23,7 @@ from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.index import INDEX, Index
 from gif_datasets.shards.manifest import Manifest, Shard
 from gif_datasets.shards.rejections import REJECTED, LeftOut
-from gif_datasets.types import VALIDATION, Provenance
+from gif_datasets.types import OWN_CLASS_FILE, VALIDATION, Provenance
 
 
 def verify(folder: AnyPath | ExpandedFolder, progress: Callable[..., Iterable[Shard]] | None = None) -> list[str]:
@@ -72,7 +72,7 @@ def _verify_listing(folder: AnyPath, manifest: Manifest) -> list[str]:
     """Files that do not belong to the folder; hidden files are ignored."""
     tars = {shard.name for shard in manifest.shards}
     shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    top = {manifests.MANIFEST, manifests.PREVIEW, REJECTED, "data", *manifest.files}
+    top = {manifests.MANIFEST, manifests.PREVIEW, OWN_CLASS_FILE, REJECTED, "data", *manifest.files}
     inner = [path for path in (folder / "data").glob("*") if not path.name.startswith(".")]
     foreign = [path.name for path in shown if path.name not in top]
     foreign += [f"data/{path.name}" for path in inner if f"data/{path.name}" not in tars]

@@ -16,12 +16,17 @@ from pipelines import published_here
 import gif_datasets
 from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, PriorError
 from gif_datasets.config import readable_options, stored_options
+from gif_datasets.expansion import trial
+from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.open import open_expansion
 from gif_datasets.expansion.recipe import make_recipe
+from gif_datasets.guidance.recognition import OwnClass, read_own_class
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.priors.unclip import UnclipPrior
 from gif_datasets.shards.manifest import Manifest
+from gif_datasets.sources import open_source
 
 CPU = torch.device("cpu")
 NEAR = ("kandinsky22", "ip-adapter-sd15", "ip-adapter-sdxl")
@@ -180,3 +185,85 @@ def test_a_folder_says_its_strength(tmp_path: Path) -> None:
 def test_strength_is_in_its_range(strength: object) -> None:
     with pytest.raises(ConfigError, match="strength"):
         ExpansionConfig(strength=strength)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", ["", "x", "0", "0.0", "1.5", "-0.5", "nan"])
+def test_an_unknown_target_is_named(target: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown target '{target}' of strength=auto; .*auto:0.9"):
+        ExpansionConfig(strength=f"auto:{target}")
+
+
+@pytest.mark.parametrize("prior", ["karlo", "linear"])
+def test_auto_is_refused_where_nothing_begins_near_a_seed(prior: str) -> None:
+    with pytest.raises(ConfigError, match="strength=1"):
+        make_recipe(ExpansionConfig(prior=prior, strength="auto"), ["a", "b"])
+
+
+FAST = {"ratio": 1, "steps": 1, "decode_steps": 1, "guidance_scale": 1.0}
+
+
+def test_auto_takes_the_highest_strength_that_keeps_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share of a strength is given here; three or four are looked at, and the plan, the summary and info say so."""
+    looked: list[float] = []
+
+    def look(imaginer: Imaginer, seeds: object, copies: int = 0) -> OwnClass:
+        strength = imaginer.recipe.config.strength
+        looked.append(strength)  # type: ignore[arg-type]
+        right = round(100 * (1 - 0.5 * strength))  # type: ignore[operator]
+        return OwnClass({"cat": (100, right)}, {"cat": (100, 100)})
+
+    monkeypatch.setattr(trial, "look", look)
+    opened = open_expansion(open_source("demo"), ExpansionConfig(strength="auto:0.6", **FAST), limit=10)
+    assert opened.plan.recipe.config.strength == 0.8
+    assert len(looked) <= 4
+    choice = opened.plan.json["strength_choice"]
+    assert (choice["strength"], choice["target"], choice["reached"], choice["real"]) == (0.8, 0.6, True, 1.0)
+    assert choice["tried"]["0.8"] == 0.6
+    whole, none = (
+        open_expansion(open_source("demo"), ExpansionConfig(strength=f"auto:{target}", **FAST), limit=10).plan
+        for target in (0.5, 1)
+    )
+    assert (whole.recipe.config.strength, none.recipe.config.strength) == (1.0, 0.3)
+    assert none.strength_choice is not None
+    assert not none.strength_choice["reached"]
+    said = ExpandedDataset("demo", strength="auto", cache_dir=tmp_path / "c", **FAST)
+    assert said.config.strength == 0.5
+
+
+def test_copies_are_looked_at_and_the_folder_says_what_was_seen(tmp_path: Path) -> None:
+    """At almost no strength a copy is its seed, so that what is said of copies is what is said of real images."""
+    said: list[str] = []
+    summary = gif_datasets.expand(
+        "photos", tmp_path / "out", limit=24, strength=0.05, cache_dir=tmp_path / "c", say=said.append, **FAST
+    )
+    found = read_own_class(tmp_path / "out")
+    assert found is not None
+    assert found.looked_at == 24
+    assert (summary.own_class, summary.own_class_real) == (round(found.share, 4), round(found.real_share, 4))
+    assert found.real_share > 0.8
+    assert found.share > 0.75 * found.real_share
+    assert not said
+    assert OwnClass.from_json(found.to_json()) == found
+    again = gif_datasets.expand("photos", tmp_path / "out", limit=24, strength=0.05, cache_dir=tmp_path / "c", **FAST)
+    assert (again.generated, again.own_class) == (0, summary.own_class)
+
+
+def test_a_prior_that_does_not_draw_such_images_is_said_before_the_work(tmp_path: Path) -> None:
+    """The next step that is named works: nearer to the seeds more copies keep their class."""
+    said: list[str] = []
+    options = {"limit": 24, "cache_dir": tmp_path / "c", "say": said.append}
+    gif_datasets.expand("photos", tmp_path / "out", **options, **FAST)
+    [line] = said
+    assert "does not draw such images well" in line
+    assert "--set strength=auto" in line
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"classes": {"a": [1, 2, 0, 0]}}', '{"classes": {"a": [1]}}'])
+def test_what_cannot_be_read_says_nothing(content: str, tmp_path: Path) -> None:
+    (tmp_path / "own_class.json").write_text(content)
+    assert read_own_class(tmp_path) is None
+
+
+def test_a_manifest_of_any_options_is_read() -> None:
+    for stored in ({}, {"method": []}, {"method": "other", "strength": 0.6}, {"method": None, "strength": "x"}):
+        assert readable_options(stored) == stored
