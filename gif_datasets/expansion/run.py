@@ -58,8 +58,8 @@ class Summary:
         missing: Shards that other parts are to make; 0 when the folder is whole.
         failed: Generated samples whose draws all failed the check; the best draw was kept.
         recognised: Share of the seeds whose class the classifier names; None where nothing is made by what it says.
-        own_class: Share of the copies that look like their class to the classifier, of at most 200; None where no prior made
-            them.
+        own_class: Share of the copies, of at most 200, that look like their class to the classifier; None where no
+            prior made them.
         own_class_real: The same for real images.
     """
 
@@ -207,7 +207,7 @@ def _put_own_files(
 
 def _look_at_copies(plan: Plan, imaginer: Imaginer, folder: ExpandedFolder) -> None:
     """Write how many finished copies look like their class: one of each seed, of at most ``MOST_LOOKED_AT`` seeds."""
-    if not METHODS[plan.recipe.config.method].imagines:
+    if not METHODS[plan.recipe.config.method].imagines or not plan.recipe.prior.has_clip:
         return
     reader = ShardReader(folder)
     copies = []
