@@ -209,7 +209,7 @@ def test_taught_loss_is_hintons() -> None:
     logits = torch.randn(4, 3, generator=generator, requires_grad=True)
     wanted, weights = torch.rand(24, 3, generator=generator).softmax(1), torch.rand(24, generator=generator)
     for taught, kept in ((Taught(wanted, 0.3, 4.0), weights), (Taught(wanted, 1.0), None), (None, weights)):
-        found = networks._loss(logits, Pictures(data.images, data.labels, data.made, taught, kept), index)
+        found = networks._loss(logits, Pictures(data.images, data.labels, data.synthetic, taught, kept), index)
         hard = -F.log_softmax(logits, 1)[torch.arange(4), data.labels[index]]
         temperature, weight = (taught.temperature, taught.weight) if taught else (1.0, 0.0)
         soft = -(wanted[index] * (logits / temperature).log_softmax(1)).sum(1) * temperature**2
@@ -228,10 +228,10 @@ def test_labels_alone_train_as_ever() -> None:
     logits = torch.randn(24, 3, generator=torch.Generator().manual_seed(2))
     assert torch.equal(networks._loss(logits, data, index), F.cross_entropy(logits, data.labels))
     certain = Taught(F.one_hot(data.labels, 3).float(), 0.5)
-    same = Pictures(data.images, data.labels, data.made, certain, torch.full((24,), 0.7))
+    same = Pictures(data.images, data.labels, data.synthetic, certain, torch.full((24,), 0.7))
     assert torch.allclose(networks._loss(logits, same, index), F.cross_entropy(logits, data.labels))
     training = Training(4, batch_size=8)
-    flat = Pictures(data.images, data.labels, data.made, Taught(torch.full((24, 3), 1 / 3), 1.0))
+    flat = Pictures(data.images, data.labels, data.synthetic, Taught(torch.full((24, 3), 1 / 3), 1.0))
     plain, taught = (train(part, training, 3, 0).state_dict()["fc.weight"] for part in (data, flat))
     assert not torch.equal(plain, taught)
 

@@ -186,10 +186,10 @@ class Experiment:
     def _read(self, task: Task) -> Result | None:
         try:
             value = read_json(self._path(task).read_text(encoding="utf-8"))
-            found = Result(**value["result"])
+            result = Result(**value["result"])
         except (OSError, ValueError, LookupError, TypeError):  # missing or damaged: it is computed again
             return None
-        return found if value["key"] == json.loads(json.dumps(self._key(task))) else None
+        return result if value["key"] == json.loads(json.dumps(self._key(task))) else None
 
     def _missing_results(self, tasks: Sequence[Task]) -> dict[RunKey, Result]:
         """Results of one arm and run, which share their images and the teacher's probabilities."""
@@ -234,11 +234,11 @@ class Experiment:
         """The teacher's class probabilities of images, ``(N, C)``; the seeds come first, and are already embedded."""
         by = self.teaching
         assert by is not None
-        own, copies = int((~pictures.made).sum()), pictures.images[pictures.made]
-        asked = self._teacher.seeds[:own]
+        seeds, copies = int((~pictures.synthetic).sum()), pictures.images[pictures.synthetic]
+        asked = self._teacher.seeds[:seeds]
         if len(copies):
-            found = self._teacher.embeddings(as_images(copies), self.show, len(copies))
-            asked = torch.cat([asked, found.to(asked.device)])
+            embeddings = self._teacher.embeddings(as_images(copies), self.show, len(copies))
+            asked = torch.cat([asked, embeddings.to(asked.device)])
         return self._teacher.probabilities(asked, by.classifier, by.temperature).cpu()
 
     @cached_property
@@ -281,13 +281,13 @@ class Experiment:
         )
         loaded = load_expanded(folder)
         copies = np.flatnonzero(loaded.facts.synthetic).tolist()
-        own = 0 if arm.only_synthetic else len(self._seeds.labels)
-        images = _buffer(own + len(copies), self.size, self.folder)
-        images[:own] = self._seeds.images[:own]
-        for row, index in zip(images[own:], self.show(copies, "decoding"), strict=True):
+        seeds = 0 if arm.only_synthetic else len(self._seeds.labels)
+        images = _buffer(seeds + len(copies), self.size, self.folder)
+        images[:seeds] = self._seeds.images[:seeds]
+        for row, index in zip(images[seeds:], self.show(copies, "decoding"), strict=True):
             row[:] = _pixels(loaded[index][0], self.size)
         labels = torch.from_numpy(loaded.targets[copies].astype(np.int64))
-        return Pictures(images, torch.cat([self._seeds.labels[:own], labels]), torch.arange(len(images)) >= own)
+        return Pictures(images, torch.cat([self._seeds.labels[:seeds], labels]), torch.arange(len(images)) >= seeds)
 
     def _expanded(self, recipe: Recipe) -> Path:
         """Folder of an expansion."""

@@ -79,19 +79,20 @@ class Row:
     macro_difference: Difference | None
 
     @classmethod
-    def of(cls, own: Sequence[Result], base: Sequence[Result] | None, **named: Any) -> Row:
+    def of(cls, results: Sequence[Result], base: Sequence[Result] | None, **named: Any) -> Row:
         """Sum up an arm's runs, against those of the seeds alone."""
-        accuracies, macros = [r.accuracy for r in own], [r.macro for r in own]
-        fitted = [r.training_accuracy for r in own if r.training_accuracy is not None]
+        accuracies, macros = [r.accuracy for r in results], [r.macro for r in results]
+        fitted = [r.training_accuracy for r in results if r.training_accuracy is not None]
         columns = (
-            [value for value in column if value is not None] for column in zip(*(r.per_class for r in own), strict=True)
+            [value for value in column if value is not None]
+            for column in zip(*(r.per_class for r in results), strict=True)
         )
         return cls(
-            pictures=own[0].pictures,
+            pictures=results[0].pictures,
             accuracies=tuple(accuracies),
             accuracy=Spread.of(accuracies),
             macro=Spread.of(macros),
-            training_accuracy=Spread.of(fitted) if len(fitted) == len(own) else None,
+            training_accuracy=Spread.of(fitted) if len(fitted) == len(results) else None,
             per_class=tuple(Spread.of(values).mean if values else None for values in columns),
             difference=paired_difference(accuracies, [r.accuracy for r in base]) if base else None,
             macro_difference=paired_difference(macros, [r.macro for r in base]) if base else None,

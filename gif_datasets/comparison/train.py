@@ -44,14 +44,14 @@ class Pictures:
     Attributes:
         images: ``(N, 3, H, W)`` uint8.
         labels: ``(N,)`` int64.
-        made: ``(N,)`` bool: whether each is imagined.
+        synthetic: ``(N,)`` bool: whether each is imagined.
         taught: A teacher's probabilities; None to train on labels alone.
         weights: ``(N,)``, weight of each image in the loss of a batch; None for equal weights.
     """
 
     images: Tensor
     labels: Tensor
-    made: Tensor
+    synthetic: Tensor
     taught: Taught | None = None
     weights: Tensor | None = None
 
@@ -113,7 +113,7 @@ def train(
         rate = training.learning_rate
         optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=training.steps, pct_start=WARM_UP)
-        draw = _Draws(data.made, share, training.batch_size, generator)
+        draw = _Draws(data.synthetic, share, training.batch_size, generator)
         for _ in show(range(training.steps), "training"):
             index = draw()
             x = _augmented(data.images[index].to(device), training.augment, generator)
@@ -164,16 +164,19 @@ def _autocast(device: str) -> Any:
 class _Draws:
     """Draws the places of a batch."""
 
-    def __init__(self, made: Tensor, share: float | None, count: int, generator: torch.Generator) -> None:
+    def __init__(self, synthetic: Tensor, share: float | None, count: int, generator: torch.Generator) -> None:
         self._share, self._count, self._generator = share, count, generator
-        self._all, self._total = (torch.nonzero(~made).flatten(), torch.nonzero(made).flatten()), len(made)
+        self._all, self._total = (
+            (torch.nonzero(~synthetic).flatten(), torch.nonzero(synthetic).flatten()),
+            len(synthetic),
+        )
 
     def __call__(self) -> Tensor:
         if self._share is None:
             return self._numbers(self._total)
         wanted = torch.rand(self._count, generator=self._generator) < self._share
-        real, made = (places[self._numbers(len(places))] for places in self._all)
-        return torch.where(wanted, made, real)
+        real, synthetic = (places[self._numbers(len(places))] for places in self._all)
+        return torch.where(wanted, synthetic, real)
 
     def _numbers(self, below: int) -> Tensor:
         return torch.randint(below, (self._count,), generator=self._generator)

@@ -89,15 +89,15 @@ def like(image: Image.Image, example: Any) -> Any:
 def stand_in(value: Image.Image) -> Image.Image:
     """What :func:`like` needs of an image: itself where some of it is transparent, else one pixel of its mode."""
     if value.mode in (*_ALPHA, *_PALETTES):
-        found = value.copy() if _is_cut(value) else value.crop((0, 0, 1, 1))
+        blank = value.copy() if _is_cut(value) else value.crop((0, 0, 1, 1))
     else:
-        found = Image.new(value.mode, (1, 1))  # whose pixels need not even be read
-    found.info.clear()
-    found.info.update(_transparency(value))
-    return _oriented(found, _orientation(value))
+        blank = Image.new(value.mode, (1, 1))  # whose pixels need not even be read
+    blank.info.clear()
+    blank.info.update(_transparency(value))
+    return _oriented(blank, _orientation(value))
 
 
-def file_like(made: bytes, example: Image.Image) -> tuple[bytes, str] | None:
+def file_like(content: bytes, example: Image.Image) -> tuple[bytes, str] | None:
     """An image's file in the form of ``example``, lying as it lies where its Exif turns it; and the file's suffix.
 
     None where the file is in that form already: upright RGB.
@@ -105,12 +105,12 @@ def file_like(made: bytes, example: Image.Image) -> tuple[bytes, str] | None:
     orientation = _orientation(example)
     if example.mode not in _FILES and orientation == 1:
         return None
-    image = images.read_rgb(made, "a copy")
+    image = images.read_rgb(content, "a copy")
     if orientation != 1:
         image = ImageOps.exif_transpose(_oriented(image, _TURNED_BACK.get(orientation, orientation)))
-    found = _oriented(_in_mode(image, example) if example.mode in _FILES else image, orientation)
+    turned = _oriented(_in_mode(image, example) if example.mode in _FILES else image, orientation)
     buffer, kind = io.BytesIO(), _FILES.get(example.mode, "PNG")
-    found.save(buffer, kind, exif=found.info.get("exif", b""))
+    turned.save(buffer, kind, exif=turned.info.get("exif", b""))
     return buffer.getvalue(), kind.lower()
 
 
@@ -158,12 +158,12 @@ def _tensor(array: Pixels, example: Any) -> Any:
     import torch
 
     if example.dtype.is_floating_point:
-        found = torch.from_numpy(np.array(array)) / 255
+        tensor = torch.from_numpy(np.array(array)) / 255
     else:
         dtype = np.dtype(str(example.dtype).removeprefix("torch."))
-        found = torch.from_numpy(np.array(_widened(array, dtype)))
-    found = found.to(example.device, example.dtype).as_subclass(type(example))
-    return found.requires_grad_(example.requires_grad)
+        tensor = torch.from_numpy(np.array(_widened(array, dtype)))
+    tensor = tensor.to(example.device, example.dtype).as_subclass(type(example))
+    return tensor.requires_grad_(example.requires_grad)
 
 
 def _in_mode(image: Image.Image, example: Image.Image) -> Image.Image:
@@ -177,9 +177,9 @@ def _in_mode(image: Image.Image, example: Image.Image) -> Image.Image:
         return _in_palette(image, example)
     if example.mode not in _ALPHA:
         return image if example.mode == image.mode else image.convert(example.mode)
-    found = image.convert(example.mode)
-    found.putalpha(example.getchannel("A").resize(image.size))
-    return found
+    copy = image.convert(example.mode)
+    copy.putalpha(example.getchannel("A").resize(image.size))
+    return copy
 
 
 def _in_palette(image: Image.Image, example: Image.Image) -> Image.Image:
@@ -195,12 +195,12 @@ def _in_palette(image: Image.Image, example: Image.Image) -> Image.Image:
     numbers = repeated[np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE))].astype(np.uint8)
     shown = example.resize(image.size, Image.Resampling.NEAREST)
     clear = np.asarray(shown.convert("RGBA").getchannel("A")) < 255
-    own = np.asarray(shown if example.mode == "P" else shown.getchannel("P"))
-    found = _with_palette(np.where(clear, own, numbers), example)
+    example_numbers = np.asarray(shown if example.mode == "P" else shown.getchannel("P"))
+    copy = _with_palette(np.where(clear, example_numbers, numbers), example)
     if example.mode == "PA":
-        found = found.convert("PA")
-        found.putalpha(shown.getchannel("A"))
-    return found
+        copy = copy.convert("PA")
+        copy.putalpha(shown.getchannel("A"))
+    return copy
 
 
 def _table(example: Image.Image) -> tuple[Pixels, Pixels]:
@@ -212,10 +212,10 @@ def _table(example: Image.Image) -> tuple[Pixels, Pixels]:
 
 def _with_palette(numbers: Pixels, example: Image.Image) -> Image.Image:
     """An image of colours by their number, ``(H, W)``, with the palette and transparency of another."""
-    found, kind = Image.fromarray(numbers).convert("P"), example.palette.mode if example.palette else "RGB"
-    found.putpalette(example.getpalette(kind) or b"", kind)
-    found.info.update(_transparency(example))
-    return found
+    copy, kind = Image.fromarray(numbers).convert("P"), example.palette.mode if example.palette else "RGB"
+    copy.putpalette(example.getpalette(kind) or b"", kind)
+    copy.info.update(_transparency(example))
+    return copy
 
 
 def _transparency(image: Image.Image) -> dict[str, Any]:

@@ -168,8 +168,8 @@ class Client:
     @with_retries
     def read(self, commit: str, path: str) -> bytes:
         """A small file of the repository."""
-        found = self._api.hf_hub_download(self.repository.name, path, repo_type="dataset", revision=commit)
-        return Path(found).read_bytes()
+        path = self._api.hf_hub_download(self.repository.name, path, repo_type="dataset", revision=commit)
+        return Path(path).read_bytes()
 
     @with_retries
     def download(self) -> Path:
@@ -177,33 +177,33 @@ class Client:
         name, revision = self.repository.name, self.repository.revision
         wanted, refused = list(WANTED), ""
         try:
-            found = self._api.snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted)
+            folder = self._api.snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted)
         except Exception as error:  # of several types and causes
             if not is_refusal(error):
                 raise
             refused = message_of(error, self.repository.token)
         if refused:  # raised out here so that the error of the client is not its context: it may show a token
             raise UsageError(f"no folder {name!r} here, and the Hub does not give a dataset of that name: {refused}")
-        if (Path(found) / EXPORTED).is_file():
+        if (Path(folder) / EXPORTED).is_file():
             raise UsageError(
                 f"{name} holds Parquet, for datasets.load_dataset({name!r}); to expand it again name the source"
                 f" hf:{name}, and for load_expanded push it as shards"
             )
-        return Path(found)
+        return Path(folder)
 
     @with_retries
     def fetch(self, files: Sequence[str], but: Sequence[str]) -> Path:
         """Download files of a model into the Hub's cache; without a network, use what is there."""
         name, revision, patterns = self.repository.name, self.repository.revision, list(files)
         try:
-            found = self._api.snapshot_download(
+            folder = self._api.snapshot_download(
                 name, revision=revision, allow_patterns=patterns, ignore_patterns=list(but)
             )
         except Exception as error:  # of several types and causes
             if not is_refusal(error):
                 raise
             raise ConfigError(explain_missing_model(error, self.repository)) from None
-        return Path(found)
+        return Path(folder)
 
     @with_retries
     def validate(self, card: str) -> None:
@@ -238,10 +238,10 @@ class Client:
 
     @with_retries
     def _pull_requests(self, title: str) -> list[Any]:
-        found = self._api.get_repo_discussions(
+        requests = self._api.get_repo_discussions(
             self.repository.name, repo_type="dataset", discussion_type="pull_request"
         )
-        return [request for request in found if request.title == title]
+        return [request for request in requests if request.title == title]
 
     @with_retries
     def _open_pull_request(self, title: str, known: set[int]) -> int:

@@ -84,5 +84,5 @@ def nearest(path: Path) -> Path:
 def _lacks_files(mount: Path) -> bool:
     if not hasattr(os, "statvfs"):  # Windows
         return False
-    found = os.statvfs(mount)
-    return found.f_files > 0 and found.f_favail == 0
+    usage = os.statvfs(mount)
+    return usage.f_files > 0 and usage.f_favail == 0

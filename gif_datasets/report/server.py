@@ -213,10 +213,10 @@ class _Pages:
         return sum(gallery.rejected for gallery in self.shown.values())
 
     def _gallery(self, split: str | None) -> Gallery:
-        found = self.shown.get(split or next(iter(self.shown)))
-        if found is None:
+        reader = self.shown.get(split or next(iter(self.shown)))
+        if reader is None:
             raise ConfigError(f"no split {split!r}; there is {' and '.join(self.shown)}")
-        return found
+        return reader
 
 
 def _query(request: web.Request) -> Query:

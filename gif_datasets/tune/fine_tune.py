@@ -131,7 +131,7 @@ class _Task:
     config: TuneConfig
     source: Source
     train: tuple[Seed, ...]
-    held: tuple[Seed, ...]
+    validation: tuple[Seed, ...]
     base: PriorInfo
     family: str
     device: str
@@ -147,8 +147,8 @@ class _Task:
             "classes": list(self.source.classes),
             "seeds": len(self.train),
             "seeds_digest": SeedList(self.train, ()).digest,
-            "validation_seeds": len(self.held),
-            "validation_digest": SeedList(self.held, ()).digest,
+            "validation_seeds": len(self.validation),
+            "validation_digest": SeedList(self.validation, ()).digest,
             "prior": {"name": self.base.name, "digest": self.base.digest},
             "family": self.family,
             "options": {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ("prior", "family")},
@@ -234,8 +234,8 @@ def _task(
     settled, opened = resolve_device(device), wrap_source(source)
     listed = list_seeds(opened, limit, show)
     real = [seed for seed in listed.seeds if not seed.synthetic]
-    train, held = hold_out(real, config.held_out, config.rng_seed)
-    if not held:
+    train, validation = hold_out(real, config.held_out, config.rng_seed)
+    if not validation:
         raise SourceError(f"{opened.name} needs at least one class with two different real images for validation")
     imagined = len(listed.seeds) - len(real)
     bad = (*listed.bad, *([f"{imagined} imagined images were skipped: tuning uses real ones"] if imagined else []))
@@ -243,7 +243,7 @@ def _task(
         config=config,
         source=opened,
         train=tuple(ordered(train)),
-        held=tuple(ordered(held)),
+        validation=tuple(ordered(validation)),
         base=base,
         family=family,
         device=settled,
@@ -268,9 +268,9 @@ def _run(task: _Task, folder: Path, show: Progress) -> None:
         prior = load_prior(task.base, task.family, torch.device(task.device), options)
         objective = objective_of(prior, task.source.classes, config.prompts, config.rank, config.rng_seed)
         train = _rows(objective, task.source, task.train, config.mirror, show)
-        held = _rows(objective, task.source, task.held, False, show)
+        validation = _rows(objective, task.source, task.validation, False, show)
         try:
-            run = Run(objective, train, held, schedule, folder / STATE)
+            run = Run(objective, train, validation, schedule, folder / STATE)
             _write_log(run.state, folder)
             run.fit(lambda state: _looked(task, prior, state, folder), show)
         except torch.OutOfMemoryError as error:
@@ -329,7 +329,7 @@ def _draw_sheet(task: _Task, prior: Prior, path: Path) -> None:
     )
     rows = []
     with torch.no_grad(), torch.autocast(task.device, torch.bfloat16, enabled=task.config.dtype == "bfloat16"):
-        for seed in image_grid.choose_seeds(task.held, SHEET_SEEDS):
+        for seed in image_grid.choose_seeds(task.validation, SHEET_SEEDS):
             picture, name = seed_image(task.source, seed), task.source.classes[seed.label]
             rows.append(image_grid.Row(name, picture, _copies(prior, picture, name, seed.key, config)))
     image_grid.save_preview(rows, f"held-out seeds ({task.family})", path)
@@ -357,7 +357,7 @@ def _write_prior(task: _Task, objective: Objective, state: State, folder: Path) 
     tuning = {
         "rank": objective.rank,
         "seeds": len(task.train),
-        "held_out": len(task.held),
+        "held_out": len(task.validation),
         "steps": state.step,
         "best_step": state.best_step,
         "loss_before": state.history[0]["held_out_loss"],

@@ -111,7 +111,7 @@ class Run:
     Args:
         target: What is trained.
         train: Rows to train on.
-        held: Rows to look at, never trained on.
+        validation: Rows to look at, never trained on.
         schedule: How long, and how.
         folder: Where the checkpoint is; one that is there is gone on from.
 
@@ -119,8 +119,8 @@ class Run:
         PriorError: If the checkpoint is damaged.
     """
 
-    def __init__(self, target: Trainable, train: Rows, held: Rows, schedule: Schedule, folder: Path) -> None:
-        self.target, self.train, self.held, self.schedule = target, train, held, schedule
+    def __init__(self, target: Trainable, train: Rows, validation: Rows, schedule: Schedule, folder: Path) -> None:
+        self.target, self.train, self.validation, self.schedule = target, train, validation, schedule
         self.path = folder / CHECKPOINT
         self.weights = {name: p for name, p in target.module.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.weights.values(), betas=BETAS, weight_decay=0.01, fused=True)
@@ -150,8 +150,8 @@ class Run:
 
     def _title(self) -> str:
         """Where the run is."""
-        held = self.state.history[-1]["held_out_loss"]
-        return f"tuning, step {self.state.step} of {self.schedule.steps}, held-out loss {held:.4f}"
+        validation = self.state.history[-1]["held_out_loss"]
+        return f"tuning, step {self.state.step} of {self.schedule.steps}, held-out loss {validation:.4f}"
 
     def _step(self, step: int) -> float:
         schedule = self.schedule
@@ -170,25 +170,25 @@ class Run:
         return value
 
     def _look(self, loss: float | None, looked: Callable[[State], None]) -> None:
-        state, held = self.state, self.held_loss()
-        if held < state.best_loss:
-            state.best_step, state.best_loss, self.best = state.step, held, self._copy()
+        state, validation = self.state, self.validation_loss()
+        if validation < state.best_loss:
+            state.best_step, state.best_loss, self.best = state.step, validation, self._copy()
         rate = self.schedule.rate(state.step)
-        state.history.append({"step": state.step, "loss": loss, "held_out_loss": held, "learning_rate": rate})
+        state.history.append({"step": state.step, "loss": loss, "held_out_loss": validation, "learning_rate": rate})
         looked(state)
         self._save()
 
     @torch.no_grad()
-    def held_loss(self) -> float:
+    def validation_loss(self) -> float:
         """Mean loss of the held-out rows, at the same times and noises each time."""
         size, total = self.schedule.batch_size, 0.0
         for draw in range(HELD_DRAWS):
             generator = generator_for(self.schedule.rng_seed, "", "tune/held", draw)
-            for first in range(0, _count(self.held), size):
-                part = {name: rows[first : first + size] for name, rows in self.held.items()}
+            for first in range(0, _count(self.validation), size):
+                part = {name: rows[first : first + size] for name, rows in self.validation.items()}
                 when = (draw + torch.rand(_count(part), generator=generator)) / HELD_DRAWS
                 total += float(self.target.losses(part, when, generator).sum())
-        return total / (HELD_DRAWS * _count(self.held))
+        return total / (HELD_DRAWS * _count(self.validation))
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: weights.detach().clone() for name, weights in self.weights.items()}

@@ -205,7 +205,7 @@ class Study:
             return {"accuracy": self.teacher.accuracy(lesson.teacher)}
         data, copies = self.pictures(arm, number)
         measured: dict[str, Any] = {"copies": copies}
-        if self.judge is not None and data.made.any():
+        if self.judge is not None and data.synthetic.any():
             measured["labels_right"] = labels_right(data, self.judge)
         if self.config.get("likeness"):
             measured["distance"] = self.distance(data)
@@ -236,7 +236,7 @@ class Study:
         else:
             data = self.seeds
         if arm.lesson.pictures == "synthetic":
-            data = Pictures(data.images[data.made], data.labels[data.made], data.made[data.made])
+            data = Pictures(data.images[data.synthetic], data.labels[data.synthetic], data.synthetic[data.synthetic])
         return data, copies
 
     def expanded(self, arm: Arm, number: int) -> tuple[Pictures, list[int]]:
@@ -251,10 +251,10 @@ class Study:
         loaded = gif_datasets.load_expanded(folder)
         records = [loaded.provenance(i) for i in range(len(loaded))]
         images = torch.from_numpy(np.stack([np.asarray(loaded[i][0]) for i in range(len(loaded))])).permute(0, 3, 1, 2)
-        made = torch.tensor([record.synthetic for record in records])
+        synthetic = torch.tensor([record.synthetic for record in records])
         counts = Counter(record.seed_key for record in records if record.synthetic)
         seeds = dict.fromkeys(record.seed_key for record in records)
-        data = Pictures(images, torch.tensor([record.label for record in records]), made)
+        data = Pictures(images, torch.tensor([record.label for record in records]), synthetic)
         return data, sorted((counts[key] for key in seeds), reverse=True)
 
     def picked(self, picking: Picking, number: int) -> Pictures:
@@ -267,12 +267,12 @@ class Study:
         return Pictures(
             torch.cat([own.images, images]),
             torch.cat([own.labels, labels]),
-            torch.cat([own.made, torch.ones(len(labels), dtype=torch.bool)]),
+            torch.cat([own.synthetic, torch.ones(len(labels), dtype=torch.bool)]),
         )
 
     def distance(self, data: Pictures) -> float:
         """Fréchet distance of the imagined images, or of the seeds, from as many test images."""
-        real, shown = self.teacher.test, data.images[data.made] if data.made.any() else data.images
+        real, shown = self.teacher.test, data.images[data.synthetic] if data.synthetic.any() else data.images
         return frechet_distance(real, self.teacher.embeddings(shown[:: max(1, len(shown) // len(real))]))
 
     def identity(self, arm: Arm) -> dict[str, Any]:
@@ -312,7 +312,7 @@ def accuracy(model: nn.Module, test: sets.Labelled) -> float:
 
 def labels_right(data: Pictures, network: nn.Module) -> float:
     """Percent of the imagined images whose class is their label, by the judge."""
-    images, labels = data.images[data.made], data.labels[data.made]
+    images, labels = data.images[data.synthetic], data.labels[data.synthetic]
     verdicts: Tensor = torch.cat([judge.verdicts(network, part.float() / 255) for part in images.split(500)])
     return 100 * float((verdicts == labels).float().mean())
 

@@ -85,14 +85,14 @@ def teach(
     """Images with a teacher's probabilities: of all (distillation), or of the imagined ones alone (soft labels)."""
     given = teacher.probabilities(kind, teacher.embeddings(data.images), temperature)
     own = F.one_hot(data.labels, given.shape[1]).to(given)
-    wanted = given if all_pictures else torch.where(data.made[:, None], given, own)
+    wanted = given if all_pictures else torch.where(data.synthetic[:, None], given, own)
     return replace(data, taught=Taught(wanted, weight, temperature))
 
 
 def weigh(data: Pictures, teacher: Teacher, kind: str) -> Pictures:
     """Imagined images count by their consistency, the probability of their label; real ones count one."""
     given = teacher.probabilities(kind, teacher.embeddings(data.images)).gather(1, data.labels[:, None])[:, 0]
-    return replace(data, weights=torch.where(data.made, given, torch.ones_like(given)))
+    return replace(data, weights=torch.where(data.synthetic, given, torch.ones_like(given)))
 
 
 def pick(pool: Labelled, teacher: Teacher, kind: str, threshold: float, per_class: int) -> tuple[Tensor, Tensor]:

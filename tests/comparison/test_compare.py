@@ -207,11 +207,11 @@ def test_the_share_is_kept() -> None:
 
     data = tinted(list(range(4)))
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.cat([_Draws(data.made, 0.7, 100, generator)() for _ in range(50)])
-    assert float(data.made[drawn].float().mean()) == pytest.approx(0.7, abs=0.03)
+    drawn = torch.cat([_Draws(data.synthetic, 0.7, 100, generator)() for _ in range(50)])
+    assert float(data.synthetic[drawn].float().mean()) == pytest.approx(0.7, abs=0.03)
     assert len(drawn.unique()) == 80
-    alike = torch.cat([_Draws(data.made, None, 100, generator)() for _ in range(50)])
-    assert float(data.made[alike].float().mean()) == pytest.approx(4 / 80, abs=0.02)
+    alike = torch.cat([_Draws(data.synthetic, None, 100, generator)() for _ in range(50)])
+    assert float(data.synthetic[alike].float().mean()) == pytest.approx(4 / 80, abs=0.02)
 
 
 @pytest.mark.parametrize("augment", ["none", "light", "randaugment"])

@@ -32,15 +32,15 @@ def share(
         make: Gets blocks of claimed keys, and what keeps each result.
         waits: Whether what others are making is waited for; without, it is left out.
     """
-    found: dict[str, Value] = {}
+    results: dict[str, Value] = {}
 
     def keep(key: str, value: Value) -> None:
         write(key, value)
         claims.release(key)
-        found[key] = value
+        results[key] = value
 
     def look(keys: Collection[str]) -> None:
-        found.update({key: value for key in keys if key not in found and (value := read(key)) is not None})
+        results.update({key: value for key in keys if key not in results and (value := read(key)) is not None})
 
     def claimed(keys: Collection[str]) -> Iterator[list[str]]:
         taken: list[str] = []
@@ -48,7 +48,7 @@ def share(
             if not claims.take(key):
                 continue
             look([key])
-            if key in found:  # who had the claim before has made it
+            if key in results:  # who had the claim before has made it
                 claims.release(key)
                 continue
             taken.append(key)
@@ -59,13 +59,13 @@ def share(
             yield taken
 
     with claims:
-        while left := [key for key in wanted if key not in found]:
+        while left := [key for key in wanted if key not in results]:
             make(claimed(left), keep)
             look(left)
             if not waits:
                 break
-            if any(key in found for key in left):
+            if any(key in results for key in left):
                 claims.went_on()
             else:
                 claims.wait()
-    return found
+    return results

@@ -111,9 +111,9 @@ class Cache:
 
     def get(self, key: str) -> Sample | None:
         """Return the entry, or None when there is none or it is damaged (then it is removed)."""
-        found = self._read(key, _SAMPLE)
-        if found is not None:
-            record, image = found
+        parts = self._read(key, _SAMPLE)
+        if parts is not None:
+            record, image = parts
             with contextlib.suppress(TypeError, ValueError):
                 return Sample(image, Provenance.from_json(read_json(record)))
             drop(self._name(key, _SAMPLE))
@@ -121,8 +121,8 @@ class Cache:
 
     def picture(self, key: str) -> bytes | None:
         """Return the image of an entry, as :meth:`get` does; its record, which takes longer, is left unread."""
-        found = self._read(key, _SAMPLE)
-        return None if found is None else found[1]
+        parts = self._read(key, _SAMPLE)
+        return None if parts is None else parts[1]
 
     def __contains__(self, key: str) -> bool:
         return self._path(key, _SAMPLE).exists()
@@ -167,13 +167,13 @@ class Cache:
 
         def make_blocks(blocks: Iterator[list[str]], keep: Keep[dict[str, Tensor]]) -> None:
             for part in blocks:
-                for key, made in zip(part, make(part), strict=True):
-                    keep(key, made)
+                for key, tensors in zip(part, make(part), strict=True):
+                    keep(key, tensors)
 
-        found = {key: tensors for key in keys if (tensors := read(key)) is not None}
-        if missing := [key for key in keys if key not in found]:
-            found |= share(self.claims(), missing, block, read, self._store_tensors, make_blocks, needless is None)
-        return {key: tensors for key, tensors in found.items() if tensors}
+        known = {key: tensors for key in keys if (tensors := read(key)) is not None}
+        if missing := [key for key in keys if key not in known]:
+            known |= share(self.claims(), missing, block, read, self._store_tensors, make_blocks, needless is None)
+        return {key: tensors for key, tensors in known.items() if tensors}
 
     def drop_tensors(self, keys: Iterable[str]) -> None:
         """Remove tensors that nobody needs any more; those that are not there are no error."""
@@ -183,8 +183,8 @@ class Cache:
     def _stored_tensors(self, key: str) -> dict[str, Tensor] | None:
         from safetensors.torch import load
 
-        found = self._read(key, _TENSORS)
-        return None if found is None else dict(load(found[1]))
+        parts = self._read(key, _TENSORS)
+        return None if parts is None else dict(load(parts[1]))
 
     def _store_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
         from safetensors.torch import save
@@ -247,19 +247,21 @@ class Cache:
         Args:
             remove: Drop what is damaged, outdated or a forgotten temporary file.
         """
-        found: dict[str, list[Entry]] = {kind: [] for kind in ("whole", "damaged", "outdated", "temporary", "foreign")}
+        by_kind: dict[str, list[Entry]] = {
+            kind: [] for kind in ("whole", "damaged", "outdated", "temporary", "foreign")
+        }
         made_by: Counter[str] = Counter()
         for entry in self._files():
             kind, maker = self._judge(entry)
-            found.get(kind, []).append(entry)
+            by_kind.get(kind, []).append(entry)
             made_by.update([maker] if maker else [])
         if remove:
-            remove_unused(entry for kind in ("damaged", "outdated", "temporary") for entry in found[kind])
+            remove_unused(entry for kind in ("damaged", "outdated", "temporary") for entry in by_kind[kind])
         names = {
             kind: tuple(sorted(entry.path.relative_to(self.folder).as_posix() for entry in entries))
-            for kind, entries in found.items()
+            for kind, entries in by_kind.items()
         }
-        whole = found["whole"]
+        whole = by_kind["whole"]
         del names["whole"]
         return Audit(len(whole), sum(entry.bytes for entry in whole), dict(sorted(made_by.items())), **names)
 
@@ -275,13 +277,13 @@ class Cache:
             content = entry.path.read_bytes()
         except FileNotFoundError:  # pruned meanwhile
             return "", ""
-        found = unpack(entry.path.stem, content)
-        if found is None:
+        parts = unpack(entry.path.stem, content)
+        if parts is None:
             return ("outdated" if is_outdated(content) else "damaged"), ""
         if entry.path.suffix == _TENSORS:
             return "whole", ""
         try:
-            record = Provenance.from_json(read_json(found[0]))
+            record = Provenance.from_json(read_json(parts[0]))
         except (TypeError, ValueError):  # of a version with other fields
             return "outdated", ""
         return "whole", f"{record.method}, {record.prior}"
@@ -295,12 +297,12 @@ class Cache:
             return None
         except OSError as error:
             raise CacheError(f"cannot read the cache: {error}; choose another folder with --cache-dir") from error
-        found = unpack(key, content)
-        if found is None:
+        parts = unpack(key, content)
+        if parts is None:
             drop(path)
         else:
             mark_used(path, used)
-        return found
+        return parts
 
     def _write(self, key: str, suffix: str, record: Any, body: bytes) -> None:
         content = pack(key, record, body)
