@@ -143,7 +143,7 @@ class Provenance:
 
         Raises:
             TypeError: If a field is missing, unknown or of another type.
-            ValueError: If a number is NaN, infinite or too large.
+            ValueError: If a number is NaN, infinite or too large, or a text has half of a surrogate pair.
         """
         record = cls(**value)
         for name, kind in _provenance_types().items():
@@ -152,6 +152,8 @@ class Provenance:
                 raise TypeError(f"{name} must be {kind.__name__}, got {found!r:.60}")
             if (most := _LARGEST.get(kind)) and not abs(getattr(record, name)) <= most:  # NaN is in no order
                 raise ValueError(f"{name} is {found!r:.60}, which is no number of a sample")
+            if kind is str:
+                getattr(record, name).encode()
         return record
 
 

@@ -96,6 +96,7 @@ _MOST = 2**53 - 1
 _WORD = re.compile(r"[A-Za-z0-9_.+!:-]{1,100}")
 """Names of options, libraries and devices, and versions: cards and configurations contain them as they are."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r".{1,100}")
 
 
 @dataclass(frozen=True)
@@ -448,6 +449,7 @@ def _odd_text(manifest: Mapping[str, Any]) -> str:
     versions = recipe["versions"]
     for what, form, texts in (
         ("option", _WORD, recipe["options"]),
+        ("method", _NAME, [recipe["options"].get("method")]),
         ("library", _WORD, versions),
         ("version", _WORD, versions.values()),
         ("device", _WORD, [recipe["device"]]),

@@ -104,7 +104,7 @@ def finish(folder: Path, listed: list[manifests.Shard], made: index.Index, suffi
     """Write the index, and as much of a manifest as readers look at."""
     samples = sum(shard.samples for shard in listed)
     recipe: dict[str, Any] = {
-        "options": {"ratio": 3, "image_format": suffix, "decode_batch": 20},
+        "options": {"method": "cutout", "ratio": 3, "image_format": suffix, "decode_batch": 20},
         "prior": {"name": "", "digest": "0" * 64},
         "device": "cpu",
         "versions": {},

@@ -279,6 +279,7 @@ FORGED: dict[str, tuple[Callable[[dict[str, Parts]], dict[str, Parts]], str]] = 
     "too large to be written": (_parts(json=b"1e999"), "damaged record"),
     "too large to be summed": (_edit(picture_entropy=1e308), "picture_entropy is 1e+308"),
     "over 64 bits": (_edit(rng_seed=2**63), "rng_seed is 9223372036854775808"),
+    "half of a character": (_edit(seed_origin="\ud800"), "surrogates not allowed"),
     "below 64 bits": (_edit(held_class=-(2**70)), "held_class is -1180591620717411303424"),
     "field missing": (lambda f: {**f, _first(f): {**f[_first(f)], "json": b"{}"}}, "damaged record"),
     "no object": (_parts(json=b"[]"), "damaged record"),
@@ -564,6 +565,7 @@ def test_record_types_are_checked() -> None:
 
 NOT_WRITTEN = {
     "option": ("plan.recipe.options", {"a |\n# b": 1}),
+    "method": ("plan.recipe.options", {"method": ["gif-unclip"]}),
     "library": ("plan.recipe.versions", {"torch<script>": "1"}),
     "version": ("plan.recipe.versions", {"torch": "1 | `x`"}),
     "version of another type": ("plan.recipe.versions", {"torch": 1}),
