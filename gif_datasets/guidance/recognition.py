@@ -156,6 +156,10 @@ class OwnClass:
         real = f", {self.real_share:.0%} of the real images do" if self.real else ""
         return f"{self.share:.0%} of the copies look like their class to the classifier{real}"
 
+    def verdict(self) -> str:
+        """What pages and cards begin with: the sentence, of how many, and the worst classes."""
+        return f"{self.text()} (of {self.looked_at} copies; fewest: {self.worst()})."
+
     def worst(self) -> str:
         """The classes that fewest copies look like, in words."""
         shares = {name: right / count for name, (count, right) in self.copies.items()}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, ShardError
+from gif_datasets.guidance.recognition import read_own_class
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest_file
 from gif_datasets.io.hub import RemoteFile
@@ -256,6 +257,7 @@ def collect(
         likeness=given.likeness if given else None,
         rights=rights,
         files=(*small, *preview),
+        verdict=seen.verdict() if (seen := read_own_class(path)) else "",
     )
     small[manifests.CARD] = _edited(path, values) if edited else hub_card.render(values).encode("utf-8")
     contents = {n: File(pictures.folder / n, e["bytes"], e["sha256"]) for n, e in pictures.listed.items()}

@@ -82,6 +82,7 @@ class Published:
         likeness: Comparison with a CLIP from a report; None without.
         rights: Licences.
         files: Names of the other files that are published.
+        verdict: How many copies look like their class, in words; empty where that was not looked at.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Published:
     likeness: Likeness | None
     rights: Rights
     files: tuple[str, ...]
+    verdict: str = ""
 
 
 def render(it: Published) -> str:
@@ -103,6 +105,7 @@ def render(it: Published) -> str:
     recipe = it.manifest.plan.recipe
     sections = (
         f"# {_source(it)}, expanded {recipe.ratio}x by `{card.code(recipe.method)}`",
+        card.plain(it.verdict),
         _what(it),
         "![Seeds and their imagined copies](preview.png)" if manifests.PREVIEW in it.files else "",
         f"## Load\n\n{_load(it)}",
@@ -179,8 +182,8 @@ def _source(it: Published) -> str:
 def _what(it: Published) -> str:
     m = it.manifest
     classes = ", ".join(
-        f"{card.plain(name)} ({real} + {made})" if len(m.classes) <= 100 else card.plain(name)
-        for name, (real, made) in zip(m.classes, it.measures.per_class, strict=True)
+        f"{card.plain(name)} ({real} + {synthetic})" if len(m.classes) <= 100 else card.plain(name)
+        for name, (real, synthetic) in zip(m.classes, it.measures.per_class, strict=True)
     )
     return f"""{m.originals} real and {m.synthetic} synthetic images of {len(m.classes)} classes.
 {card.about_validation(m)}

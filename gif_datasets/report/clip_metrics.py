@@ -160,19 +160,19 @@ class Compared:
 
     clip: str
     real: Tensor
-    made: Tensor
-    held: Tensor
+    synthetic: Tensor
+    validation: Tensor
     real_map: tuple[Tensor, Tensor] | None
-    made_map: tuple[Tensor, Tensor] | None
+    synthetic_map: tuple[Tensor, Tensor] | None
 
 
-def embed(reader: ShardReader, real: Sequence[int], made: Sequence[int], prior: str, show: Progress) -> Compared:
+def embed(reader: ShardReader, real: Sequence[int], synthetic: Sequence[int], prior: str, show: Progress) -> Compared:
     """Embed images of an expanded folder, and its validation split.
 
     Args:
         reader: The folder.
         real: Samples that are real.
-        made: Samples that are synthetic.
+        synthetic: Samples that are synthetic.
         prior: Name or folder of a prior, whose CLIP embeds them.
         show: Wraps the loop.
 
@@ -183,8 +183,8 @@ def embed(reader: ShardReader, real: Sequence[int], made: Sequence[int], prior: 
     if not info.has_clip:
         raise ConfigError(f"prior {prior!r} has no CLIP to compare images with; use another with --prior")
     clip = load_prior(info, None, torch.device(devices.resolve_device("auto")))
-    held = ShardReader(reader.opened, VALIDATION) if reader.manifest.validation else None
-    total = len(real) + len(made) + (min(len(held), MOST) if held else 0)
+    validation = ShardReader(reader.opened, VALIDATION) if reader.manifest.validation else None
+    total = len(real) + len(synthetic) + (min(len(validation), MOST) if validation else 0)
     bar = iter(show(range(total), "comparing images", total))
 
     def embedded(source: ShardReader, indices: Sequence[int]) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
@@ -199,10 +199,10 @@ def embed(reader: ShardReader, real: Sequence[int], made: Sequence[int], prior: 
         joined = (torch.cat([p[0] for p in known]), torch.cat([p[1] for p in known])) if known else None
         return torch.cat(rows[1:] or rows), joined
 
-    (real_rows, real_map), (made_rows, made_map) = embedded(reader, real), embedded(reader, made)
-    held_rows = embedded(held, spread(range(len(held))))[0] if held else torch.empty(0, 1)
+    (real_rows, real_map), (synthetic_rows, synthetic_map) = embedded(reader, real), embedded(reader, synthetic)
+    validation_rows = embedded(validation, spread(range(len(validation))))[0] if validation else torch.empty(0, 1)
     next(bar, None)
-    return Compared(info.name, real_rows, made_rows, held_rows, real_map, made_map)
+    return Compared(info.name, real_rows, synthetic_rows, validation_rows, real_map, synthetic_map)
 
 
 def _feature_map(prior: Any, pictures: Sequence[Image]) -> tuple[Tensor, Tensor] | None:
@@ -212,25 +212,25 @@ def _feature_map(prior: Any, pictures: Sequence[Image]) -> tuple[Tensor, Tensor]
     return None if features is None else (features.mean(2), features.mean(1))
 
 
-def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance]) -> Likeness:
-    """Compare copies with real images, whose records are ``made`` and ``real``."""
+def compare(c: Compared, real: Sequence[Provenance], synthetic: Sequence[Provenance]) -> Likeness:
+    """Compare copies with real images, whose records are ``synthetic`` and ``real``."""
     seed_row = {record.seed_key: row for row, record in enumerate(real)}
-    own = torch.tensor([seed_row.get(record.seed_key, -1) for record in made])
-    has_seed = own >= 0
-    cosine_to_seed = (c.made[has_seed] * c.real[own[has_seed]]).sum(1)
-    among = (c.made @ c.made.T).fill_diagonal_(-1)
+    seed_rows = torch.tensor([seed_row.get(record.seed_key, -1) for record in synthetic])
+    has_seed = seed_rows >= 0
+    cosine_to_seed = (c.synthetic[has_seed] * c.real[seed_rows[has_seed]]).sum(1)
+    among = (c.synthetic @ c.synthetic.T).fill_diagonal_(-1)
     half = len(c.real) // 2
-    density, coverage = metrics.density_coverage(c.real, c.made)
-    precision, recall = metrics.precision_recall(c.real, c.made)
-    of, to_seeds, to_all = _radii(c, own)
-    labels, labels_made = torch.tensor([r.label for r in real]), torch.tensor([r.label for r in made])
-    right, right_made = _nearest_to_own(c, labels, labels_made)
+    density, coverage = metrics.density_coverage(c.real, c.synthetic)
+    precision, recall = metrics.precision_recall(c.real, c.synthetic)
+    of, to_seeds, to_all = _radii(c, seed_rows)
+    labels, synthetic_labels = torch.tensor([r.label for r in real]), torch.tensor([r.label for r in synthetic])
+    right, right_made = _nearest_to_own(c, labels, synthetic_labels)
     several = torch.bincount(labels)[labels] > 1
     return Likeness(
         clip=c.clip,
         real=len(real),
-        made=len(made),
-        frechet=metrics.frechet_distance(c.real, c.made),
+        made=len(synthetic),
+        frechet=metrics.frechet_distance(c.real, c.synthetic),
         frechet_of_halves=metrics.frechet_distance(c.real[:half], c.real[half:]),
         precision=precision,
         recall=recall,
@@ -244,31 +244,34 @@ def compare(c: Compared, real: Sequence[Provenance], made: Sequence[Provenance])
         consistent=float(right_made.double().mean()),
         consistent_real=_mean(right[several]),
         own_class=tuple(
-            OwnClass(label, _mean(right_made[labels_made == label]), _mean(right[several & (labels == label)]))
-            for label in torch.unique(torch.cat([labels, labels_made])).tolist()
+            OwnClass(label, _mean(right_made[synthetic_labels == label]), _mean(right[several & (labels == label)]))
+            for label in torch.unique(torch.cat([labels, synthetic_labels])).tolist()
         ),
-        shift=_shift(c, own) if c.real_map and c.made_map and has_seed.any() else None,
+        shift=_shift(c, seed_rows) if c.real_map and c.synthetic_map and has_seed.any() else None,
     )
 
 
-def _radii(c: Compared, own: Tensor) -> tuple[str, tuple[float, float], tuple[float, float]]:
+def _radii(c: Compared, seed_rows: Tensor) -> tuple[str, tuple[float, float], tuple[float, float]]:
     """Covering radii of validation images or, without any, of each seed with itself and its copies left out."""
-    if len(c.held):
-        seeds, both = metrics.nearest(c.held, c.real), metrics.nearest(c.held, torch.cat([c.real, c.made]))
+    if len(c.validation):
+        seeds, both = (
+            metrics.nearest(c.validation, c.real),
+            metrics.nearest(c.validation, torch.cat([c.real, c.synthetic])),
+        )
         return "validation images", _median_and_most(seeds), _median_and_most(both)
     itself = torch.eye(len(c.real), dtype=torch.bool)
-    copies = own[None] == torch.arange(len(c.real))[:, None]
+    copies = seed_rows[None] == torch.arange(len(c.real))[:, None]
     seeds = metrics.nearest(c.real, c.real, itself)
-    both = torch.minimum(seeds, metrics.nearest(c.real, c.made, copies))
+    both = torch.minimum(seeds, metrics.nearest(c.real, c.synthetic, copies))
     return "seeds, each left out with its copies", _median_and_most(seeds), _median_and_most(both)
 
 
-def _nearest_to_own(c: Compared, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest_to_own(c: Compared, real: Tensor, synthetic: Tensor) -> tuple[Tensor, Tensor]:
     """Whether each real image, and each copy, is nearest to the mean of the real images of its own class."""
     known, place = torch.unique(real, return_inverse=True)
     sums = torch.zeros(len(known), c.real.shape[1]).index_add(0, place, c.real)
     means = F.normalize(sums, dim=1)
-    copies = known[(c.made @ means.T).argmax(1)] == made
+    copies = known[(c.synthetic @ means.T).argmax(1)] == synthetic
     scores = c.real @ means.T
     without_itself = F.normalize(sums[place] - c.real, dim=1)
     scores[torch.arange(len(place)), place] = (without_itself * c.real).sum(1)
@@ -284,12 +287,12 @@ def _median_and_most(values: Tensor) -> tuple[float, float]:
     return float(finite.median()), float(finite.max())
 
 
-def _shift(c: Compared, own: Tensor) -> Shift:
+def _shift(c: Compared, seed_rows: Tensor) -> Shift:
     assert c.real_map is not None
-    assert c.made_map is not None
-    rows = torch.nonzero(own >= 0).flatten()
+    assert c.synthetic_map is not None
+    rows = torch.nonzero(seed_rows >= 0).flatten()
     token, channel = (
-        float(((made[rows] - real[own[rows]]).norm(dim=1) / real[own[rows]].norm(dim=1)).mean())
-        for real, made in zip(c.real_map, c.made_map, strict=True)
+        float(((synthetic[rows] - real[seed_rows[rows]]).norm(dim=1) / real[seed_rows[rows]].norm(dim=1)).mean())
+        for real, synthetic in zip(c.real_map, c.synthetic_map, strict=True)
     )
     return Shift(token, channel)

@@ -119,9 +119,10 @@ class Gallery:
     def counts(self) -> list[dict[str, Any]]:
         """Name and number of samples of each class."""
         index, classes = self.reader.index, self.reader.classes
-        real, made = (np.bincount(index.label[index.synthetic == kind], minlength=len(classes)) for kind in (0, 1))
+        real, synthetic = (np.bincount(index.label[index.synthetic == kind], minlength=len(classes)) for kind in (0, 1))
         return [
-            {"name": n, "original": int(r), "synthetic": int(m)} for n, r, m in zip(classes, real, made, strict=True)
+            {"name": n, "original": int(r), "synthetic": int(m)}
+            for n, r, m in zip(classes, real, synthetic, strict=True)
         ]
 
     def numbers_of(self, keys: Sequence[str]) -> list[int]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def frechet_distance(real: Tensor, made: Tensor) -> float:
+def frechet_distance(real: Tensor, copies: Tensor) -> float:
     """Fréchet distance of two sets of features, ``(N, D)`` and ``(M, D)``, each taken for a Gaussian.
 
     The estimate grows as the sets shrink: compare it only among sets of equal sizes, and with that of real images.
@@ -19,17 +19,17 @@ def frechet_distance(real: Tensor, made: Tensor) -> float:
         >>> round(frechet_distance(x, x), 6), round(frechet_distance(x, x + 3), 6)
         (0.0, 9.0)
     """
-    real, made = real.double(), made.double()
-    first, second = torch.cov(real.T).reshape(real.shape[1], -1), torch.cov(made.T).reshape(made.shape[1], -1)
+    real, copies = real.double(), copies.double()
+    first, second = torch.cov(real.T).reshape(real.shape[1], -1), torch.cov(copies.T).reshape(copies.shape[1], -1)
     values, vectors = torch.linalg.eigh(first)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     overlap = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
-    shift = (real.mean(0) - made.mean(0)).square().sum()
+    shift = (real.mean(0) - copies.mean(0)).square().sum()
     return float(shift + first.trace() + second.trace() - 2 * overlap)
 
 
-def precision_recall(real: Tensor, made: Tensor, neighbours: int = 3) -> tuple[float, float]:
-    """Share of made features within the real manifold, and of real ones within the made manifold.
+def precision_recall(real: Tensor, copies: Tensor, neighbours: int = 3) -> tuple[float, float]:
+    """Share of copies within the real manifold, and of real images within the manifold of the copies.
 
     A set's manifold is the union of balls around its members, each reaching to its ``neighbours``-th nearest one.
 
@@ -41,7 +41,7 @@ def precision_recall(real: Tensor, made: Tensor, neighbours: int = 3) -> tuple[f
         >>> precision_recall(line, line[:5] + 0.1, neighbours=1)
         (1.0, 0.6)
     """
-    return _share_covered(made, real, neighbours), _share_covered(real, made, neighbours)
+    return _share_covered(copies, real, neighbours), _share_covered(real, copies, neighbours)
 
 
 def _share_covered(points: Tensor, centres: Tensor, neighbours: int) -> float:
@@ -50,10 +50,10 @@ def _share_covered(points: Tensor, centres: Tensor, neighbours: int) -> float:
     return float(covered.double().mean())
 
 
-def density_coverage(real: Tensor, made: Tensor, neighbours: int = 5) -> tuple[float, float]:
-    """How deep made features lie in the real manifold, and the share of real features that have a made one near.
+def density_coverage(real: Tensor, copies: Tensor, neighbours: int = 5) -> tuple[float, float]:
+    """How deep copies lie in the real manifold, and the share of real images that have a copy near.
 
-    Density is 1 where made features lie as real ones do; above, where they crowd the middle.
+    Density is 1 where copies lie as real images do; above, where they crowd the middle.
 
     Source:
         Naeem et al. 2020.
@@ -64,7 +64,7 @@ def density_coverage(real: Tensor, made: Tensor, neighbours: int = 5) -> tuple[f
         (2.8, 0.6)
     """
     radius = torch.cdist(real, real).kthvalue(neighbours + 1).values
-    inside = torch.cat([(torch.cdist(part, real) <= radius).double() for part in torch.split(made, 1000)])
+    inside = torch.cat([(torch.cdist(part, real) <= radius).double() for part in torch.split(copies, 1000)])
     return float(inside.sum(1).mean() / neighbours), float((inside.sum(0) > 0).double().mean())
 
 

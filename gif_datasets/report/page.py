@@ -16,6 +16,7 @@ from markupsafe import Markup
 from gif_datasets.chunks import evenly
 from gif_datasets.config import CRITERIA
 from gif_datasets.errors import ConfigError
+from gif_datasets.guidance.recognition import read_own_class
 from gif_datasets.io import atomic, images
 from gif_datasets.io.parsing import read_json
 from gif_datasets.methods import METHODS, is_imagined
@@ -159,7 +160,7 @@ def _plane(c: Compared, real: Sequence[int], copies: Sequence[int], classes: Seq
     """Both kinds, by label, in the plane of the first two principal components of the real images."""
     centre = c.real.mean(0)
     axes = torch.linalg.svd(c.real - centre, full_matrices=False).Vh[:2]
-    kinds = ((c.made, copies, False), (c.real, real, True))
+    kinds = ((c.synthetic, copies, False), (c.real, real, True))
     series = [charts.Points(((rows - centre) @ axes.T).numpy(), labels, filled) for rows, labels, filled in kinds]
     return charts.scatter(series, classes)
 
@@ -174,6 +175,7 @@ def _values(reader: ShardReader, records: Sequence[Provenance], measures: Measur
     per_class = zip(reader.classes, measures.per_class, strict=True)
     return {
         "title": m.title,
+        "verdict": seen.verdict() if (seen := read_own_class(reader.folder)) else "",
         "real": len(records) - synthetic,
         "synthetic": synthetic,
         "classes": len(m.classes),

@@ -71,7 +71,7 @@ class Measures:
 def measure_records(reader: ShardReader, records: Sequence[Provenance]) -> Measures:
     """Measure the expanded split of a folder, given its records; reads at most 2 x 1,000 images."""
     real = [index for index, record in enumerate(records) if not record.synthetic]
-    made = [index for index, record in enumerate(records) if record.synthetic]
+    synthetic = [index for index, record in enumerate(records) if record.synthetic]
     copies = [record for record in records if record.copy]
     counts = Counter((record.label, record.synthetic) for record in records)
     scored = [record for record in copies if record.picture_class >= 0]
@@ -82,7 +82,7 @@ def measure_records(reader: ShardReader, records: Sequence[Provenance]) -> Measu
         scored=len(scored),
         consistent=sum(r.picture_class == r.label for r in scored) / len(scored) if scored else 0.0,
         repeated=sum(pictures[record.image_sha256] > 1 for record in copies),
-        nearness=_nearness(reader, [r.seed_key for r in records], real, made),
+        nearness=_nearness(reader, [r.seed_key for r in records], real, synthetic),
     )
 
 
@@ -91,21 +91,23 @@ def _means(records: Sequence[Any], name: str) -> tuple[float, float]:
     return float(np.mean(before)) if before else 0.0, float(np.mean(after)) if after else 0.0
 
 
-def _nearness(reader: ShardReader, keys: Sequence[str], real: Sequence[int], made: Sequence[int]) -> Nearness | None:
-    real, made = ([indices[i] for i in evenly(len(indices), MOST)] for indices in (real, made))
-    if len(real) < 2 or not made:
+def _nearness(
+    reader: ShardReader, keys: Sequence[str], real: Sequence[int], synthetic: Sequence[int]
+) -> Nearness | None:
+    real, synthetic = ([indices[i] for i in evenly(len(indices), MOST)] for indices in (real, synthetic))
+    if len(real) < 2 or not synthetic:
         return None
-    seeds, copies = _thumbnails(reader, real), _thumbnails(reader, made)
+    seeds, copies = _thumbnails(reader, real), _thumbnails(reader, synthetic)
     among, across = _distances(seeds, seeds), _distances(copies, seeds)
     np.fill_diagonal(among, np.inf)
     nearest = across.argmin(1)
-    own = [keys[index] == keys[real[place]] for index, place in zip(made, nearest, strict=True)]
+    is_own_seed = [keys[index] == keys[real[place]] for index, place in zip(synthetic, nearest, strict=True)]
     return Nearness(
         real=len(real),
-        copies=len(made),
+        copies=len(synthetic),
         to_copy=float(np.median(across.min(1))),
         between_real=float(np.median(among.min(1))),
-        own_seed=float(np.mean(own)),
+        own_seed=float(np.mean(is_own_seed)),
         covered=float(np.mean(across.min(0) <= among.min(1))),
     )
 

@@ -25,6 +25,7 @@ from gif_datasets.guidance.rng import generator_for
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.priors.unclip import UnclipPrior
+from gif_datasets.report.page import write_report
 from gif_datasets.shards.manifest import Manifest
 from gif_datasets.sources import open_source
 
@@ -267,3 +268,18 @@ def test_what_cannot_be_read_says_nothing(content: str, tmp_path: Path) -> None:
 def test_a_manifest_of_any_options_is_read() -> None:
     for stored in ({}, {"method": []}, {"method": "other", "strength": 0.6}, {"method": None, "strength": "x"}):
         assert readable_options(stored) == stored
+
+
+def test_pages_begin_with_what_was_seen_of_the_copies(tmp_path: Path) -> None:
+    """The report and info; what a forged file says is escaped."""
+    out = tmp_path / "out"
+    gif_datasets.expand("photos", out, limit=12, strength=0.5, cache_dir=tmp_path / "c", **FAST)
+    found = read_own_class(out)
+    assert found is not None
+    write_report(out, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert page.index(found.text()) < page.index("real and 12 synthetic images")
+    forged = {**found.to_json(), "classes": {"<b>x</b>": [10, 1, 10, 10]}}
+    (out / "own_class.json").write_text(json.dumps(forged))
+    write_report(out, tmp_path / "r.html")
+    assert "&lt;b&gt;x&lt;/b&gt; 10%" in (tmp_path / "r.html").read_text()
