@@ -7,6 +7,7 @@ import math
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -269,16 +270,18 @@ class Experiment:
         if recipe is None:
             return self._seeds
         folder = self._expanded(recipe)
-        expand(
-            self.source,
-            folder,
-            config=recipe.config,
-            workers=self.config.workers,
-            cache_dir=self.config.cache_dir,
-            limit=self.config.limit,
-            device=self.config.device,
-            progress=self.show,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "left out .* images")  # which the comparison names once, for all arms
+            expand(
+                self.source,
+                folder,
+                config=recipe.config,
+                workers=self.config.workers,
+                cache_dir=self.config.cache_dir,
+                limit=self.config.limit,
+                device=self.config.device,
+                progress=self.show,
+            )
         loaded = load_expanded(folder)
         copies = np.flatnonzero(loaded.facts.synthetic).tolist()
         seeds = 0 if arm.only_synthetic else len(self._seeds.labels)
