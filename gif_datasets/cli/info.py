@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from gif_datasets.cli.arguments import Commands, add_json, any_path, new_command
 from gif_datasets.cli.shared import existing, print_result
+
+if TYPE_CHECKING:
+    from gif_datasets.shards.reader import ShardReader
 
 
 def add(commands: Commands) -> None:
@@ -18,16 +22,22 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Describe an expanded folder."""
     from gif_datasets.cli.texts import info_text
-    from gif_datasets.guidance.recognition import read_own_class
     from gif_datasets.shards.reader import ShardReader
 
-    reader = ShardReader(existing(args.dir))
+    print_result(args, describe(ShardReader(existing(args.dir))), info_text)
+    return 0
+
+
+def describe(reader: ShardReader) -> dict[str, Any]:
+    """All that is shown of an expanded folder, as JSON types."""
+    from gif_datasets.guidance.recognition import read_own_class
+
     manifest = reader.manifest
     recipe = manifest.plan.recipe.to_json()
     own_class = read_own_class(reader.folder)
     synthetic = int(reader.index.synthetic.sum())
-    value = {
-        "folder": str(args.dir),
+    return {
+        "folder": str(reader.folder),
         **{name: getattr(manifest, name) for name in ("source", "split", "validation", "failed_checks")},
         "samples": len(reader),
         "originals": len(reader) - synthetic,
@@ -39,11 +49,10 @@ def run(args: argparse.Namespace) -> int:
         "bytes": sum(shard.bytes for shard in manifest.shards),
         **{name: recipe[name] for name in ("prior", "device", "versions")},
         "options": dict(manifest.options),
+        "strength_choice": manifest.plan.content.get("strength_choice"),
         "own_class": own_class and round(own_class.share, 4),
         "own_class_real": own_class and round(own_class.real_share, 4),
         "own_class_worst": own_class and own_class.worst(),
         "expansion_counts": {str(copies): seeds for copies, seeds in reader.expansion_counts().items()},
         "plan_hash": manifest.plan_hash,
     }
-    print_result(args, value, info_text)
-    return 0

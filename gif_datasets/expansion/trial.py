@@ -46,6 +46,7 @@ class StrengthChoice:
         strength: The highest strength that was tried at which enough copies keep their class; the lowest if none does.
         target: The share that was asked for, relative to that of real images.
         reached: Whether :attr:`strength` reaches it.
+        copies: Copies that were drawn at each strength.
         real: Share of the real images that look like their class.
         tried: Share of the copies that do, by strength.
         epsilon: Radius of the perturbation, which goes with it.
@@ -54,6 +55,7 @@ class StrengthChoice:
     strength: float
     target: float
     reached: bool
+    copies: int
     real: float
     tried: dict[str, float]
     epsilon: float
@@ -63,7 +65,7 @@ class StrengthChoice:
         tried = ", ".join(f"{share:.0%} at {strength}" for strength, share in sorted(self.tried.items(), reverse=True))
         found = "" if self.reached else "; no strength reaches the target, and the lowest is taken"
         return (
-            f"strength {self.strength}: of {COPIES} copies look like their class {tried} (real images: {self.real:.0%},"
+            f"strength {self.strength}: of {self.copies} copies look like their class {tried} (real images: {self.real:.0%},"
             f" target: {self.target:.0%} of that){found}"
         )
 
@@ -138,6 +140,7 @@ def settle_strength(
         strength=strength,
         target=target,
         reached=tried[strength].kept >= target,
+        copies=tried[strength].looked_at,
         real=round(tried[strength].real_share, 4),
         tried={str(one): round(found.share, 4) for one, found in sorted(tried.items())},
         epsilon=recipe.config.epsilon,

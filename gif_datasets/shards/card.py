@@ -41,6 +41,7 @@ def render(manifest: Manifest, head: Mapping[str, Any] | None = None, load: str 
     recipe = manifest.plan.recipe
     options, prior, versions = recipe.options, recipe.prior, recipe.versions
     classes = ", ".join(plain(name) for name in manifest.classes)
+    first = {**revision(manifest), **strength_choice(manifest), "prior": f"{prior.name} (digest {prior.digest[:16]})"}
     return f"""---
 {card_yaml(_metadata(manifest) if head is None else head)}---
 
@@ -58,7 +59,7 @@ Classes: {classes}
 
 {how(options["method"])}
 
-{option_table(options, {**revision(manifest), "prior": f"{prior.name} (digest {prior.digest[:16]})"})}
+{option_table(options, first)}
 | libraries | {", ".join(f"{name} {number}" for name, number in sorted(versions.items()))} |
 | plan | `{manifest.plan_hash}` |
 
@@ -90,6 +91,12 @@ def revision(manifest: Manifest) -> dict[str, str]:
     """A row for :func:`option_table`: the commit of a source that was read from the Hub."""
     commit = manifest.plan.source_revision
     return {"revision of the seeds": commit} if commit else {}
+
+
+def strength_choice(manifest: Manifest) -> dict[str, str]:
+    """A row for :func:`option_table`: how a strength was chosen, where that was left to be done."""
+    choice = manifest.plan.content.get("strength_choice")
+    return {"strength was chosen": json.dumps(choice, sort_keys=True)} if choice else {}
 
 
 def how(method: str) -> str:

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 import gif_datasets
 from gif_datasets import GifDatasetsError
-from gif_datasets.cli import texts
+from gif_datasets.cli import info, texts
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.expansion.merge import _plan
 from gif_datasets.io import atomic
@@ -150,10 +150,7 @@ def parsers(place: Path) -> dict[str, Parser]:
 
     def whole_folder() -> Any:
         opened = ShardReader(folder)
-        recipe = opened.manifest.plan.recipe.to_json()
-        told = {name: recipe[name] for name in ("prior", "device", "options", "versions")}
-        texts.info_text({"folder": "", **opened.manifest.to_json(), "bytes": 0, **told, "shards": 1, "rejected": 0,
-                         "expansion_counts": opened.expansion_counts()})  # fmt: skip
+        texts.info_text(info.describe(opened))
         return verify(folder), card.render(opened.manifest)
 
     def tar_of() -> Any:

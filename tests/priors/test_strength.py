@@ -15,6 +15,7 @@ from pipelines import published_here
 
 import gif_datasets
 from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, PriorError
+from gif_datasets.cli import main
 from gif_datasets.config import readable_options, stored_options
 from gif_datasets.expansion import trial
 from gif_datasets.expansion.imagine import Imaginer
@@ -283,3 +284,17 @@ def test_pages_begin_with_what_was_seen_of_the_copies(tmp_path: Path) -> None:
     (out / "own_class.json").write_text(json.dumps(forged))
     write_report(out, tmp_path / "r.html")
     assert "&lt;b&gt;x&lt;/b&gt; 10%" in (tmp_path / "r.html").read_text()
+
+
+def test_the_card_and_info_say_how_a_strength_was_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, options = tmp_path / "out", {"limit": 8, "cache_dir": tmp_path / "c", **FAST}
+    said: list[str] = []
+    gif_datasets.expand("photos", out, strength="auto:0.2", say=said.append, **options)
+    assert any("of 40 copies" in line or "copies look like their class" in line for line in said)
+    card = (out / "README.md").read_text()
+    assert '| strength was chosen | `{"copies": 8, "epsilon": 0.3, ' in card
+    assert main(["info", str(out), "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["strength_choice"]["strength"] == value["options"]["strength"]
+    again = gif_datasets.expand("photos", out, strength="auto:0.2", **options)
+    assert again.generated == 0

@@ -242,6 +242,7 @@ def test_what_is_held_out_is_never_trained_on(
     tune(source, tmp_path / "own", prior=str(tiny), **OPTIONS)
     source.black = frozenset(seed.index for seed in held)
     monkeypatch.setattr("gif_datasets.tune.fine_tune.list_seeds", lambda *_: listed)
+    monkeypatch.setattr("gif_datasets.tune.fine_tune.seed_image", lambda opened, seed: opened.sample(seed.index)[0])
     tune(source, tmp_path / "black", prior=str(tiny), **OPTIONS)
     own, black = log_of(tmp_path / "own"), log_of(tmp_path / "black")
     assert [record["loss"] for record in own] == [record["loss"] for record in black]
