@@ -65,8 +65,8 @@ class StrengthChoice:
         tried = ", ".join(f"{share:.0%} at {strength}" for strength, share in sorted(self.tried.items(), reverse=True))
         found = "" if self.reached else "; no strength reaches the target, and the lowest is taken"
         return (
-            f"strength {self.strength}: of {self.copies} copies look like their class {tried} (real images: {self.real:.0%},"
-            f" target: {self.target:.0%} of that){found}"
+            f"strength {self.strength}: of {self.copies} copies look like their class {tried}"
+            f" (real images: {self.real:.0%}, target: {self.target:.0%} of that){found}"
         )
 
 
