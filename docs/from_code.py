@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import runpy
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from configparser import ConfigParser
 from graphlib import CycleError, TopologicalSorter
 from html import escape
@@ -99,6 +100,32 @@ def _value(value: object) -> str:
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# --- input situations ---------------------------------------------------------------------------------------------
+
+
+def situations() -> str:
+    """A table for each outcome of the situations that the tests walk through."""
+    listed = runpy.run_path(str(ROOT / "tests" / "situations.py"))["SITUATIONS"]
+    return f"{len(listed)} situations.\n\n" + "\n\n".join(_situations(listed, *shown) for shown in _OUTCOMES)
+
+
+_OUTCOMES = (
+    ("kept", "Kept", "All five images are seeds. Seed and copy are alike:", "seed and copy"),
+    (
+        "left out",
+        "Left out",
+        "One of five is left out and named; the others are seeds:",
+        "the warning says",
+    ),
+    ("refused", "Refused", "The whole dataset is refused, before anything is made:", "the error says"),
+)
+
+
+def _situations(listed: Sequence[Any], outcome: str, heading: str, text: str, told: str) -> str:
+    rows = [[row.form, row.container, row.label, row.told] for row in listed if row.outcome == outcome]
+    return f"## {heading}: {len(rows)}\n\n{text}\n\n{_table(['image', 'in', 'label', told], rows)}"
 
 
 # --- Python -------------------------------------------------------------------------------------------------------
@@ -272,6 +299,7 @@ PARTS = {
     "methods": methods,
     "options": options,
     "presets": presets,
+    "situations": situations,
     "public-names": public_names,
     "structure": structure,
     "modules": modules,

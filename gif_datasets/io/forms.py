@@ -24,6 +24,8 @@ _NUMBERS = ("1", "I", "I;16", "I;16B", "F")
 _COLOURS = ("L", "RGB", "CMYK", "YCbCr", "HSV")
 _ALPHA = ("LA", "RGBA")
 _PALETTES = ("P", "PA")
+_KEYED = ("L", "RGB")
+"""Modes of which one colour may be the transparent one."""
 _CHANNELS = (1, 3)
 _TURNED_BACK = {6: 8, 8: 6}
 """Exif orientations that undo others; each of the rest undoes itself."""
@@ -52,6 +54,8 @@ def to_rgb(value: Any, name: str = "image") -> Image.Image:
         return images.to_rgb(value, name)
     if not isinstance(value, np.ndarray) and not _is_tensor(value):
         raise BadImage(f"{name}: {type(value).__name__} is no image; yield a PIL image, an array or a tensor")
+    if np.ma.is_masked(value):
+        raise BadImage(f"{name}: no copy can have the mask of a masked array; fill it (filled())")
     array = _array(value, name)
     axis = _channel_axis(array.shape, _is_tensor(value))
     if axis is None or 0 in array.shape:
@@ -83,12 +87,12 @@ def like(image: Image.Image, example: Any) -> Any:
     else:
         rgb = resized.convert("L" if shape[axis or 0] == 1 else "RGB")
         array = np.moveaxis(np.atleast_3d(np.asarray(rgb)), -1, axis or 0)
-    return _tensor(array, example) if is_tensor else _widened(array, example.dtype)
+    return _tensor(array, example) if is_tensor else _widened(array, example.dtype).view(type(example))
 
 
 def stand_in(value: Image.Image) -> Image.Image:
     """What :func:`like` needs of an image: itself where some of it is transparent, else one pixel of its mode."""
-    if value.mode in (*_ALPHA, *_PALETTES):
+    if value.mode in (*_ALPHA, *_PALETTES) or _is_keyed(value):
         blank = value.copy() if _is_cut(value) else value.crop((0, 0, 1, 1))
     else:
         blank = Image.new(value.mode, (1, 1))  # whose pixels need not even be read
@@ -102,13 +106,13 @@ def file_like(content: bytes, example: Image.Image) -> tuple[bytes, str] | None:
 
     None where the file is in that form already: upright RGB.
     """
-    orientation = _orientation(example)
-    if example.mode not in _FILES and orientation == 1:
+    orientation, has_form = _orientation(example), example.mode in _FILES or _is_keyed(example)
+    if not has_form and orientation == 1:
         return None
     image = images.read_rgb(content, "a copy")
     if orientation != 1:
         image = ImageOps.exif_transpose(_oriented(image, _TURNED_BACK.get(orientation, orientation)))
-    turned = _oriented(_in_mode(image, example) if example.mode in _FILES else image, orientation)
+    turned = _oriented(_in_mode(image, example) if has_form else image, orientation)
     buffer, kind = io.BytesIO(), _FILES.get(example.mode, "PNG")
     turned.save(buffer, kind, exif=turned.info.get("exif", b""))
     return buffer.getvalue(), kind.lower()
@@ -176,10 +180,27 @@ def _in_mode(image: Image.Image, example: Image.Image) -> Image.Image:
     if example.mode in _PALETTES:
         return _in_palette(image, example)
     if example.mode not in _ALPHA:
-        return image if example.mode == image.mode else image.convert(example.mode)
+        copy = image if example.mode == image.mode else image.convert(example.mode)
+        return _with_key(copy, example) if _is_keyed(example) else copy
     copy = image.convert(example.mode)
     copy.putalpha(example.getchannel("A").resize(image.size))
     return copy
+
+
+def _is_keyed(image: Image.Image) -> bool:
+    """Whether one colour of an image is transparent, as in PNG, and in what Pillow converts from a palette."""
+    return image.mode in _KEYED and "transparency" in image.info
+
+
+def _with_key(copy: Image.Image, example: Image.Image) -> Image.Image:
+    """An image with the transparent colour of an example, where that has it; elsewhere it is one level off."""
+    clear = np.asarray(example.resize(copy.size, Image.Resampling.NEAREST).convert("RGBA").getchannel("A")) == 0
+    pixels, key = np.array(copy), np.asarray(example.info["transparency"]).astype(np.uint8)
+    pixels[np.atleast_3d(pixels == key).all(axis=2)] ^= 1
+    pixels[clear] = key
+    keyed = Image.fromarray(pixels)
+    keyed.info.update(_transparency(example))
+    return keyed
 
 
 def _in_palette(image: Image.Image, example: Image.Image) -> Image.Image:

@@ -10,6 +10,7 @@ animated                    first frame
 over 89 megapixels          refused, as a decompression bomb (Pillow's own limit)
     other formats               refused: PostScript and the like would run programs
 empty, truncated, no image  refused
+no pixels                   refused
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ def upright(image: Image.Image, name: str = "image") -> Image.Image:
 
 
 def _check_size(image: Image.Image, name: str) -> None:
+    if 0 in image.size:
+        raise BadImage(f"{name}: {image.width} x {image.height} pixels are no image")
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
 

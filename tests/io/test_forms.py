@@ -77,9 +77,41 @@ def test_a_copy_is_transparent_where_its_seed_is(mode: str) -> None:
     assert (shown[:, :5] == 0).all()
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_transparent_colour(mode: str) -> None:
+    """It is where the seed has it and nowhere else, in files too; what lies below is no white that marks copies."""
+    seed = image("L").convert(mode)
+    seed.info["transparency"] = 7 if mode == "L" else (7, 7, 7)
+    seed.paste(seed.info["transparency"], (0, 0, 3, 9))
+    made = MADE.copy()
+    made.paste((7, 7, 7), (5, 0, 7, 9))
+    form = forms.stand_in(seed)
+    written = forms.file_like(read_bytes(made), form)
+    assert written is not None
+    for found in (forms.like(made, seed), forms.like(made, form), Image.open(io.BytesIO(written[0]))):
+        assert (found.mode, found.info["transparency"]) == (mode, seed.info["transparency"])
+        assert np.array_equal(np.asarray(found)[:, :3], np.asarray(seed)[:, :3])
+        shown = np.asarray(found.convert("RGBA").getchannel("A"))
+        assert (shown[:, :3] == 0).all()
+        assert (shown[:, 5:] == 255).all()
+        assert (np.asarray(found)[:, 5:] == 6).all()
+
+
+def read_bytes(made: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    made.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Own(np.ndarray):
+    """An array of somebody's own."""
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.bool_, np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(9, 7), (9, 7, 1), (1, 9, 7), (9, 7, 3), (3, 9, 7), (3, 9, 4), (9, 3, 3)])
-@pytest.mark.parametrize("make", [np.asarray, torch.from_numpy, lambda a: tv_tensors.Image(torch.from_numpy(a))])
+@pytest.mark.parametrize(
+    "make", [np.asarray, lambda a: a.view(Own), torch.from_numpy, lambda a: tv_tensors.Image(torch.from_numpy(a))]
+)
 def test_arrays_and_tensors(dtype: Any, shape: tuple[int, ...], make: Any) -> None:
     """Class, type and shape; black stays black, white white, and channels equal channels."""
     white = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
@@ -107,6 +139,8 @@ def test_a_tensor_of_few_bits(dtype: torch.dtype, grad: bool) -> None:
         (torch.zeros(4, 9, 7), "one or three channels"),
         (torch.zeros(13, 9, 7), "one or three channels"),
         (np.zeros((0, 7), np.uint8), "one or three channels"),
+        (Image.new("RGB", (0, 7)), "0 x 7 pixels are no image"),
+        (np.ma.masked_less(GREY, 9), "scan: no copy can have the mask of a masked array; fill it"),
         (np.zeros((1, 3, 9, 7), np.uint8), "one or three channels"),
         (np.zeros((9, 7), np.int32), "array of int32"),
         (torch.zeros(3, 9, 7, dtype=torch.int64), "array of int64"),
