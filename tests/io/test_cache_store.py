@@ -528,3 +528,14 @@ def test_what_vanishes_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "read_bytes", pruned_first)
     audit = cache.verify()
     assert (audit.entries, audit.damaged, audit.outdated, audit.foreign) == (0, (), (), ())
+
+
+def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
+    """A folder of two letters that the cache did not write is not swept, whatever it holds."""
+    cache = Cache(tmp_path)
+    other = tmp_path / "zz" / ".tmp-x"
+    other.parent.mkdir()
+    other.write_bytes(b"x")
+    os.utime(other, (LONG_AGO, LONG_AGO))
+    cache.clear()
+    assert other.read_bytes() == b"x"

@@ -607,3 +607,19 @@ def test_no_record_with_such_numbers_is_used(folder: Path, tmp_path: Path) -> No
     ):
         with pytest.raises(ShardError, match=f"damaged record of {key}: entropy_after is nan"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"recipe": {"classes": "a", "options": {"ratio": 1}}}, "its recipe is not a recipe"),
+        ({"recipe": {"classes": ["a"], "options": []}}, "its recipe is not a recipe"),
+        ({"recipe": {"classes": ["a"], "options": {"ratio": True}}}, "its ratio is True"),
+        ({"recipe": {"classes": ["a"], "options": {"ratio": 1}}}, ""),
+        ({"recipe": []}, "'recipe' is missing or of another type"),
+    ],
+)
+def test_a_damaged_plan_is_named(made: Path, change: dict[str, Any], words: str) -> None:
+    plan = json.loads((made / "plan.json").read_text())
+    assert manifests.plan_damage(plan) == ""
+    assert manifests.plan_damage({**plan, **change}) == words
