@@ -123,9 +123,9 @@ _OUTCOMES = (
 )
 
 
-def _situations(listed: Sequence[Any], outcome: str, heading: str, text: str, told: str) -> str:
-    rows = [[row.form, row.container, row.label, row.told] for row in listed if row.outcome == outcome]
-    return f"## {heading}: {len(rows)}\n\n{text}\n\n{_table(['image', 'in', 'label', told], rows)}"
+def _situations(listed: Sequence[Any], outcome: str, heading: str, text: str, says: str) -> str:
+    rows = [[row.form, row.container, row.label, row.says] for row in listed if row.outcome == outcome]
+    return f"## {heading}: {len(rows)}\n\n{text}\n\n{_table(['image', 'in', 'label', says], rows)}"
 
 
 # --- Python -------------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ class OwnClass:
 
     @property
     def kept(self) -> float:
-        """Share of the copies relative to that of real images; 1 where none of those can be told."""
+        """Share of the copies relative to that of real images; 1 where no real image is recognised."""
         return self.share / self.real_share if self.real_share else 1.0
 
     def to_json(self) -> dict[str, Any]:

@@ -258,7 +258,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _oriented(image: Image.Image, orientation: int) -> Image.Image:
-    """The image, as it lies, with Exif that says how to turn it: whoever turns the seed turns it, too."""
+    """The image, as it lies, with Exif that says how to turn it: a transform that turns the seed turns it too."""
     if orientation in range(2, 9):
         exif = Image.Exif()
         exif[images.ORIENTATION] = orientation

@@ -136,7 +136,7 @@ def eight_bits(array: np.ndarray, name: str = "image") -> np.ndarray:
             raise BadImage(f"{name}: values of {kind} must lie in [0, 1], got {low:g} to {high:g}; scale them")
         scaled = array * 255
     else:
-        if not 0 <= low <= high <= 65_535 or 0 < high < 256:  # the latter would be black
+        if not 0 <= low <= high <= 65_535 or 0 < high < 256:  # a range this small would be black
             raise BadImage(f"{name}: values of {kind} must fill 0 to 65,535, got {low} to {high}; scale or window them")
         scaled = array / 257
     eight: np.ndarray = scaled.round().astype(np.uint8)
@@ -180,7 +180,7 @@ def as_broken_rows(name: str) -> Iterator[None]:
             with as_bad_image(name):
                 raise
         raise SourceError(
-            f"{name}: the dataset raised {type(error).__name__}: {one_line(error)}; mend it, or raise"
+            f"{name}: the dataset raised {type(error).__name__}: {one_line(error)}; correct it, or raise"
             " gif_datasets.BadImage there for an image that is to be left out"
         ) from error
 

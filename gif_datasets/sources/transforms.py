@@ -1,4 +1,4 @@
-"""A dataset's own transforms, watched: whoever reads an item may look at the image that enters them, or replace it.
+"""A dataset's own transforms, watched: a reader of an item may look at the image that enters them, or replace it.
 
 So a seed is read as it is stored, and a copy goes through all that its seed goes through, in the dataset's own code.
 Nothing needs to know how a transform is called, or which item of an inner dataset an item is made of.

@@ -195,8 +195,8 @@ class Study:
                 path = result_path(self.results_folder, arm.name, number)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps({**asdict(result), "of": self.identity(arm)}) + "\n")
-                told = "" if result.labels_right is None else f", labels {result.labels_right:.1f}% right"
-                print(f"run {number}, {arm.name}: {result.accuracy:.2f}%{told} ({result.seconds:.0f} s)", flush=True)
+                labels = "" if result.labels_right is None else f", labels {result.labels_right:.1f}% right"
+                print(f"run {number}, {arm.name}: {result.accuracy:.2f}%{labels} ({result.seconds:.0f} s)", flush=True)
 
     def measure(self, arm: Arm, number: int) -> dict[str, Any]:
         """Accuracy of one arm, and what its images are like."""
@@ -282,7 +282,7 @@ class Study:
         return json.loads(json.dumps({**task, **arm.identity, **tuned}))
 
     def read(self, arm: Arm, number: int) -> Result | None:
-        """What is there of a result, whoever wrote it; of before results told what they are of, it is believed."""
+        """The stored result, or None; one without its identity, as older versions wrote it, is believed."""
         path = result_path(self.results_folder, arm.name, number)
         if not path.exists():
             return None

@@ -172,7 +172,7 @@ def parsers(place: Path) -> dict[str, Parser]:
 
     hashed, keys = reader.manifest.plan_hash, [reader.key(0), reader.key(3)]
     rejected = atomic.json_bytes({"format": FORMAT, "plan_hash": hashed, "rejected": keys})
-    told = {key: dataclasses.asdict(LeftOut.of(reader.provenance(reader.index_of(key)), "")) for key in keys}
+    left_out = {key: dataclasses.asdict(LeftOut.of(reader.provenance(reader.index_of(key)), "")) for key in keys}
     named, card_of = place / "names.json", place / "prior"
     return {
         "manifest": Parser(manifest.read_bytes(), lambda c: within(manifest, c, whole_folder), resealed),
@@ -189,7 +189,7 @@ def parsers(place: Path) -> dict[str, Parser]:
         "prior": Parser(prior, lambda c: within(card_of / "prior.json", c, lambda: _read_card(card_of)), written),
         "rejected": Parser(rejected, lambda c: within(folder / REJECTED, c, whole_folder), written),
         "left out": Parser(
-            resealed({**reader.manifest.to_json(), manifests.LEFT_OUT: told}),
+            resealed({**reader.manifest.to_json(), manifests.LEFT_OUT: left_out}),
             lambda c: within(manifest, c, whole_folder),
             resealed,
         ),

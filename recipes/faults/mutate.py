@@ -157,7 +157,7 @@ def forge(chance: random.Random, folder: Path, change: Callable[[dict[str, bytes
     """Change a sample of a shard, and make every digest and the index fit."""
     path = any_shard(chance, folder)
     samples = list(tar.read_samples(path, lambda key: True))
-    told = change(chance.choice(samples)[1])
+    what = change(chance.choice(samples)[1])
     members = [(f"{key}.{suffix}", text) for key, parts in samples for suffix, text in parts.items()]
     body = b"".join(ustar.header(name, len(text)) + text + b"\0" * (-len(text) % 512) for name, text in members)
     body += b"\0" * 1024
@@ -174,7 +174,7 @@ def forge(chance: random.Random, folder: Path, change: Callable[[dict[str, bytes
     for name, content in files.items():
         (folder / name).write_bytes(content)
     seal(folder, manifests.sealed(value, files))
-    return told
+    return what
 
 
 def manifest(chance: random.Random, folder: Path) -> str:
@@ -235,8 +235,8 @@ def faults(folder: Path, truth: Images, forged: bool) -> dict[str, str]:
 
     def attempt(name: str, read: Callable[[], str]) -> None:
         try:
-            if told := read():
-                found[name] = told
+            if what := read():
+                found[name] = what
         except GifDatasetsError as error:
             if "\n" in str(error) or len(str(error)) > 2_000:
                 found[name] = f"an error of several lines: {error!r:.300}"
@@ -294,10 +294,10 @@ def mutate(count: int, first: int = 0) -> dict[str, Any]:
             folder = Path(place) / "mutated"
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(made[chosen], folder)
-            told = kind(chance, folder)
+            what = kind(chance, folder)
             counts[kind.__name__] += 1
             if found := faults(folder, truths[chosen], kind in FORGED):
-                wrong.append({"number": number, "format": FORMATS[chosen], "mutation": told, **found})
+                wrong.append({"number": number, "format": FORMATS[chosen], "mutation": what, **found})
     return {
         "mutations": count,
         "kinds": dict(counts),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def cut(path: Path, out: Path, megabytes: float) -> Path:
-    """Write ``NAME.000``, ``NAME.001``, .. and ``NAME.json`` with their digests; returns the latter."""
+    """Write ``NAME.000``, ``NAME.001``, .. and ``NAME.json`` with their digests; returns the last."""
     out.mkdir(parents=True, exist_ok=True)
     size, digests, whole = int(megabytes * 1e6), [], hashlib.sha256()
     with path.open("rb") as file:

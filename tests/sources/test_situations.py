@@ -456,11 +456,11 @@ def numbers(image: Any) -> np.ndarray:
     return array.astype(np.float64) / top
 
 
-def check_pair(seed: Any, copy: Any, told: str) -> None:
+def check_pair(seed: Any, copy: Any, says: str) -> None:
     """A copy has its seed's form, pixels but for the hole, and label."""
     (image, label), (other, copied) = parts(seed), parts(copy)
-    assert described(image) == described(other) == told
-    assert "1 x 1" in told or np.ptp(numbers(image)) > 0.2  # neither white nor black
+    assert described(image) == described(other) == says
+    assert "1 x 1" in says or np.ptp(numbers(image)) > 0.2  # neither white nor black
     assert np.median(np.abs(numbers(image) - numbers(other))) < 0.02
     assert type(label) is type(copied)
     assert getattr(label, "dtype", None) == getattr(copied, "dtype", None)
@@ -479,7 +479,7 @@ def labels_told(row: Situation) -> list[int]:
 def test_nothing_is_lost_in_silence(row: Situation, tmp_path: Path) -> None:
     """All seeds and copies are there in their form, and make a batch; or what is not there is named."""
     if row.outcome == table.REFUSED:
-        kind, _, words = row.told.partition(": ")
+        kind, _, words = row.says.partition(": ")
         with pytest.raises(getattr(gif_datasets, kind)) as caught:
             expanded_as(row, tmp_path)
         assert words in str(caught.value)
@@ -493,8 +493,8 @@ def test_nothing_is_lost_in_silence(row: Situation, tmp_path: Path) -> None:
     else:
         assert (len(said), len(bad)) == (1, 1)
         assert said[0].startswith("left out 1 of 5 images: ")
-        assert row.told in said[0]
-        assert row.told in bad[0]
+        assert row.says in said[0]
+        assert row.says in bad[0]
     labels = labels_told(row)
     seeds = expanded.targets[: len(labels)]
     assert len(expanded) == 2 * len(labels)
@@ -502,7 +502,7 @@ def test_nothing_is_lost_in_silence(row: Situation, tmp_path: Path) -> None:
     assert expanded.targets == seeds * 2
     if row.outcome == table.KEPT:
         for seed in range(len(labels)):
-            check_pair(expanded[seed], expanded[len(labels) + seed], row.told)
+            check_pair(expanded[seed], expanded[len(labels) + seed], row.says)
     collate = list if row.container == table.HF_BYTES else None  # no loader makes batches of files
     (batch,) = DataLoader(expanded, batch_size=len(expanded), collate_fn=collate)
     assert len(batch if collate else parts(batch)[1]) == len(expanded)
