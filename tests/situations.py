@@ -46,14 +46,14 @@ class Situation:
         container: What holds them.
         label: Their labels.
         outcome: All are kept; one is left out, named in a warning and in ``.bad``; or the dataset is refused.
-        told: What seeds and copies are, if they are kept; otherwise words of the warning or the error.
+        says: What seeds and copies are, if they are kept; otherwise words of the warning or the error.
     """
 
     form: str
     container: str
     label: str
     outcome: str
-    told: str
+    says: str
 
 
 _KEPT = (
@@ -308,7 +308,7 @@ _REFUSED = (
 )
 
 SITUATIONS = tuple(
-    Situation(form, container, label, outcome, told)
+    Situation(form, container, label, outcome, says)
     for outcome, rows in ((KEPT, _KEPT), (LEFT_OUT, _LEFT_OUT), (REFUSED, _REFUSED))
-    for form, container, label, told in rows
+    for form, container, label, says in rows
 )
