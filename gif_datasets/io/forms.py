@@ -74,7 +74,7 @@ def like(image: Image.Image, example: Any) -> Any:
 
     Returns:
         A PIL image of its mode, palette, Exif orientation and transparency; or an array or tensor of its shape, layout,
-        type and device.
+        type and device, in one piece that may be written to.
     """
     if isinstance(example, Image.Image):
         return _oriented(_in_mode(image, example), _orientation(example))
@@ -83,10 +83,10 @@ def like(image: Image.Image, example: Any) -> Any:
     height, width = [size for place, size in enumerate(shape) if len(shape) == 2 or place != axis]
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     if len(shape) == 2:
-        array = np.asarray(resized.convert("L"))
+        array = np.array(resized.convert("L"))
     else:
         rgb = resized.convert("L" if shape[axis or 0] == 1 else "RGB")
-        array = np.moveaxis(np.atleast_3d(np.asarray(rgb)), -1, axis or 0)
+        array = np.array(np.moveaxis(np.atleast_3d(np.asarray(rgb)), -1, axis or 0), order="C")
     return _tensor(array, example) if is_tensor else _widened(array, example.dtype).view(type(example))
 
 
@@ -162,10 +162,10 @@ def _tensor(array: Pixels, example: Any) -> Any:
     import torch
 
     if example.dtype.is_floating_point:
-        tensor = torch.from_numpy(np.array(array)) / 255
+        tensor = torch.from_numpy(array) / 255
     else:
         dtype = np.dtype(str(example.dtype).removeprefix("torch."))
-        tensor = torch.from_numpy(np.array(_widened(array, dtype)))
+        tensor = torch.from_numpy(_widened(array, dtype))
     tensor = tensor.to(example.device, example.dtype).as_subclass(type(example))
     return tensor.requires_grad_(example.requires_grad)
 

@@ -119,6 +119,8 @@ def test_arrays_and_tensors(dtype: Any, shape: tuple[int, ...], make: Any) -> No
     found = forms.like(forms.to_rgb(seed), seed)
     assert (type(found), found.dtype, found.shape) == (type(seed), seed.dtype, seed.shape)
     assert (np.asarray(found) == np.asarray(seed)).all()
+    assert np.asarray(found).flags.c_contiguous  # as transforms need that call view(), or write
+    assert np.asarray(found).flags.writeable
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float16])

@@ -462,12 +462,13 @@ def check_pair(seed: Any, copy: Any, says: str) -> None:
     assert described(image) == described(other) == says
     assert "1 x 1" in says or np.ptp(numbers(image)) > 0.2  # neither white nor black
     assert np.median(np.abs(numbers(image) - numbers(other))) < 0.02
+    assert not isinstance(other, np.ndarray) or other.flags.writeable
     assert type(label) is type(copied)
     assert getattr(label, "dtype", None) == getattr(copied, "dtype", None)
     assert np.array_equal(np.asarray(label), np.asarray(copied))
 
 
-def labels_told(row: Situation) -> list[int]:
+def kept_labels(row: Situation) -> list[int]:
     """Class of each seed: those of the row's images that are kept, and of their copies if these are seeds, too."""
     kept = [label for place, label in enumerate(LABELS) if row.outcome == table.KEPT or place != ODD]
     if row.container == table.EXPANDED:  # in the order of its shards, which is another one
@@ -495,7 +496,7 @@ def test_nothing_is_lost_in_silence(row: Situation, tmp_path: Path) -> None:
         assert said[0].startswith("left out 1 of 5 images: ")
         assert row.says in said[0]
         assert row.says in bad[0]
-    labels = labels_told(row)
+    labels = kept_labels(row)
     seeds = expanded.targets[: len(labels)]
     assert len(expanded) == 2 * len(labels)
     assert (sorted(seeds) if row.container == table.EXPANDED else seeds) == labels
