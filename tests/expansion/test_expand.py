@@ -228,12 +228,7 @@ def test_dead_worker_is_explained(seed_folder: Path, tmp_path: Path) -> None:
     from gif_datasets.expansion.engines.local import run_local
 
     with pytest.raises(gif_datasets.EngineError, match="same command again"):
-        list(run_local(_die, [1, 2, 3], workers=2))
-
-
-def _die(item: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return item
+        list(run_local(signal.raise_signal, [signal.SIGKILL] * 3, workers=2))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def inner() -> Any:
         ({"work": [lambda: 0]}, r"<lambda> of .*test_sending has no name that another process finds"),
         (inner(), r"inner.<locals>.Own of .*test_sending has no name .*"),
         (threading.Lock(), "cannot pickle '_thread.lock' object"),
-        ((partial(print, 1), torch.ones(2), Path), ""),
+        ((partial(max, 1), torch.ones(2), Path), ""),
     ],
 )
 def test_reasons(value: Any, reason: str) -> None:
@@ -69,5 +69,5 @@ def test_classes_of_the_program_itself(kind: str, work: str, wanted: str, tmp_pa
     script.write_text(PROGRAM + work)
     command = ["-c", PROGRAM + work] if kind == "-c" else [str(script)]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300)
-    assert wanted in (done.stdout + done.stderr).strip().splitlines()[-1]
+    assert wanted in done.stdout + done.stderr  # warnings of multiprocessing may follow
     assert (EngineError.__name__ in done.stderr) == (wanted.startswith("no worker"))
