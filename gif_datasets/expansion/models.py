@@ -12,7 +12,7 @@ import torch
 
 from gif_datasets.chunks import evenly
 from gif_datasets.expansion.candidates import AugmentMaker, GuidedMaker, Maker
-from gif_datasets.expansion.recipe import Recipe, fitted_seeds, ordered
+from gif_datasets.expansion.recipe import Recipe, fitted_seeds, ordered, spread
 from gif_datasets.expansion.scoring import Scorer, SeedEmbeddings
 from gif_datasets.guidance import fitted_heads, recognition
 from gif_datasets.guidance.recognition import OwnClass, Recognition
@@ -106,8 +106,8 @@ def _own_class(
     copies: Sequence[tuple[Seed, Image]],
 ) -> OwnClass:
     """How many copies look like their class, beside at most ``MOST_RECOGNISED`` seeds and those of the copies."""
-    every, kind = ordered(seeds), recipe.config.classifier
-    chosen = (*(every[index] for index in evenly(len(every), MOST_RECOGNISED)), *(seed for seed, _ in copies))
+    kind = recipe.config.classifier
+    chosen = (*spread(seeds, MOST_RECOGNISED), *(seed for seed, _ in copies))
     known = list({seed.key: seed for seed in chosen}.values())
     row = {seed.key: number for number, seed in enumerate(known)}
     rows = embeddings(known)

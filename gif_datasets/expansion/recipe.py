@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gif_datasets.chunks import evenly
 from gif_datasets.config import ExpansionConfig, stored_options
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.io.cache.entries import CACHE_FORMAT
@@ -98,6 +99,12 @@ def ordered(seeds: Iterable[Seed]) -> SeedTable:
     """Seeds in an order that does not depend on the source's: by key, label and index."""
     table = SeedTable.of(seeds)
     return table.take(np.lexsort((table.indices, table.labels, table.keys)))
+
+
+def spread(seeds: Iterable[Seed], most: int) -> list[Seed]:
+    """At most so many seeds, evenly spread over all, whatever their order."""
+    every = ordered(seeds)
+    return [every[index] for index in evenly(len(every), most)]
 
 
 def fitted_seeds(seeds: Iterable[Seed], classes: int) -> list[Seed]:

@@ -14,6 +14,7 @@ from gif_datasets.errors import ConfigError
 from gif_datasets.expansion import trial
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan
+from gif_datasets.expansion.recipe import spread
 from gif_datasets.expansion.sizes import warn_of_lack
 from gif_datasets.expansion.tasks import Engine, ShardTask, select
 from gif_datasets.guidance import recognition
@@ -211,7 +212,7 @@ def _look_at_copies(plan: Plan, imaginer: Imaginer, folder: ExpandedFolder) -> N
         return
     reader = ShardReader(folder)
     copies = []
-    for place, seed in enumerate(trial.spread(plan.seeds, MOST_LOOKED_AT)):
+    for place, seed in enumerate(spread(plan.seeds, MOST_LOOKED_AT)):
         if numbers := reader.copies_of(seed.index):
             number = numbers[place % len(numbers)]
             copies.append((seed, images.read_rgb(reader.image_bytes(number), reader.key(number))))

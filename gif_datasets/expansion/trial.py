@@ -6,16 +6,16 @@ What is drawn here stays in the cache: the run finds it there.
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from gif_datasets.chunks import evenly
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan
-from gif_datasets.expansion.recipe import Recipe, ordered
+from gif_datasets.expansion.recipe import Recipe, spread
 from gif_datasets.guidance.recognition import OwnClass
 from gif_datasets.io import decode
 from gif_datasets.io.cache.store import Cache
@@ -80,12 +80,6 @@ def look(imaginer: Imaginer, seeds: Sequence[Seed], copies: int = COPIES) -> Own
     return imaginer.own_class(list(zip(chosen, images, strict=True)))
 
 
-def spread(seeds: Sequence[Seed], most: int) -> list[Seed]:
-    """At most so many seeds, evenly spread over all, whatever their order."""
-    every = ordered(seeds)
-    return [every[index] for index in evenly(len(every), most)]
-
-
 def warning(found: OwnClass | None, recipe: Recipe) -> str:
     """One line if the prior does not draw such images, with what to try next; empty otherwise."""
     if found is None or found.kept >= LEAST_KEPT or not found.tells_apart:
@@ -126,16 +120,8 @@ def settle_strength(
         tried[strength] = found
         return found.kept >= target
 
-    low, high = 0, len(STRENGTHS)  # the answer is at low, or beyond what was tried; high is too much
-    while high - low > 1 or STRENGTHS[low] not in tried:
-        middle = low if high - low == 1 else (low + high) // 2
-        if enough(STRENGTHS[middle]):
-            low = middle
-        elif middle == low:
-            break
-        else:
-            high = middle
-    strength = STRENGTHS[low]
+    passing = bisect_left(STRENGTHS, True, key=lambda strength: not enough(strength))
+    strength = STRENGTHS[max(passing - 1, 0)]
     choice = StrengthChoice(
         strength=strength,
         target=target,

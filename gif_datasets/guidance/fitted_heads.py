@@ -89,10 +89,8 @@ def named_right(
     if kind == "text":
         return by_text
     sums, texts = _means("seeds" if kind == "seeds" else "both", text, unit, labels)
-    cosines = shown @ F.normalize(F.normalize(sums, dim=-1) + texts, dim=-1).T
-    without = F.normalize(F.normalize(sums[own] - unit[rows], dim=-1) + texts[own], dim=-1)
-    cosines[torch.arange(len(own), device=own.device), own] = (shown * without).sum(1)
-    return torch.where(_several(labels)[rows], cosines.argmax(1) == own, by_text)
+    found = _left_out(sums, texts, unit[rows], own, shown).argmax(1) == own
+    return torch.where(_several(labels)[rows], found, by_text)
 
 
 def _several(labels: Tensor) -> Tensor:
@@ -107,12 +105,13 @@ def _means(kind: str, text: ZeroShotClassifier, unit: Tensor, labels: Tensor) ->
     return hot.T @ unit, texts
 
 
-def _left_out(sums: Tensor, texts: Tensor, unit: Tensor, labels: Tensor) -> Tensor:
-    """Cosines of seeds and classes, ``(N, C)``, each seed left out of its own class's mean."""
+def _left_out(sums: Tensor, texts: Tensor, unit: Tensor, labels: Tensor, shown: Tensor | None = None) -> Tensor:
+    """Cosines of seeds, or of an image ``shown`` for each, and classes, ``(N, C)``; a seed is left out of its mean."""
+    shown = unit if shown is None else shown
     weights = F.normalize(F.normalize(sums, dim=-1) + texts, dim=-1)
-    cosines = unit @ weights.T
+    cosines = shown @ weights.T
     without = F.normalize(F.normalize(sums[labels] - unit, dim=-1) + texts[labels], dim=-1)
-    return cosines.scatter(1, labels[:, None], (unit * without).sum(1, keepdim=True))
+    return cosines.scatter(1, labels[:, None], (shown * without).sum(1, keepdim=True))
 
 
 def _linear(text: ZeroShotClassifier, unit: Tensor, labels: Tensor) -> ZeroShotClassifier:
