@@ -21,6 +21,7 @@ import transformers
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import save_file
 
+from gif_datasets.priors import embedded_folder
 from gif_datasets.priors.published import PUBLISHED, Published
 from gif_datasets.priors.weights import CLIPS, Weights
 
@@ -434,6 +435,16 @@ def masked(**more: Any) -> transformers.ViTMAEForPreTraining:
 
 
 MAKERS |= dict.fromkeys(("mae-base", "mae-large"), lambda scratch: masked())
+
+
+def folder_of(folder: Path, family: str, build: Callable[[Path], Any]) -> str:
+    """A prior's folder with the embedded CLIP and a decoder of its own, which ``build`` writes."""
+    folder.mkdir()
+    shutil.copytree(embedded_folder() / "clip", folder / "clip")
+    build(folder / "decoder")
+    card = {"format": 2, "name": "tiny", "clip": "clip", "decoders": {family: "decoder"}, "image_size": 32}
+    (folder / "prior.json").write_text(json.dumps(card))
+    return str(folder)
 
 
 def publish(prior: Published, scratch: Path) -> None:

@@ -67,7 +67,14 @@ class Recipe:
             "population": self.population,
             "versions": {name: version_of(name) for name in _LIBRARIES},
             **({"method_key": self.method_key} if self.method_key else {}),
+            **({"rows": "apart"} if self._once_mixed else {}),
         }
+
+    @property
+    def _once_mixed(self) -> bool:
+        """Whether older versions drew each image from all latents of its block: their copies are not to be taken."""
+        through_adapter = self.prior.adapted and METHODS[self.config.method].family == "unclip"
+        return through_adapter and self.config.decode_batch > 1
 
     @cached_property
     def digest(self) -> str:

@@ -69,6 +69,11 @@ class PriorInfo:
         """Whether it has a CLIP, for comparisons and as a teacher: in its weights, or in the user's code."""
         return self.folder is not None or self.published is not None or self.make is not None
 
+    @property
+    def adapted(self) -> bool:
+        """Whether its unCLIP decoder sees a latent through an IP-Adapter."""
+        return "adapter" in self.card or (self.published is not None and self.published.adapter is not None)
+
     @cached_property
     def training_sources(self) -> tuple[str, ...]:
         """Sources that it was trained on, listed under ``training_sources`` in the YAML header of its ``README.md``.

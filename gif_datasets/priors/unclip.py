@@ -50,6 +50,8 @@ class UnclipPrior(ClipPrior):
         self.pipeline = load_pipeline(kind, parts, device, config, **dict.fromkeys(self.kind.unused))
         if self.kind.stand_in:  # the pipeline reads the image encoder's precision, even if it encodes nothing
             self.pipeline.image_encoder = getattr(self.pipeline, self.kind.stand_in)
+        if self.kind.adapted:
+            _rows_apart(self.pipeline)
         self.null = self.clip.mean_image_latent() if parts.null_latent == MEAN_IMAGE else None
         self.image_size = parts.image_size
         self.device = device
@@ -188,6 +190,14 @@ def _adapter(
     return _diffused(prior.pipeline, len(latents), **condition, **_sampling(prior, generators, config))
 
 
+def _rows_apart(pipeline: Any) -> Any:
+    """Let each image see its own embedding: diffusers repeats embeddings that it is given by the number of images, so
+    that each sees all of them (https://github.com/huggingface/diffusers/issues/9813).
+    """
+    pipeline.prepare_ip_adapter_image_embeds = lambda image, embeds, device, *_: [rows.to(device) for rows in embeds]
+    return pipeline
+
+
 def _diffused(pipeline: Any, count: int, **arguments: Any) -> Tensor:
     """Images of a Stable Diffusion pipeline conditioned on the latent only: the prompts are empty."""
     pixels: Tensor = pipeline(prompt=[""] * count, **arguments).images
@@ -238,10 +248,10 @@ def _kandinsky_img2img(pipeline: Any) -> Any:
     return NearSeed(pipeline.unet, pipeline.scheduler, _Encoded(pipeline.movq))
 
 
-def _diffusion_img2img(pipeline: Any) -> Any:
+def _adapted_img2img(pipeline: Any) -> Any:
     from diffusers import AutoPipelineForImage2Image
 
-    return AutoPipelineForImage2Image.from_pipe(pipeline)
+    return _rows_apart(AutoPipelineForImage2Image.from_pipe(pipeline))
 
 
 @dataclass(frozen=True)
@@ -263,7 +273,7 @@ _KINDS = {
     "KandinskyV22Pipeline": _Kind(_kandinsky, img2img=_kandinsky_img2img),
     "UnCLIPImageVariationPipeline": _Kind(_karlo, _ENCODER, "text_proj"),
     "StableUnCLIPImg2ImgPipeline": _Kind(_stable, _ENCODER, "image_normalizer"),
-    "StableDiffusionPipeline": _Kind(_adapter, (*_ENCODER, "safety_checker"), adapted=True, img2img=_diffusion_img2img),
-    "StableDiffusionXLPipeline": _Kind(_adapter, _ENCODER, adapted=True, img2img=_diffusion_img2img),
+    "StableDiffusionPipeline": _Kind(_adapter, (*_ENCODER, "safety_checker"), adapted=True, img2img=_adapted_img2img),
+    "StableDiffusionXLPipeline": _Kind(_adapter, _ENCODER, adapted=True, img2img=_adapted_img2img),
 }
 """By diffusers class."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import pipelines
 import pytest
 import torch
 from PIL import Image
+from pipelines import folder_of
 from torch.nn import functional as F
 
 import gif_datasets
@@ -332,16 +332,6 @@ def test_copies_may_start_from_places_of_their_own(seed_folder: Path) -> None:
         assert 0 < moved <= 0.05 + 1e-5
 
 
-def own_prior(folder: Path, family: str, build: Callable[[Path], None]) -> str:
-    """A prior's folder with the embedded CLIP and a decoder of its own."""
-    folder.mkdir()
-    shutil.copytree(embedded_folder() / "clip", folder / "clip")
-    build(folder / "decoder")
-    card = {"format": 2, "name": "tiny", "clip": "clip", "decoders": {family: "decoder"}, "image_size": 32}
-    (folder / "prior.json").write_text(json.dumps(card))
-    return str(folder)
-
-
 def tiny_mae(folder: Path) -> None:
     from gif_datasets.priors import mae
 
@@ -398,7 +388,7 @@ def test_img2img_pipelines_of_other_architectures(
 ) -> None:
     """Whatever form their latents have: copies differ, guidance raises the label's probability, and runs are alike."""
     torch.manual_seed(0)
-    prior = own_prior(tmp_path / "prior", "sd", make(tmp_path / "scratch").save_pretrained)
+    prior = folder_of(tmp_path / "prior", "sd", make(tmp_path / "scratch").save_pretrained)
     options = {"method": "gif-sd", "ratio": 2, "steps": 3, "strength": 0.5, "decode_steps": 4}
     options |= {"prior": prior, "criteria": ["consistency"], "classifier": "text", "encode_batch": 1}
     options |= {"noise": "element", "step_size": 0.02}  # which lead up, whatever the weights are
@@ -416,7 +406,7 @@ def test_img2img_pipelines_of_other_architectures(
 
 def test_of_img2img_only_stable_diffusion_is_tuned(tmp_path: Path) -> None:
     """Other transformers' losses are not known here, which is said."""
-    folder = own_prior(tmp_path / "prior", "sd", pipelines.sd3(tmp_path / "scratch").save_pretrained)
+    folder = folder_of(tmp_path / "prior", "sd", pipelines.sd3(tmp_path / "scratch").save_pretrained)
     prior = load_prior(find_prior(folder), "sd", torch.device("cpu"), ExpansionConfig(method="sd"))
     with pytest.raises(ConfigError, match="cannot tune a StableDiffusion3Img2ImgPipeline"):
         objective_of(prior, ["ant"], ["a {}"], None, 0)
@@ -434,7 +424,7 @@ def test_pipelines_that_are_none_of_img2img(
     change: dict[str, str], told: str, seed_folder: Path, tmp_path: Path
 ) -> None:
     """A name in the folder is that of a pipeline which diffusers knows, or nothing is loaded."""
-    prior = own_prior(tmp_path / "prior", "sd", pipelines.sd3(tmp_path / "scratch").save_pretrained)
+    prior = folder_of(tmp_path / "prior", "sd", pipelines.sd3(tmp_path / "scratch").save_pretrained)
     index = Path(prior) / "decoder" / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | change))
     with pytest.raises(PriorError, match=told):
@@ -447,7 +437,7 @@ BUILDERS = {"mae": tiny_mae, "sd": tiny_sd}
 @pytest.mark.parametrize("family", ["mae", "sd"])
 def test_priors_scored_through_their_decoder(family: str, seed_folder: Path, tmp_path: Path) -> None:
     """Guided and unguided, through the loader of real checkpoints: deterministic, in any order, and guidance climbs."""
-    prior = own_prior(tmp_path / "prior", family, BUILDERS[family])
+    prior = folder_of(tmp_path / "prior", family, BUILDERS[family])
     options = {
         "ratio": 2,
         "prior": prior,
@@ -474,7 +464,12 @@ def test_priors_scored_through_their_decoder(family: str, seed_folder: Path, tmp
 
 def test_half_precision_changes_rounding_only(seed_folder: Path, tmp_path: Path) -> None:
     """A pipeline in half precision draws the same and gives nearly the same pictures, under another recipe."""
-    options = {"ratio": 1, "method": "gif-sd", "steps": 1, "prior": own_prior(tmp_path / "prior", "sd", tiny_sd)}
+    options = {
+        "ratio": 1,
+        "method": "gif-sd",
+        "steps": 1,
+        "prior": folder_of(tmp_path / "prior", "sd", tiny_sd),
+    }
     made = [
         ExpandedDataset(str(seed_folder), decode_steps=4, encode_batch=1, decode_batch=1, dtype=kind, **options)
         for kind in ("float32", "bfloat16")
@@ -486,7 +481,7 @@ def test_half_precision_changes_rounding_only(seed_folder: Path, tmp_path: Path)
 
 def test_the_part_size_bounds_memory_and_changes_rounding_only(seed_folder: Path, tmp_path: Path) -> None:
     """Scoring three copies at a time gives the latents of scoring all at once, but for signs of vanishing slopes."""
-    prior = own_prior(tmp_path / "prior", "mae", tiny_mae)
+    prior = folder_of(tmp_path / "prior", "mae", tiny_mae)
     latents = []
     for score_batch in (3, 20):
         expanded = ExpandedDataset(
@@ -500,7 +495,12 @@ def test_the_part_size_bounds_memory_and_changes_rounding_only(seed_folder: Path
 @pytest.mark.filterwarnings("always:.* at once need more memory")
 def test_scoring_goes_on_in_halves(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the copies of a single seed are more than can be differentiated through at once, too."""
-    options = {"ratio": 6, "method": "gif-mae", "prior": own_prior(tmp_path / "prior", "mae", tiny_mae), "steps": 1}
+    options = {
+        "ratio": 6,
+        "method": "gif-mae",
+        "prior": folder_of(tmp_path / "prior", "mae", tiny_mae),
+        "steps": 1,
+    }
     embed, scored = MaePrior.embed, []
 
     def hungry(self: MaePrior, latents: torch.Tensor) -> torch.Tensor:

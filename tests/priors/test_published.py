@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import full_size
+import huggingface_hub
 import numpy as np
 import open_clip
 import pytest
@@ -310,6 +311,9 @@ def test_a_prior_is_fetched_once_and_only_what_is_needed(hub: HubServer, masked_
     assert not masked_on_hub.here
     load_prior(info, "mae", CPU)
     assert masked_on_hub.here
+    where = {"repo_id": masked_on_hub.decoder.repository, "revision": masked_on_hub.decoder.revision}
+    theirs = huggingface_hub.snapshot_download(**where, local_files_only=True)
+    assert masked_on_hub.decoder.bring() == Path(theirs)
     assert not hub.requests("GET", r"pytorch_model\.bin|preprocessor_config")
     assert hub.requests("GET", f"resolve/{masked_on_hub.decoder.revision}/model.safetensors")
     hub.log.clear()
