@@ -311,9 +311,11 @@ def test_a_prior_is_fetched_once_and_only_what_is_needed(hub: HubServer, masked_
     assert not masked_on_hub.here
     load_prior(info, "mae", CPU)
     assert masked_on_hub.here
-    where = {"repo_id": masked_on_hub.decoder.repository, "revision": masked_on_hub.decoder.revision}
-    theirs = huggingface_hub.snapshot_download(**where, local_files_only=True)
-    assert masked_on_hub.decoder.bring() == Path(theirs)
+    decoder = masked_on_hub.decoder
+    theirs = huggingface_hub.snapshot_download(
+        decoder.repository, revision=decoder.revision, allow_patterns=list(decoder.files), local_files_only=True
+    )
+    assert decoder.bring() == Path(theirs)
     assert not hub.requests("GET", r"pytorch_model\.bin|preprocessor_config")
     assert hub.requests("GET", f"resolve/{masked_on_hub.decoder.revision}/model.safetensors")
     hub.log.clear()
