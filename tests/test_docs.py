@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 import re
 import runpy
@@ -59,6 +60,18 @@ def test_loading_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for block in blocks:
         exec(compile(block, "docs/loading.md", "exec"), names)
     assert sum(len(labels) for _, labels in names["again"]) == 60
+
+
+def test_splits_page(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples of docs/splits.md run one after another, but for scikit-learn's where that is not there."""
+    (tmp_path / "my-pictures").symlink_to(seed_folder)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in fenced("splits.md", "python"):
+        if "sklearn" not in block or importlib.util.find_spec("sklearn"):
+            exec(compile(block, "docs/splits.md", "exec"), names)
+    assert len(names["inner"]) == 3 * len(names["seeds"])
+    assert len(names["test"]) + len(names["seeds"]) == 12
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gif_datasets.comparison.duplicates import BITS, near_duplicates, spectra
 from gif_datasets.errors import ConfigError, SourceError
+from gif_datasets.io.duplicates import BITS, near_duplicates, spectra
 from gif_datasets.options import closest
 from gif_datasets.priors import PriorInfo
 from gif_datasets.sources.base import SeedList, Source, list_seeds, seed_image

@@ -33,6 +33,7 @@ from gif_datasets.data.map_style import LoadedDataset, LoadedRows, different_siz
 from gif_datasets.data.order import Mix
 from gif_datasets.data.prefetch import prefetch
 from gif_datasets.data.spans import Readers
+from gif_datasets.data.splits import Part
 from gif_datasets.data.streaming import StreamBatches, StreamedDataset
 from gif_datasets.errors import ConfigError, EngineError
 from gif_datasets.io import images
@@ -412,7 +413,7 @@ def _fingerprint(dataset: Any) -> str | None:
 
 
 def _is_loaded(dataset: Any) -> bool:
-    while type(dataset) is tud.Subset:
+    while type(dataset) in (tud.Subset, Part):
         dataset = dataset.dataset
     return isinstance(dataset, LoadedDataset)
 

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from gif_datasets.data.buffers import Buffers
+from gif_datasets.data.splits import Divisible
 from gif_datasets.errors import ConfigError, UsageError
-from gif_datasets.io import decode
+from gif_datasets.io import decode, images
 from gif_datasets.io.stores import AnyPath, as_path
+from gif_datasets.shards import tar
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import ItemTable, Provenance
 
@@ -75,7 +77,7 @@ def _is_published(name: str, path: Path) -> bool:
     return _REPOSITORY.fullmatch(name) is not None and (name.startswith("hub:") or not path.exists())
 
 
-class LoadedDataset(Dataset[tuple[Any, int]]):
+class LoadedDataset(Divisible):
     """The samples of an expanded folder; see :func:`load_expanded`. Pickles to workers without its contents."""
 
     def __init__(
@@ -133,6 +135,25 @@ class LoadedDataset(Dataset[tuple[Any, int]]):
 
     def _place(self, index: int) -> int:
         return place_of(index, len(self))
+
+    def _real_images(self, places: Sequence[int]) -> Iterator[Image.Image]:
+        return (images.read_rgb(self._reader.image_bytes(place), self._reader.key(place)) for place in places)
+
+    def _keys(self, places: Sequence[int]) -> list[str]:
+        return [self._reader.provenance(place).seed_key for place in places]
+
+    def _partner_keys(self, places: Sequence[int]) -> list[str]:
+        return [tar.partner_of(self._reader.record(place)) for place in places]
+
+    @property
+    def _fitted(self) -> str:
+        kind = self._reader.manifest.options.get("classifier", "text")
+        return "" if kind == "text" else str(kind)
+
+    @property
+    def _expands_copies(self) -> bool:
+        index = self._reader.index
+        return bool((index.synthetic & (index.copy == 0)).any())
 
 
 class LoadedRows(Sequence[tuple[Any, int]]):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from gif_datasets.chunks import blocks
@@ -18,6 +20,7 @@ from gif_datasets.data.keyed_random import Ints, permute, stream_key, subkey
 from gif_datasets.data.map_style import LoadedDataset
 from gif_datasets.data.prefetch import prefetch
 from gif_datasets.data.spans import Readers, Spans, cut, length
+from gif_datasets.data.splits import Grouped
 from gif_datasets.errors import ConfigError, ShardError
 from gif_datasets.io import atomic
 from gif_datasets.io.stores import as_path
@@ -27,6 +30,7 @@ from gif_datasets.shards import rejections, tar
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.manifest import Shard
 from gif_datasets.shards.reader import ShardReader
+from gif_datasets.types import ItemTable
 
 BLOCK = 64  # samples that are decoded together
 
@@ -96,7 +100,7 @@ class Fetch:
     places: tuple[int, ...]
 
 
-class StreamedDataset(IterableDataset[tuple[Any, int]]):
+class StreamedDataset(Grouped, IterableDataset[tuple[Any, int]]):
     """The samples of an expanded folder, shard by shard; see :func:`stream_expanded`."""
 
     def __init__(
@@ -133,6 +137,17 @@ class StreamedDataset(IterableDataset[tuple[Any, int]]):
     def fingerprint(self) -> str:
         """Digest of the plan, name of the split, and digest of what was rejected: another one has other samples."""
         return rejections.fingerprint(self.manifest, self.split, self._rejected)
+
+    @cached_property
+    def facts(self) -> ItemTable:
+        """Label, kind and seed of every sample, all ranks', in the order of the shards; the index alone is read."""
+        index = ShardReader(self._folder, self.split).index
+        return ItemTable(index.label, index.synthetic, index.seed)
+
+    @property
+    def targets(self) -> NDArray[np.integer]:
+        """The label of every sample, ``(N,)``, in the order of the shards."""
+        return self.facts.labels
 
     def __len__(self) -> int:
         """Samples of this rank in an epoch."""

@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from gif_datasets.chunks import blocks, padded
-from gif_datasets.config import CRITERIA
+from gif_datasets.config import CRITERIA, ExpansionConfig
 from gif_datasets.errors import PriorError
 from gif_datasets.expansion import augment
 from gif_datasets.expansion.halving import in_memory, scored_in_memory
@@ -226,7 +226,7 @@ class AugmentMaker:
         made = []
         for seed, copy in rows:
             generator = generator_for(config.rng_seed, seed.key, _stream("augment", attempt), copy)
-            partner = self._partner(seed, copy, attempt) if config.mixes else seed
+            partner = partner_of(config, self.seeds, seed, copy, attempt) if config.mixes else seed
             found = apply(self.picture(seed), self.picture(partner), config, generator)
             mixed = {"partner_key": partner.key, "partner_label": partner.label, "partner_share": found.partner_share}
             made.append(Candidate(found.image, {**unscored(), **(mixed if partner is not seed else {})}))
@@ -236,9 +236,19 @@ class AugmentMaker:
         """Nothing is scored."""
         return [unscored() for _ in seeds]
 
-    def _partner(self, seed: Seed, copy: int, attempt: int) -> Seed:
-        generator = generator_for(self.recipe.config.rng_seed, seed.key, _stream("partner", attempt), copy)
-        return self.seeds[int(torch.randint(len(self.seeds), (), generator=generator))]
+
+def partner_of(config: ExpansionConfig, seeds: Sequence[Seed], seed: Seed, copy: int, attempt: int = 0) -> Seed:
+    """The other seed that a copy is mixed with.
+
+    Args:
+        config: All options.
+        seeds: All seeds, as :class:`AugmentMaker` has them.
+        seed: The copy's own.
+        copy: Its number.
+        attempt: Which draw of it.
+    """
+    generator = generator_for(config.rng_seed, seed.key, _stream("partner", attempt), copy)
+    return seeds[int(torch.randint(len(seeds), (), generator=generator))]
 
 
 def _stream(name: str, attempt: int) -> str:

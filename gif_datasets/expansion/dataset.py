@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
+from gif_datasets.chunks import blocks
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.data.map_style import place_of
+from gif_datasets.data.splits import Divisible, Grouped
 from gif_datasets.errors import BadImage, ConfigError, EngineError
+from gif_datasets.expansion.candidates import partner_of
 from gif_datasets.expansion.engines.local import run_local, visible_gpus
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.item_format import ItemForm, format_transform
 from gif_datasets.expansion.open import open_expansion
 from gif_datasets.expansion.plan import Plan
+from gif_datasets.expansion.recipe import ordered
 from gif_datasets.expansion.run import Summary, run
 from gif_datasets.expansion.tasks import select
 from gif_datasets.expansion.to_hf import to_hf
@@ -28,14 +32,16 @@ from gif_datasets.io.temporary import TemporaryFolder
 from gif_datasets.priors import own_prior
 from gif_datasets.publish.push import PushSummary, push_to_hub
 from gif_datasets.sources import wrap_source
-from gif_datasets.sources.base import Source, warn_of_bad
+from gif_datasets.sources.base import Source, seed_image, warn_of_bad
 from gif_datasets.types import ItemTable, Provenance, Row, Seed
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from gif_datasets.priors.base import Prior
 
 
-class ExpandedDataset(Dataset[Any]):
+class ExpandedDataset(Divisible):
     """A seed dataset followed by its imagined copies: ``len == n * (1 + ratio)``, where n is the number of seeds.
 
     Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. Every
@@ -146,8 +152,8 @@ class ExpandedDataset(Dataset[Any]):
         else:
             parents = np.repeat(np.arange(count), self.config.ratio)
         seeds = np.concatenate([np.arange(count), parents])
-        labels, made = self.plan.seeds.labels, self.plan.seeds.synthetic
-        return ItemTable(labels[seeds], made[seeds] | (np.arange(len(self)) >= count), seeds)
+        own = self.plan.seeds
+        return ItemTable(own.labels[seeds], own.synthetic[seeds] | (np.arange(len(self)) >= count), own.indices[seeds])
 
     @cached_property
     def _chosen(self) -> tuple[Row, ...]:
@@ -310,11 +316,35 @@ class ExpandedDataset(Dataset[Any]):
         seed, copy = divmod(index - count, ratio)
         return self.plan.seeds[seed], copy + 1
 
+    def _real_images(self, places: Sequence[int]) -> Iterator[Image]:
+        return (seed_image(self.source, self.plan.seeds[place]) for place in places)
+
+    def _keys(self, places: Sequence[int]) -> list[str]:
+        return [self.plan.seeds[place].key for place in places]
+
+    def _partner_keys(self, places: Sequence[int]) -> list[str]:
+        if not self.config.mixes:
+            return [""] * len(places)
+        rows = [self._row(place) for place in places]
+        if self.config.check == "none":
+            seeds = ordered(self.plan.seeds)
+            return [partner_of(self.config, seeds, *row).key for row in rows]
+        parts = blocks(rows, self.config.decode_batch)  # how often one is drawn is known when it is made
+        return [sample.provenance.partner_key for part in parts for sample in self.imaginer.imagine(part)]
+
+    @property
+    def _fitted(self) -> str:
+        return self.config.classifier if self.config.fits_classifier else ""
+
+    @property
+    def _expands_copies(self) -> bool:
+        return bool(self.plan.seeds.synthetic.any())
+
     def _item(self, seed: Seed, made: bytes | None) -> Any:
         return self._form.item(seed, made, self.transform)
 
 
-class ValidationSplit(Dataset[Any]):
+class ValidationSplit(Grouped, Dataset[Any]):
     """The seeds of an :class:`ExpandedDataset` that are held out, in the form of its other items."""
 
     def __init__(self, expanded: ExpandedDataset) -> None:
@@ -325,8 +355,8 @@ class ValidationSplit(Dataset[Any]):
     @property
     def facts(self) -> ItemTable:
         """Label, kind and seed of every item, for samplers."""
-        count = len(self)
-        return ItemTable(np.asarray(self.targets, dtype=np.int64), np.zeros(count, dtype=bool), np.arange(count))
+        held = self._expanded.plan.validation
+        return ItemTable(held.labels, held.synthetic, held.indices)
 
     def __len__(self) -> int:
         return len(self._expanded.plan.validation)

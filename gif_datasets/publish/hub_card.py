@@ -109,6 +109,7 @@ def render(it: Published) -> str:
         _what(it),
         "![Seeds and their imagined copies](preview.png)" if manifests.PREVIEW in it.files else "",
         f"## Load\n\n{_load(it)}",
+        f"## Split\n\n{_split(it)}",
         f"## How it was made\n\n{_how(it)}",
         f"## Measures\n\n{_measures(it)}",
         f"## Columns\n\n{_columns(it)}",
@@ -220,6 +221,47 @@ def _load(it: Published) -> str:
     if it.form == "webdataset":
         ours = f'\n\nimport gif_datasets\n\npairs = gif_datasets.load_expanded("{it.name}")  # (image, label)'
     return "```python\nfrom datasets import load_dataset\n\n" + "\n".join([*lines, streaming]) + ours + "\n```"
+
+
+_LEAKS = """`train_test_split`, `random_split` and every other split by rows put copies of test images into the training
+set: a result is then better than on new images."""
+
+
+def _split(it: Published) -> str:
+    """A warning of splits that leak, and the lines of one that does not."""
+    if it.manifest.plan.synthetic_seeds or not it.manifest.originals:
+        return f"{_LEAKS} This dataset has not the real image of every copy: test on other real images."
+    row, keys = ('row["json"]', '{record["seed_key"] for record in dataset["json"]}')
+    seed, partner, made = (f'{row}["{name}"]' for name in _SPLITS_BY)
+    if not it.record:
+        names = [_column_of(it, name) for name in _SPLITS_BY]
+        seed, partner, made = (f'row["{name}"]' for name in names)
+        keys = f'set(dataset["{names[0]}"])'
+    ours = ""
+    if it.form == "webdataset":
+        ours = f"""
+
+`train, test = gif_datasets.load_expanded("{it.name}").split(0.2)` is stratified by class, too, and has images that look
+alike on one side."""
+    return f"""{_LEAKS} Keep a real image and its copies together, and test on real images alone. Of `dataset` as
+above:
+
+```python
+held = set(sorted({keys})[::5])  # a fifth of the real images
+train = dataset.filter(lambda row: held.isdisjoint(({seed}, {partner})))
+test = dataset.filter(lambda row: {seed} in held and not {made})
+```
+
+For `StratifiedGroupKFold` and its like, `{it.record}{_column_of(it, "seed_index")}` is the group.{ours}"""
+
+
+_SPLITS_BY = ("seed_key", "partner_key", "synthetic")
+
+
+def _column_of(it: Published, name: str) -> str:
+    """The column of a field of the provenance: with ``gif_`` before it where the source has one of that name."""
+    own = (column["name"] for column in reversed(it.columns))
+    return next((found for found in own if re.fullmatch(f"(gif_)*{name}", found)), name)
 
 
 def _how(it: Published) -> str:

@@ -162,8 +162,11 @@ class ShardReader:
 
     def provenance(self, number: int) -> Provenance:
         """The provenance of a sample."""
-        content = self._read(number, self.index.record_offset, self.index.record_size, "json")
-        return tar.read_record(content, self.key(number))
+        return tar.read_record(self.record(number), self.key(number))
+
+    def record(self, number: int) -> bytes:
+        """The provenance of a sample as it is stored, ``KEY.json``."""
+        return self._read(number, self.index.record_offset, self.index.record_size, "json")
 
     def _shard(self, number: int) -> int:
         if not 0 <= number < len(self):

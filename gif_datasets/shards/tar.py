@@ -30,6 +30,7 @@ SOURCE_MEMBER = "source.json"
 """Suffix of the member with the source's own columns, if it has any."""
 _SYNTHETIC = b'"synthetic": true'  # in a record; quotation marks inside its strings have a backslash, as below, too
 _IMAGE_DIGEST = re.compile(rb'"image_sha256": "([0-9a-f]{64})"')
+_PARTNER = re.compile(rb'"partner_key": "([0-9a-f]{64})"')
 _LONGEST = {"cls": LONGEST_LABEL, "json": LONGEST_RECORD}
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 _SAMPLE_KEY = re.compile(r"([A-Za-z0-9_-]{1,70})-([0-9]{7,10})-([0-9]{4,10})")
@@ -237,6 +238,12 @@ def names_image(record: bytes, image: bytes) -> bool:
     """Whether a ``KEY.json`` has the digest of an image; the record is searched, which is quicker than parsing it."""
     found = _IMAGE_DIGEST.search(record)
     return found is not None and found[1] == hashlib.sha256(image).hexdigest().encode("ascii")
+
+
+def partner_of(record: bytes) -> str:
+    """Key of the other seed that a mix shows, from a ``KEY.json``, which is searched; empty without one."""
+    found = _PARTNER.search(record)
+    return found[1].decode("ascii") if found else ""
 
 
 def record_bytes(record: Provenance) -> bytes:

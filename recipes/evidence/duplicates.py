@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from gif_datasets.chunks import evenly
-from gif_datasets.comparison.duplicates import near_duplicates, spectra
+from gif_datasets.io.duplicates import near_duplicates, spectra
 from gif_datasets.sources import open_source
 
 

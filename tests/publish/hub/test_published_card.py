@@ -215,3 +215,32 @@ def test_the_prior_is_cited(hub: HubServer, made: Path, card: str) -> None:
     text = hub.content(NAME, "README.md").decode().split("## Citation")[1]
     assert "The prior: `linear`, revision `" in text
     assert "@misc{p,\n'''\n# title</code>}\n```" in text
+
+
+@pytest.mark.parametrize("form", ["shards", "parquet"])
+def test_the_card_splits_without_leaks(hub: HubServer, bees: datasets.Dataset, tmp_path: Path, form: str) -> None:
+    """It warns of splits by rows; the lines that it shows keep a seed, its copies and what shows a part of it apart."""
+    rows = bees.rename_column("method", "synthetic")  # a column of ours has another name then
+    expansion(rows, ratio=4, method="cutmix").precompute(tmp_path / "set")
+    push_to_hub(tmp_path / "set", NAME, form=form)
+    text = hub.content(NAME, "README.md").decode().partition("## Split")[2].partition("\n## ")[0]
+    assert "`train_test_split`, `random_split`" in text
+    assert (f'load_expanded("{NAME}").split(0.2)' in text) == (form == "shards")
+    names: dict[str, Any] = {"dataset": datasets.load_dataset(NAME, split="train")}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    train, test = ([row.get("json") or row for row in names[part]] for part in ("train", "test"))
+    shown = {row["seed_key"] for row in test}
+    made = "synthetic" if form == "shards" else "gif_synthetic"
+    assert len(test) == len(shown) == 3
+    assert not any(row[made] for row in test)
+    assert sum(row[made] for row in train) >= 9
+    assert not [row for row in train if {row["seed_key"], row["partner_key"]} & shown]
+
+
+def test_the_card_of_copies_alone_shows_no_split(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:
+    """Without the real images, none can be tested on."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "set", method="randaugment", originals=False)
+    push_to_hub(tmp_path / "set", NAME)
+    text = hub.content(NAME, "README.md").decode().partition("## Split")[2].partition("\n## ")[0]
+    assert "test on other real images" in text
+    assert "```" not in text

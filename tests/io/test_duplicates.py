@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from gif_datasets.comparison.duplicates import ENCODED, NEAR, Spectra, near_duplicates, orientations, spectra, threshold
+from gif_datasets.io.duplicates import ENCODED, NEAR, Spectra, near_duplicates, orientations, spectra, threshold
 from gif_datasets.sources import open_source
 
 ORIENTATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {

@@ -34,6 +34,7 @@ Images of one bright spot or of stripes share bits by chance: such pairs of Euro
 of light that leave the bits, fewer than 2 in 100 are below 0.8.
 """
 FEWEST, MOST = 8, 1_000  # images whose pairs are compared; fewer are not informative
+TOGETHER = 16  # images that are compared with all others at once
 
 Spectra = NDArray[np.float32]
 """``(..., 255)``: the lowest frequencies of an image but its mean, of unit length; zeros for an image of one colour."""
@@ -83,6 +84,47 @@ def near_duplicates(known: Spectra, asked: Sequence[Spectra]) -> dict[int, tuple
             bits, nearest = min(near)
             duplicates[number] = nearest, bits
     return duplicates
+
+
+def sets_of_alike(known: Spectra) -> NDArray[np.int64]:
+    """Number images, ``(N, 2, 255)``, so that near-duplicates, and theirs in turn, have one number: that of the first.
+
+    Example:
+        >>> images = [Image.radial_gradient("L"), Image.effect_mandelbrot((64, 64), (-2.0, -1.2, 1.0, 1.2), 50)]
+        >>> sets_of_alike(np.stack([spectra(image) for image in (*images, images[1].rotate(180))])).tolist()
+        [0, 1, 1]
+    """
+    pairs = [_pairs(part, _signs(part), threshold(part)) for part in np.moveaxis(known, 1, 0)]
+    return joined_sets(len(known), np.concatenate(pairs))
+
+
+def joined_sets(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The least member of each one's set, where ``pairs``, ``(P, 2)``, say which of ``count`` are together.
+
+    Example:
+        >>> joined_sets(5, np.array([[4, 2], [2, 1]])).tolist()
+        [0, 1, 1, 3, 1]
+    """
+    numbers = np.arange(count)
+    while True:
+        before = numbers.copy()
+        for one, other in (pairs.T, pairs.T[::-1]):
+            np.minimum.at(numbers, one, numbers[other])
+        numbers = numbers[numbers]
+        if np.array_equal(numbers, before):
+            return numbers
+
+
+def _pairs(known: Spectra, signs: Spectra, limit: float) -> NDArray[np.int64]:
+    """Pairs of images that show the same, ``(P, 2)``."""
+    found = [np.empty((0, 2), np.int64)]
+    for start in range(0, len(known), TOGETHER):
+        ways = np.stack([orientations(own) for own in known[start : start + TOGETHER]])
+        bits = _apart(_signs(ways).reshape(-1, BITS), signs[start:]).reshape(*ways.shape[:2], -1)
+        one, way, other = np.nonzero(bits < limit)
+        alike = np.abs(np.einsum("pf,pf->p", ways[one, way], known[start + other])) >= ALIKE
+        found.append(start + np.stack([one[alike], other[alike]], axis=1))
+    return np.concatenate(found)
 
 
 def threshold(known: Spectra) -> float:
