@@ -103,7 +103,10 @@ class Clip:
         from torchvision.transforms.v2 import functional as vision
 
         visual, size = self.model.visual, self.image_size
-        x = vision.resize(pixels, [size], vision.InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+        way = vision.InterpolationMode.BICUBIC
+        if visual.preprocess_cfg["interpolation"] == "bilinear":
+            way = vision.InterpolationMode.BILINEAR
+        x = vision.resize(pixels, [size], way, antialias=True).clamp(0, 1)
         x = vision.normalize(vision.center_crop(x, [size, size]), list(visual.image_mean), list(visual.image_std))
         return self._latents(x)
 
@@ -198,42 +201,60 @@ def _load(folder: Path, device: torch.device) -> tuple[Any, Any, Any]:
     """The model, its preprocessing and its tokenizer, from a folder that has been checked."""
     text_cfg = _checked_text_config(folder)
     open_clip = _import_open_clip()
-    # open_clip resolves "." for the tokenizer of a local folder, but not for the text tower's configuration.
-    tower = {**text_cfg, "hf_model_name": str(folder), "hf_model_pretrained": False} if text_cfg else None
+    # open_clip reads the tokenizer of a local folder from there, whatever its name, but not the text tower's config
+    here = {"hf_model_name": str(folder), "hf_model_pretrained": False}
+    tower = {"text_cfg": {**text_cfg, **here}} if text_cfg.get("hf_model_name") else {}
+    safe = {"trust_remote_code": False} if text_cfg.get("hf_tokenizer_name") else {}
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
-            f"local-dir:{folder}", device=device, weights_only=True, **({"text_cfg": tower} if tower else {})
+            f"local-dir:{folder}", device=device, weights_only=True, **tower
         )
-        safe = {"trust_remote_code": False} if tower else {}
         return model, preprocess, open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise PriorError(f"cannot load the CLIP in {folder}: {one_line(error)}") from error
 
 
-def _checked_text_config(folder: Path) -> dict[str, Any] | None:
-    """The configuration of a Hugging Face text tower, or None for open_clip's own tower.
+_TOKENIZER_KWARGS = {"clean": ("canonicalize", "lower", "whitespace"), "strip_sep_token": (True, False)}
+"""Arguments of open_clip's own tokenizers, and their values; all others would reach the loaders of transformers."""
+_TOWER_FILES = {
+    "hf_model_name": ("text tower", ("config.json",)),
+    "hf_tokenizer_name": ("tokenizer", ("tokenizer.json", "*.model", "vocab.*")),
+}
+"""What a configuration may name of the Hub, and the files in the folder of which one is read instead."""
 
-    A folder is data: it must not name code or weights elsewhere, nor pass arguments to their loaders.
+
+def _checked_text_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the text tower.
+
+    A folder is data: nothing that it names elsewhere is read, nor does it pass arguments to loaders.
 
     Raises:
-        PriorError: If it does, or if a file cannot be read.
+        PriorError: If it would, if a file is missing or cannot be read.
     """
     if not any(folder.glob("*.safetensors")):
         raise PriorError(f"no CLIP weights (*.safetensors) in {folder}; other formats are not loaded")
     config = _read_json(folder / "open_clip_config.json")
     try:
         text_cfg, vision_cfg = dict(config["model_cfg"]["text_cfg"]), dict(config["model_cfg"]["vision_cfg"])
+        given = dict(text_cfg.get("tokenizer_kwargs") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise PriorError(f"no usable model_cfg in {folder / 'open_clip_config.json'}: {error!r}") from error
-    if text_cfg.get("tokenizer_kwargs") or ":" in str(vision_cfg.get("timm_model_name", "")):
-        raise PriorError(f"{folder}: tokenizer_kwargs, and timm models of another place, are refused")
-    names = {text_cfg[name] for name in ("hf_model_name", "hf_tokenizer_name") if text_cfg.get(name)}
-    if foreign := sorted(names - {"."}):
-        raise PriorError(f'{folder}: the text tower must lie in the folder (hf_model_name "."), not at {foreign[0]!r}')
+    for name, value in given.items():
+        if value not in _TOKENIZER_KWARGS.get(name, ()):
+            raise PriorError(f"{folder}: tokenizer_kwargs {name}={value!r} is refused; known: {_TOKENIZER_KWARGS}")
+    if ":" in str(vision_cfg.get("timm_model_name", "")):
+        raise PriorError(f"{folder}: timm models of another place are refused")
+    for setting, (what, patterns) in _TOWER_FILES.items():
+        named = text_cfg.get(setting)
+        if named and not any(path for pattern in patterns for path in folder.glob(pattern)):
+            raise PriorError(
+                f"{folder}: the {what} ({setting} {named!r}) must lie in the folder, which has no {patterns[0]}; put"
+                f" the files of {named!r} there"
+            )
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).exists() and "auto_map" in _read_json(folder / name):
             raise PriorError(f"{folder / name} asks for code of its own (auto_map), which is never run")
-    return text_cfg if names else None
+    return text_cfg
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -284,8 +284,6 @@ def test_methods_and_priors_must_fit() -> None:
     ("file", "part", "change"),
     [
         ("open_clip_config.json", "text_cfg", {"tokenizer_kwargs": {"trust_remote_code": True}}),
-        ("open_clip_config.json", "text_cfg", {"hf_model_name": "someone/else"}),
-        ("open_clip_config.json", "text_cfg", {"hf_tokenizer_name": "someone/else"}),
         ("open_clip_config.json", "vision_cfg", {"timm_model_name": "hf-hub:someone/else"}),
         ("tokenizer_config.json", "", {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}),
         ("config.json", "", {"auto_map": {"AutoConfig": "evil.Config"}}),
@@ -299,7 +297,7 @@ def test_a_prior_folder_cannot_run_code(tmp_path: Path, file: str, part: str, ch
     config = json.loads((folder / file).read_text())
     (config["model_cfg"][part] if part else config).update(change)
     (folder / file).write_text(json.dumps(config))
-    with pytest.raises(PriorError, match=r"refused|in the folder .* not at .someone/else|never run"):
+    with pytest.raises(PriorError, match=r"refused|never run"):
         Clip(folder, torch.device("cpu"))
     assert not (tmp_path / "pwned").exists()
 
