@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
 import shlex
 import shutil
 import subprocess
+import tarfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 import cifar10
 import downstream
 import numpy as np
+import packed
 import page
 import paper_sets
 import pick
@@ -24,6 +27,8 @@ import sets
 import sheet
 import teacher as evidence_teacher
 import torch
+import unseen
+import vgg
 from PIL import Image
 from torch.nn import functional as F
 
@@ -385,3 +390,73 @@ def test_a_sheet_of_folders(seed_folder: Path, tmp_path: Path) -> None:
         assert near.index(min(near)) == row  # what a mask leaves is its own seed
     assert not np.array_equal(blocks[1], blocks[2])
     assert not np.array_equal(blocks[1], blocks[3])
+
+
+# --- sets that no prior saw -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("Fruit.Apple.Pink-Lady", "Pink Lady Apple"),
+        ("Vegetables.Onion.Yellow-Onion", "Yellow Onion"),
+        ("Fruit.Avocado", "Avocado"),
+        ("077_passion_flower", "passion flower"),
+        ("MT_Blowhole", "Blowhole"),
+        ("HerbaceousVegetation", "Herbaceous Vegetation"),
+        ("rolled-in_scale", "rolled in scale"),
+    ],
+)
+def test_classes_of_packed_sets_are_named_in_words(name: str, label: str) -> None:
+    assert packed.label(name) == label
+
+
+def test_packed_sets_are_written_as_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of each class is for testing where there is no test file; no image is in both parts."""
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        for name, count in (("a_cat", 9), ("b_dog", 6)):
+            for number in range(count):
+                file = io.BytesIO()
+                Image.new("RGB", (100, 70), (number, 9 * len(name), count)).save(file, "PNG")
+                member = tarfile.TarInfo(f"{name}/{number}.png")
+                member.size = file.tell()
+                archive.addfile(member, io.BytesIO(file.getvalue()))
+    monkeypatch.setitem(packed.SETS, "set", packed.Packed(("set.tar",)))
+    folder = packed.write("set", tmp_path, tmp_path / "out")
+    counts = {
+        split: [len(list(one.iterdir())) for one in sorted((folder / split).iterdir())] for split in ("train", "test")
+    }
+    assert counts == {"train": [6], "test": [3]}  # the dog's class has fewer images than the largest class
+    shown = [Image.open(path) for path in folder.rglob("*.png")]
+    assert {image.size for image in shown} == {(64, 64)}
+    assert len({image.getpixel((0, 0)) for image in shown}) == 9
+
+
+class _Colours(vgg.Trunk):
+    """The mean colour instead of a network."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().mean((2, 3))
+
+
+def test_a_judge_names_what_it_learned() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 2
+    images = torch.randint(0, 100, (40, 3, 8, 8), generator=generator) + 150 * labels[:, None, None, None]
+    judge = vgg.Judge(_Colours(), images, labels)
+    assert judge.right(judge.trunk.features(images), labels) == 100
+    assert judge.right(judge.trunk.features(images), 1 - labels) == 0
+
+
+def test_the_table_of_unseen_sets_has_means_over_the_natural_ones() -> None:
+    def row(right: float) -> unseen.Row:
+        return unseen.Row(right, 0.1, 20.0, 0.5, 0.25, 1.0, 3.0)
+
+    rows = {"flowers": [row(20), row(40)], "pets": [row(10), row(30)], "steel": [row(1), row(2)]}
+    found = {(name, "unguided"): own for name, own in rows.items()}
+    lines = unseen.table(found, {"flowers": 80.0, "pets": 40.0, "steel": 50.0}, ["old", "new"]).splitlines()
+    assert lines[2].startswith("| flowers | unguided | 20.0 | 40.0 | 25.0 | 50.0 | 0.100 |")
+    assert lines[-1].startswith("| **mean of the natural sets** | unguided | 15.0 | 35.0 | 25.0 | 62.5 |")

