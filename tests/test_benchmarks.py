@@ -22,6 +22,7 @@ PEER = "a peer"
         ("expand", "--seeds 2 --ratio 1 --repeats 1 --batch-sizes 2", "ratio"),
         ("image_formats", "--most 2 --rounds 1", "png"),
         ("memory", "--only 4", ""),
+        ("pipeline", "--rates 1000 --formats jpg --side 16 --seeds 4 --ratio 1", "bound"),
         ("scale", "--plan 40 --only 40", ""),
         ("store", "--pictures 1 --rounds 1", "shard"),
     ],

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from PIL import Image as PillowImage
 from torch import Tensor
@@ -111,9 +110,9 @@ class GuidedMaker:
         draws = [self._draw_of(seed, copy, attempt) for seed, copy in rows]
         guided = self._guided_rows(draws)
         pixels = self._decode(draws, [one.latents[0, draw.copy - 1] for one, draw in zip(guided, draws, strict=True)])
-        arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()  # one transfer, of bytes
         return [
-            Candidate(PillowImage.fromarray(np.ascontiguousarray(array)), _copy_fields(one, draw.copy - 1))
+            Candidate(PillowImage.fromarray(array), _copy_fields(one, draw.copy - 1))
             for array, one, draw in zip(arrays, guided, draws, strict=True)
         ]
 

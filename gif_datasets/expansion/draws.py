@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -67,17 +68,23 @@ class BestDraws:
     """
 
     failed: dict[str, Row] = field(default_factory=dict)
-    _best: dict[str, tuple[float, Sample]] = field(default_factory=dict)
+    _best: dict[str, tuple[float, Future[Sample]]] = field(default_factory=dict)
 
-    def settles(self, key: str, row: Row, sample: Sample, verdict: Verdict) -> bool:
-        """Whether a draw passes, and so is the sample; a draw that fails is ranked and kept if it is the best."""
+    def settles(self, key: str, row: Row, verdict: Verdict) -> bool:
+        """Whether a draw passes, and so is the sample."""
         if verdict.passed:
             self._best.pop(key, None)
-            return True
-        if key not in self._best or verdict.rank > self._best[key][0]:
-            self._best[key] = verdict.rank, sample
-        self.failed[key] = row
-        return False
+        else:
+            self.failed[key] = row
+        return verdict.passed
+
+    def improves(self, key: str, verdict: Verdict) -> bool:
+        """Whether a draw that fails is the best so far."""
+        return key not in self._best or verdict.rank > self._best[key][0]
+
+    def take(self, key: str, verdict: Verdict, sample: Future[Sample]) -> None:
+        """Keep the best draw so far, which is being encoded."""
+        self._best[key] = verdict.rank, sample
 
     def take_failed(self) -> dict[str, Row]:
         """The samples to draw again."""
@@ -86,5 +93,6 @@ class BestDraws:
 
     def samples(self, attempts: int) -> Iterator[tuple[str, Sample]]:
         """The best draw of each sample whose ``attempts`` draws all failed."""
-        for key, (_, sample) in self._best.items():
+        for key, (_, encoding) in self._best.items():
+            sample = encoding.result()
             yield key, Sample(sample.image, dataclasses.replace(sample.provenance, attempts=attempts))

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gif_datasets import chunks
 from gif_datasets.errors import EngineError, GifDatasetsError
+from gif_datasets.expansion.groups import Group, group_of
+from gif_datasets.expansion.pictures import PicturesAhead
 from gif_datasets.expansion.recipe import Recipe
-from gif_datasets.expansion.samples import Verdict, make_sample, relabelled
+from gif_datasets.expansion.samples import Verdict, make_sample
 from gif_datasets.guidance.recognition import OwnClass, Recognition
-from gif_datasets.io.cache.sharing import Keep, share
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.forks import on_fork
+from gif_datasets.io.threads import ordered_map
 from gif_datasets.methods import METHODS
 from gif_datasets.priors import fetch_prior
-from gif_datasets.sources.base import Source, seed_image
+from gif_datasets.sources.base import Source, plain_image, seed_image
 from gif_datasets.types import Row, Sample, Seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from gif_datasets.expansion.candidates import Candidate
     from gif_datasets.expansion.draws import Judge
     from gif_datasets.expansion.models import Models
     from gif_datasets.priors.base import Prior
@@ -34,6 +39,8 @@ MOST_NAMED = 50  # copies in an error: a block of them
 
 Block: TypeAlias = "Sequence[tuple[str, Row]]"
 """Rows of (seed, copy) that are drawn together, each with its cache key."""
+Drawn: TypeAlias = "tuple[str, Row, Candidate, Verdict]"
+"""One draw of a row, with its cache key and its verdict."""
 
 
 @dataclass(eq=False)
@@ -42,6 +49,10 @@ class Imaginer:
 
     The prior is loaded at the first miss and never pickled. What is made does not depend on what else is asked for:
     encoding, guidance, decoding and scoring always run on blocks of one fixed size, padded.
+
+    The models run in the caller's thread, one call after the other: they need not be safe for threads, and what they
+    take of a device's memory is the same. While they do, threads read the next seeds' images, and encode, hash and keep
+    the images of the block before.
 
     Attributes:
         recipe: What to make.
@@ -59,21 +70,24 @@ class Imaginer:
     given_prior: Prior | None = None
     generated: int = 0
     _loaded: Models | None = None
-    _lock: Any = field(default_factory=threading.RLock)
+    _lock: Any = field(init=False)
+    _pictures: PicturesAhead = field(init=False)
 
     def __post_init__(self) -> None:
-        on_fork(self._new_lock)
+        self._renew()
+        on_fork(self._renew)
 
-    def _new_lock(self) -> None:
+    def _renew(self) -> None:
+        """What no other process shares."""
         self._lock = threading.RLock()
+        self._pictures = PicturesAhead(self._read, partial(plain_image, self.source))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_loaded": None, "_lock": None}
+        return {**self.__dict__, "_loaded": None, "_lock": None, "_pictures": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._new_lock()
-        on_fork(self._new_lock)
+        self.__post_init__()
 
     def has(self, seed: Seed, copy: int) -> bool:
         """Whether a sample is in the cache; in a bounded one it then counts as used, so that it stays for a while."""
@@ -88,12 +102,37 @@ class Imaginer:
             SourceError: If it has changed.
             CacheError: If the cache cannot be written.
         """
-        keys = [self.recipe.cache_key(seed, copy) for seed, copy in wanted]
-        found = self._cached(dict.fromkeys(keys))
-        missing = {key: row for key, row in zip(keys, wanted, strict=True) if key not in found}
-        if missing:
-            found |= self._make_or_await(missing)
-        return [relabelled(found[key], seed) for key, (seed, _) in zip(keys, wanted, strict=True)]
+        [(samples, _)] = self.stream([wanted])
+        return samples
+
+    def stream(self, groups: Iterable[Sequence[Row]]) -> Iterator[tuple[list[Sample], int]]:
+        """The samples of :meth:`imagine` for one group after the other, and how many images were drawn for each.
+
+        While the last images of a group are encoded and kept, the first of the next one are drawn. A group of rows of
+        copy 0 is one of :meth:`originals`.
+        """
+        making = deque[Group]()
+        try:
+            for wanted, following in _with_next(groups):
+                if not any(copy for _, copy in wanted):
+                    yield from _finished(making, 0)
+                    yield self.originals([seed for seed, _ in wanted]), 0
+                    continue
+                making.append(group_of(self.recipe, self.cache, wanted))
+                try:
+                    for _ in self._draw_all(making[-1], following):
+                        yield from _finished(making, 1)
+                except Exception:
+                    making[-1].jobs.let_finish()  # what was drawn is kept
+                    yield from _finished(making, 1)
+                    raise
+                yield from _finished(making, 1 if making[-1].jobs else 0)
+            yield from _finished(making, 0)
+        finally:
+            for group in making:
+                group.stop()
+            with self._lock:
+                self._pictures.forget()
 
     def pictures(self, wanted: Sequence[Row], beside: Callable[[], Sequence[Row]] = tuple) -> list[bytes]:
         """The image files of :meth:`imagine`, without their records, which take longer to read than they do.
@@ -114,13 +153,20 @@ class Imaginer:
         """The seed samples themselves, in the form of the imagined ones; their own images, re-encoded."""
         with self._lock, _settled(self.recipe):
             loaded = self._load()
+            if self.recipe.config.classifies:
+                self._pictures.expect(seeds)
             fields = loaded.maker.seed_fields(seeds)
-            pictures = [self._picture(seed) for seed in seeds]
-            scores = loaded.seed_scores(seeds) if loaded.seed_scores else None
-        return [
-            make_sample(self.recipe, seed, 0, 0, picture, own, Verdict(scores[row] if scores is not None else None))
-            for row, (seed, picture, own) in enumerate(zip(seeds, pictures, fields, strict=True))
-        ]
+            scores = loaded.seed_scores(seeds) if loaded.seed_scores else [None] * len(seeds)
+            verdicts = map(Verdict, scores)
+            rows = zip(seeds, self._pictures.each(seeds), fields, verdicts, strict=True)
+            made = list(ordered_map(self._original, rows))
+            self._pictures.forget()
+            return made
+
+    def _original(self, row: tuple[Seed, Image, dict[str, Any], Verdict]) -> Sample:
+        seed, picture, fields, verdict = row
+        with _naming([_name(seed)]):
+            return make_sample(self.recipe, seed, 0, 0, picture, fields, verdict)
 
     def gains(self, wanted: Sequence[Row]) -> list[float]:
         """Entropy of each sample's image above its seed's, nats; minus infinity where its zero-shot class is another.
@@ -172,62 +218,68 @@ class Imaginer:
             del loaded
             torch.cuda.empty_cache()
 
-    def _cached(self, keys: Iterable[str]) -> dict[str, Sample]:
-        """Those samples that are in the cache."""
-        return {key: sample for key in keys if (sample := self.cache.get(key)) is not None}
+    def _draw_all(self, group: Group, following: Sequence[Row]) -> Iterator[None]:
+        """Draw what can be claimed, check it, and draw again what fails; after the last attempt the best draw stays.
 
-    def _make_or_await(self, missing: dict[str, Row]) -> dict[str, Sample]:
-        """Make what nobody else is making, and wait for the rest."""
-
-        def make(blocks: Iterator[list[str]], keep: Keep[Sample]) -> None:
-            with self._lock, _settled(self.recipe):
-                self._make(blocks, missing, keep)
-
-        size = self.recipe.config.decode_batch
-        return share(self.cache.claims(), missing, size, self.cache.get, self.cache.put, make)
-
-    def _make(self, claimed: Iterator[list[str]], missing: Mapping[str, Row], keep: Keep[Sample]) -> None:
-        """Draw what can be claimed, check it, and draw again what fails; after the last attempt the best draw stays."""
+        A turn a block; threads encode and keep what passes.
+        """
         from gif_datasets.expansion.draws import BestDraws, Judge
 
         config = self.recipe.config
         attempts = 1 if config.check == "none" or config.agnostic else 1 + config.redraws
-        judge, best = Judge(config, [seed for seed, _ in missing.values()], self._load), BestDraws()
-
-        def settle(key: str, sample: Sample) -> None:
-            keep(key, sample)
-            self._load().maker.let_go([missing[key][0]])
-
-        blocks: Iterable[Block] = ([(key, missing[key]) for key in keys] for keys in claimed)
-        rows = missing
-        for attempt in range(attempts):
-            for key, row, sample, verdict in self._draw(blocks, rows, attempt, judge):
-                if best.settles(key, row, sample, verdict):
-                    settle(key, sample)
-            rows = best.take_failed()
-            blocks = chunks.blocks(list(rows.items()), config.decode_batch)
-        for key, sample in best.samples(attempts):
-            settle(key, sample)
+        for claimed in group.rounds():
+            judge, best = Judge(config, [seed for seed, _ in group.missing.values()], self._load), BestDraws()
+            blocks: Iterable[Block] = ([(key, group.missing[key]) for key in keys] for keys in claimed)
+            rows, upcoming = group.missing, following
+            for attempt in range(attempts):
+                for drawn in self._draw(blocks, rows, upcoming, attempt, judge):
+                    group.drawn += len(drawn)
+                    for key, row, candidate, verdict in drawn:
+                        encode = partial(self._encoded, row, attempt, candidate, verdict)
+                        if best.settles(key, row, verdict):
+                            group.jobs.start(self._settle, group, key, encode)
+                        elif best.improves(key, verdict):
+                            best.take(key, verdict, group.jobs.start(encode))
+                    yield
+                rows, upcoming = best.take_failed(), ()
+                blocks = chunks.blocks(list(rows.items()), config.decode_batch)
+            for key, sample in best.samples(attempts):
+                self._settle(group, key, partial(_same, sample))
 
     def _draw(
-        self, blocks: Iterable[Block], rows: Mapping[str, Row], attempt: int, judge: Judge
-    ) -> Iterator[tuple[str, Row, Sample, Verdict]]:
-        """One draw of each row of each block, with its verdict."""
-        for block, seeds in _with_seeds_ahead(blocks, rows):
-            wanted = [row for _, row in block]
-            maker = self._load().maker
-            with _naming([f"copies of {_name(seed)}" for seed in seeds]):
-                maker.prepare(seeds, attempt)
-            with _naming([f"copy {copy} of {_name(seed)}" for seed, copy in wanted]):
-                candidates = [
-                    candidate.in_grey() if self.recipe.takes_colours(seed) else candidate
-                    for candidate, (seed, _) in zip(maker.draw(wanted, attempt), wanted, strict=True)
-                ]
-                verdicts = judge(wanted, candidates)
-            self.generated += len(block)
-            for (key, row), candidate, verdict in zip(block, candidates, verdicts, strict=True):
-                sample = make_sample(self.recipe, *row, attempt + 1, candidate.picture, candidate.fields, verdict)
-                yield key, row, sample, verdict
+        self, blocks: Iterable[Block], rows: Mapping[str, Row], upcoming: Sequence[Row], attempt: int, judge: Judge
+    ) -> Iterator[list[Drawn]]:
+        """One draw of each row of each block, with its verdict; seeds are read ahead for the first attempt."""
+        for block, seeds, after in _with_seeds_ahead(blocks, rows, upcoming):
+            with self._lock, _settled(self.recipe):
+                if seeds and not attempt:
+                    self._pictures.expect([*seeds, *after])
+                drawn = self._draw_block(block, seeds, attempt, judge)
+                self.generated += len(block)
+            yield drawn
+
+    def _draw_block(self, block: Block, seeds: Sequence[Seed], attempt: int, judge: Judge) -> list[Drawn]:
+        wanted = [row for _, row in block]
+        maker = self._load().maker
+        with _naming([f"copies of {_name(seed)}" for seed in seeds]):
+            maker.prepare(seeds, attempt)
+        with _naming([f"copy {copy} of {_name(seed)}" for seed, copy in wanted]):
+            candidates = [
+                candidate.in_grey() if self.recipe.takes_colours(seed) else candidate
+                for candidate, (seed, _) in zip(maker.draw(wanted, attempt), wanted, strict=True)
+            ]
+            verdicts = judge(wanted, candidates)
+        return [(*row, *found) for row, found in zip(block, zip(candidates, verdicts, strict=True), strict=True)]
+
+    def _encoded(self, row: Row, attempt: int, candidate: Candidate, verdict: Verdict) -> Sample:
+        seed, copy = row
+        with _naming([f"copy {copy} of {_name(seed)}"]):
+            return make_sample(self.recipe, seed, copy, attempt + 1, candidate.picture, candidate.fields, verdict)
+
+    def _settle(self, group: Group, key: str, encode: Callable[[], Sample]) -> None:
+        """Keep a sample; what the copies of its seed share goes with the last of them."""
+        group.keep(key, encode())
+        self._load().maker.let_go([group.missing[key][0]])
 
     def _load(self) -> Models:
         """What makes and scores; loads the prior the first time."""
@@ -238,23 +290,51 @@ class Imaginer:
         return self._loaded
 
     def _picture(self, seed: Seed) -> Image:
+        return self._pictures(seed)
+
+    def _read(self, seed: Seed) -> Image:
         """The seed's own image; an error of its dataset names the seed."""
         with _naming([_name(seed)]):
             return seed_image(self.source, seed)
 
 
-def _with_seeds_ahead(blocks: Iterable[Block], rows: Mapping[str, Row]) -> Iterator[tuple[Block, list[Seed]]]:
-    """Each block with the seeds to prepare before it: those of ``ROWS_AHEAD`` rows, or none while they last."""
+def _same(sample: Sample) -> Sample:
+    return sample
+
+
+def _finished(making: deque[Group], left: int) -> Iterator[tuple[list[Sample], int]]:
+    """All but the last ones, finished."""
+    while len(making) > left:
+        yield making.popleft().finish()
+
+
+def _with_next(groups: Iterable[Sequence[Row]]) -> Iterator[tuple[Sequence[Row], Sequence[Row]]]:
+    """Each group with the one after it; none follows the last."""
+    rest = iter(groups)
+    group = next(rest, None)
+    while group is not None:
+        following = next(rest, None)
+        yield group, following or ()
+        group = following
+
+
+def _with_seeds_ahead(
+    blocks: Iterable[Block], rows: Mapping[str, Row], upcoming: Sequence[Row]
+) -> Iterator[tuple[Block, list[Seed], list[Seed]]]:
+    """Each block with the seeds to prepare before it: those of ``ROWS_AHEAD`` rows, or none while they last.
+
+    And the seeds after these, of as many rows more, which may be in ``upcoming``.
+    """
     position = {key: number for number, key in enumerate(rows)}
-    seeds = [seed for seed, _ in rows.values()]
+    seeds = [seed for seed, _ in (*rows.values(), *upcoming[:ROWS_AHEAD])]
     prepared = 0
     for block in blocks:
         first, last = position[block[0][0]], position[block[-1][0]]
         if last < prepared:
-            yield block, []
+            yield block, [], []
             continue
-        prepared = max(first + ROWS_AHEAD, last + 1)
-        yield block, seeds[first:prepared]
+        prepared = min(max(first + ROWS_AHEAD, last + 1), len(rows))
+        yield block, seeds[first:prepared], seeds[prepared : prepared + ROWS_AHEAD]
 
 
 @contextlib.contextmanager

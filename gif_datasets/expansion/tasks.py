@@ -6,21 +6,24 @@ Who runs them (:mod:`gif_datasets.expansion.engines`) decides nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan
 from gif_datasets.io.stores import AnyPath
+from gif_datasets.io.threads import ordered_map
 from gif_datasets.shards import tar
 from gif_datasets.shards.folder import put_shard, write_sidecar
 from gif_datasets.shards.manifest import Shard, split_of
 from gif_datasets.sources.own_columns import own_members
-from gif_datasets.types import Row
+from gif_datasets.types import Row, Sample
 
 SELECTION_SEEDS = 8  # whose copies are drawn in one task, where copies are chosen among those of all seeds
 
+_MadeShard: TypeAlias = "tuple[int, list[Sample], int, Mapping[int, bytes] | None]"
+"""A shard's number, samples, how many images were drawn for them, and the source's own columns, if it has any."""
 Engine = Callable[[Any, Sequence[int]], Any]
 """Runs ``task(id)`` for each id, in any order, and yields the results as they come."""
 
@@ -45,18 +48,29 @@ class ShardTask(_Task):
     title: ClassVar[str] = "making shards"
 
     def __call__(self, shard_id: int) -> tuple[Shard, int]:
-        """Make one shard and its sidecar; returns it with the number of images decoded for it."""
-        before = self.imaginer.generated
-        rows, config = self.plan.rows_of(shard_id), self.plan.recipe.config
-        copies = [(seed, copy) for seed, copy in rows if copy]
-        made = self.imaginer.imagine(copies) if copies else self.imaginer.originals([seed for seed, _ in rows])
+        """Make one shard and its sidecar; returns it with the number of images drawn for it."""
+        [result] = self.stream([shard_id])
+        return result
+
+    def stream(self, shard_ids: Sequence[int]) -> Iterator[tuple[Shard, int]]:
+        """Make one shard after the other; while one is written, the next one is drawn."""
+        return ordered_map(self._write, self._made(shard_ids), most=1)
+
+    def _made(self, shard_ids: Sequence[int]) -> Iterator[_MadeShard]:
+        made = self.imaginer.stream(map(self.plan.rows_of, shard_ids))
+        for shard_id, (samples, drawn) in zip(shard_ids, made, strict=True):
+            indices = [sample.provenance.seed_index for sample in samples]
+            own = own_members(self.imaginer.source, indices) if self.plan.own else None
+            yield shard_id, samples, drawn, own
+
+    def _write(self, made: _MadeShard) -> tuple[Shard, int]:
+        shard_id, samples, drawn, own = made
         name = self.plan.shard_name(shard_id)
-        keys = [tar.sample_key(split_of(name), seed.index, copy) for seed, copy in rows]
-        samples = list(zip(keys, made, strict=True))
-        own = own_members(self.imaginer.source, [seed.index for seed, _ in rows]) if self.plan.own else None
-        shard = put_shard(self.folder, name, samples, config.image_format, own)
+        keys = [tar.sample_key(split_of(name), seed.index, copy) for seed, copy in self.plan.rows_of(shard_id)]
+        keyed = list(zip(keys, samples, strict=True))
+        shard = put_shard(self.folder, name, keyed, self.plan.recipe.config.image_format, own)
         write_sidecar(self.folder, self.plan.hash, shard_id, shard)
-        return shard, self.imaginer.generated - before
+        return shard, drawn
 
 
 @dataclass(frozen=True)

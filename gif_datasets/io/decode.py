@@ -12,7 +12,7 @@ import contextlib
 import io
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ Pixels = NDArray[np.uint8]
 """``(H, W, 3)``."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_APP1, _START_OF_SCAN = 0xE1, 0xDA
+_EXIF = b"Exif\0\0"
+_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
+"""Of the bytes of Exif's numbers, by how it begins."""
 
 
 def decode(content: bytes, name: str) -> Pixels:
@@ -36,11 +40,15 @@ def decode(content: bytes, name: str) -> Pixels:
     Raises:
         BadImage: If it cannot be read.
     """
+    pixels = plain(content)
+    return np.asarray(images.read_rgb(content, name)) if pixels is None else pixels
+
+
+def plain(content: bytes) -> Pixels | None:
+    """Pixels of a plain image, which any number of threads may decode at once; None for any other."""
     size = plain_size(content)
     out = np.empty((*size, 3), np.uint8) if size else None
-    if out is not None and _decode_plain(content, out):
-        return out
-    return np.asarray(images.read_rgb(content, name))
+    return out if out is not None and _decode_plain(content, out) else None
 
 
 def picture(content: bytes, name: str) -> Image.Image:
@@ -111,13 +119,35 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _may_be_turned(content: bytes) -> bool:
-    """Whether a JPEG has an APP1 segment, where EXIF would be, before its pixels; or this cannot be decided."""
-    place = 2
+    """Whether the metadata of a JPEG say so, before its pixels; or this cannot be decided."""
+    place, seen = 2, 0
     while content[place : place + 1] == b"\xff" and place + 4 <= len(content):
-        if content[place + 1] in (0xE1, 0xDA):  # APP1, start of scan
-            return content[place + 1] == 0xE1
-        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        marker, end = content[place + 1], place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if marker == _START_OF_SCAN:
+            return False
+        if marker == _APP1:
+            seen += content.startswith(_EXIF, place + 4)
+            if seen > 1 or not _says_upright(content[place + 4 : end]):
+                return True
+        place = end
     return True
+
+
+def _says_upright(app1: bytes) -> bool:
+    """Whether Exif, or XMP, has no orientation or that of an upright image."""
+    order = _ORDERS.get(app1[6:10])
+    if not app1.startswith(_EXIF) or order is None:
+        return b"rientation" not in app1 and not app1.startswith(_EXIF)
+
+    def number(place: int, size: int) -> int:
+        return int.from_bytes(app1[place : place + size], order)
+
+    first = 6 + number(10, 4)
+    entries = [first + 2 + 12 * entry for entry in range(number(first, 2))]
+    if not entries or entries[-1] + 12 > len(app1):
+        return False
+    found = [place for place in entries if number(place, 2) == images.ORIENTATION]
+    return all((number(place + 2, 2), number(place + 4, 4), number(place + 8, 2)) == (3, 1, 1) for place in found)
 
 
 def _png_size(content: bytes) -> tuple[int, int] | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from gif_datasets.chunks import evenly
 from gif_datasets.errors import BadImage, SourceError, escaped
-from gif_datasets.io import images
+from gif_datasets.io import decode, images
 from gif_datasets.io.digests import digest_pixels, digest_rows
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Progress, Reading, Seed, no_progress
@@ -76,6 +78,27 @@ def seed_image(source: Source, seed: Seed) -> Image.Image:
     if digest_pixels(np.asarray(image)) != seed.key:
         raise changed(source, seed)
     return image
+
+
+def plain_image(source: Source, seed: Seed) -> Image.Image | None:
+    """:func:`seed_image` as any thread may call it: None where that takes a dataset's own code, care, or an error."""
+    pixels = plain_pixels(source, seed.index)
+    return None if pixels is None or digest_pixels(pixels) != seed.key else Image.fromarray(pixels)
+
+
+def plain_pixels(source: Source, index: int) -> NDArray[np.uint8] | None:
+    """The pixels of a sample that is a plain file, which any number of threads may read at once; None for any other."""
+    with contextlib.suppress(Exception):  # who reads it with care says what
+        content = file_of(source, index)
+        return None if content is None else decode.plain(content)
+    return None
+
+
+def file_of(source: Source, index: int) -> bytes | None:
+    """The file of a sample, whose image upright is that of the sample; None if the source has none."""
+    read = getattr(source, "file", None)
+    found: bytes | None = None if read is None else read(index)
+    return found
 
 
 def changed(source: Source, seed: Seed) -> SourceError:

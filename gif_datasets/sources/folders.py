@@ -122,8 +122,14 @@ class FolderSource:
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One image as 8-bit RGB, and its class index."""
-        path = self.folder / os.fsdecode(self._names[index])
-        return images.read_rgb(path, self.origin(index)), int(self._labels[index])
+        return images.read_rgb(self._path(index), self.origin(index)), int(self._labels[index])
+
+    def file(self, index: int) -> bytes:
+        """The image's file."""
+        return self._path(index).read_bytes()
+
+    def _path(self, index: int) -> Path:
+        return self.folder / os.fsdecode(self._names[index])
 
 
 def _printable(name: str) -> str:
@@ -184,7 +190,11 @@ class ShardSource:
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One image as 8-bit RGB, and its class index."""
-        return images.read_rgb(self._reader.image_bytes(index), self.origin(index)), self._reader.label(index)
+        return images.read_rgb(self.file(index), self.origin(index)), self._reader.label(index)
+
+    def file(self, index: int) -> bytes:
+        """The image's file."""
+        return self._reader.image_bytes(index)
 
     def is_synthetic(self, index: int) -> bool:
         """Whether it was imagined."""

@@ -104,6 +104,14 @@ class HuggingFaceSource:
         column, found = self.features[self.image_column], images.upright(image, name)
         return found.convert(column.mode) if column.decode and column.mode else found
 
+    def file(self, index: int) -> bytes | None:
+        """The image's file; None where the column gives all images another mode."""
+        column = self.features[self.image_column]
+        if column.decode and column.mode:
+            return None
+        content = self._content(index)
+        return content if isinstance(content, bytes) else content.read_bytes()
+
     def row(self, index: int) -> dict[str, Any]:
         """Its whole row, with the image encoded; raises BadImage if another column of it cannot be decoded."""
         with images.as_bad_image(self.origin(index)):

@@ -10,7 +10,7 @@ from PIL import Image
 from gif_datasets.errors import SourceError
 from gif_datasets.io.stores import AnyPath
 from gif_datasets.prompts import canonical
-from gif_datasets.sources.base import SeedList, Source, revision_of
+from gif_datasets.sources.base import SeedList, Source, file_of, revision_of
 from gif_datasets.sources.folders import FolderSource
 from gif_datasets.types import Seed
 
@@ -46,6 +46,11 @@ class JoinedSource:
         part, own = self._place(index)
         image, label = self.parts[part].sample(own)
         return image, self._labels[label] if part else label
+
+    def file(self, index: int) -> bytes | None:
+        """The image's file, if the source that it is from has one."""
+        part, own = self._place(index)
+        return file_of(self.parts[part], own)
 
     def _place(self, index: int) -> tuple[int, int]:
         """Which source a sample is from, and its index there."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from gif_datasets.errors import ConfigError, EngineError
 from gif_datasets.io.devices import keep_freed_memory, usable_cpus
@@ -22,13 +22,22 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 SPAWN = "spawn"  # forking a process whose torch already runs threads can hang, and cannot use CUDA
 
 
+@runtime_checkable
+class Streaming(Protocol):
+    """A task that does several ids better than one after the other."""
+
+    def stream(self, ids: Sequence[int]) -> Iterator[Any]:
+        """The results, in order."""
+        ...
+
+
 def run_local(
     task: Callable[[int], Result], ids: Sequence[int], workers: int = 1, devices: Sequence[str] = ()
 ) -> Iterator[Result]:
     """Yield ``task(id)`` for every id, as they finish.
 
     Args:
-        task: Picklable when ``workers`` is above 1.
+        task: Picklable when ``workers`` is above 1. One that can stream begins with an id while it ends the one before.
         ids: What to run.
         workers: Processes; 1 runs in this process. Each loads the prior once.
         devices: GPUs, as :func:`visible_gpus` names them; the workers take them in turn, and each sees its own alone.
@@ -39,7 +48,7 @@ def run_local(
     """
     workers = min(workers, len(ids))
     if workers <= 1:
-        yield from map(task, ids)
+        yield from task.stream(ids) if isinstance(task, Streaming) else map(task, ids)
         return
     refuse_unsendable(task, workers)
     let_go(task)
