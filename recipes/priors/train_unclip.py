@@ -87,13 +87,30 @@ def draw(network: nn.Module, condition: Tensor, scale: float, steps: int, genera
     scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
     scheduler.set_timesteps(steps)
     x = torch.randn(len(condition), flux_space.CHANNELS, 8, 8, generator=generator)
-    both = torch.cat([torch.zeros_like(condition), condition])
+    rows = condition if scale == 1 else torch.cat([torch.zeros_like(condition), condition])
     for t in scheduler.timesteps:
+        inputs = torch.cat([x] * (len(rows) // len(x)))
         with torch.autocast("cpu", torch.bfloat16):
-            out = network(torch.cat([x, x]), t, None, added_cond_kwargs={"image_embeds": both}, return_dict=False)[0]
-        null, conditioned = out[:, : x.shape[1]].float().chunk(2)
-        x = scheduler.step(null + scale * (conditioned - null), t, x).prev_sample
+            out = network(inputs, t, None, added_cond_kwargs={"image_embeds": rows}, return_dict=False)[0]
+        *null, conditioned = out[:, : x.shape[1]].float().split(len(x))
+        velocity = null[0] + scale * (conditioned - null[0]) if null else conditioned
+        x = scheduler.step(velocity, t, x).prev_sample
     return x
+
+
+@torch.no_grad()
+def contact_sheet(network: nn.Module, data: Latents, decoder: nn.Module, scale: float, path: Path) -> None:
+    """Held-out images of the pool, each above two images that are drawn from its image latent."""
+    shown = torch.arange(len(data) - HELD_OUT, len(data))[:32]
+    view, rows = torch.zeros_like(shown), []
+    condition, real = data.conditions[view, shown].float(), data.targets[view, shown].float()
+    for part in (slice(0, 16), slice(16, 32)):
+        latents = [real[part]]
+        for number in range(2):
+            generator = torch.Generator().manual_seed(number)
+            latents.append(data.raw(draw(network, condition[part], scale, 10, generator)))
+        rows += [decoder(x) * 2 - 1 for x in latents]
+    training.sheet(rows, path)
 
 
 def main() -> None:
@@ -135,18 +152,7 @@ def main() -> None:
         run.save()
         averaged.load_state_dict(ema.shadow)
         averaged.save_pretrained(args.out / "unet")
-        view = torch.zeros(HELD_OUT, dtype=torch.long)
-        shown = torch.arange(count, len(data))
-        condition, real = data.conditions[view, shown].float(), data.targets[view, shown].float()
-        rows = []
-        for part in (slice(0, 16), slice(16, 32)):
-            latents = [real[part]]
-            for number in range(2):
-                generator = torch.Generator().manual_seed(number)
-                latents.append(data.raw(draw(averaged, condition[part], 2.0, 10, generator)))
-            with torch.no_grad():
-                rows += [decoder(x) * 2 - 1 for x in latents]
-        training.sheet(rows, args.out / f"sheet-{run.step:06d}.png")
+        contact_sheet(averaged, data, decoder, 2.0, args.out / f"sheet-{run.step:06d}.png")
 
     rate = training.constant_then_linear(args.lr, args.images, args.decay_images)
     training.fit(run, batches, loss_of, rate, args.images, checkpoint, every=500, minutes=args.minutes)
