@@ -45,6 +45,8 @@ OWN_SCHEDULER = "own"
 """The scheduler that a pipeline's folder names."""
 AUTO = "auto"
 """The strength that is chosen from a few copies before the work; ``auto:SHARE`` says how many must keep their class."""
+_LATER = {"synonyms": (), "webp_effort": 4}
+"""Options that older versions did not have, with the value for what these did: digests are as they were."""
 _NEAR_SEED = "near_seed"
 """Marks, among the options of a manifest, an unCLIP method that begins near its seeds. Without the mark its strength
 is 1, whatever ``strength`` says: versions that had no other wrote a neutral value there."""
@@ -238,9 +240,15 @@ class ExpansionConfig:
     )
 
     image_format: str = _option(
-        "png", "format of the new images; png and webp are lossless", choices=("png", "webp", "jpg")
+        "png",
+        "format of the images; png and webp are lossless; jpg stores seeds that are JPEG files as they are; auto: jpg"
+        " where the seeds are such files, elsewhere webp of effort 0",
+        choices=("png", "webp", "jpg", AUTO),
     )
     jpeg_quality: int = _option(95, "quality when the format is jpg", low=1, high=100)
+    webp_effort: int = _option(
+        4, "when the format is webp: 0 is some 15 times as fast as 4, and a tenth larger", low=0, high=6
+    )
     originals: bool = _option(True, "also write the seed samples into the shards")
     split: str = _option("train", "name of the split to write")
     validation_share: float = _option(
@@ -368,9 +376,9 @@ class ExpansionConfig:
         return _begins_from_noise(self.method) and self.strength != 1
 
     def to_json(self) -> dict[str, Any]:
-        """Return all options as JSON types, defaults resolved; synonyms only if there are any."""
-        value = dataclasses.asdict(self)
-        return value if self.synonyms else {name: option for name, option in value.items() if name != "synonyms"}
+        """Return all options as JSON types, defaults resolved; those of ``_LATER`` only where they have an effect."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
 
     def names_of(self, class_name: str) -> tuple[str, ...]:
         """Names of a class; prompts use the first."""

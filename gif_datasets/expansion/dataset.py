@@ -114,7 +114,9 @@ class ExpandedDataset(Divisible):
         self.bad = opened.listed.bad
         warn_of_bad(opened.listed)
         self.plan: Plan = opened.plan
-        self.imaginer = Imaginer(self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given)
+        self.imaginer = Imaginer(
+            self.plan.recipe, self.source, open_cache(cache_dir), self.plan.seeds, given, self.plan.original_files
+        )
         self._known = np.arange(len(self)) < len(self.plan.seeds)  # items that need no imagining, as far as was seen
         self.transform = transform
         wrapped = dataset if not isinstance(dataset, (str, Path)) else None

@@ -268,7 +268,7 @@ def _probe(plan: Plan, source: Source, cache: Path, number: int, workers: int, b
     block = recipe.config.encode_batch
     order = _spread(seeds, 2 * block)
     few, more = order[:block], order[block:] or order
-    imaginer = Imaginer(recipe, source, Cache(cache), few)
+    imaginer = Imaginer(recipe, source, Cache(cache), few, original_files=plan.original_files)
     imaginer.prepare()
     imaginer.originals(few)  # loads the prior where nothing was prepared
     start = time.time() - begun

@@ -23,7 +23,7 @@ from gif_datasets.io.forks import on_fork
 from gif_datasets.io.threads import ordered_map
 from gif_datasets.methods import METHODS
 from gif_datasets.priors import fetch_prior
-from gif_datasets.sources.base import Source, plain_image, seed_image
+from gif_datasets.sources.base import Source, jpeg_as_it_is, plain_image, seed_image
 from gif_datasets.types import Row, Sample, Seed
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Imaginer:
         cache: Where samples are kept.
         seeds: All seeds, for what depends on more of them than one.
         given_prior: A prior of the user's own, already loaded.
+        original_files: Whether seeds that are JPEG files are stored as they are.
         generated: Number of images drawn so far, cache hits and padding left out.
     """
 
@@ -68,6 +69,7 @@ class Imaginer:
     cache: Cache
     seeds: Sequence[Seed] = ()
     given_prior: Prior | None = None
+    original_files: bool = False
     generated: int = 0
     _loaded: Models | None = None
     _lock: Any = field(init=False)
@@ -150,7 +152,7 @@ class Imaginer:
         return found
 
     def originals(self, seeds: Sequence[Seed]) -> list[Sample]:
-        """The seed samples themselves, in the form of the imagined ones; their own images, re-encoded."""
+        """The seed samples themselves, in the form of the imagined ones: encoded again, or as they are."""
         with self._lock, _settled(self.recipe):
             loaded = self._load()
             if self.recipe.config.classifies:
@@ -158,12 +160,19 @@ class Imaginer:
             fields = loaded.maker.seed_fields(seeds)
             scores = loaded.seed_scores(seeds) if loaded.seed_scores else [None] * len(seeds)
             verdicts = map(Verdict, scores)
-            rows = zip(seeds, self._pictures.each(seeds), fields, verdicts, strict=True)
+            rows = zip(seeds, self._stored(seeds), fields, verdicts, strict=True)
             made = list(ordered_map(self._original, rows))
             self._pictures.forget()
             return made
 
-    def _original(self, row: tuple[Seed, Image, dict[str, Any], Verdict]) -> Sample:
+    def _stored(self, seeds: Sequence[Seed]) -> Iterator[Image | bytes]:
+        for seed, found in zip(seeds, ordered_map(self._stored_in_thread, seeds), strict=True):
+            yield found or self._read(seed)
+
+    def _stored_in_thread(self, seed: Seed) -> Image | bytes | None:
+        return (self.original_files and jpeg_as_it_is(self.source, seed)) or plain_image(self.source, seed)
+
+    def _original(self, row: tuple[Seed, Image | bytes, dict[str, Any], Verdict]) -> Sample:
         seed, picture, fields, verdict = row
         with _naming([_name(seed)]):
             return make_sample(self.recipe, seed, 0, 0, picture, fields, verdict)

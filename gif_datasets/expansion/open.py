@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import SourceError
-from gif_datasets.expansion.plan import Plan, make_plan
+from gif_datasets.expansion.plan import Plan, make_plan, with_image_format
 from gif_datasets.expansion.recipe import make_recipe
 from gif_datasets.expansion.trial import settle_strength
 from gif_datasets.io.cache.store import open_cache
+from gif_datasets.io.images import JPEG
 from gif_datasets.priors import PriorInfo
 from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
 from gif_datasets.sources.joined import JoinedSource
@@ -65,7 +66,7 @@ def open_expansion(
         given: That object.
         cache_dir: Where imagined samples are kept; used here only if the strength is to be chosen.
         show: Wraps the loops over seeds.
-        say: Called with one line if a strength was chosen.
+        say: Called with one line for each of strength and format that was chosen.
 
     Raises:
         BadImage: If an image cannot be read and ``on_bad_image`` is ``"stop"``.
@@ -80,11 +81,21 @@ def open_expansion(
     refuse_bad(listed, config.on_bad_image)
     name = "" if validation is None else validation.name
     real_limit = limit if limit is not None and limit < len(source) else None  # only if it leaves anything out
+    recipe = with_image_format(recipe, source, listed.seeds)
+    if recipe.config.image_format != config.image_format:
+        say(f"image_format: {_format_text(recipe.config)}")
     plan = make_plan(source, listed, recipe, validation_seeds, name, real_limit)
     if config.auto_strength:
         plan, choice = settle_strength(plan, source, open_cache(cache_dir), given)
         say(choice.text())
     return Opened(source, listed, plan)
+
+
+def _format_text(config: ExpansionConfig) -> str:
+    if config.image_format == JPEG:
+        quality = config.jpeg_quality
+        return f"{JPEG}: the seeds are JPEG files, which are stored as they are; copies have quality {quality}"
+    return f"{config.image_format}, lossless, of effort {config.webp_effort}"
 
 
 def _joined(

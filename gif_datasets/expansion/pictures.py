@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gif_datasets.io.threads import ordered_map, submit, threads
+from gif_datasets.io.threads import submit, threads
 from gif_datasets.types import Seed
 
 if TYPE_CHECKING:
@@ -58,11 +58,6 @@ class PicturesAhead:
         """Free all images."""
         self.expect(())
         self._kept.clear()
-
-    def each(self, seeds: Sequence[Seed]) -> Iterator[Image]:
-        """The images of seeds in turn; none is kept."""
-        for seed, image in zip(seeds, ordered_map(self.read_plain, seeds), strict=True):
-            yield image or self.read(seed)
 
     def _go_on(self) -> None:
         while self._coming and self._has_room():

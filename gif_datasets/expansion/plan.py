@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,21 +14,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gif_datasets.config import ExpansionConfig
+from gif_datasets.chunks import evenly
+from gif_datasets.config import AUTO, ExpansionConfig
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion.recipe import Recipe, with_population
 from gif_datasets.io.digests import digest
+from gif_datasets.io.images import JPEG
+from gif_datasets.io.stores import AnyPath
 from gif_datasets.methods import METHODS
 from gif_datasets.shards import manifest, tar
 from gif_datasets.shards.columns import yaml_list
-from gif_datasets.shards.manifest import shard_size
-from gif_datasets.sources.base import SeedList, Source, revision_of
+from gif_datasets.shards.folder import begun_plan
+from gif_datasets.shards.manifest import ORIGINAL_FILES, shard_size
+from gif_datasets.sources.base import SeedList, Source, jpeg_as_it_is, revision_of
 from gif_datasets.sources.own_columns import own_columns, own_members
 from gif_datasets.sources.seed_table import Rows, SeedTable
 from gif_datasets.sources.splits import hold_out
 from gif_datasets.types import VALIDATION, Row, Seed
 
 PLAN_FORMAT = 3
+LOOKED_AT = 16
+"""Seeds whose files say whether any is stored as it is."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Plan:
         revision: The commit of the seed dataset, where it was read from the Hub.
         own: What the seed dataset has of its own, where it has more than images and labels.
         strength_choice: How the strength was chosen, where that was left to be done.
+        original_files: Whether seeds that are upright JPEG files are stored as they are, where all images are JPEG.
     """
 
     source_name: str
@@ -83,6 +90,7 @@ class Plan:
     revision: str = ""
     own: OwnColumns | None = None
     strength_choice: dict[str, Any] | None = None
+    original_files: bool = False
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:
@@ -151,6 +159,7 @@ class Plan:
             **({"own_columns": dataclasses.asdict(self.own)} if self.own else {}),
             **({"strength_choice": self.strength_choice} if self.strength_choice else {}),
             **({"grey_seeds": self._grey_seeds} if self._grey_seeds else {}),
+            **({ORIGINAL_FILES: True} if self.original_files else {}),
         }
 
     @property
@@ -225,7 +234,35 @@ def make_plan(
         limit,
         revision=revision_of(source),
         own=_own_columns(source, [*seeds.indices.tolist(), *held.indices.tolist()]),
+        original_files=config.image_format == JPEG and any(_as_they_are(source, seeds if config.originals else held)),
     )
+
+
+def with_image_format(recipe: Recipe, source: Source, seeds: Sequence[Seed]) -> Recipe:
+    """The recipe with ``image_format=auto`` settled.
+
+    Lossless WebP of the least effort is smaller and quicker than PNG at every size; JPEG copies of seeds that are JPEG
+    lose less than these have lost, and the seeds themselves lose nothing.
+    """
+    if recipe.config.image_format != AUTO:
+        return recipe
+    found: dict[str, Any] = {"image_format": "webp", "webp_effort": 0}
+    if all(_as_they_are(source, seeds)):
+        found = {"image_format": JPEG}
+    return dataclasses.replace(recipe, config=dataclasses.replace(recipe.config, **found))
+
+
+def as_begun(plan: Plan, folder: AnyPath) -> Plan:
+    """The plan as a folder was begun with: one of a version that encoded every seed again is finished so."""
+    begun = begun_plan(folder)
+    without = dataclasses.replace(plan, original_files=False)
+    return without if plan.original_files and begun is not None and ORIGINAL_FILES not in begun else plan
+
+
+def _as_they_are(source: Source, seeds: Sequence[Seed]) -> Iterator[bool]:
+    """Of some seeds, whether they are JPEG files that need no conversion."""
+    for index in evenly(len(seeds), LOOKED_AT):
+        yield jpeg_as_it_is(source, seeds[index]) is not None
 
 
 def _check_validation(config: ExpansionConfig, source: str, seeds: SeedTable, validation: str) -> None:

@@ -5,6 +5,7 @@ Run again = resume: finished shards are checked and kept.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from itertools import chain
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion import trial
 from gif_datasets.expansion.imagine import Imaginer
-from gif_datasets.expansion.plan import Plan
+from gif_datasets.expansion.plan import Plan, as_begun
 from gif_datasets.expansion.recipe import spread
 from gif_datasets.expansion.sizes import warn_of_lack
 from gif_datasets.expansion.tasks import Engine, ShardTask, select
@@ -138,8 +139,9 @@ def run(
     started = time.monotonic()
     for place in (folder, cache.folder):
         refuse_output(source, place)
+    plan = as_begun(plan, folder)
     claim_folder(folder, plan.json, seeds=chain(plan.seeds, plan.validation))
-    imaginer = imaginer or Imaginer(plan.recipe, source, cache, plan.seeds)
+    imaginer = _imaginer(plan, source, cache, imaginer)
     todo, done = _state(plan, folder, part)
     if todo:
         warn_of_lack(plan, source, cache, folder, list(todo.values()))
@@ -165,6 +167,14 @@ def run(
     if todo or not (folder / OWN_CLASS_FILE).exists():
         _look_at_copies(plan, imaginer, finished_folder)
     return summarise(finished_folder, generated, tuple(bad), time.monotonic() - started)
+
+
+def _imaginer(plan: Plan, source: Source, cache: Cache, given: Imaginer | None) -> Imaginer:
+    """What makes the samples; one that is given stores originals as this plan says."""
+    imaginer = given or Imaginer(plan.recipe, source, cache, plan.seeds)
+    if imaginer.original_files == plan.original_files:
+        return imaginer
+    return dataclasses.replace(imaginer, original_files=plan.original_files)
 
 
 def _state(plan: Plan, folder: AnyPath, part: PlanPart) -> tuple[dict[str, int], dict[int, Shard]]:

@@ -35,7 +35,7 @@ def make_sample(
     seed: Seed,
     copy: int,
     attempts: int,
-    picture: Image,
+    picture: Image | bytes,
     fields: dict[str, Any],
     verdict: Verdict,
 ) -> Sample:
@@ -46,12 +46,14 @@ def make_sample(
         seed: Of what.
         copy: Which copy it is; 0 for the seed itself.
         attempts: How often it was drawn.
-        picture: What was drawn.
+        picture: What was drawn; or a file that is stored as it is.
         fields: Extra provenance fields, from its maker.
         verdict: The verdict of its check.
     """
     config = recipe.config
-    image = images.encode(np.asarray(picture), config.image_format, config.jpeg_quality)
+    image = picture
+    if not isinstance(image, bytes):
+        image = images.encode(np.asarray(picture), config.image_format, config.jpeg_quality, config.webp_effort)
     provenance = Provenance(
         synthetic=copy > 0 or seed.synthetic,
         seed_key=seed.key,

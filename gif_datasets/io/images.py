@@ -103,18 +103,19 @@ def is_image(value: Any) -> bool:
     return isinstance(value, Image.Image) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) in (2, 3))
 
 
+JPEG = "jpg"
 LOSSLESS = ("png", "webp")
 """Formats in which :func:`encode` keeps every pixel."""
 
 
-def encode(pixels: np.ndarray, image_format: str, jpeg_quality: int) -> bytes:
+def encode(pixels: np.ndarray, image_format: str, jpeg_quality: int, webp_effort: int = 4) -> bytes:
     """Encode ``(H, W, 3)`` uint8 as ``png``, ``webp`` (lossless) or ``jpg``; no metadata, so bytes depend on pixels."""
     buffer = io.BytesIO()
     image = Image.fromarray(pixels)
     if image_format == "png":
         image.save(buffer, "PNG", compress_level=6)
     elif image_format == "webp":
-        image.save(buffer, "WEBP", lossless=True, quality=80)
+        image.save(buffer, "WEBP", lossless=True, quality=80, method=webp_effort)
     else:
         image.save(buffer, "JPEG", quality=jpeg_quality, subsampling=0)
     return buffer.getvalue()

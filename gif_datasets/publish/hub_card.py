@@ -274,7 +274,7 @@ def _how(it: Published) -> str:
     first = {
         "seeds": f"{_source_name(it)}: {it.manifest.plan.seeds} images",
         **card.revision(it.manifest),
-        **card.strength_choice(it.manifest),
+        **card.own_choices(it.manifest),
     }
     if _by_prior(it):
         first["prior"] = f"{recipe.prior.name}, revision {recipe.prior.digest}"

@@ -13,7 +13,7 @@ from gif_datasets.methods import METHODS
 from gif_datasets.shards import tar
 from gif_datasets.shards.card_yaml import card_yaml
 from gif_datasets.shards.image_sizes import MOST, sizes_text
-from gif_datasets.shards.manifest import Manifest
+from gif_datasets.shards.manifest import ORIGINAL_FILES, Manifest
 from gif_datasets.types import Provenance
 
 SIZES = (
@@ -41,7 +41,7 @@ def render(manifest: Manifest, head: Mapping[str, Any] | None = None, load: str 
     recipe = manifest.plan.recipe
     options, prior, versions = recipe.options, recipe.prior, recipe.versions
     classes = ", ".join(plain(name) for name in manifest.classes)
-    first = {**revision(manifest), **strength_choice(manifest), "prior": f"{prior.name} (digest {prior.digest[:16]})"}
+    first = {**revision(manifest), **own_choices(manifest), "prior": f"{prior.name} (digest {prior.digest[:16]})"}
     return f"""---
 {card_yaml(_metadata(manifest) if head is None else head)}---
 
@@ -93,10 +93,16 @@ def revision(manifest: Manifest) -> dict[str, str]:
     return {"revision of the seeds": commit} if commit else {}
 
 
-def strength_choice(manifest: Manifest) -> dict[str, str]:
-    """A row for :func:`option_table`: how a strength was chosen, where that was left to be done."""
+def own_choices(manifest: Manifest) -> dict[str, str]:
+    """Rows for :func:`option_table`: how a strength was chosen, and whether originals are their own files."""
     choice = manifest.plan.content.get("strength_choice")
-    return {"strength was chosen": json.dumps(choice, sort_keys=True)} if choice else {}
+    files = bool(manifest.plan.content.get(ORIGINAL_FILES))
+    return {
+        **({"strength was chosen": json.dumps(choice, sort_keys=True)} if choice else {}),
+        **(
+            {"originals": "upright JPEG files are as they were, without metadata; others were encoded"} if files else {}
+        ),
+    }
 
 
 def how(method: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,14 @@ def claim_folder(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion
         raise
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def begun_plan(folder: AnyPath) -> dict[str, Any] | None:
+    """The plan that a folder was claimed for; None before that, and where it cannot be read."""
+    with contextlib.suppress(OSError, PlanMismatch):
+        found = _plan_at(folder / PLAN_FILE)
+        return found if isinstance(found, dict) else None
+    return None
 
 
 def _plan_at(path: AnyPath) -> Any:

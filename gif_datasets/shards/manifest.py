@@ -87,6 +87,8 @@ _PLAN_FIELDS = {
     "shards": list,
     "recipe": dict,
 }
+ORIGINAL_FILES = "original_files"
+"""Of a plan: whether originals that are upright JPEG files are stored as they are; absent where none is."""
 SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 """Split names: they become parts of file names."""
 _RECIPE_FIELDS = {"options": dict, "prior": dict, "device": str, "versions": dict}

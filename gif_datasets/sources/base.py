@@ -14,7 +14,7 @@ from PIL import Image
 
 from gif_datasets.chunks import evenly
 from gif_datasets.errors import BadImage, SourceError, escaped
-from gif_datasets.io import decode, images
+from gif_datasets.io import decode, images, jpeg
 from gif_datasets.io.digests import digest_pixels, digest_rows
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Progress, Reading, Seed, no_progress
@@ -91,6 +91,17 @@ def plain_pixels(source: Source, index: int) -> NDArray[np.uint8] | None:
     with contextlib.suppress(Exception):  # who reads it with care says what
         content = file_of(source, index)
         return None if content is None else decode.plain(content)
+    return None
+
+
+def jpeg_as_it_is(source: Source, seed: Seed) -> bytes | None:
+    """The JPEG file that a seed is, without its metadata, if every reader finds the seed's own pixels in it."""
+    with contextlib.suppress(Exception):  # as above
+        content = file_of(source, seed.index)
+        found = None if content is None else jpeg.bare(content)
+        pixels = None if found is None else decode.plain(found)
+        if pixels is not None and digest_pixels(pixels) == seed.key:
+            return found
     return None
 
 

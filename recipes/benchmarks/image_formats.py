@@ -28,7 +28,8 @@ from gif_datasets.sources import open_source
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "ihc", "motorcycle_left")
 """Those in colour that scikit-image's package holds without loss."""
 
-VARIANTS = (("png", 0), ("webp", 0), ("jpg", 98), ("jpg", 95), ("jpg", 90), ("jpg", 75))
+VARIANTS = (("png", 0), ("webp", 4), ("webp", 0), ("jpg", 98), ("jpg", 95), ("jpg", 90), ("jpg", 75))
+"""Formats, with quality or effort."""
 
 
 def tiles(path: Path, size: int) -> list[np.ndarray]:
@@ -68,11 +69,11 @@ def decibels(a: np.ndarray, b: np.ndarray) -> float:
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
-def measure(pictures: list[np.ndarray], image_format: str, quality: int, rounds: int) -> dict[str, Any]:
+def measure(pictures: list[np.ndarray], image_format: str, number: int, rounds: int) -> dict[str, Any]:
     """One format over all images."""
 
     def write() -> list[bytes]:
-        return [images.encode(pixels, image_format, quality or 95) for pixels in pictures]
+        return [images.encode(pixels, image_format, jpeg_quality=number, webp_effort=number) for pixels in pictures]
 
     files = write()
 
@@ -82,7 +83,7 @@ def measure(pictures: list[np.ndarray], image_format: str, quality: int, rounds:
     ratios = sorted(decibels(a, b) for a, b in zip(pictures, read(), strict=True))
     lossless = ratios[0] == math.inf
     return {
-        "format": f"{image_format} {quality}" if quality else image_format,
+        "format": image_format if image_format == "png" else f"{image_format} {number}",
         "bytes": round(sum(map(len, files)) / len(files)),
         "psnr_median": None if lossless else round(ratios[len(ratios) // 2], 1),
         "psnr_worst": None if lossless else round(ratios[0], 1),

@@ -103,12 +103,14 @@ def through_ray(seeds: Path, prior: SleepingPrior, options: dict[str, object]) -
 def encode_seconds(prior: SleepingPrior, config: ExpansionConfig) -> float:
     """Seconds of one core to encode one image."""
     pixels = (prior.texture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-    return min(times(lambda: images.encode(pixels, config.image_format, config.jpeg_quality), 3))
+    options = config.image_format, config.jpeg_quality, config.webp_effort
+    return min(times(lambda: images.encode(pixels, *options), 3))
 
 
 def measure(seeds: Path, rate: float, image_format: str, args: argparse.Namespace) -> dict[str, object]:
     """One rate and format."""
-    options = {"ratio": args.ratio, "image_format": image_format, "originals": args.originals}
+    name, _, effort = image_format.partition("-")
+    options = {"ratio": args.ratio, "image_format": name, "webp_effort": int(effort or 4), "originals": args.originals}
     config, prior = ExpansionConfig(**options), SleepingPrior(rate, args.side)
     run, samples = through_ray if args.ray else whole, args.seeds * args.ratio
 
@@ -130,7 +132,9 @@ def measure(seeds: Path, rate: float, image_format: str, args: argparse.Namespac
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", type=float, nargs="+", default=[5, 30, 100], help="images a second")
-    parser.add_argument("--formats", nargs="+", default=["jpg", "webp", "png"])
+    parser.add_argument(
+        "--formats", nargs="+", default=["jpg", "webp-0", "webp", "png"], help="webp-0: webp of effort 0"
+    )
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--ratio", type=int, default=5)
