@@ -181,6 +181,20 @@ def test_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert {"look.png", "expanded", "report.html", "model.pt"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_life_page(seed_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/life.md goes through the generations of a folder, one block after another."""
+    monkeypatch.chdir(seed_folder.parent)
+    seed_folder.parent.joinpath("my-pictures").symlink_to(seed_folder)
+    names: dict[str, object] = {}
+    for language, block in re.findall(
+        r"```(bash|python)\n(.*?)```", (ROOT / "docs" / "life.md").read_text(), re.DOTALL
+    ):
+        run_commands(block) if language == "bash" else exec(compile(block, "docs/life.md", "exec"), names)
+    told = capsys.readouterr().out
+    assert "generation 2: 1 seeds added, 0 removed" in told
+    assert "generation 3: 1 seeds added, 1 removed" in told
+
+
 @pytest.mark.parametrize("page", ["own-data.md", "choosing.md", "domains.md"])
 def test_how_to_pages(page: str, seed_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples of the how-to pages run; commands with the prior that has no weights."""

@@ -70,6 +70,14 @@ def add_generation(command: argparse.ArgumentParser) -> None:
     add("--ratio", type=int, metavar="K", help="new samples per seed sample (default: 5)")
 
 
+def add_update(command: argparse.ArgumentParser) -> None:
+    """Add the flags of an update."""
+    text = "bring the finished folder --out up to date with SOURCE; its options need not be repeated"
+    command.add_argument("--update", action="store_true", help=text)
+    missing = "with --update: remove seeds that SOURCE has no longer, and their copies (default: they stay)"
+    command.add_argument("--withdraw-missing", action="store_true", help=missing)
+
+
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the source and the options that hold for every method."""
     add = command.add_argument

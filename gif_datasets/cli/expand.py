@@ -8,13 +8,14 @@ import sys
 import warnings
 from functools import partial
 
-from gif_datasets.cli.arguments import SOURCE, Commands, add_generation, add_json, any_path, new_command
+from gif_datasets.cli.arguments import SOURCE, Commands, add_generation, add_json, add_update, any_path, new_command
 from gif_datasets.cli.shared import (
     check_count,
     check_out,
     config_of,
     name_bad,
     name_larger_priors,
+    name_left,
     print_result,
     progress_after,
     warn,
@@ -42,6 +43,7 @@ def add(commands: Commands) -> None:
     flag("--gpus-per-worker", type=float, default=1.0, metavar="G", help=share)
     flag("--shard-index", type=int, metavar="I", help="make only part I of the shards, counted from 0")
     flag("--num-shards", type=int, metavar="N", help="number of parts, one for each task of an array job")
+    add_update(command)
     add_json(command)
 
 
@@ -73,11 +75,14 @@ def run(args: argparse.Namespace) -> int:
             cache_dir=args.cache_dir,
             device=device,
             part=_part(args.shard_index, args.num_shards),
+            update=args.update,
+            withdraw_missing=args.withdraw_missing,
             config=config,
             progress=progress_after(partial(name_larger_priors, config)),
             say=warn,
         )
     name_bad(summary.bad)
+    name_left(summary.left)
     print_result(args, {**asdict(summary), "preview": str(args.out / "preview.png")}, expand_text)
     return 0
 

@@ -54,5 +54,7 @@ def describe(reader: ShardReader) -> dict[str, Any]:
         "own_class_real": own_class and round(own_class.real_share, 4),
         "own_class_worst": own_class and own_class.worst(),
         "expansion_counts": {str(copies): seeds for copies, seeds in reader.expansion_counts().items()},
+        "generations": [generation.to_json() for generation in manifest.plan.generations],
+        "withdrawn": sum(generation.withdrawn for generation in manifest.plan.generations),
         "plan_hash": manifest.plan_hash,
     }

@@ -23,11 +23,17 @@ _Folder = TypeVar("_Folder", "Path", "RemotePath")
 
 
 def config_of(args: argparse.Namespace) -> ExpansionConfig:
-    """The options of a command that makes one expansion."""
+    """The options of a command that makes one expansion; with ``--update``, over those of the folder."""
     from gif_datasets.config import ExpansionConfig
 
     values = {**values_of(args), **_set_flags(method=args.method, ratio=args.ratio)}
-    return ExpansionConfig.build(values, args.config)
+    if not getattr(args, "update", False):
+        return ExpansionConfig.build(values, args.config)
+    from gif_datasets.expansion.update import kept_settings
+    from gif_datasets.options import read_options
+
+    given = {**read_options(args.config), **values} if args.config else values
+    return ExpansionConfig.build(kept_settings(args.out, given))
 
 
 def values_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -104,6 +110,17 @@ def name_bad(bad: tuple[str, ...]) -> None:
         say(f"skipped {message}")
     if len(bad) > 20:
         say(f"skipped {len(bad) - 20} more unreadable images")
+
+
+def name_left(left: tuple[str, ...]) -> None:
+    """Name seeds that a source has no longer, the first 20, and what becomes of them."""
+    if not left:
+        return
+    more = f" and {len(left) - 20} more" if len(left) > 20 else ""
+    say(
+        f"no longer in the source, and still in the folder: {', '.join(left[:20])}{more}"
+        " (to remove them: --update --withdraw-missing)"
+    )
 
 
 def progress(rows: Any, title: str, total: int | None = None) -> Any:

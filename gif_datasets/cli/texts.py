@@ -18,6 +18,7 @@ from gif_datasets.methods import (
     STRENGTH,
 )
 
+MOST_NAMES = 5  # of images
 MOST_LISTED = 2  # values of a list, where methods are listed
 
 
@@ -51,6 +52,32 @@ def plan_text(value: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def difference_text(value: dict[str, Any]) -> str:
+    """What an update would do, and what it would take."""
+    found = value["difference"]
+    left = "stay in the folder" if found["left_stay"] else "will be removed"
+    lines = [
+        f"{count} {what}: {_names(names)}"
+        for names, what in (
+            (found["new"], "new, and made now"),
+            (found["changed"], "changed, and removed as they were"),
+            (found["left"], f"no longer in the source, and {left}"),
+            (found["refused"], "withdrawn before, and left out"),
+        )
+        if (count := len(names))
+    ]
+    lines.append(
+        f"{found['same']} seeds stay; {found['copies']} copies to make, {found['shards']} shards to add,"
+        f" {found['rewritten']} to write again: generation {found['generation']}"
+    )
+    lines += [f"kept from the first generation: {', '.join(found['kept'])}"] if found["kept"] else []
+    return "\n".join(lines + ([plan_text(value["estimate"])] if value["estimate"] else []))
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+
+
 def expand_text(value: dict[str, Any]) -> str:
     """What an expansion made, or what its other parts must still make."""
     if value["missing"]:
@@ -68,11 +95,20 @@ def expand_text(value: dict[str, Any]) -> str:
     )
     return (
         _own_class_text(value)
+        + _generation_text(value)
         + f"{value['originals']} seeds + {value['synthetic']} imagined samples of {value['classes']} classes"
         f"{validation} ({fresh}) in {value['seconds']} s\n"
         f"{failed}shards:  {value['folder']}/data ({value['shards']} files, {size_text(value['bytes'])})\n"
         f"preview: {value['preview']}"
     )
+
+
+def _generation_text(value: dict[str, Any]) -> str:
+    """What an update changed; empty in a first expansion."""
+    if value["generation"] == 1:
+        return ""
+    changed = f"{value['added']} seeds added, {value['withdrawn']} removed"
+    return f"generation {value['generation']}: {changed}\n"
 
 
 def preview_text(value: dict[str, Any]) -> str:
@@ -163,9 +199,23 @@ def info_text(value: dict[str, Any]) -> str:
         + (f"failed the check: {value['failed_checks']}\n" if value["failed_checks"] else "")
         + f"shards: {value['shards']}, {size_text(value['bytes'])}\n"
         f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
-        f"plan: {value['plan_hash']}\n"
+        + _generations_text(value["generations"])
+        + f"plan: {value['plan_hash']}\n"
         f"options:\n{options}"
     )
+
+
+def _generations_text(generations: list[dict[str, Any]]) -> str:
+    """A line for each generation; none where there is one alone."""
+    lines = []
+    for number, one in enumerate(generations, 1):
+        unmixed = f" and {one['unmixed']} copies that showed them" if one["unmixed"] else ""
+        kept = f"; kept: {', '.join(one['kept'])}" if one["kept"] else ""
+        lines.append(
+            f"generation {number}: {one['added']} seeds added, {one['withdrawn']} removed{unmixed},"
+            f" {one['shards']} shards written, {one['samples']} samples{kept}\n"
+        )
+    return "".join(lines)
 
 
 def _counts_text(counts: dict[str, int]) -> str:

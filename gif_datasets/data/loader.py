@@ -251,7 +251,7 @@ class DataLoader(tud.DataLoader[Any]):
                 raise
             raise ConfigError(f"not a state of a gif_datasets.DataLoader: {error!r}") from error
         order = self._order_of(batches)
-        for name in dict.fromkeys([*order, *saved]):
+        for name in dict.fromkeys(["dataset", *order, *saved]):  # another generation has other lengths, too
             if saved.get(name) != order.get(name):
                 raise ConfigError(
                     f"the state was saved with another order: {name} was {saved.get(name)!r}, now {order.get(name)!r}"

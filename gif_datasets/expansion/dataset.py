@@ -20,19 +20,21 @@ from gif_datasets.expansion.candidates import partner_of
 from gif_datasets.expansion.engines.local import run_local, visible_gpus
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.item_format import ItemForm, format_transform
-from gif_datasets.expansion.open import open_expansion
+from gif_datasets.expansion.open import Opened, open_expansion
 from gif_datasets.expansion.plan import Plan
 from gif_datasets.expansion.recipe import ordered
 from gif_datasets.expansion.run import Summary, run
 from gif_datasets.expansion.tasks import select
 from gif_datasets.expansion.to_hf import to_hf
+from gif_datasets.expansion.update import to_update
+from gif_datasets.expansion.update import update as update_folder
 from gif_datasets.io.cache.store import open_cache
 from gif_datasets.io.stores import as_path
 from gif_datasets.io.temporary import TemporaryFolder
 from gif_datasets.priors import own_prior
 from gif_datasets.publish.push import PushSummary, push_to_hub
 from gif_datasets.sources import wrap_source
-from gif_datasets.sources.base import Source, seed_image, warn_of_bad
+from gif_datasets.sources.base import SeedList, Source, seed_image, warn_of_bad
 from gif_datasets.types import ItemTable, Provenance, Row, Seed
 
 if TYPE_CHECKING:
@@ -247,18 +249,26 @@ class ExpandedDataset(Divisible):
                     f" not imagine on {self.plan.recipe.device}; use gif_datasets.DataLoader, which does so beside them"
                 )
 
-    def precompute(self, folder: str | Path, workers: int = 1) -> Summary:
+    def precompute(
+        self, folder: str | Path, workers: int = 1, *, update: bool = False, withdraw_missing: bool = False
+    ) -> Summary:
         """Make everything now, as WebDataset shards in ``folder``. Run again = resume.
 
         Args:
             folder: Output folder, or a URL that fsspec opens; refused if it holds another expansion.
             workers: Processes. Above 1 the calling script needs the usual ``if __name__ == "__main__":``.
+            update: Bring a finished folder up to date with the dataset, as :func:`gif_datasets.expand` does.
+            withdraw_missing: With ``update``: remove seeds that the dataset has no longer.
         """
 
         def engine(task: Any, ids: Sequence[int]) -> Iterator[Any]:
             return run_local(task, ids, workers, visible_gpus(self.plan.recipe.device))
 
-        return run(self.plan, self.source, self.imaginer.cache, as_path(folder), engine, self.bad, self.imaginer)
+        path, cache = as_path(folder), self.imaginer.cache
+        if (finished := to_update(path, update, withdraw_missing)) is not None:
+            opened, given = Opened(self.source, SeedList((), self.bad), self.plan), self.imaginer.given_prior
+            return update_folder(opened, finished, cache, engine, withdraw_missing=withdraw_missing, given=given)
+        return run(self.plan, self.source, cache, path, engine, self.bad, self.imaginer)
 
     def to_hf(self, streaming: bool = False) -> Any:
         """The expansion as a Hugging Face dataset, seeds first, in the order of the items.

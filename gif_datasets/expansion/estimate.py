@@ -152,10 +152,7 @@ def estimate(
         ConfigError: If a number is out of range.
         SourceError: If the source cannot be read.
     """
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers must be at least 1, got {workers}")
-    if price is not None and not 0 <= price < float("inf"):
-        raise ConfigError(f"a price must be a number from 0, got {price}")
+    check_numbers(workers, price)
     seed_dataset = wrap_source(source)
     started = time.monotonic()
     opened = open_expansion(
@@ -168,12 +165,35 @@ def estimate(
         say=say,
     )
     reading, plan = time.monotonic() - started, opened.plan
-    count = min(workers or default_workers(plan.recipe.device), len(plan.shard_names))
     if say is not silently:
         imaginer = Imaginer(plan.recipe, opened.source, open_cache(cache_dir), plan.seeds)
         if warning := trial.warning(trial.look(imaginer, plan.seeds), plan.recipe):
             say(warning)
-    return _predict(plan, _probes(plan, opened.source, count), reading, count, price)
+    return estimate_plan(plan, opened.source, reading, workers, price)
+
+
+def check_numbers(workers: int | None, price: float | None) -> None:
+    """Raise ConfigError if a number of :func:`estimate` is out of range."""
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers must be at least 1, got {workers}")
+    if price is not None and not 0 <= price < float("inf"):
+        raise ConfigError(f"a price must be a number from 0, got {price}")
+
+
+def estimate_plan(
+    plan: Plan, source: Source, reading: float, workers: int | None = None, price: float | None = None
+) -> Estimate:
+    """Measure what a plan will take; see :func:`estimate`.
+
+    Args:
+        plan: The plan.
+        source: Where its seeds are.
+        reading: Seconds that it took to read them.
+        workers: As there.
+        price: As there.
+    """
+    count = min(workers or default_workers(plan.recipe.device), len(plan.shard_names))
+    return _predict(plan, _probes(plan, source, count), reading, count, price)
 
 
 def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, price: float | None) -> Estimate:

@@ -12,6 +12,8 @@ from gif_datasets.expansion.engines.local import run_local, visible_gpus
 from gif_datasets.expansion.open import open_expansion
 from gif_datasets.expansion.run import PlanPart, Summary, run
 from gif_datasets.expansion.tasks import Engine
+from gif_datasets.expansion.update import kept_settings, to_update
+from gif_datasets.expansion.update import update as update_folder
 from gif_datasets.io.cache.store import open_cache
 from gif_datasets.io.devices import resolve_device
 from gif_datasets.io.stores import as_path
@@ -36,6 +38,8 @@ def expand(
     cache_dir: str | Path | None = None,
     device: str = "auto",
     part: tuple[int, int] = (0, 1),
+    update: bool = False,
+    withdraw_missing: bool = False,
     config: ExpansionConfig | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = silently,
@@ -59,6 +63,11 @@ def expand(
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         part: Make part ``i`` of ``n`` only, ``(i, n)``. Parts may be made by anybody, in one folder, which the last one
             finishes, or each in its own, for :func:`gif_datasets.merge_parts`.
+        update: Bring a finished folder up to date with the source: new images get shards of their own, seeds whose
+            image or label has changed are made anew, and all others keep their shards. Options that are left out are
+            those of the folder; others are refused.
+        withdraw_missing: With ``update``: remove seeds that the source has no longer, and their copies. Otherwise they
+            stay, and are named in ``Summary.left``.
         config: All options as one object, instead of ``options``.
         progress: Wraps the loops over seeds and shards, for progress bars.
         say: Called with one line before the work if the classifier cannot tell the seeds' classes apart.
@@ -75,7 +84,9 @@ def expand(
     """
     if config is not None and options:
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
-    settled, mine, show = config or ExpansionConfig.build(options), PlanPart(*part), progress or no_progress
+    path, mine, show = as_path(out), PlanPart(*part), progress or no_progress
+    finished = to_update(path, update, withdraw_missing, limit)
+    settled = config or ExpansionConfig.build(kept_settings(path, options) if finished else options)
     run_tasks = _engine(engine, workers, device, ray_address, gpus_per_worker)
     opened = open_expansion(
         wrap_source(source),
@@ -93,7 +104,9 @@ def expand(
         return iter(show(run_tasks(task, ids), task.title, len(ids)))
 
     cache, bad = open_cache(cache_dir), opened.listed.bad
-    return run(opened.plan, opened.source, cache, as_path(out), shown, bad, part=mine, say=say)
+    if finished is not None:
+        return update_folder(opened, finished, cache, shown, withdraw_missing=withdraw_missing, part=mine, say=say)
+    return run(opened.plan, opened.source, cache, path, shown, bad, part=mine, say=say)
 
 
 def _engine(name: str, workers: int | None, device: str, ray_address: str | None, gpus_per_worker: float) -> Engine:

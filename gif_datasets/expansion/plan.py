@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -62,6 +62,21 @@ class Section:
 
 
 @dataclass(frozen=True)
+class After:
+    """The generation of a folder that a plan adds seeds to.
+
+    Attributes:
+        plan_hash: The digest of its plan.
+        numbers: Numbers of the first new shards, by split.
+        shard_size: Samples of its largest shard; default size of the new ones.
+    """
+
+    plan_hash: str
+    numbers: Mapping[str, int]
+    shard_size: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """An expansion, fixed: which samples, in which shards, made how.
 
@@ -78,6 +93,7 @@ class Plan:
         own: What the seed dataset has of its own, where it has more than images and labels.
         strength_choice: How the strength was chosen, where that was left to be done.
         original_files: Whether seeds that are upright JPEG files are stored as they are, where all images are JPEG.
+        after: What the seeds are added to; None for a folder of their own.
     """
 
     source_name: str
@@ -91,6 +107,7 @@ class Plan:
     own: OwnColumns | None = None
     strength_choice: dict[str, Any] | None = None
     original_files: bool = False
+    after: After | None = None
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:
@@ -104,7 +121,8 @@ class Plan:
         )
         made = _mixed_rows(self.chosen) if self.chosen else Rows(self.seeds, _mixed(self.seeds), config.ratio)
         size, held_size = (
-            config.samples_per_shard or shard_size(samples, config.decode_batch)
+            config.samples_per_shard
+            or (self.after.shard_size if self.after else shard_size(samples, config.decode_batch))
             for samples in (sum(map(len, own)) + len(made), sum(map(len, held)))
         )
         return (
@@ -127,9 +145,10 @@ class Plan:
         counts = Counter[str]()
         for section in self.sections:
             counts[section.split] += len(section.sizes)
-        numbers = {split: itertools.count() for split in counts}
+        first = Counter(self.after.numbers if self.after else {})
+        numbers = {split: itertools.count(first[split]) for split in counts}
         return tuple(
-            manifest.shard_name(section.split, next(numbers[section.split]), counts[section.split])
+            manifest.shard_name(section.split, next(numbers[section.split]), (first + counts)[section.split])
             for section in self.sections
             for _ in section.sizes
         )
@@ -160,6 +179,7 @@ class Plan:
             **({"strength_choice": self.strength_choice} if self.strength_choice else {}),
             **({"grey_seeds": self._grey_seeds} if self._grey_seeds else {}),
             **({ORIGINAL_FILES: True} if self.original_files else {}),
+            **({"after": dataclasses.asdict(self.after)} if self.after else {}),
         }
 
     @property

@@ -63,6 +63,10 @@ class Summary:
         own_class: Share of the copies, of at most 200, that look like their class to the classifier; None where no
             prior made them.
         own_class_real: The same for real images.
+        generation: Which generation of the folder this is.
+        added: Seeds that came with an update.
+        withdrawn: Seeds that left with it.
+        left: Seeds that are in the folder and no longer in the source.
     """
 
     folder: str
@@ -80,6 +84,10 @@ class Summary:
     recognised: float | None = None
     own_class: float | None = None
     own_class_real: float | None = None
+    generation: int = 1
+    added: int = 0
+    withdrawn: int = 0
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,17 +142,59 @@ def run(
         ConfigError: If the folder cannot be written, or a plan cannot be made in parts.
         SourceError: If the folder or the cache lies in one that counts as a class of the source.
     """
+    started = time.monotonic()
+    plan = as_begun(plan, folder)
+    imaginer = _imaginer(plan, source, cache, imaginer)
+    made = make(plan, source, folder, engine, imaginer, part, say)
+    if len(made.shards) < len(plan.shard_names):
+        return partly(folder, made, tuple(bad), time.monotonic() - started)
+    plan = made.plan
+    listed = [made.shards[shard_id] for shard_id in sorted(made.shards)]
+    finished_folder = finish(folder, plan.json, plan.hash, listed, made.own)
+    if made.fresh or not (folder / PREVIEW).exists():
+        draw_preview(finished_folder, lambda index: seed_image(source, plan.seed(index)))
+    if made.fresh or not (folder / OWN_CLASS_FILE).exists():
+        _look_at_copies(plan, imaginer, finished_folder)
+    return summarise(finished_folder, made.generated, tuple(bad), time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What :func:`make` made and found.
+
+    Attributes:
+        plan: The plan, with its copies chosen.
+        shards: The shards that are there, by number.
+        own: Its files other than shards; empty while shards are missing.
+        generated: Images that were decoded.
+        fresh: Whether anything was to be done.
+    """
+
+    plan: Plan
+    shards: dict[int, Shard]
+    own: dict[str, bytes]
+    generated: int
+    fresh: bool
+
+
+def make(
+    plan: Plan,
+    source: Source,
+    folder: AnyPath,
+    engine: Engine,
+    imaginer: Imaginer,
+    part: PlanPart = WHOLE,
+    say: Callable[[str], None] = silently,
+) -> Made:
+    """Make what is missing of the shards of a plan, or of a part of it; see :func:`run`, which finishes the folder."""
     if plan.recipe.config.agnostic and part != WHOLE:
         raise ConfigError("selection sample-agnostic compares the copies of all seeds; it cannot be made in parts")
-    started = time.monotonic()
-    for place in (folder, cache.folder):
+    for place in (folder, imaginer.cache.folder):
         refuse_output(source, place)
-    plan = as_begun(plan, folder)
     claim_folder(folder, plan.json, seeds=chain(plan.seeds, plan.validation))
-    imaginer = _imaginer(plan, source, cache, imaginer)
     todo, done = _state(plan, folder, part)
     if todo:
-        warn_of_lack(plan, source, cache, folder, list(todo.values()))
+        warn_of_lack(plan, source, imaginer.cache, folder, list(todo.values()))
     plan, generated = _prepared(plan, imaginer, engine) if todo else (plan, 0)
     own = _put_own_files(plan, source, imaginer, folder, say) if part.has(0) else None
     if todo and not done and part.has(0) and say is not silently:
@@ -157,16 +207,11 @@ def run(
         generated += count
     if part != WHOLE:
         done |= _made_by_others(plan, folder, done)
-        if len(done) < len(plan.shard_names):
-            return _partly(folder, plan, done, generated, tuple(bad), time.monotonic() - started)
+    if len(done) < len(plan.shard_names):
+        return Made(plan, done, {}, generated, bool(todo))
     if own is None and (own := own_files(folder, plan.hash)) is None:  # the part with the first shard was cut off
         own = _put_own_files(plan, source, imaginer, folder, say)
-    finished_folder = finish(folder, plan.json, plan.hash, [done[shard_id] for shard_id in sorted(done)], own)
-    if todo or not (folder / PREVIEW).exists():
-        draw_preview(finished_folder, lambda index: seed_image(source, plan.seed(index)))
-    if todo or not (folder / OWN_CLASS_FILE).exists():
-        _look_at_copies(plan, imaginer, finished_folder)
-    return summarise(finished_folder, generated, tuple(bad), time.monotonic() - started)
+    return Made(plan, done, own, generated, bool(todo))
 
 
 def _imaginer(plan: Plan, source: Source, cache: Cache, given: Imaginer | None) -> Imaginer:
@@ -206,7 +251,8 @@ def _put_own_files(
     own = source_columns(source, [*plan.seeds.indices.tolist(), *plan.validation.indices.tolist()])
     opened = ExpandedFolder.find(folder)
     recognised = recognition.read(opened.file(CLASSIFIER_FILE) if opened else None)
-    if recognised is None and (opened is None or CLASSIFIER_FILE in opened.manifest.files):
+    asked = plan.after is None and (opened is None or CLASSIFIER_FILE in opened.manifest.files)
+    if recognised is None and asked:
         recognised = imaginer.recognition()
     if recognised is not None:
         if warning := recognised.warning(plan.recipe.config, plan.recipe.prior.families):
@@ -230,22 +276,21 @@ def _look_at_copies(plan: Plan, imaginer: Imaginer, folder: ExpandedFolder) -> N
         atomic.write_json(folder.path / OWN_CLASS_FILE, found.to_json())
 
 
-def _partly(
-    folder: AnyPath, plan: Plan, done: dict[int, Shard], generated: int, bad: tuple[str, ...], seconds: float
-) -> Summary:
+def partly(folder: AnyPath, made: Made, bad: tuple[str, ...], seconds: float) -> Summary:
     """Summarise a folder that wants other parts."""
+    plan, done = made.plan, made.shards
     first_held = len(plan.shard_names) - sum(len(section.sizes) for section in plan.sections[-2:])
     own = [shard_id for shard_id in done if shard_id < first_held]
-    made = [copy > 0 or seed.synthetic for shard_id in own for seed, copy in plan.rows_of(shard_id)]
+    synthetic = [copy > 0 or seed.synthetic for shard_id in own for seed, copy in plan.rows_of(shard_id)]
     return Summary(
         folder=str(folder),
-        originals=len(made) - sum(made),
-        synthetic=sum(made),
+        originals=len(synthetic) - sum(synthetic),
+        synthetic=sum(synthetic),
         validation=sum(shard.samples for shard_id, shard in done.items() if shard_id >= first_held),
         classes=len(plan.recipe.classes),
         shards=len(done),
         bytes=sum(shard.bytes for shard in done.values()),
-        generated=generated,
+        generated=made.generated,
         bad=bad,
         seconds=round(seconds, 1),
         missing=len(plan.shard_names) - len(done),
@@ -274,4 +319,5 @@ def summarise(folder: ExpandedFolder, generated: int = 0, bad: tuple[str, ...] =
         recognised=round(classifier.accuracy, 4) if classifier else None,
         own_class=round(own_class.share, 4) if own_class else None,
         own_class_real=round(own_class.real_share, 4) if own_class else None,
+        generation=max(1, len(manifest.plan.generations)),
     )

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -111,14 +111,46 @@ def alone(path: Path) -> Iterator[None]:
 
     For what is read, changed and written as a whole. Where the system or the disk has no locks, nobody waits.
     """
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            descriptor = os.open(path, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    descriptor = lock(path)
+    try:
         yield
+    finally:
+        unlock(descriptor)
+
+
+def lock(path: Path, shared: bool = False, wait: bool = True) -> int:
+    """Lock a file or a folder, which may be read-only, against other threads and processes.
+
+    Args:
+        path: The file or folder.
+        shared: Let others have it shared, too.
+        wait: Wait until nobody else has it.
+
+    Returns:
+        What :func:`unlock` takes; the end of the process unlocks, too. -1 where the system or the disk has no locks.
+
+    Raises:
+        BlockingIOError: If somebody else has it, without ``wait``.
+    """
+    descriptor = -1
+    try:
+        import fcntl
+
+        descriptor = os.open(path, os.O_RDONLY)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+    except (ImportError, OSError) as error:
+        unlock(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return -1
+    return descriptor
+
+
+def unlock(descriptor: int, close: Callable[[int], None] = os.close) -> None:  # bound here: modules are gone at exit
+    """End a :func:`lock`."""
+    if descriptor >= 0:
+        close(descriptor)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

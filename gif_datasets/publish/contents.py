@@ -305,9 +305,7 @@ def _mark(manifest: Manifest, pictures: PictureFiles, small: dict[str, bytes]) -
 def configuration(manifest: Manifest) -> str:
     """The options that reproduce a dataset, as TOML for ``gif-datasets expand --config``."""
     recipe, plan = manifest.plan.recipe, manifest.plan.content
-    values = {**recipe.options, "prior": recipe.prior.name}
-    values |= {name: plan[name] for name in ("split", "originals", "validation_share") if name in plan}
-    values["samples_per_shard"] = _samples_per_shard(manifest)
+    values = {**manifest.plan.settings, "samples_per_shard": _samples_per_shard(manifest)}
     known = {name: value for name, value in sorted(values.items()) if name in ExpansionConfig.__dataclass_fields__}
     lines = [f"{name} = {_toml(value)}" for name, value in known.items() if value is not None]
     words = ["gif-datasets expand SOURCE --out DIR --config config.toml", "--device", recipe.device]

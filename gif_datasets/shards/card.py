@@ -82,9 +82,19 @@ def about_sizes(manifest: Manifest) -> str:
 
 
 def left_out(manifest: Manifest) -> str:
-    """How many samples were rejected and left out; empty without any."""
-    count = len(manifest.left_out)
-    return f"\n{count} more {'was' if count == 1 else 'were'} rejected by a person and left out.\n" if count else ""
+    """How many samples were rejected and left out, and how many seeds were withdrawn; empty without any."""
+    generations = manifest.plan.generations
+    unmixed = sum(generation.unmixed for generation in generations)
+    gone = sum(generation.withdrawn for generation in generations)
+    texts = [
+        f"{count} more {'was' if count == 1 else 'were'} {what}.\n"
+        for count, what in (
+            (len(manifest.left_out) - unmixed, "rejected by a person and left out"),
+            (gone, "real images of earlier generations, which left with their copies"),
+        )
+        if count > 0
+    ]
+    return "".join(f"\n{text}" for text in texts)
 
 
 def revision(manifest: Manifest) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,26 @@ def source_bytes(tables: Sequence[tuple[Any, Sequence[int]]], features: Any, ima
         parts.append(pyarrow.table([numbers, *table.columns], schema=kinds.arrow_schema))
     about = {"image": image, "label": label, "features": features.to_dict()}
     table = pyarrow.concat_tables(parts)
-    table = table.replace_schema_metadata({**table.schema.metadata, _ABOUT: json.dumps(about).encode("ascii")})
+    return _table_bytes(
+        table.replace_schema_metadata({**table.schema.metadata, _ABOUT: json.dumps(about).encode("ascii")})
+    )
+
+
+def merged_source(contents: Sequence[bytes], without: Collection[int]) -> bytes:
+    """What :data:`SOURCE` holds for the rows of several files of one source, but for those of some seeds."""
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    parts = [pyarrow.parquet.read_table(io.BytesIO(content)) for content in contents]
+    table = pyarrow.concat_tables([part.replace_schema_metadata(parts[0].schema.metadata) for part in parts])
+    gone = pyarrow.compute.is_in(table.column(SEED_INDEX), pyarrow.array(sorted(without), type=pyarrow.int64()))
+    return _table_bytes(table.filter(pyarrow.compute.invert(gone)))
+
+
+def _table_bytes(table: Any) -> bytes:
+    import pyarrow.parquet
+
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()

@@ -17,7 +17,7 @@ from gif_datasets.io.parsing import read_json
 from gif_datasets.io.room import naming_full_disk
 from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes, read_all
 from gif_datasets.io.temporary import TemporaryFolder
-from gif_datasets.shards import card, image_grid, image_sizes, index, tar
+from gif_datasets.shards import card, image_grid, image_sizes, index, switch, tar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.changes import first_change
 from gif_datasets.shards.columns import SOURCE
@@ -46,6 +46,8 @@ def claim_folder(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion
     """
     path = folder / PLAN_FILE
     atomic.check_links(folder)
+    if isinstance(folder, Path):
+        switch.settle(folder)
     try:
         with naming_full_disk(Path(str(folder))):
             folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,11 @@ def claim_folder(folder: AnyPath, wanted: dict[str, Any], what: str = "expansion
             atomic.create_json(path, wanted)
         existing = _plan_at(path)  # not every disk or store can refuse the second of two at once
         if existing != json.loads(json.dumps(wanted)):
+            if isinstance(existing, dict) and manifests.GENERATIONS in existing:
+                raise PlanMismatch(
+                    f"{folder} has {len(existing[manifests.GENERATIONS])} generations, and is no longer what one"
+                    f" {what} makes; add --update to bring it up to date, or choose another --out"
+                )
             raise PlanMismatch(
                 f"{folder} holds another {what} ({difference(existing, wanted, folder, seeds)});"
                 " choose another --out, or remove it"
@@ -276,7 +283,11 @@ def finish(
 
 
 def complete(
-    folder: AnyPath, content: Mapping[str, Any], claimed: dict[str, Any], own: Mapping[str, bytes]
+    folder: AnyPath,
+    content: Mapping[str, Any],
+    claimed: dict[str, Any],
+    own: Mapping[str, bytes],
+    entries: Index | None = None,
 ) -> ExpandedFolder:
     """Write the card and indices of a manifest, and the manifest last.
 
@@ -285,12 +296,13 @@ def complete(
         content: The manifest as JSON, without the files' digests.
         claimed: The plan that the folder was claimed for; its :data:`~gif_datasets.types.PLAN_FILE`.
         own: More files of the dataset, by name.
+        entries: The index of the shards, if it is known.
 
     Returns:
         The finished folder.
     """
     shards = [Shard.from_json(entry) for entry in content["shards"]]
-    entries = index_of(folder, shards)
+    entries = index_of(folder, shards) if entries is None else entries
     content = {**content, manifests.IMAGE_SIZES: image_sizes.measure(folder, shards, entries)}
     draft = Manifest.from_json(manifests.sealed(content, {}))
     files = {

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gif_datasets.config import MAX_RATIO, readable_options
@@ -18,13 +20,14 @@ from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.stores import AnyPath
+from gif_datasets.shards import switch
 from gif_datasets.shards.index import IMAGE_SUFFIXES
 from gif_datasets.types import EXPORTED, VALIDATION
 
-MANIFEST = "manifest.json"
+MANIFEST = switch.MANIFEST
 MANIFEST_FORMAT = 3
 CARD = "README.md"
-PREVIEW = "preview.png"
+PREVIEW = switch.PREVIEW
 LEFT_OUT = "left_out"
 """Manifest field of a folder written without its rejected samples: what each of these samples was."""
 IMAGE_SIZES = "image_sizes"
@@ -59,6 +62,71 @@ class Shard:
 
 
 _SHARD_FIELDS = {"name": str, "samples": int, "failed": int, "bytes": int, "sha256": str, "md5": str}
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one expansion, update or withdrawal did to a folder; its entry in the plan.
+
+    Attributes:
+        after: ``plan_hash`` of the generation before; empty for the first.
+        added: Seeds that came with it.
+        withdrawn: Seeds that left with it.
+        unmixed: Copies of seeds that stayed, which were removed because they showed a seed that left.
+        shards: Shards that it wrote.
+        samples: Samples of the folder after it.
+        next_seed: Above the number of every seed that the folder has ever had.
+        device: Kind of device that made its copies.
+        versions: Versions of the libraries that made them, by name.
+        population: Digest of the seeds that all its copies depend on; empty if there are none.
+        kept: What follows from all seeds, and was kept as the first generation had it.
+    """
+
+    after: str
+    added: int
+    withdrawn: int
+    unmixed: int
+    shards: int
+    samples: int
+    next_seed: int
+    device: str
+    versions: Mapping[str, str]
+    population: str = ""
+    kept: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Any) -> Generation:
+        """Rebuild from JSON; raises ShardError when a field is missing, unknown or of another type."""
+        try:
+            entry = cls(**{**value, "kept": tuple(value["kept"])})
+            kinds = {name: type(getattr(entry, name)) for name in _GENERATION_FIELDS}
+            if kinds != _GENERATION_FIELDS or not all(isinstance(name, str) for name in entry.kept):
+                raise TypeError(value)
+        except (TypeError, KeyError) as error:
+            raise ShardError(f"damaged entry of a generation: {value!r:.300}") from error
+        return entry
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as JSON types."""
+        return {**asdict(self), "versions": dict(self.versions), "kept": list(self.kept)}
+
+
+_GENERATION_FIELDS = {
+    "after": str,
+    "added": int,
+    "withdrawn": int,
+    "unmixed": int,
+    "shards": int,
+    "samples": int,
+    "next_seed": int,
+    "device": str,
+    "versions": dict,
+    "population": str,
+    "kept": tuple,
+}
+GENERATIONS, WITHDRAWN = "generations", "withdrawn"
+"""Plan fields of a folder that has changed since it was made: its generations, and digests of the keys of seeds that
+must not come back."""
 
 
 _MANIFEST_FIELDS = {
@@ -170,6 +238,8 @@ class PlanRecord:
         seeds_digest, validation_digest: Digests of the seeds of each split.
         own_columns: Features and digest of the source's own columns; None if it has none.
         source_revision: Commit of a source on the Hub.
+        generations: The generations of a folder that has changed since it was made; empty for others.
+        withdrawn: Digests of the keys of seeds that must not come back; see :func:`withdrawn_digest`.
         content: The whole JSON object; :attr:`Manifest.plan_hash` is its digest.
     """
 
@@ -182,6 +252,8 @@ class PlanRecord:
     validation_digest: str | None
     own_columns: Mapping[str, Any] | None
     source_revision: str | None
+    generations: tuple[Generation, ...]
+    withdrawn: frozenset[str]
     content: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -197,8 +269,17 @@ class PlanRecord:
             validation_digest=value.get("validation_digest"),
             own_columns=value.get("own_columns"),
             source_revision=value.get("source_revision"),
+            generations=tuple(map(Generation.from_json, value.get(GENERATIONS, ()))),
+            withdrawn=frozenset(value.get(WITHDRAWN, ())),
             content=value,
         )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that made the folder, as :class:`~gif_datasets.config.ExpansionConfig` takes them."""
+        here = ("split", "originals", "validation_share")
+        own = {name: self.content[name] for name in here if name in self.content}
+        return {**self.recipe.options, "prior": self.recipe.prior.name, **own}
 
 
 @dataclass(frozen=True)
@@ -290,6 +371,29 @@ class Manifest:
 def shard_name(split: str, index: int, count: int) -> str:
     """``data/train-00000-of-00064.tar``: the pattern that Hugging Face datasets finds without configuration."""
     return f"data/{split}-{index:05d}-of-{count:05d}.tar"
+
+
+def shard_number(name: str) -> int:
+    """The number of a shard in its split, from its name.
+
+    Example:
+        >>> shard_number(shard_name("train", 7, 64))
+        7
+    """
+    return int(name.removesuffix(".tar").rsplit("-", 3)[1])
+
+
+def next_numbers(shards: Iterable[Shard]) -> Counter[str]:
+    """Above the number of every shard, by split."""
+    numbers = Counter[str]()
+    for shard in shards:
+        numbers[split_of(shard.name)] = max(numbers[split_of(shard.name)], shard_number(shard.name) + 1)
+    return numbers
+
+
+def withdrawn_digest(seed_key: str) -> str:
+    """What a plan remembers of a seed that was withdrawn: enough to know its image again, and not to find it."""
+    return digest(["withdrawn", seed_key])
 
 
 def split_of(name: str) -> str:
@@ -414,6 +518,10 @@ def _damage(manifest: Mapping[str, Any]) -> str:
         return f"{IMAGE_SIZES!r} is of another type"
     if not isinstance(manifest["plan"].get("own_columns", {}), dict):
         return "'own_columns' is of another type"
+    for name, kind in ((GENERATIONS, dict), (WITHDRAWN, str)):
+        listed = manifest["plan"].get(name, [])
+        if not isinstance(listed, list) or not all(isinstance(entry, kind) for entry in listed):
+            return f"{name!r} is of another type"
     if not all(isinstance(name, str) for name in manifest["classes"]):
         return "class names must be strings"
     return _odd_number(manifest) or _odd_text(manifest)
@@ -494,6 +602,8 @@ def is_newer(folder: AnyPath) -> bool:
 
 def _manifest_bytes(folder: AnyPath) -> bytes:
     path = folder / MANIFEST
+    if isinstance(folder, Path):
+        switch.settle(folder)
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:

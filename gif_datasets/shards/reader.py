@@ -48,6 +48,7 @@ class ShardReader:
     def __init__(
         self, folder: AnyPath | ExpandedFolder, split: str | None = None, *, whole: bool = False, check: bool = True
     ) -> None:
+        self._held = _Held(folder)
         self.opened = ExpandedFolder.open(folder)
         self.folder, self.manifest = self.opened.path, self.opened.manifest
         self.manifest.check_split(split)
@@ -91,17 +92,22 @@ class ShardReader:
         on_fork(self._reset)
 
     def _reset(self) -> None:
+        self._held = _Held(self.folder)
         self._files: dict[int, _File] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock", "_checked")}
+        kept = {
+            name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock", "_checked", "_held")
+        }
         return {**kept, "index": None} if self._mapped else kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self._mapped:  # digest and entries were checked where this reader was created
+        if self._mapped:  # entries were checked where this reader was created
             assert isinstance(self.folder, Path)
+            if digest_file(self.folder / INDEX) != self.manifest.files[INDEX]["sha256"]:
+                raise ShardError(f"{self.folder} has changed since it was opened; open it again")
             self.index = self._entries(index.map_file(self.folder / INDEX))
         self._start()
 
@@ -194,6 +200,19 @@ class ShardReader:
                     self._files.pop(next(iter(self._files)), None)
                 file = self._files[shard] = _File(self.folder / self._shards[shard].name)
         return file
+
+
+class _Held:
+    """Keeps the shards of a folder from being removed, until nothing refers to it any more."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, folder: AnyPath | ExpandedFolder) -> None:
+        path = folder.path if isinstance(folder, ExpandedFolder) else folder
+        self._descriptor = atomic.lock(path / "data", shared=True) if isinstance(path, Path) else -1
+
+    def __del__(self, unlock: Callable[[int], None] = atomic.unlock) -> None:
+        unlock(self._descriptor)
 
 
 class _File:

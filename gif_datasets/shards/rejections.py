@@ -21,12 +21,12 @@ from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.stores import AnyPath
-from gif_datasets.shards import tar
+from gif_datasets.shards import switch, tar
 from gif_datasets.shards.index import Index
 from gif_datasets.shards.manifest import MANIFEST, Manifest, read_manifest
 from gif_datasets.types import Provenance
 
-REJECTED = "rejected.json"
+REJECTED = switch.REJECTED
 FORMAT = 1
 _COPIES = MAX_RATIO + 1
 
@@ -78,9 +78,14 @@ def reject(folder: str | Path, keys: Iterable[str], rejected: bool = True) -> fr
         if not after:
             (folder / REJECTED).unlink(missing_ok=True)
         elif after != before:
-            value = {"format": FORMAT, "plan_hash": manifest.plan_hash, "rejected": sorted(after)}
-            atomic.write_json(folder / REJECTED, value)
+            write(folder, manifest, after)
     return after
+
+
+def write(folder: Path, manifest: Manifest, keys: Iterable[str]) -> None:
+    """Write the list of a folder's rejected samples."""
+    value = {"format": FORMAT, "plan_hash": manifest.plan_hash, "rejected": sorted(keys)}
+    atomic.write_json(folder / REJECTED, value)
 
 
 def kept(index: Index, split: str, keys: Iterable[str]) -> NDArray[np.bool_]:

@@ -115,6 +115,7 @@ class _Split:
     Attributes:
         keys: Keys of the samples in the shards.
         seeds: Their seeds, by index, and the seeds of samples that were left out.
+        partners: Keys of the other seeds that mixes show.
         failed: Samples that did not pass their check.
         synthetic: Number of synthetic samples, by whether they are copies.
         left_out: The same for samples that were left out.
@@ -122,6 +123,7 @@ class _Split:
 
     keys: set[str] = field(default_factory=set)
     seeds: dict[int, _Seed] = field(default_factory=dict)
+    partners: set[str] = field(default_factory=set)
     failed: int = 0
     synthetic: Counter[bool] = field(default_factory=Counter)
     left_out: Counter[bool] = field(default_factory=Counter)
@@ -133,6 +135,7 @@ class _Split:
         seed.copies.add(record.copy)
         seed.own = seed.own or sample.own
         self.keys.add(sample.key)
+        self.partners.add(record.partner_key)
         self.failed += not record.passed
         self.synthetic[record.copy > 0] += record.synthetic
 
@@ -335,11 +338,22 @@ def _check_overlap(manifest: Manifest, main: _Split, validation: _Split) -> Iter
         yield f"the image {key} is in both splits"
 
 
+def _check_withdrawn(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
+    """Look for seeds that were withdrawn: themselves, their copies, and mixes that show them."""
+    if not manifest.plan.withdrawn:
+        return
+    shown = {seed.identity[0] for split in (main, validation) for seed in split.seeds.values()}
+    for key in sorted(shown | main.partners | validation.partners):
+        if manifests.withdrawn_digest(key) in manifest.plan.withdrawn:
+            yield f"the image {key} was withdrawn, and is still there"
+
+
 def _check_synthetic(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
     plan = manifest.plan
     counts, other = main.synthetic + main.left_out, validation.synthetic + validation.left_out
-    if _is_agnostic(manifest) and counts[True] != plan.seeds * plan.recipe.ratio:
-        yield f"{counts[True]} copies, but the plan asks for {plan.recipe.ratio} a seed"
+    wanted = plan.content.get("copies", plan.seeds * plan.recipe.ratio)
+    if _is_agnostic(manifest) and counts[True] != wanted:
+        yield f"{counts[True]} copies, but the plan asks for {wanted}"
     if (counts[False], other[False]) != (plan.synthetic_seeds if plan.originals else 0, plan.synthetic_validation):
         yield "seeds are called synthetic that are real in the plan, or the reverse"
 
@@ -357,7 +371,7 @@ def _check_counts(manifest: Manifest, main: _Split, validation: _Split) -> Itera
             yield f"{count} {name}, but the manifest says {listed}"
 
 
-_PLAN_CHECKS = (_check_seeds, _check_own_columns, _check_overlap, _check_synthetic, _check_counts)
+_PLAN_CHECKS = (_check_seeds, _check_own_columns, _check_overlap, _check_withdrawn, _check_synthetic, _check_counts)
 """Checks of all samples, of the expanded and the validation split, against the manifest and its plan."""
 
 

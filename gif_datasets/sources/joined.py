@@ -12,6 +12,7 @@ from gif_datasets.io.stores import AnyPath
 from gif_datasets.prompts import canonical
 from gif_datasets.sources.base import SeedList, Source, file_of, revision_of
 from gif_datasets.sources.folders import FolderSource
+from gif_datasets.sources.numbered import NumberedSource
 from gif_datasets.types import Seed
 
 
@@ -83,5 +84,6 @@ def refuse_output(source: Source, path: AnyPath, is_image: bool = False) -> None
 
 
 def parts_of(source: Source) -> tuple[Source, ...]:
-    """The sources that are joined, or the one that is none of these."""
+    """The sources that are joined, or the one that is none of these; whatever their samples' numbers."""
+    source = source.source if isinstance(source, NumberedSource) else source
     return source.parts if isinstance(source, JoinedSource) else (source,)

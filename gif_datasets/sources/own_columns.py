@@ -11,6 +11,7 @@ from gif_datasets.shards import columns
 from gif_datasets.sources.base import Source
 from gif_datasets.sources.hugging_face import HuggingFaceSource
 from gif_datasets.sources.joined import parts_of
+from gif_datasets.sources.numbered import place_in
 
 
 def source_columns(source: Source, indices: Sequence[int]) -> dict[str, bytes]:
@@ -56,6 +57,7 @@ def _alike(source: Source, indices: Sequence[int]) -> Iterator[tuple[HuggingFace
     parts, start = parts_of(source), 0
     for part in parts:
         if isinstance(part, HuggingFaceSource) and part.features == getattr(parts[0], "features", None):
-            whole = [index for index in indices if start <= index < start + len(part)]
-            yield part, [index - start for index in whole], whole
+            places = {index: place_in(source, index) - start for index in indices}
+            whole = [index for index in indices if 0 <= places[index] < len(part)]
+            yield part, [places[index] for index in whole], whole
         start += len(part)

@@ -1,0 +1,467 @@
+"""Update an expanded folder from its source: new images get shards of their own, and the others keep theirs.
+
+What follows from all seeds, such as a fitted classifier, the partners of mixes or a strength that was chosen, is kept
+as the first generation had it, or the update is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gif_datasets.config import AUTO, ExpansionConfig
+from gif_datasets.errors import ConfigError, PlanMismatch, UsageError
+from gif_datasets.expansion.estimate import Estimate, check_numbers, estimate_plan
+from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.open import Opened, open_expansion
+from gif_datasets.expansion.plan import After, OwnColumns, Plan
+from gif_datasets.expansion.recipe import with_population
+from gif_datasets.expansion.run import WHOLE, Made, PlanPart, Summary, make, partly, summarise
+from gif_datasets.expansion.tasks import Engine
+from gif_datasets.io import atomic
+from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.stores import AnyPath
+from gif_datasets.shards import manifest as manifests
+from gif_datasets.shards import switch, tar
+from gif_datasets.shards.columns import SOURCE
+from gif_datasets.shards.expanded_folder import ExpandedFolder
+from gif_datasets.shards.folder import difference
+from gif_datasets.shards.generations import Added, Leaving, State, StoredSeed, succeed
+from gif_datasets.shards.manifest import ORIGINAL_FILES, read_manifest
+from gif_datasets.sources import wrap_source
+from gif_datasets.sources.base import Source
+from gif_datasets.sources.numbered import NumberedSource
+from gif_datasets.sources.own_columns import own_members
+from gif_datasets.sources.seed_table import SeedTable
+from gif_datasets.types import PLAN_FILE, VALIDATION, Progress, Seed, no_progress, silently
+
+if TYPE_CHECKING:
+    from gif_datasets.priors.base import Prior
+
+_OF_EACH_RUN = ("versions", "device", "population")
+"""Fields of a recipe that another generation may have otherwise."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What an update would do.
+
+    Attributes:
+        generation: The folder's generation afterwards.
+        same: Seeds that stay.
+        new: Names of images that are new, and of changed ones as they are now.
+        changed: Names of seeds whose image or label is another one now; they leave, and are made anew.
+        left: Names of seeds that are no longer in the source.
+        left_stay: Whether these stay in the folder.
+        refused: Names of images that were withdrawn from the folder, and are left out.
+        copies: Copies that will be made.
+        shards: Shards that will be written for new images.
+        rewritten: Shards that will be written again because samples leave them.
+        kept: What follows from all seeds, and is kept as the first generation had it.
+    """
+
+    generation: int
+    same: int
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    left: tuple[str, ...]
+    left_stay: bool
+    refused: tuple[str, ...]
+    copies: int
+    shards: int
+    rewritten: int
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """An update, fixed: the folder as it is, what leaves it, and the plan of what is added."""
+
+    state: State
+    source: NumberedSource
+    plan: Plan
+    seeds: tuple[StoredSeed, ...]
+    population: Sequence[Seed]
+    leaving: Leaving
+    left: tuple[StoredSeed, ...]
+    difference: Difference
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.seeds and not self.leaving.numbers
+
+
+def kept_settings(folder: AnyPath, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of an update: those that are given, over those of the finished folder, which need not be repeated."""
+    opened = ExpandedFolder.find(folder)
+    if opened is None:
+        return dict(given)
+    plan = opened.manifest.plan
+    if (method := given.get("method", plan.recipe.method)) != plan.recipe.method:
+        raise _other_options(folder, f"options.method: {plan.recipe.method!r} there, {method!r} here")
+    again = {"strength"} if isinstance(given.get("strength"), str) and "strength_choice" in plan.content else set()
+    again |= {"image_format"} if given.get("image_format") == AUTO else set()
+    return {**plan.settings, **{name: value for name, value in given.items() if name not in again}}
+
+
+def plan_update(opened: Opened, folder: ExpandedFolder, withdraw_missing: bool = False) -> Update:
+    """Compare a source with what a folder was made of, and fix what an update does.
+
+    Args:
+        opened: The source as it is now, and the plan that it would have by itself.
+        folder: The finished folder.
+        withdraw_missing: Whether seeds that are no longer in the source leave the folder.
+
+    Raises:
+        PlanMismatch: If the options are not those of the first generation, or what follows from all seeds cannot be
+            kept.
+        UsageError: If the source is another dataset.
+    """
+    state, now = State.of(folder), opened.plan
+    _check_options(state, now)
+    digests = _own_digests(opened.source, [*now.seeds.indices.tolist(), *now.validation.indices.tolist()])
+    found = _compare(state, now, digests)
+    if not found.same:
+        raise UsageError(f"no image of {now.source_name} is in {folder.path}; an update needs the folder's own source")
+    leaving = state.leaving(stored.seed.index for stored in (*found.changed, *(found.left if withdraw_missing else ())))
+    population = _population(state, now, found.same)
+    places = {number: seed.index for number, seed in found.same.items()}
+    first, seeds = state.generations[-1].next_seed, list[StoredSeed]()
+    for number, (split, seed) in enumerate(found.new, first):
+        places[number] = seed.index
+        seeds.append(StoredSeed(dataclasses.replace(seed, index=number), split, digests.get(seed.index, "")))
+    numbers = manifests.next_numbers(state.shards)
+    for name in leaving.names.values():
+        numbers[manifests.split_of(name)] += 1
+    of_split = {
+        held: SeedTable.of(one.seed for one in seeds if (one.split != folder.manifest.split) == held)
+        for held in (False, True)
+    }
+    own = now.own and OwnColumns(now.own.features, tar.own_digest({one.seed.index: one.own for one in seeds}))
+    largest = max(shard.samples for shard in state.shards)
+    plan = dataclasses.replace(
+        now,
+        recipe=with_population(now.recipe, population) if population else now.recipe,
+        seeds=of_split[False],
+        validation=of_split[True],
+        limit=None,
+        own=own,
+        original_files=bool(folder.manifest.plan.content.get(ORIGINAL_FILES)),
+        after=After(folder.manifest.plan_hash, dict(sorted(numbers.items())), largest),
+    )
+    return Update(
+        state,
+        NumberedSource(opened.source, places),
+        plan,
+        tuple(seeds),
+        population or plan.seeds,
+        leaving,
+        () if withdraw_missing else found.left,
+        _difference(state, plan, found, leaving, len(population), withdraw_missing),
+    )
+
+
+def estimate_update(
+    source: Any,
+    out: AnyPath,
+    *,
+    withdraw_missing: bool = False,
+    workers: int | None = None,
+    limit: int | None = None,
+    device: str = "auto",
+    price: float | None = None,
+    config: ExpansionConfig | None = None,
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Difference, Estimate | None]:
+    """What an update would do, without doing it, and what it would take: ``gif-datasets plan --update``.
+
+    Args:
+        source: A source's text, or a dataset object.
+        out: The folder to update.
+        withdraw_missing: Whether seeds that are no longer in the source are to leave.
+        workers: As :func:`~gif_datasets.expansion.estimate.estimate`.
+        limit: As there; refused.
+        device: As there.
+        price: As there.
+        config: As there; None: the options of the folder.
+        cache_dir: Where imagined samples are kept.
+        progress: Wraps the loop over seeds.
+
+    Returns:
+        The difference, and the estimate; None where no copies will be made.
+
+    Raises:
+        UsageError: If the folder is not finished, and as :func:`plan_update`.
+    """
+    check_numbers(workers, price)
+    folder = to_update(out, True, withdraw_missing, limit) or ExpandedFolder.open(out)
+    settled = config or ExpansionConfig.build(kept_settings(out, {}))
+    started, show = time.monotonic(), progress or no_progress
+    opened = open_expansion(wrap_source(source), settled, device=device, cache_dir=cache_dir, show=show)
+    wanted = plan_update(opened, folder, withdraw_missing)
+    if not wanted.plan.seeds:
+        return wanted.difference, None
+    reading = time.monotonic() - started
+    return wanted.difference, estimate_plan(wanted.plan, wanted.source, reading, workers, price)
+
+
+def update(
+    opened: Opened,
+    folder: ExpandedFolder,
+    cache: Cache,
+    engine: Engine,
+    *,
+    withdraw_missing: bool = False,
+    given: Prior | None = None,
+    part: PlanPart = WHOLE,
+    say: Callable[[str], None] = silently,
+) -> Summary:
+    """Bring a finished folder up to date with its source. Run again = resume.
+
+    Args:
+        opened: The source as it is now.
+        folder: The finished folder.
+        cache: Where imagined samples are kept.
+        engine: What runs tasks.
+        withdraw_missing: Whether seeds that are no longer in the source leave the folder; otherwise they stay.
+        given: A prior of the user's own, already loaded.
+        part: Make this part of the new shards; the last part that is made finishes the update.
+        say: Called with warnings.
+
+    Raises:
+        PlanMismatch: As :func:`plan_update`.
+        UsageError: If the folder is being changed, or is being read and shards must be written again.
+    """
+    started, path = time.monotonic(), folder.local
+    wanted = plan_update(opened, folder, withdraw_missing)
+    bad = (*opened.listed.bad, *(f"{name}: withdrawn from {path}" for name in wanted.difference.refused))
+    if wanted.empty:
+        found = summarise(folder, bad=bad)
+        return dataclasses.replace(found, left=wanted.difference.left)
+    added, before = path / switch.ADDED, folder.manifest.content
+    if wanted.leaving.numbers:
+        switch.check_unread(path)
+    with switch.working(path):
+        _drop_other(added, wanted.plan)
+        recipe, original_files = wanted.plan.recipe, wanted.plan.original_files
+        imaginer = Imaginer(recipe, wanted.source, cache, wanted.population, given, original_files)
+        made = make(wanted.plan, wanted.source, added, engine, imaginer, part, say)
+    if len(made.shards) < len(made.plan.shard_names) and read_manifest(path).content == before:
+        return partly(path, made, bad, time.monotonic() - started)
+    with switch.changing(path, wait=True, shards=bool(wanted.leaving.numbers)):
+        current = ExpandedFolder.open(path)
+        if current.manifest.content == before:
+            current = succeed(wanted.state, wanted.leaving, _added(added, wanted, made))
+        elif current.manifest.plan.generations[-1].after != folder.manifest.plan_hash:
+            raise UsageError(f"{path} was changed by another process meanwhile; run the same command again")
+    return dataclasses.replace(
+        summarise(current, made.generated, bad, time.monotonic() - started),
+        added=len(wanted.seeds),
+        withdrawn=len(wanted.leaving.numbers),
+        left=tuple(one.seed.origin for one in wanted.left),
+    )
+
+
+def _added(folder: Path, wanted: Update, made: Made) -> Added | None:
+    """What was made, for the next generation; None if seeds only leave."""
+    if not wanted.seeds:
+        return None
+    recipe = made.plan.recipe
+    return Added(
+        folder,
+        [made.shards[number] for number in sorted(made.shards)],
+        wanted.seeds,
+        made.own.get(SOURCE),
+        recipe.device,
+        recipe.to_json()["versions"],
+        recipe.population,
+        wanted.difference.kept,
+        made.plan.revision,
+    )
+
+
+def _drop_other(folder: Path, plan: Plan) -> None:
+    """Remove what an update of another content has left."""
+    path = folder / PLAN_FILE
+    if folder.exists() and not (path.is_file() and path.read_bytes() == atomic.json_bytes(plan.json)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- what differs -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Seeds of a source and of a folder, compared.
+
+    Attributes:
+        same: Seeds of the source that are in the folder, by their number there.
+        new: Those that are not, each with its split.
+        changed: Seeds of the folder whose image or label is another one now.
+        left: Seeds of the folder that the source has no longer.
+        refused: Seeds of the source that were withdrawn from the folder.
+    """
+
+    same: dict[int, Seed]
+    new: list[tuple[str, Seed]]
+    changed: tuple[StoredSeed, ...]
+    left: tuple[StoredSeed, ...]
+    refused: tuple[Seed, ...]
+
+
+def _compare(state: State, now: Plan, digests: Mapping[int, str]) -> _Found:
+    """Find each seed again, by its image, label and own columns: by its name first, then under any name."""
+    manifest, by_identity = state.folder.manifest, dict[tuple[Any, ...], list[int]]()
+    apart = bool(now.validation_name)  # two sources: an image that is in the other one now has changed sides
+    for number, stored in state.seeds.items():
+        side = stored.split if apart else ""
+        by_identity.setdefault((stored.seed.key, stored.seed.label, stored.own, side), []).append(number)
+    never, same = manifest.plan.withdrawn, dict[int, Seed]()
+    listed = [*((manifest.split, seed) for seed in now.seeds), *((VALIDATION, seed) for seed in now.validation)]
+    refused = [seed for _, seed in listed if never and manifests.withdrawn_digest(seed.key) in never]
+    out = {seed.index for seed in refused}
+    rest = [(split, seed) for split, seed in listed if seed.index not in out]
+
+    def is_new(split: str, seed: Seed, named: bool) -> bool:
+        numbers = by_identity.get((seed.key, seed.label, digests.get(seed.index, ""), split if apart else ""), [])
+        for number in numbers:
+            if not named or state.seeds[number].seed.origin == seed.origin:
+                numbers.remove(number)
+                same[number] = seed
+                return False
+        return True
+
+    for named in (True, False):
+        rest = [(split, seed) for split, seed in rest if is_new(split, seed, named)]
+    gone = [stored for number, stored in state.seeds.items() if number not in same]
+    keys, origins = {seed.key for _, seed in rest}, {seed.origin for _, seed in rest}
+    changed = tuple(one for one in gone if one.seed.key in keys or one.seed.origin in origins)
+    numbers = {one.seed.index for one in changed}
+    left = tuple(one for one in gone if one.seed.index not in numbers)
+    sides = {state.seeds[number].seed.key: state.seeds[number].split for number in same}
+    sides |= {stored.seed.key: stored.split for stored in left}
+    new = sorted(((sides.get(seed.key, split), seed) for split, seed in rest), key=lambda one: one[1].index)
+    return _Found(same, new, changed, left, tuple(refused))
+
+
+def _own_digests(source: Source, indices: Sequence[int]) -> dict[int, str]:
+    """Digest of the source's own columns of each seed; none where it has none."""
+    members = own_members(source, indices) or {}
+    return {index: hashlib.sha256(content).hexdigest() for index, content in members.items()}
+
+
+def _difference(
+    state: State, plan: Plan, found: _Found, leaving: Leaving, population: int, withdraw_missing: bool
+) -> Difference:
+    copies = len(plan.seeds) * plan.recipe.config.ratio
+    return Difference(
+        generation=len(state.generations) + bool(found.new or leaving.numbers),
+        same=len(found.same),
+        new=tuple(seed.origin for _, seed in found.new),
+        changed=tuple(stored.seed.origin for stored in found.changed),
+        left=tuple(stored.seed.origin for stored in found.left),
+        left_stay=not withdraw_missing,
+        refused=tuple(seed.origin for seed in found.refused),
+        copies=copies,
+        shards=len(plan.shard_names),
+        rewritten=len(leaving.names),
+        kept=_kept(state, plan, population),
+    )
+
+
+# --- what must not differ -----------------------------------------------------------------------------------------
+
+
+def _check_options(state: State, now: Plan) -> None:
+    """Refuse other options than the first generation's, and methods that choose among the copies of all seeds."""
+    plan, path = state.folder.manifest.plan.content, state.folder.path
+    before, wanted = _comparable(plan), _comparable(now.json)
+    if before != wanted:
+        raise _other_options(path, difference(before, wanted), f": with these, {_whole(now)}")
+    if now.recipe.config.agnostic:
+        raise PlanMismatch(
+            f"{path} has the best copies of all seeds together, which new seeds change; choose another --out:"
+            f" {_whole(now)}"
+        )
+
+
+def _other_options(path: AnyPath, what: str, cost: str = "") -> PlanMismatch:
+    return PlanMismatch(
+        f"{path} was made with other options ({what}); leave them out to keep the first ones, or choose another"
+        f" --out{cost}"
+    )
+
+
+def _comparable(plan: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("format", "split", "validation_share", "originals")
+    recipe = {name: value for name, value in plan["recipe"].items() if name not in _OF_EACH_RUN}
+    fields = {name: plan.get(name) for name in names}
+    compared = {**fields, "validation": bool(plan.get("validation")), "recipe": recipe, "own_columns": _features(plan)}
+    found: dict[str, Any] = json.loads(json.dumps(compared))
+    return found
+
+
+def _features(plan: Mapping[str, Any]) -> Any:
+    own = plan.get("own_columns")
+    return [dict(feature) for feature in own["features"]] if own else None
+
+
+def _population(state: State, now: Plan, same: Mapping[int, Seed]) -> list[Seed]:
+    """The seeds that all copies depend on, by number, if there are such: those of the first generation that remain."""
+    if not now.recipe.config.uses_all_seeds:
+        return []
+    bound, split = state.generations[0].next_seed, state.folder.manifest.split
+    first = [
+        dataclasses.replace(seed, index=number)
+        for number, seed in sorted(same.items())
+        if number < bound and state.seeds[number].split == split
+    ]
+    before = {one.seed.label for one in state.seeds.values() if one.seed.index < bound and one.split == split}
+    if lost := sorted(before - {seed.label for seed in first}):
+        raise PlanMismatch(
+            f"every copy in {state.folder.path} follows from the seeds of its first generation, and none of class"
+            f" {now.recipe.classes[lost[0]]!r} is left of them; choose another --out: {_whole(now)}"
+        )
+    return first
+
+
+def _whole(now: Plan) -> str:
+    """What it costs to begin again."""
+    copies = len(now.seeds) * now.recipe.config.ratio
+    return f"a whole expansion makes {copies:,} copies of {len(now.seeds):,} seeds (`gif-datasets plan` says how long)"
+
+
+def _kept(state: State, plan: Plan, population: int) -> tuple[str, ...]:
+    """What follows from all seeds and is kept as the first generation had it, in words."""
+    config = plan.recipe.config
+    kept = [f"a classifier fitted to {population} seeds of generation 1"] * config.fits_classifier
+    kept += [f"partners of mixes among {population} seeds of generation 1"] * config.mixes
+    return (*kept, *["the strength of generation 1"] * ("strength_choice" in state.folder.manifest.plan.content))
+
+
+def to_update(
+    folder: AnyPath, update: bool, withdraw_missing: bool = False, limit: int | None = None
+) -> ExpandedFolder | None:
+    """The finished folder to update; None where there is none, so that a first run begins or goes on.
+
+    Raises:
+        ConfigError: If the folder is in a store, or the options do not fit an update.
+    """
+    if withdraw_missing and not update:
+        raise ConfigError("withdraw_missing goes with update: a first expansion has nothing to withdraw")
+    if not update:
+        return None
+    if not isinstance(folder, Path):
+        raise ConfigError(f"an update changes folders on this machine, got {folder}; update a copy, and send it")
+    if limit is not None:
+        raise ConfigError(f"a limit takes seeds spread over the whole source, got {limit} with update; leave it out")
+    return ExpandedFolder.find(folder)
