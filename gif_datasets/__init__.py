@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gif_datasets.expansion.dataset import ExpandedDataset
     from gif_datasets.expansion.expand import expand
     from gif_datasets.expansion.merge import merge_parts
+    from gif_datasets.expansion.withdraw import withdraw
     from gif_datasets.publish.export import export_expanded
     from gif_datasets.publish.push import push_to_hub
 
@@ -52,6 +53,7 @@ _LAZY = {
     "push_to_hub": "gif_datasets.publish.push",
     "soft_labels": "gif_datasets.comparison.teacher",
     "stream_expanded": "gif_datasets.data.streaming",
+    "withdraw": "gif_datasets.expansion.withdraw",
 }
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "push_to_hub",
     "soft_labels",
     "stream_expanded",
+    "withdraw",
 ]
 
 

@@ -28,6 +28,7 @@ from gif_datasets.cli import (
     report,
     tune,
     verify,
+    withdraw,
 )
 from gif_datasets.cli.arguments import Parser, fail
 from gif_datasets.errors import GifDatasetsError, MissingExtra, UsageError
@@ -42,6 +43,7 @@ _COMMANDS = (
     preview,
     info,
     verify,
+    withdraw,
     compare,
     export,
     report,

@@ -129,6 +129,21 @@ def _own_class_text(value: dict[str, Any]) -> str:
     )
 
 
+def withdraw_text(value: dict[str, Any]) -> str:
+    """What a withdrawal removed."""
+    if not value["seeds"]:
+        return "nothing to do, withdrawn before"
+    unmixed = f", {value['unmixed']} of them copies of other seeds that showed them" if value["unmixed"] else ""
+    return (
+        f"{len(value['seeds'])} seeds withdrawn: {_names(value['seeds'])}\n"
+        f"{value['samples']} samples removed{unmixed}; {value['rewritten']} shards written again,"
+        f" {value['removed']} removed: generation {value['generation']} of {value['folder']}\n"
+        f"{value['cache_entries']} entries removed from the cache in {value['cache']}\n"
+        "copies of this folder, exports, reports, other caches and the Hub still have them:"
+        " withdraw there, too, or make them again"
+    )
+
+
 def verify_text(value: dict[str, Any]) -> str:
     """What a verification found."""
     return f"{value['folder']}: every shard and record is whole" if value["ok"] else "\n".join(value["problems"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -84,9 +84,7 @@ class Recipe:
     @cached_property
     def embeddings_key(self) -> str:
         """Key of the embeddings of all seeds: what the CLIP sees, and nothing of what is made from them."""
-        shape = {name: getattr(self.config, name) for name in ("encode_batch", "threads")}
-        versions = self.to_json()["versions"]
-        return digest([CACHE_FORMAT, "embeddings", self.prior.digest, self.population, self.device, shape, versions])
+        return embeddings_key(self.to_json())
 
     def cache_key(self, seed: Seed, copy: int) -> str:
         """Key of one imagined sample; of the cache's format too, so that versions that share a cache drop nothing."""
@@ -99,7 +97,19 @@ class Recipe:
 
     def guidance_key(self, seed: Seed, attempt: int) -> str:
         """Key of what guidance found for all copies of a seed, in one draw of the perturbation."""
-        return digest_text(f"{CACHE_FORMAT} guidance {self.digest} {seed.key} {seed.label} {attempt}")
+        return guidance_key(self.digest, seed.key, seed.label, attempt)
+
+
+def guidance_key(recipe: str, seed_key: str, label: int, attempt: int) -> str:
+    """:meth:`Recipe.guidance_key` by the digest of a recipe."""
+    return digest_text(f"{CACHE_FORMAT} guidance {recipe} {seed_key} {label} {attempt}")
+
+
+def embeddings_key(recipe: Mapping[str, Any]) -> str:
+    """:attr:`Recipe.embeddings_key` of a recipe as JSON."""
+    shape = {name: recipe["options"][name] for name in ("encode_batch", "threads")}
+    fields = [recipe[name] for name in ("population", "device")]
+    return digest([CACHE_FORMAT, "embeddings", recipe["prior"]["digest"], *fields, shape, recipe["versions"]])
 
 
 def ordered(seeds: Iterable[Seed]) -> SeedTable:

@@ -11,13 +11,14 @@ import hashlib
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gif_datasets.config import AUTO, ExpansionConfig
-from gif_datasets.errors import ConfigError, PlanMismatch, UsageError
+from gif_datasets.errors import ConfigError, PlanMismatch, UsageError, escaped
 from gif_datasets.expansion.estimate import Estimate, check_numbers, estimate_plan
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.open import Opened, open_expansion
@@ -36,7 +37,7 @@ from gif_datasets.shards.folder import difference
 from gif_datasets.shards.generations import Added, Leaving, State, StoredSeed, succeed
 from gif_datasets.shards.manifest import ORIGINAL_FILES, read_manifest
 from gif_datasets.sources import wrap_source
-from gif_datasets.sources.base import Source
+from gif_datasets.sources.base import WARNED, Source
 from gif_datasets.sources.numbered import NumberedSource
 from gif_datasets.sources.own_columns import own_members
 from gif_datasets.sources.seed_table import SeedTable
@@ -243,7 +244,10 @@ def update(
     """
     started, path = time.monotonic(), folder.local
     wanted = plan_update(opened, folder, withdraw_missing)
-    bad = (*opened.listed.bad, *(f"{name}: withdrawn from {path}" for name in wanted.difference.refused))
+    refused = tuple(f"{name}: withdrawn from {path}" for name in wanted.difference.refused)
+    bad = (*opened.listed.bad, *refused)
+    if refused:
+        warnings.warn(escaped(f"left out {len(refused)} images: {'; '.join(refused[:WARNED])}"), stacklevel=3)
     if wanted.empty:
         found = summarise(folder, bad=bad)
         return dataclasses.replace(found, left=wanted.difference.left)
@@ -259,10 +263,10 @@ def update(
         return partly(path, made, bad, time.monotonic() - started)
     with switch.changing(path, wait=True, shards=bool(wanted.leaving.numbers)):
         current = ExpandedFolder.open(path)
-        if current.manifest.content == before:
+        after = [generation.after for generation in current.manifest.plan.generations]
+        if after[-1:] != [folder.manifest.plan_hash]:  # else another part has finished the update
+            wanted.state.check_current()
             current = succeed(wanted.state, wanted.leaving, _added(added, wanted, made))
-        elif current.manifest.plan.generations[-1].after != folder.manifest.plan_hash:
-            raise UsageError(f"{path} was changed by another process meanwhile; run the same command again")
     return dataclasses.replace(
         summarise(current, made.generated, bad, time.monotonic() - started),
         added=len(wanted.seeds),

@@ -107,6 +107,11 @@ class State:
         )
         return manifest.plan.generations or (first,)
 
+    def check_current(self) -> None:
+        """Raise UsageError if the folder has another state now."""
+        if manifests.read_manifest(self.folder.path).content != self.folder.manifest.content:
+            raise UsageError(f"{self.folder.path} was changed by another process meanwhile; run the same command again")
+
     def leaving(self, seeds: Iterable[int]) -> Leaving:
         """What leaves a folder with some seeds: their samples, and copies that show a part of one of them."""
         numbers = frozenset(seeds)
@@ -174,7 +179,13 @@ class Added:
     revision: str = ""
 
 
-def succeed(state: State, leaving: Leaving, added: Added | None = None, never: Iterable[str] = ()) -> ExpandedFolder:
+def succeed(
+    state: State,
+    leaving: Leaving,
+    added: Added | None = None,
+    never: Iterable[str] = (),
+    beside: Mapping[Path, bytes] | None = None,
+) -> ExpandedFolder:
     """Make the next generation of a folder.
 
     The caller has :func:`~gif_datasets.shards.switch.changing`. Killed at any moment, this leaves the old generation or
@@ -185,18 +196,19 @@ def succeed(state: State, leaving: Leaving, added: Added | None = None, never: I
         leaving: What leaves it.
         added: What is added.
         never: Keys of seeds that must not come back.
+        beside: Hidden files to write into the folder, by path.
 
     Returns:
         The folder with its next generation.
     """
     folder, manifest = state.folder.local, state.folder.manifest
-    building = folder / switch.BUILDING
-    switch.clear(building)
-    listed, entries = _put_shards(building, state, leaving, added)
     seeds = [stored for number, stored in state.seeds.items() if number not in leaving.numbers]
     seeds += added.seeds if added else []
     if not any(stored.split == manifest.split for stored in seeds):
         raise UsageError(f"no seed of {folder} would be left; remove the folder instead")
+    building = folder / switch.BUILDING
+    switch.clear(building)
+    listed, entries = _put_shards(building, state, leaving, added)
     left_out = _left_out(state, leaving)
     entry = _entry(state, leaving, added, len(entries))
     plan = _plan(state, seeds, listed, entry, added, never)
@@ -217,6 +229,8 @@ def succeed(state: State, leaving: Leaving, added: Added | None = None, never: I
     }
     built = complete(building, content, plan, _own_files(state, leaving, added), entries)
     _put_beside(state, leaving, built)
+    for name, hidden in (beside or {}).items():
+        atomic.write_bytes(building / name, hidden)
     switch.switch(folder)
     return ExpandedFolder(folder, built.manifest)
 
@@ -247,7 +261,8 @@ def _seeds(opened: ExpandedFolder, entries: Index) -> Iterator[tuple[int, Stored
     first = np.sort(np.unique(entries.seed, return_index=True)[1])
     shard_of, own = _shard_of(manifest.shards), dict[str, str]()
     if manifest.plan.own_columns is not None:
-        own = dict(_own_digests(opened, entries, first, shard_of))
+        members = _own_members(opened, entries, first)
+        own = {key: hashlib.sha256(content).hexdigest() for key, content in members}
     for place, content in _records(folder, manifest.shards, entries, first):
         split = split_of(manifest.shards[shard_of[place]].name)
         key = tar.sample_key(split, int(entries.seed[place]), int(entries.copy[place]))
@@ -257,16 +272,23 @@ def _seeds(opened: ExpandedFolder, entries: Index) -> Iterator[tuple[int, Stored
         yield record.seed_index, StoredSeed(seed, split, own.get(key, ""))
 
 
-def _own_digests(
-    opened: ExpandedFolder, entries: Index, places: NDArray[np.int64], shard_of: NDArray[np.int64]
-) -> Iterator[tuple[str, str]]:
-    """Keys of some samples, and digests of the source's own columns in them."""
+def own_rows(state: State) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Seeds of a folder, each with the source's own columns of it."""
+    first = np.sort(np.unique(state.entries.seed, return_index=True)[1])
+    for key, content in _own_members(state.folder, state.entries, first):
+        _, number, _ = tar.parse_key(key) or ("", -1, 0)
+        yield number, dict(read_json(content))
+
+
+def _own_members(opened: ExpandedFolder, entries: Index, places: NDArray[np.int64]) -> Iterator[tuple[str, bytes]]:
+    """Keys of some samples, and the source's own columns in them."""
     shards = opened.manifest.shards
+    shard_of = _shard_of(shards)
     for number, own in itertools.groupby(places.tolist(), key=lambda place: int(shard_of[place])):
         split = split_of(shards[number].name)
         keys = {tar.sample_key(split, int(entries.seed[place]), int(entries.copy[place])) for place in own}
         for key, parts in tar.read_samples(opened.local / shards[number].name, keys.__contains__):
-            yield key, hashlib.sha256(parts[tar.SOURCE_MEMBER]).hexdigest()
+            yield key, parts[tar.SOURCE_MEMBER]
 
 
 def _put_shards(building: Path, state: State, leaving: Leaving, added: Added | None) -> tuple[list[Shard], Index]:

@@ -122,13 +122,13 @@ def _put_in_place(folder: Path) -> None:
     if not following.is_dir():  # somebody else has done it
         return
     names = {path.relative_to(following) for path in following.rglob("*") if path.is_file()}
+    shutil.rmtree(folder / ".state", ignore_errors=True)  # of the plan before
     for name in sorted(names - {Path(MANIFEST)}):
         atomic.link_or_copy(following / name, folder / name)
     half_written = (place.glob(f"{atomic.TEMPORARY}*") for place in (folder, folder / "data"))
     for path in (folder / PREVIEW, folder / REJECTED, *(folder / "data").glob("*.tar"), *chain(*half_written)):
         if path.relative_to(folder) not in names:
             path.unlink(missing_ok=True)
-    shutil.rmtree(folder / ".state", ignore_errors=True)  # of the plan before
     atomic.link_or_copy(following / MANIFEST, folder / MANIFEST)
     shutil.rmtree(folder / _OLD, ignore_errors=True)
     following.rename(folder / _OLD)

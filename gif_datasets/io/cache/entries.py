@@ -73,6 +73,15 @@ def read(path: str) -> tuple[bytes, float]:
         os.close(file)
 
 
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record of an entry, whose body is left unread; None if it is gone, or has none."""
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        file.readline()
+        record = read_json(file.readline())
+        return record if isinstance(record, dict) else None
+    return None
+
+
 def mark_used(path: str, used: float) -> None:
     """Renew the mark of use, if it is old or of a clock that went wrong; a cache that is read-only goes without."""
     if abs(time.time() - used) > MARK_USE_AFTER:

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +22,18 @@ from typing import TYPE_CHECKING, Any
 from gif_datasets.errors import CacheError
 from gif_datasets.io import atomic
 from gif_datasets.io.cache.claims import Claims
-from gif_datasets.io.cache.entries import Entry, drop, is_outdated, listed, mark_used, pack, read, remove_unused, unpack
+from gif_datasets.io.cache.entries import (
+    Entry,
+    drop,
+    is_outdated,
+    listed,
+    mark_used,
+    pack,
+    read,
+    read_record,
+    remove_unused,
+    unpack,
+)
 from gif_datasets.io.cache.sharing import Keep, share
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.units import parse_size
@@ -179,6 +190,31 @@ class Cache:
         """Remove tensors that nobody needs any more; those that are not there are no error."""
         for key in keys:
             drop(self._name(key, _TENSORS))
+
+    def drop_seeds(self, keys: Container[str]) -> tuple[set[str], int]:
+        """Remove all samples of some seeds, and those that show a part of one.
+
+        Args:
+            keys: Content keys of the seeds.
+
+        Returns:
+            The recipes that made what was removed, and how many samples these were.
+
+        Raises:
+            CacheError: If one cannot be removed.
+        """
+        recipes, removed = set[str](), 0
+        for entry in self._entries():
+            if entry.path.suffix != _SAMPLE or (record := read_record(entry.path)) is None:
+                continue
+            if record.get("seed_key") in keys or record.get("partner_key") in keys:
+                recipes.add(str(record.get("recipe")))
+                try:
+                    entry.path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise self._cannot_write(error) from error
+                removed += 1
+        return recipes, removed
 
     def _stored_tensors(self, key: str) -> dict[str, Tensor] | None:
         from safetensors.torch import load

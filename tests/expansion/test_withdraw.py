@@ -1,0 +1,195 @@
+"""Withdrawals: afterwards no byte of a seed, of its copies or of what shows it is in the folder or the cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import OPTIONS, contents, forge_manifest, hugging_face
+from PIL import Image
+
+import gif_datasets
+import gif_datasets.shards.columns
+import gif_datasets.shards.rejections
+from gif_datasets import ConfigError, UsageError, withdraw
+from gif_datasets.cli import main
+from gif_datasets.io.cache.store import open_cache
+from gif_datasets.io.digests import digest
+from gif_datasets.shards import switch
+from gif_datasets.shards.manifest import withdrawn_digest
+from gif_datasets.shards.verify import verify
+
+Draw = Callable[[int], Image.Image]
+
+
+def expanded(source: object, out: Path, **options: Any) -> Path:
+    gif_datasets.expand(source, out, cache_dir=out.parent / "cache", **{**OPTIONS, **options})
+    return out
+
+
+def samples(folder: Path) -> list[tuple[Any, bytes]]:
+    """Record and image file of every sample."""
+    reader = gif_datasets.load_expanded(folder)._reader
+    return [(reader.provenance(i), reader.image_bytes(i)) for i in range(len(reader))]
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "data").iterdir()}
+
+
+@pytest.mark.parametrize("name", ["bee/2.png", "seed_key", "train-0000006-0001"])
+@pytest.mark.parametrize(
+    "options",
+    [{"method": "randaugment"}, {"method": "gif-unclip"}, {"method": "cutmix"}],
+    ids=lambda options: options["method"],
+)
+def test_nothing_of_a_seed_is_left(options: dict[str, Any], name: str, seed_folder: Path, tmp_path: Path) -> None:
+    """Neither image, copy, mix, name nor key, in any file; other shards are as they were; an update leaves it out."""
+    out = expanded(str(seed_folder), tmp_path / "out", **options)
+    before, files = samples(out), shards(out)
+    (key,) = {record.seed_key for record, _ in before if record.seed_origin == "bee/2.png"}
+    gone = [image for record, image in before if key in (record.seed_key, record.partner_key)]
+    mixes = sum(record.partner_key == key != record.seed_key for record, _ in before)
+    found = withdraw(out, [key if name == "seed_key" else name], cache_dir=tmp_path / "cache")
+    assert (found.seeds, found.samples, found.unmixed) == (("bee/2.png",), len(gone), mixes)
+    assert verify(out) == []
+    for path, content in {**contents(out), **contents(tmp_path / "cache")}.items():
+        assert not any(image in content for image in gone), path
+        assert key.encode() not in content, path
+        assert b"bee/2.png" not in content, path
+    assert len(samples(out)) == len(before) - len(gone)
+    touched = files.keys() - shards(out).keys()
+    assert len(touched) == found.rewritten + found.removed
+    assert all(shards(out)[shard] == files[shard] for shard in files.keys() - touched)
+    assert open_cache(tmp_path / "cache").verify().damaged == ()
+    with pytest.warns(UserWarning, match="bee/2.png: withdrawn from"):
+        again = gif_datasets.expand(str(seed_folder), out, update=True, cache_dir=tmp_path / "cache")
+    assert again.bad == (f"bee/2.png: withdrawn from {out}",)
+    assert (again.generation, again.added) == (2, 0)
+
+
+def test_again_and_in_several_ways(
+    seed_folder: Path, tmp_path: Path, picture: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command again is done at once; equal images go together; rejections and the preview follow."""
+    shutil.copy(seed_folder / "ant" / "1.png", seed_folder / "crab" / "same.png")
+    out = expanded(str(seed_folder), tmp_path / "out", method="randaugment")
+    (out / ".added").mkdir()
+    gif_datasets.shards.rejections.reject(out, ["train-0000001-0001", "train-0000005-0001"])
+    preview = (out / "preview.png").read_bytes()
+    names = tmp_path / "names.txt"
+    names.write_text("ant/1.png\n\n bee/0.png \n")
+    command = ["withdraw", str(out), "--file", str(names), "--cache-dir", str(tmp_path / "cache")]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["seeds"], found["generation"]) == (["ant/1.png", "bee/0.png", "crab/same.png"], 2)
+    assert json.loads((out / "rejected.json").read_text())["rejected"] == ["train-0000005-0001"]
+    assert (out / "preview.png").read_bytes() != preview
+    assert not (out / ".added").exists()
+    after = contents(out)
+    assert main(command) == 0
+    assert "withdrawn before" in capsys.readouterr().out
+    assert contents(out) == after
+    assert main(["withdraw", str(out), "bee/3.png"]) == 0
+    text = capsys.readouterr().out
+    assert "1 seeds withdrawn: bee/3.png" in text
+    assert "generation 3" in text
+    assert main(["info", str(out), "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["withdrawn"], len(info["generations"])) == (4, 3)
+    assert "4 more were real images of earlier generations" in (out / "README.md").read_text()
+    assert verify(out) == []
+
+
+def test_by_a_column(seed_folder: Path, tmp_path: Path) -> None:
+    """All rows with a value go, from the samples and from the file of the source's columns."""
+    rows = hugging_face(seed_folder).map(lambda row: {"patient": row["id"] % 4})
+    out = expanded(rows, tmp_path / "out", method="randaugment")
+    found = withdraw(out, column="patient=3", cache_dir=tmp_path / "cache")
+    assert len(found.seeds) == 3
+    table = gif_datasets.shards.columns.read_source(out)
+    assert table is not None
+    assert {row["patient"] for row in table.rows.values()} == {0, 1, 2}
+    assert verify(out) == []
+    for column, text in (("patient=9", "no seed of"), ("age=3", "no column 'age'; it has"), ("patient", "NAME=VALUE")):
+        with pytest.raises(UsageError, match=text):
+            withdraw(out, column=column)
+    assert withdraw(out, column="patient=3", cache_dir=tmp_path / "cache").seeds == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["bee/22.png"], r"is called 'bee/22.png'; did you mean 'bee/\d.png'\?; nothing was withdrawn"),
+        ([], "nothing to withdraw"),
+        (["read"], "is being read"),
+        (["added"], "is being changed"),
+        (["all"], "no seed of .* would be left"),
+        (["store"], "folders on this machine"),
+        (["column"], "have no columns of their source"),
+        (["unfinished"], "not finished"),
+    ],
+)
+def test_refused(names: list[str], text: str, seed_folder: Path, tmp_path: Path) -> None:
+    """One line that says why, and nothing is changed."""
+    out, case = expanded(str(seed_folder), tmp_path / "out"), "".join(names)
+    before = contents(out)
+    if case == "unfinished":
+        (out / "manifest.json").unlink()
+        before = contents(out)
+    reader = gif_datasets.load_expanded(out) if case == "read" else None
+    wanted = [f"{name}/{i}.png" for name in ("ant", "bee", "crab") for i in range(4 if case == "all" else 1)]
+    calls: dict[str, Callable[[], Any]] = {
+        "column": lambda: withdraw(out, column="patient=3"),
+        "store": lambda: withdraw("memory://bucket/set", ["a"]),
+        "": lambda: withdraw(out),
+        "bee/22.png": lambda: withdraw(out, names),
+    }
+    call = calls.get(case, lambda: withdraw(out, wanted, cache_dir=tmp_path / "none"))
+    with switch.working(out) if case == "added" else nullcontext(), pytest.raises(UsageError, match=text):
+        call()
+    del reader
+    assert contents(out) == before
+    assert verify(out) == [] if case != "unfinished" else True
+
+
+def test_two_of_one_name(seed_folder: Path, tmp_path: Path, picture: Draw) -> None:
+    """A name of two images is refused with their keys; chosen copies can be withdrawn, too."""
+    held = tmp_path / "held"
+    (held / "ant").mkdir(parents=True)
+    picture(77).save(held / "ant" / "0.png")
+    picture(78).save(held / "ant" / "h.png")
+    out = expanded(str(seed_folder), tmp_path / "out", validation=str(held), method="randaugment")
+    with pytest.raises(UsageError, match=r"2 seeds are called 'ant/0.png'; give their keys: [0-9a-f]{64}, "):
+        withdraw(out, ["ant/0.png"])
+    found = withdraw(out, ["ant/h.png"], cache_dir=tmp_path / "cache")
+    assert (found.samples, verify(out)) == (1, [])
+    options = {"method": "select:randaugment", "selection": "sample-agnostic"}
+    chosen = expanded(str(seed_folder), tmp_path / "chosen", **options)
+    withdraw(chosen, ["crab/0.png"], cache_dir=tmp_path / "cache")
+    assert verify(chosen) == []
+    with pytest.raises(ConfigError, match="folders on this machine"):
+        withdraw("s3://bucket/set", ["crab/0.png"])
+
+
+def test_verify_looks_for_withdrawn_images(seed_folder: Path, tmp_path: Path) -> None:
+    """An image that a manifest calls withdrawn, and that is still there, is a problem."""
+    out = expanded(str(seed_folder), tmp_path / "out", method="cutmix")
+    record = next(record for record, _ in samples(out) if record.partner_key)
+    plan = json.loads((out / "manifest.json").read_text())["plan"]
+    plan["withdrawn"] = [withdrawn_digest(record.partner_key)]
+    forge_manifest(out, plan=plan, plan_hash=digest(plan))
+    assert verify(out) == [f"the image {record.partner_key} was withdrawn, and is still there"]
+    forge_manifest(out, plan={**plan, "withdrawn": 3}, plan_hash=digest({**plan, "withdrawn": 3}))
+    with pytest.raises(gif_datasets.ShardError, match="'withdrawn' is of another type"):
+        verify(out)
+    for entry in ({"added": 1}, {"kept": 3}):
+        damaged = {**plan, "generations": [entry]}
+        forge_manifest(out, plan=damaged, plan_hash=digest(damaged))
+        with pytest.raises(gif_datasets.ShardError, match="damaged entry of a generation"):
+            verify(out)
