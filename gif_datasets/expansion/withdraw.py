@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gif_datasets.errors import ConfigError, UsageError
+from gif_datasets.errors import ConfigError, UsageError, did_you_mean
 from gif_datasets.expansion.recipe import embeddings_key, guidance_key
 from gif_datasets.io import atomic
 from gif_datasets.io.cache.store import Cache, open_cache
 from gif_datasets.io.digests import digest
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.stores import as_path
-from gif_datasets.options import did_you_mean
 from gif_datasets.shards import generations, switch, tar
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.generations import State

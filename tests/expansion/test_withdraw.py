@@ -188,7 +188,9 @@ def test_verify_looks_for_withdrawn_images(seed_folder: Path, tmp_path: Path) ->
     forge_manifest(out, plan={**plan, "withdrawn": 3}, plan_hash=digest({**plan, "withdrawn": 3}))
     with pytest.raises(gif_datasets.ShardError, match="'withdrawn' is of another type"):
         verify(out)
-    for entry in ({"added": 1}, {"kept": 3}):
+    whole = {**dict.fromkeys(("added", "withdrawn", "unmixed", "shards", "samples", "next_seed"), 1), "versions": {}}
+    whole |= {"after": "", "device": "cpu", "population": "", "kept": []}
+    for entry in ({"added": 1}, {**whole, "kept": [3]}, {**whole, "added": "1"}):
         damaged = {**plan, "generations": [entry]}
         forge_manifest(out, plan=damaged, plan_hash=digest(damaged))
         with pytest.raises(gif_datasets.ShardError, match="damaged entry of a generation"):

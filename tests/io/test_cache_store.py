@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import multiprocessing
@@ -539,3 +540,26 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
     os.utime(other, (LONG_AGO, LONG_AGO))
     cache.clear()
     assert other.read_bytes() == b"x"
+
+
+def test_samples_of_a_seed_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of it and those that show it, and no others; damaged entries and tensors are passed over."""
+    cache = Cache(tmp_path)
+    for number, (seed, partner) in enumerate([("a", ""), ("b", "a"), ("b", ""), ("c", "b")]):
+        one = sample(number)
+        record = dataclasses.replace(one.provenance, seed_key=seed, partner_key=partner, recipe=f"r{number}")
+        cache.put(digest(number), dataclasses.replace(one, provenance=record))
+    cache.tensors(digest("t"), lambda: {"x": torch.zeros(1)})
+    for number, content in ((10, b"head\n[1]\n"), (11, b"head\n{\n")):
+        path = tmp_path / digest(number)[:2] / f"{digest(number)}.sample"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    assert cache.drop_seeds({"a"}) == ({"r0", "r1"}, 2)
+    assert [digest(number) in cache for number in range(4)] == [False, False, True, True]
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "not yours")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(CacheError, match="not yours"):
+        cache.drop_seeds({"b"})
