@@ -24,6 +24,7 @@ PEER = "a peer"
         ("memory", "--only 4", ""),
         ("pipeline", "--rates 1000 --formats jpg --side 16 --seeds 4 --ratio 1", "bound"),
         ("scale", "--plan 40 --only 40", ""),
+        ("sizes", "--photographs 4 --size 40 30 --max 2 --repeats 1", "listing"),
         ("store", "--pictures 1 --rounds 1", "shard"),
     ],
 )

@@ -12,7 +12,7 @@ from gif_datasets.errors import SourceError
 from gif_datasets.expansion.plan import Plan, make_plan, with_image_format
 from gif_datasets.expansion.recipe import make_recipe
 from gif_datasets.expansion.trial import settle_strength
-from gif_datasets.io.cache.store import open_cache
+from gif_datasets.io.cache.store import Cache, open_cache
 from gif_datasets.io.images import JPEG
 from gif_datasets.priors import PriorInfo
 from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
@@ -64,7 +64,7 @@ def open_expansion(
         validation: Another source, which becomes the split ``validation``.
         own_prior: Describes a prior object of the caller; None: the prior that ``config.prior`` names.
         given: That object.
-        cache_dir: Where imagined samples are kept; used here only if the strength is to be chosen.
+        cache_dir: Where imagined samples are kept, and the keys of a folder's images.
         show: Wraps the loops over seeds.
         say: Called with one line for each of strength and format that was chosen.
 
@@ -74,10 +74,11 @@ def open_expansion(
         SourceError: If the source cannot be read.
     """
     recipe = make_recipe(config, source.classes, device, own_prior)
-    listed = list_seeds(source, limit, show)
+    cache = open_cache(cache_dir)
+    listed = list_seeds(source, limit, show, cache=cache)
     validation_seeds: tuple[Seed, ...] = ()
     if validation is not None:
-        source, listed, validation_seeds = _joined(source, listed, validation, limit, show)
+        source, listed, validation_seeds = _joined(source, listed, validation, limit, show, cache)
     refuse_bad(listed, config.on_bad_image)
     name = "" if validation is None else validation.name
     real_limit = limit if limit is not None and limit < len(source) else None  # only if it leaves anything out
@@ -86,7 +87,7 @@ def open_expansion(
         say(f"image_format: {_format_text(recipe.config)}")
     plan = make_plan(source, listed, recipe, validation_seeds, name, real_limit)
     if config.auto_strength:
-        plan, choice = settle_strength(plan, source, open_cache(cache_dir), given)
+        plan, choice = settle_strength(plan, source, cache, given)
         say(choice.text())
     return Opened(source, listed, plan)
 
@@ -99,11 +100,11 @@ def _format_text(config: ExpansionConfig) -> str:
 
 
 def _joined(
-    source: Source, listed: SeedList, validation: Source, limit: int | None, show: Progress
+    source: Source, listed: SeedList, validation: Source, limit: int | None, show: Progress, cache: Cache
 ) -> tuple[Source, SeedList, tuple[Seed, ...]]:
     """Both sources as one, the seeds whose image is not in the validation source, and the validation seeds."""
     joined = JoinedSource(source, validation)
-    listed_validation = list_seeds(validation, limit, show, Reading.VALIDATION)
+    listed_validation = list_seeds(validation, limit, show, Reading.VALIDATION, cache)
     validation_seeds = joined.validation_seeds(listed_validation)
     kept, same = without(listed.seeds, validation_seeds)
     if not kept:

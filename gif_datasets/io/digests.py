@@ -78,7 +78,7 @@ def digest_pixels(pixels: np.ndarray) -> str:
         pixels: ``(H, W, 3)`` uint8.
     """
     hasher = hashlib.sha256(f"rgb8 {pixels.shape[0]} {pixels.shape[1]}\n".encode("ascii"))
-    hasher.update(pixels.tobytes())
+    hasher.update(pixels.data if pixels.flags.c_contiguous else pixels.tobytes())
     return hasher.hexdigest()
 
 

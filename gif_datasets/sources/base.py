@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -15,12 +16,17 @@ from PIL import Image
 from gif_datasets.chunks import evenly
 from gif_datasets.errors import BadImage, SourceError, escaped
 from gif_datasets.io import decode, images, jpeg
+from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.digests import digest_pixels, digest_rows
+from gif_datasets.io.threads import ordered_map
+from gif_datasets.sources.known_files import Facts, Identity, KnownFiles, identity_of, known_files
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Progress, Reading, Seed, no_progress
 
 READ_TWICE = 16
 """Seeds that are read again, to see whether something random is done to them."""
+READ_TOGETHER = 8
+"""Files that a thread reads in one go."""
 WARNED = 5
 """Samples that a warning names."""
 
@@ -74,6 +80,8 @@ def seed_image(source: Source, seed: Seed) -> Image.Image:
         BadImage: If it can no longer be read.
         SourceError: If its pixels are others than when it was listed.
     """
+    if (plain := plain_image(source, seed)) is not None:
+        return plain
     image = source.sample(seed.index)[0]
     if digest_pixels(np.asarray(image)) != seed.key:
         raise changed(source, seed)
@@ -112,6 +120,17 @@ def file_of(source: Source, index: int) -> bytes | None:
     return found
 
 
+def has_file(source: Source, index: int) -> bool:
+    """Whether a sample is a file, to which nothing random is done."""
+    return hasattr(source, "file") and file_of(source, index) is not None
+
+
+def label_at(source: Source, index: int) -> int:
+    """The class index of a sample that has a file; raises BadImage if it has none."""
+    found: int = source.label_at(index)  # type: ignore[attr-defined]
+    return found
+
+
 def changed(source: Source, seed: Seed) -> SourceError:
     """The error of a seed whose image is another one now."""
     return SourceError(
@@ -135,7 +154,11 @@ def warn_of_bad(listed: SeedList) -> None:
 
 
 def list_seeds(
-    source: Source, limit: int | None = None, show: Progress = no_progress, title: Reading = Reading.SEEDS
+    source: Source,
+    limit: int | None = None,
+    show: Progress = no_progress,
+    title: Reading = Reading.SEEDS,
+    cache: Cache | None = None,
 ) -> SeedList:
     """Read every image of ``source`` once; key it by its pixels.
 
@@ -144,6 +167,7 @@ def list_seeds(
         limit: Take this many, spread evenly over the source.
         show: Wraps the loop, for a progress bar.
         title: What the bar says.
+        cache: Where the keys of a folder's files are kept, so that they need not be read again.
 
     Raises:
         SourceError: If nothing can be read, or labels and class names disagree.
@@ -155,13 +179,15 @@ def list_seeds(
         warnings.warn(escaped(f"{source.name}: {text}"), stacklevel=2)
     bad: list[str] = list(getattr(source, "unreadable", ()))
     negative: set[int] = set()
-    seeds = SeedTable.of(_readable(source, show(indices, title), bad, negative))
+    known = known_files(source, cache)
+    seeds = SeedTable.of(_readable(source, show(indices, title), known, bad, negative))
+    known.keep(whole=limit is None)
     if limit is None or len(source.classes) <= 2:  # of more, chance may have taken all but one
         _refuse_shifted(source, seeds, negative)
     if not seeds:
         raise SourceError(f"no readable image in {source.name}" + (f"; the first: {bad[0]}" if bad else ""))
     for seed in (seeds[place] for place in evenly(len(seeds), READ_TWICE)):
-        if digest_pixels(np.asarray(source.sample(seed.index)[0])) != seed.key:
+        if not has_file(source, seed.index) and digest_pixels(np.asarray(source.sample(seed.index)[0])) != seed.key:
             raise SourceError(f"{source.name} gives other pixels each time; take its random transforms away")
     return SeedList(seeds, tuple(bad))
 
@@ -179,27 +205,61 @@ def _refuse_shifted(source: Source, seeds: SeedTable, negative: set[int]) -> Non
         )
 
 
-def _readable(source: Source, indices: Iterable[int], bad: list[str], negative: set[int]) -> Iterator[Seed]:
+def _readable(
+    source: Source, indices: Iterable[int], known: KnownFiles, bad: list[str], negative: set[int]
+) -> Iterator[Seed]:
     """Seeds of the images that can be read; a message for each other one goes into ``bad``.
 
     Labels below 0, which name no class, are put into ``negative``.
     """
     is_synthetic = getattr(source, "is_synthetic", _real)
-    for index in indices:
+    for index, identity, found in _looked_at(source, indices, known):
         origin = source.origin(index)
         try:
-            image, label = source.sample(index)
+            if found is None:
+                image, label = source.sample(index)
+                found = _facts(np.asarray(image))
+            else:
+                label = label_at(source, index)
         except BadImage as error:
             bad.append(str(error))
             continue
+        known.note(identity, found)
         if label < 0:
             negative.add(label)
             bad.append(f"{origin}: no label ({label})")
             continue
         if label >= len(source.classes):
             raise SourceError(f"{origin} has label {label}, but {source.name} names {len(source.classes)} classes")
-        pixels = np.asarray(image)
-        yield Seed(index, digest_pixels(pixels), label, origin, is_synthetic(index), images.is_grey(pixels))
+        yield Seed(index, found[0], label, origin, is_synthetic(index), found[1])
+
+
+def _looked_at(
+    source: Source, indices: Iterable[int], known: KnownFiles
+) -> Iterator[tuple[int, Identity | None, Facts | None]]:
+    """Each index, with the identity and the facts of its file: known, or read by a thread; None for what takes care."""
+    if not hasattr(source, "file"):
+        yield from ((index, None, None) for index in indices)
+        return
+
+    def look(part: Sequence[int]) -> list[tuple[int, Identity | None, Facts | None]]:
+        return [one(index) for index in part]
+
+    def one(index: int) -> tuple[int, Identity | None, Facts | None]:
+        identity = identity_of(source, index)
+        found = known.of(identity)
+        if found is None and (pixels := plain_pixels(source, index)) is not None:
+            found = _facts(pixels)
+        return index, identity, found
+
+    rest = iter(indices)
+    parts = iter(lambda: list(islice(rest, READ_TOGETHER)), [])
+    for part in ordered_map(look, parts):
+        yield from part
+
+
+def _facts(pixels: NDArray[np.uint8]) -> Facts:
+    return digest_pixels(pixels), images.is_grey(pixels)
 
 
 def _real(index: int) -> bool:

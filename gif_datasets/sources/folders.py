@@ -122,11 +122,19 @@ class FolderSource:
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One image as 8-bit RGB, and its class index."""
-        return images.read_rgb(self._path(index), self.origin(index)), int(self._labels[index])
+        return images.read_rgb(self._path(index), self.origin(index)), self.label_at(index)
 
     def file(self, index: int) -> bytes:
         """The image's file."""
         return self._path(index).read_bytes()
+
+    def entry(self, index: int) -> tuple[bytes, os.stat_result]:
+        """The file's path below the folder, and its status."""
+        return self._names[index], self._path(index).stat()
+
+    def label_at(self, index: int) -> int:
+        """Its class index."""
+        return int(self._labels[index])
 
     def _path(self, index: int) -> Path:
         return self.folder / os.fsdecode(self._names[index])
@@ -190,11 +198,15 @@ class ShardSource:
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One image as 8-bit RGB, and its class index."""
-        return images.read_rgb(self.file(index), self.origin(index)), self._reader.label(index)
+        return images.read_rgb(self.file(index), self.origin(index)), self.label_at(index)
 
     def file(self, index: int) -> bytes:
         """The image's file."""
         return self._reader.image_bytes(index)
+
+    def label_at(self, index: int) -> int:
+        """Its class index."""
+        return self._reader.label(index)
 
     def is_synthetic(self, index: int) -> bool:
         """Whether it was imagined."""

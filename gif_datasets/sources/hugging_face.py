@@ -86,11 +86,15 @@ class HuggingFaceSource:
         name = self.origin(index)
         with images.opened(self._content(index), name) as image:
             rgb = forms.to_rgb(self._shown(image, name), name)
+        return rgb, self.label_at(index)
+
+    def label_at(self, index: int) -> int:
+        """Its class index; raises BadImage if it has none."""
         if index in self._strange:
             value = self._strange[index]
             reason = "no label" if value is None else f"its label {value!r} is none of the classes"
             raise BadImage(f"{self.origin(index)}: {reason}")
-        return rgb, self._labels[index]
+        return self._labels[index]
 
     def form(self, index: int) -> Image.Image:
         """The form of its image: as the dataset yields it, or as its file has it where the dataset yields the file."""

@@ -10,7 +10,7 @@ from PIL import Image
 from gif_datasets.errors import SourceError
 from gif_datasets.io.stores import AnyPath
 from gif_datasets.prompts import canonical
-from gif_datasets.sources.base import SeedList, Source, file_of, revision_of
+from gif_datasets.sources.base import SeedList, Source, file_of, label_at, revision_of
 from gif_datasets.sources.folders import FolderSource
 from gif_datasets.sources.numbered import NumberedSource
 from gif_datasets.types import Seed
@@ -52,6 +52,12 @@ class JoinedSource:
         """The image's file, if the source that it is from has one."""
         part, own = self._place(index)
         return file_of(self.parts[part], own)
+
+    def label_at(self, index: int) -> int:
+        """The class index of a sample that has a file."""
+        part, own = self._place(index)
+        label = label_at(self.parts[part], own)
+        return self._labels[label] if part else label
 
     def _place(self, index: int) -> tuple[int, int]:
         """Which source a sample is from, and its index there."""

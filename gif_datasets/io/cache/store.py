@@ -174,7 +174,7 @@ class Cache:
         """
 
         def read(key: str) -> dict[str, Tensor] | None:
-            return self._stored_tensors(key) or ({} if needless and needless(key) else None)
+            return self.stored_tensors(key) or ({} if needless and needless(key) else None)
 
         def make_blocks(blocks: Iterator[list[str]], keep: Keep[dict[str, Tensor]]) -> None:
             for part in blocks:
@@ -183,7 +183,7 @@ class Cache:
 
         known = {key: tensors for key in keys if (tensors := read(key)) is not None}
         if missing := [key for key in keys if key not in known]:
-            known |= share(self.claims(), missing, block, read, self._store_tensors, make_blocks, needless is None)
+            known |= share(self.claims(), missing, block, read, self.store_tensors, make_blocks, needless is None)
         return {key: tensors for key, tensors in known.items() if tensors}
 
     def drop_tensors(self, keys: Iterable[str]) -> None:
@@ -216,13 +216,15 @@ class Cache:
                 removed += 1
         return recipes, removed
 
-    def _stored_tensors(self, key: str) -> dict[str, Tensor] | None:
+    def stored_tensors(self, key: str) -> dict[str, Tensor] | None:
+        """Return tensors from the store, or None when they are not there or damaged."""
         from safetensors.torch import load
 
         parts = self._read(key, _TENSORS)
         return None if parts is None else dict(load(parts[1]))
 
-    def _store_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
+    def store_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Store tensors; what was there is replaced."""
         from safetensors.torch import save
 
         body = save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})
