@@ -46,12 +46,13 @@ if TYPE_CHECKING:
 class ExpandedDataset(Divisible):
     """A seed dataset followed by its imagined copies: ``len == n * (1 + ratio)``, where n is the number of seeds.
 
-    Items ``0 .. n-1`` are the seeds, untouched; item ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. Every
-    image that can be read and has a label is a seed. The others are left out, named in a warning and in :attr:`bad`:
-    later seeds then have earlier places, and ``provenance(i).seed_index`` is the place in the dataset. With
-    ``validation_share``, n counts the seeds that are not held out; those are in :attr:`validation`. A
-    torchvision dataset yields ``(image, label)`` through its own transforms; a Hugging Face dataset yields dicts with
-    its own columns, the image replaced. Copies are imagined when first asked for and kept in the cache.
+    Items ``0 .. n-1`` are the seeds, upright where Exif turns an image, and otherwise untouched; item
+    ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. Every image that can be read and has a label is a seed. The
+    others are left out, named in a warning and in :attr:`bad`: later seeds then have earlier places, and
+    ``provenance(i).seed_index`` is the place in the dataset. With ``validation_share``, n counts the seeds that are not
+    held out; those are in :attr:`validation`. A torchvision dataset yields ``(image, label)`` through its own
+    transforms; a Hugging Face dataset yields dicts with its own columns, the image replaced. Copies are imagined when
+    first asked for and kept in the cache.
 
     Args:
         dataset: A torchvision or Hugging Face dataset, any map-style dataset of ``(image, label)``, or a source's text

@@ -40,40 +40,48 @@ class ItemForm:
         return {**self.__dict__, "_forms": {}}
 
     def item(self, seed: Seed, made: bytes | None, transform: Transform | None) -> Any:
-        """A seed as the dataset yields it, or a copy of it as it would; ``transform`` instead of the dataset's own.
+        """A seed as the dataset yields it, upright, or a copy as it would; ``transform`` instead of the dataset's own.
 
         Args:
             seed: The seed.
             made: The copy's file; None for the seed itself.
             transform: Applied to the image, or to the whole row of a Hugging Face dataset.
         """
-        if made is None and self.dataset is not None and transform is None:
-            return self.dataset[seed.index]
+        is_own = self.dataset is not None and transform is None
+        if is_own and made is None:
+            return self._seed(seed.index)
         image = seed_image(self.source, seed) if made is None else decode.picture(made, seed.origin)
         if isinstance(self.source, HuggingFaceSource):
-            return self._row(self.source, seed, image, made, transform)
-        if transform is None and isinstance(self.source, MapSource) and self.dataset is not None:
+            shown = self._cell(self.source, seed.index, image, made) if is_own and made is not None else image
+            return self._row(self.source, seed.index, shown, transform)
+        if is_own and isinstance(self.source, MapSource):
             return self.source.item_with(seed, image)
         label = self.source.label(seed.label) if isinstance(self.source, MapSource) else seed.label
         return (image if transform is None else transform(image)), label
 
-    def _row(
-        self, source: HuggingFaceSource, seed: Seed, image: Image, made: bytes | None, transform: Transform | None
-    ) -> Any:
-        """The seed's row with another image."""
-        shown: Any = image
-        if made is not None and self.dataset is not None and transform is None:
-            form = self._form(source, seed.index)
-            if source.features[source.image_column].decode:
-                shown = forms.like(image, form)
-            else:
-                shown = {"bytes": (forms.file_like(made, form) or (made,))[0], "path": None}
-        row = source.row(seed.index) | {source.image_column: shown}
+    def _seed(self, index: int) -> Any:
+        """An item as the dataset yields it, but upright."""
+        if isinstance(self.source, MapSource):
+            return self.source.item(index)
+        if isinstance(self.source, HuggingFaceSource) and (file := self.source.upright_file(index)) is not None:
+            return self._row(self.source, index, _encoded(file))
+        return self.dataset[index]
+
+    def _row(self, source: HuggingFaceSource, index: int, shown: Any, transform: Transform | None = None) -> Any:
+        """A seed's row with another image."""
+        row = source.row(index) | {source.image_column: shown}
         if transform is not None:
             return transform(row)
         if self.columns is None:
             return row
         return {name: values[0] for name, values in self.columns({name: [v] for name, v in row.items()}).items()}
+
+    def _cell(self, source: HuggingFaceSource, index: int, image: Image, made: bytes) -> Any:
+        """A copy, its pixels and its file, as the column of images would yield it."""
+        form = self._form(source, index)
+        if source.features[source.image_column].decode:
+            return forms.like(image, form)
+        return _encoded((forms.file_like(made, form) or (made,))[0])
 
     def _form(self, source: HuggingFaceSource, index: int) -> Image:
         form: Image | None = self._forms.get(index)
@@ -82,6 +90,11 @@ class ItemForm:
             if form.size == (1, 1):  # what is transparent is read again, so as to fill no memory
                 self._forms[index] = form
         return form
+
+
+def _encoded(content: bytes) -> dict[str, Any]:
+    """A cell of a column of images that are not decoded."""
+    return {"bytes": content, "path": None}
 
 
 def format_transform(dataset: Any) -> FormatTransform | None:

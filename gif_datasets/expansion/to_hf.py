@@ -19,7 +19,7 @@ from gif_datasets.sources.base import Source
 from gif_datasets.sources.hugging_face import HuggingFaceSource
 from gif_datasets.types import Row
 
-FORMAT = 2
+FORMAT = 3
 """Of the rows; another one makes them again in the cache of ``datasets``."""
 
 
@@ -53,7 +53,8 @@ class _Rows:
                 content, suffix = forms.file_like(content, self.source.form(seed.index)) or (content, suffix)
             picture = {"bytes": content, "path": f"{key}.{suffix}"}
             if not copy and isinstance(self.source, HuggingFaceSource):
-                picture = _embedded(own[self.source.image_column])
+                file = self.source.upright_file(seed.index)
+                picture = _embedded(own[self.source.image_column] if file is None else {"bytes": file, "path": None})
             yield self.columns.row(picture, key, sample.provenance.to_json(), own)
 
     def _own(self, index: int) -> Mapping[str, Any]:

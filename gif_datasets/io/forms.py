@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gif_datasets.errors import BadImage
 from gif_datasets.io import images
@@ -27,19 +27,42 @@ _PALETTES = ("P", "PA")
 _KEYED = ("L", "RGB")
 """Modes of which one colour may be the transparent one."""
 _CHANNELS = (1, 3)
-_TURNED_BACK = {6: 8, 8: 6}
-"""Exif orientations that undo others; each of the rest undoes itself."""
 _FILES = {
     **dict.fromkeys(("1", "L", "LA", "P", "RGBA", "I;16"), "PNG"),
     **dict.fromkeys(("CMYK", "YCbCr", "I", "I;16B", "F"), "TIFF"),
 }
-"""Formats that keep a mode losslessly; RGB is kept as it was made, and what has no format becomes RGB."""
+"""Formats that keep a mode losslessly; a copy in RGB is kept as it was made, and what has no format becomes RGB."""
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
 
+def upright(value: Any) -> Any:
+    """A PIL image turned as its Exif says; any other, and one whose Exif cannot be read, as it is."""
+    return images.upright(value) if is_turned(value) else value
+
+
+def is_turned(value: Any) -> bool:
+    """Whether it is a PIL image whose Exif says to turn it."""
+    return _orientation(value) in images.TURNS
+
+
+def refuse_apart(values: Iterable[Any]) -> None:
+    """Refuse images that belong together, such as one and its mask, if Exif turns some and says nothing of others.
+
+    Raises:
+        BadImage: Without a name.
+    """
+    found = [_orientation(value) for value in values]
+    turned = next((orientation for orientation in found if orientation in images.TURNS), None)
+    if turned is not None and None in found:
+        raise BadImage(
+            f"Exif turns the image (orientation {turned}), and nothing says how the mask or array beside it lies; turn"
+            " both in the dataset (PIL.ImageOps.exif_transpose), or yield the image as an array, too"
+        )
+
+
 def to_rgb(value: Any, name: str = "image") -> Image.Image:
-    """8-bit RGB of an image as a dataset yields it; Exif turns nothing that the dataset has not turned.
+    """8-bit RGB of an image as a dataset yields it.
 
     Args:
         value: A PIL image, an array or a tensor.
@@ -73,11 +96,11 @@ def like(image: Image.Image, example: Any) -> Any:
     """An RGB image in the form of ``example``, which is an image in a form that :func:`to_rgb` takes.
 
     Returns:
-        A PIL image of its mode, palette, Exif orientation and transparency; or an array or tensor of its shape, layout,
-        type and device, in one piece that may be written to.
+        A PIL image of its mode, palette and transparency; or an array or tensor of its shape, layout, type and device,
+        in one piece that may be written to.
     """
     if isinstance(example, Image.Image):
-        return _oriented(_in_mode(image, example), _orientation(example))
+        return _in_mode(image, example)
     shape, is_tensor = tuple(example.shape), _is_tensor(example)
     axis = _channel_axis(shape, is_tensor)
     height, width = [size for place, size in enumerate(shape) if len(shape) == 2 or place != axis]
@@ -98,23 +121,20 @@ def stand_in(value: Image.Image) -> Image.Image:
         blank = Image.new(value.mode, (1, 1))  # whose pixels need not even be read
     blank.info.clear()
     blank.info.update(_transparency(value))
-    return _oriented(blank, _orientation(value))
+    return blank
 
 
 def file_like(content: bytes, example: Image.Image) -> tuple[bytes, str] | None:
-    """An image's file in the form of ``example``, lying as it lies where its Exif turns it; and the file's suffix.
-
-    None where the file is in that form already: upright RGB.
-    """
-    orientation, has_form = _orientation(example), example.mode in _FILES or _is_keyed(example)
-    if not has_form and orientation == 1:
+    """An image's file in the form of ``example``, and its suffix; None where it is in that form already: RGB."""
+    if example.mode not in _FILES and not _is_keyed(example):
         return None
-    image = images.read_rgb(content, "a copy")
-    if orientation != 1:
-        image = ImageOps.exif_transpose(_oriented(image, _TURNED_BACK.get(orientation, orientation)))
-    turned = _oriented(_in_mode(image, example) if has_form else image, orientation)
-    buffer, kind = io.BytesIO(), _FILES.get(example.mode, "PNG")
-    turned.save(buffer, kind, exif=turned.info.get("exif", b""))
+    return to_file(_in_mode(images.read_rgb(content, "a copy"), example))
+
+
+def to_file(image: Image.Image) -> tuple[bytes, str]:
+    """A lossless file of an image in its own mode, without Exif; and the file's suffix."""
+    buffer, kind = io.BytesIO(), _FILES.get(image.mode, "PNG")
+    image.save(buffer, kind)
     return buffer.getvalue(), kind.lower()
 
 
@@ -248,19 +268,11 @@ def _is_cut(image: Image.Image) -> bool:
     return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
 
 
-def _orientation(image: Image.Image) -> int:
-    """What its Exif says of how to turn it; 1 says to leave it."""
-    with contextlib.suppress(Exception):  # broken Exif, in one of many ways
-        if image.format == "TIFF":
-            image.load()  # which turns it
-        return int(image.getexif().get(images.ORIENTATION, 1))
-    return 1
-
-
-def _oriented(image: Image.Image, orientation: int) -> Image.Image:
-    """The image, as it lies, with Exif that says how to turn it: a transform that turns the seed turns it too."""
-    if orientation in range(2, 9):
-        exif = Image.Exif()
-        exif[images.ORIENTATION] = orientation
-        image.info["exif"] = exif.tobytes()
-    return image
+def _orientation(value: Any) -> Any:
+    """What the Exif of a PIL image says of how to turn it; None if it says nothing, as arrays do."""
+    if isinstance(value, Image.Image):
+        with contextlib.suppress(Exception):  # broken Exif, in one of many ways
+            if value.format == "TIFF":
+                value.load()  # which turns it
+            return value.getexif().get(images.ORIENTATION)
+    return None

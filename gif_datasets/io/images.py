@@ -1,6 +1,6 @@
 """Any image to 8-bit RGB, with a defined outcome for each kind.
 
-EXIF orientation            applied to files; an image that a dataset yields is taken as it lies
+EXIF orientation            applied, by `upright`, before anything else is done
 palette, transparency       composited over white
 grey, 1-bit, CMYK, YCbCr    converted
 16-bit grey                 divided by 257 (65,535 becomes 255); refused if all values are below 256, but not all 0
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from gif_datasets.errors import BadImage, GifDatasetsError, SourceError, one_line
 from gif_datasets.io.forks import on_fork
@@ -36,6 +36,17 @@ from gif_datasets.io.forks import on_fork
 MAX_PIXELS = 89_478_485
 ORIENTATION = 0x0112
 """Tag of Exif."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What each orientation asks for; 1 and others ask for nothing."""
+_SAY_HOW_IT_LIES = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 
 
@@ -67,13 +78,25 @@ def opened(file: Path | bytes, name: str) -> Iterator[Image.Image]:
 
 
 def upright(image: Image.Image, name: str = "image") -> Image.Image:
-    """An open image, turned as its Exif says."""
+    """An open image as a person sees it: turned as its Exif says, and then without Exif; itself if that says nothing.
+
+    Pillow's ``exif_transpose`` would write the rest of Exif again, and fails where a camera has written it otherwise.
+    """
     with as_bad_image(name):
-        _check_size(image, name)
-        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
+        check_size(image, name)
+        if image.getexif().get(ORIENTATION) in TURNS:
+            image.load()  # by which a TIFF is turned already
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+        if turn is None:
+            return image
+        turned = image.transpose(turn)
+        for key in _SAY_HOW_IT_LIES:
+            turned.info.pop(key, None)
+        return turned
 
 
-def _check_size(image: Image.Image, name: str) -> None:
+def check_size(image: Image.Image, name: str) -> None:
+    """Raise BadImage for an image without pixels, or with too many."""
     if 0 in image.size:
         raise BadImage(f"{name}: {image.width} x {image.height} pixels are no image")
     if image.width * image.height > MAX_PIXELS:
@@ -87,7 +110,7 @@ def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
         BadImage: If its pixels cannot be read, or are too many.
     """
     with as_bad_image(name), _without_warnings():
-        _check_size(image, name)
+        check_size(image, name)
         if getattr(image, "is_animated", False):
             image.seek(0)
         if image.mode.startswith(("I", "F")):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gif_datasets.errors import BadImage, SourceError
 from gif_datasets.io import forms, images
@@ -98,15 +98,29 @@ class HuggingFaceSource:
 
     def form(self, index: int) -> Image.Image:
         """The form of its image: as the dataset yields it, or as its file has it where the dataset yields the file."""
-        name, decoded = self.origin(index), self.features[self.image_column].decode
+        name = self.origin(index)
         with images.opened(self._content(index), name) as image:
-            found: Image.Image = forms.stand_in(self._shown(image, name) if decoded else image)
+            found: Image.Image = forms.stand_in(self._shown(image, name))
         return found
 
+    def upright_file(self, index: int) -> bytes | None:
+        """A file of its image, set upright, where the dataset yields files and Exif turns this one; None elsewhere."""
+        if self.features[self.image_column].decode:
+            return None
+        name = self.origin(index)
+        with images.opened(self._content(index), name) as image:
+            shown = self._shown(image, name)
+            return None if shown is image else forms.to_file(shown)[0]
+
     def _shown(self, image: Image.Image, name: str) -> Image.Image:
-        """An open image as ``datasets.Image`` decodes it: upright, and in the column's mode if it has one."""
-        column, found = self.features[self.image_column], images.upright(image, name)
-        return found.convert(column.mode) if column.decode and column.mode else found
+        """An open image, upright; as ``datasets.Image`` decodes it, and fails, if it does; in the column's mode."""
+        column = self.features[self.image_column]
+        if not column.decode:
+            return images.upright(image, name)
+        with images.as_bad_image(name):
+            images.check_size(image, name)
+            found = ImageOps.exif_transpose(image) if images.ORIENTATION in image.getexif() else image
+        return found.convert(column.mode) if column.mode else found
 
     def file(self, index: int) -> bytes | None:
         """The image's file; None where the column gives all images another mode."""

@@ -79,7 +79,7 @@ def wrap_source(
 ) -> Source:
     """Wrap a torchvision or Hugging Face dataset, or any map-style dataset of ``(image, label)``.
 
-    The dataset's own transforms are set aside: seeds are read as they are stored.
+    The dataset's own transforms are set aside: seeds are read as they are stored, and upright.
 
     Args:
         dataset: The dataset; a text or path is opened by :func:`open_source`.

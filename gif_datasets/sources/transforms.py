@@ -1,6 +1,7 @@
 """A dataset's own transforms, watched: a reader of an item may look at the image that enters them, or replace it.
 
-So a seed is read as it is stored, and a copy goes through all that its seed goes through, in the dataset's own code.
+So a seed is read as it is stored, its image enters upright, and a copy goes through all that its seed goes through, in
+the dataset's own code.
 Nothing needs to know how a transform is called, or which item of an inner dataset an item is made of.
 """
 
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gif_datasets.errors import SourceError
+from gif_datasets.io import forms
 from gif_datasets.io.images import is_image
 from gif_datasets.io.sending import unsendable
 
@@ -96,14 +98,15 @@ class WatchedTransform:
         watch = _watch.get()
         if watch is None:
             return self._transform(*given, **named)
-        given, named = _seen(given, watch.see), _seen(named, watch.see)
+        forms.refuse_apart(images_in([given, named]))
+        given, named = seen(given, watch.see), seen(named, watch.see)
         if watch.aside and len(given) + len(named) == 1 and is_image([*given, *named.values()][0]):
             watch.used = True
             return named or given[0]
         return self._transform(*given, **named)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_transform", "__deepcopy__"):  # while it is copied
+        if name == "_transform":  # while it is copied
             raise AttributeError(name)
         found = getattr(self._transform, name)
         return WatchedTransform(found) if callable(found) and not isinstance(found, type) else found
@@ -111,6 +114,9 @@ class WatchedTransform:
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # datasets ask whether it is one of albumentations', and call it accordingly
         return type(self._transform)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WatchedTransform:
+        return WatchedTransform(copy.deepcopy(self._transform, memo))
 
     def __reduce__(self) -> tuple[Any, tuple[Any]]:
         """Pickle without a transform that cannot be: a worker that only reads seeds sets it aside."""
@@ -121,12 +127,19 @@ def _left_behind(*given: Any, **named: Any) -> Any:
     raise SourceError("a transform of the dataset cannot be sent to workers; define it in a module, or use workers=1")
 
 
-def _seen(value: Any, see: Callable[[Any], Any]) -> Any:
+def images_in(value: Any) -> list[Any]:
+    """The images among arguments, or entries of an item."""
+    found: list[Any] = []
+    seen(value, found.append)
+    return found
+
+
+def seen(value: Any, see: Callable[[Any], Any]) -> Any:
     """Arguments with each image as ``see`` returns it; of a dictionary, what is called an image comes first."""
     if type(value) is dict:
         first = sorted(value, key=lambda name: not str(name).lower().startswith(("image", "img")))
-        seen = {name: _seen(value[name], see) for name in first}
-        return {name: seen[name] for name in value}
+        entries = {name: seen(value[name], see) for name in first}
+        return {name: entries[name] for name in value}
     if type(value) in (list, tuple):
-        return type(value)(_seen(one, see) for one in value)
+        return type(value)(seen(one, see) for one in value)
     return see(value) if is_image(value) else value

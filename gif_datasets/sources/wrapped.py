@@ -15,7 +15,7 @@ from gif_datasets.io import forms, images
 from gif_datasets.io.digests import digest_pixels
 from gif_datasets.prompts import canonical
 from gif_datasets.sources.base import changed
-from gif_datasets.sources.transforms import watched, watching
+from gif_datasets.sources.transforms import images_in, seen, watched, watching
 from gif_datasets.types import Seed, item_table
 
 
@@ -49,16 +49,20 @@ class MapSource:
         return forms.to_rgb(stored, self.origin(index)), label
 
     def stored(self, index: int) -> tuple[Any, int]:
-        """One image as the dataset keeps it, and its class index."""
-        entered: list[Any] = []
+        """One image as the dataset keeps it, upright, and its class index."""
+        entered: list[tuple[Any, Any]] = []
 
         def note(image: Any) -> Any:
-            entered.append(image)
-            return image
+            entered.append((image, forms.upright(image)))
+            return entered[-1][1]
 
         item = self._item_before_transforms(index, note)
         self._label_types.add(type(item[1]))
-        image = item[0] if not entered or any(item[0] is image for image in entered) else entered[0]
+        if not entered:
+            note(item[0])
+        kept, image = next((pair for pair in entered if pair[1] is item[0]), entered[0])
+        with images.as_broken_rows(self.origin(index)):
+            forms.refuse_apart([kept, *images_in(list(item[2:]))])
         try:
             return image, operator.index(item[1].item() if hasattr(item[1], "item") else item[1])
         except (TypeError, ValueError, RuntimeError) as error:  # several numbers, a fraction, a text
@@ -82,6 +86,11 @@ class MapSource:
         with watching(see):
             return self._item(index)
 
+    def item(self, index: int) -> Sequence[Any]:
+        """An item as the dataset yields it, of upright images."""
+        with watching(forms.upright):
+            return _upright(self._item(index))
+
     def item_with(self, seed: Seed, image: Image.Image) -> Sequence[Any]:
         """A seed's item, with another image where its own enters the transforms, or in its place if there are none.
 
@@ -92,6 +101,7 @@ class MapSource:
 
         def swap(value: Any) -> Any:
             nonlocal done
+            value = forms.upright(value)
             if _key(value) != seed.key:
                 return value
             done = True
@@ -99,10 +109,10 @@ class MapSource:
 
         with watching(swap):
             item = self._item(seed.index)
-        found = item if done else _with_first(item, swap(item[0]))
+        found = item if done else _with(item, [swap(item[0]), *item[1:]])
         if not done:
             raise changed(self, seed)
-        return found
+        return _upright(found)
 
     def _item(self, index: int) -> Sequence[Any]:
         """Image, label, and whatever the dataset has beside them."""
@@ -121,10 +131,17 @@ def _key(value: Any) -> str:
         return ""
 
 
-def _with_first(item: Sequence[Any], first: Any) -> Sequence[Any]:
-    """A tuple or list of the same type with another first entry."""
+def _upright(item: Sequence[Any]) -> Sequence[Any]:
+    """An item of upright images; itself if Exif turns none."""
+    if not any(map(forms.is_turned, images_in(list(item)))):
+        return item
+    return _with(item, [seen(entry, forms.upright) for entry in item])
+
+
+def _with(item: Sequence[Any], entries: list[Any]) -> Sequence[Any]:
+    """A tuple or list of the same type with other entries."""
     make: Callable[[list[Any]], Sequence[Any]] = getattr(item, "_make", type(item))  # of a named tuple
-    return make([first, *item[1:]])
+    return make(entries)
 
 
 def _canonical(names: list[str] | None) -> list[str] | None:

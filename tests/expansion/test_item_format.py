@@ -7,7 +7,9 @@ import io
 import pickle
 import threading
 import warnings
+from collections import namedtuple
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -174,23 +176,166 @@ def test_other_bands_are_refused(bands: int, expand: Callable[..., ExpandedDatas
         expand(Pairs(items))
 
 
-@pytest.mark.parametrize("upright", [False, True])
-def test_seeds_and_copies_lie_alike(upright: bool, tmp_path: Path, expand: Callable[..., ExpandedDataset]) -> None:
-    """Images whose Exif turns them: as the dataset yields them, lazily and in shards; a transform turns both."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    for number, label in enumerate("ab"):
-        (tmp_path / "phone" / label).mkdir(parents=True)
-        for i in range(2):
-            colour(2 * number + i).resize((40, 20)).save(tmp_path / "phone" / label / f"{i}.jpg", exif=exif)
-    folder = ImageFolder(str(tmp_path / "phone"), transform=ImageOps.exif_transpose if upright else None)
-    expanded = expand(folder, method="randaugment")
-    assert {expanded[i][0].size for i in range(8)} == {(20, 40) if upright else (40, 20)}
+class Opening(Pairs):
+    """Opens its files, and does with them what datasets do before their transforms, and after."""
+
+    def __init__(self, items: list[Any], before: Any, transform: Any = None) -> None:
+        super().__init__(items, transform)
+        self.before = before
+
+    def __getitem__(self, index: int) -> Any:
+        path, label = self.items[index]
+        image = self.before(Image.open(path))
+        return (self.transform(image) if self.transform else image), label
+
+
+@pytest.fixture
+def phone(tmp_path: Path) -> list[tuple[Path, int]]:
+    """Files of all eight orientations, of two classes."""
+    files = [(tmp_path / "phone" / "ab"[i // 4] / f"{i}.jpg", i // 4) for i in range(8)]
+    for i, (path, _) in enumerate(files):
+        exif = Image.Exif()
+        exif[0x0112] = i + 1
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour(i).resize((40, 20)).save(path, exif=exif)
+    return files
+
+
+def as_rows(files: list[tuple[Path, int]], **how: Any) -> datasets.Dataset:
+    features = {"image": datasets.Image(**how), "label": datasets.ClassLabel(names=["a", "b"])}
+    values = {"image": [str(path) for path, _ in files], "label": [label for _, label in files]}
+    return datasets.Dataset.from_dict(values, features=datasets.Features(features))
+
+
+def kept(image: Any) -> Any:
+    return image
+
+
+PHONES: dict[str, Callable[[list[tuple[Path, int]]], Any]] = {
+    "folder": lambda files: str(files[0][0].parents[1]),
+    "ImageFolder": lambda files: ImageFolder(str(files[0][0].parents[1])),
+    "ImageFolder as a text": lambda files: f"torchvision:ImageFolder?root={files[0][0].parents[1]}",
+    "ImageFolder, a transform": lambda files: ImageFolder(str(files[0][0].parents[1]), transform=np.asarray),
+    "ImageFolder, turned": lambda files: ImageFolder(str(files[0][0].parents[1]), transform=ImageOps.exif_transpose),
+    "ImageFolder, tensors": lambda files: ImageFolder(str(files[0][0].parents[1]), transform=v2.PILToTensor()),
+    "files": lambda files: Opening(files, kept),
+    "files, converted": lambda files: Opening(files, lambda image: image.convert("RGB")),
+    "files, turned": lambda files: Opening(files, ImageOps.exif_transpose),
+    "files, resized": lambda files: Opening(files, lambda image: image.resize(image.size), np.asarray),
+    "files, two transforms": lambda files: Wrapper(
+        Opening(files, kept, lambda image: image.convert("RGB")), np.asarray
+    ),
+    "parts": lambda files: ConcatDataset([Subset(Opening(files, kept), range(5)), Opening(files[5:], kept, kept)]),
+    "rows": as_rows,
+    "rows of files": lambda files: as_rows(files, decode=False),
+}
+
+
+def image_of(item: Any) -> Any:
+    image = item["image"] if isinstance(item, dict) else item[0]
+    if isinstance(image, dict):
+        return opened(image["bytes"] or Path(image["path"]).read_bytes())
+    return image
+
+
+def opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content))
+
+
+def rgb_of(item: Any) -> np.ndarray:
+    image = image_of(item)
+    return image.permute(1, 2, 0).numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+
+
+@pytest.mark.parametrize("form", PHONES)
+def test_images_are_upright(
+    form: str, phone: list[tuple[Path, int]], tmp_path: Path, expand: Callable[..., ExpandedDataset]
+) -> None:
+    """Of all eight orientations, whatever reads them: lazily, in shards, for Hugging Face; copies as their seeds."""
+    upright = [np.asarray(ImageOps.exif_transpose(Image.open(path))) for path, _ in phone]
+    expanded = expand(PHONES[form](phone), method="cutout", samples_per_shard=16)
     expanded.precompute(tmp_path / "shards")
-    loaded = gif_datasets.load_expanded(tmp_path / "shards")
-    assert {loaded[i][0].size for i in range(8)} == {(40, 20)}
-    stored = {np.asarray(loaded[i][0]).tobytes() for i in range(8)}
-    assert upright or {np.asarray(expanded[i][0]).tobytes() for i in range(8)} == stored
+    shards = gif_datasets.load_expanded(tmp_path / "shards")
+    in_shards = {shards.provenance(i).seed_index: i for i in range(16) if not shards.provenance(i).synthetic}
+    table = list(expanded.to_hf(streaming=True))
+    for i, pixels in enumerate(upright):
+        seeds = expanded[i], shards[in_shards[i]], table[i]
+        assert all(np.array_equal(rgb_of(seed), pixels) for seed in seeds)
+        for copy in (expanded[8 + i], table[8 + i]):
+            assert rgb_of(copy).shape == pixels.shape
+            assert np.median(np.abs(rgb_of(copy).astype(int) - pixels)) == 0
+        found = [image_of(item) for item in (expanded[i], *seeds, expanded[8 + i])]
+        assert {one.getexif().get(0x0112, 1) for one in found if isinstance(one, Image.Image)} <= {1}
+    assert expanded.targets == [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
+
+
+def test_what_was_made_of_an_image_on_its_side_is_not_served(
+    phone: list[tuple[Path, int]], expand: Callable[..., ExpandedDataset]
+) -> None:
+    """Arrays have no Exif, and are taken as they lie; the cache keeps their copies apart."""
+    arrays = expand(Opening(phone, np.asarray), method="cutout")
+    assert [arrays[i][0].shape for i in range(16)] == [(20, 40, 3)] * 16
+    upright = expand(Opening(phone, kept), method="cutout")
+    assert [upright[i][0].size for i in range(16)] == ([(40, 20)] * 4 + [(20, 40)] * 4) * 2
+    keys = [{found.provenance(i).seed_key for i in range(8)} for found in (arrays, upright)]
+    assert len(keys[0] & keys[1]) == 1  # of the one that lay upright
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_masks_beside_a_turned_image_are_refused(
+    together: bool, phone: list[tuple[Path, int]], expand: Callable[..., ExpandedDataset]
+) -> None:
+    """Nothing says how they lie; whoever turns them with their image is free to."""
+
+    class Masked(Pairs):
+        def __getitem__(self, index: int) -> Any:
+            path, label = self.items[index]
+            image, mask = Image.open(path), Image.fromarray(np.arange(800, dtype=np.uint8).reshape(20, 40))
+            if self.transform:
+                image, mask = self.transform(image, mask)
+            return (image, label) if together else (image, label, mask)
+
+    with pytest.warns(UserWarning, match=r"left out 7 of 8 images: row 1: Exif turns the image \(orientation 2\)"):
+        expanded = expand(Masked(phone, (lambda *both: both) if together else None), method="cutout")
+    assert len(expanded) == 2
+    turned = Opening(phone, ImageOps.exif_transpose)
+    assert len(expand(Turning(phone, turned), method="cutout")) == 16
+
+
+class Turning(Pairs):
+    """Turns an image itself, and has a mask beside it."""
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = self.transform[index]
+        return image, label, np.zeros(image.size[::-1], bool)
+
+
+def test_further_images_are_upright(phone: list[tuple[Path, int]], expand: Callable[..., ExpandedDataset]) -> None:
+    """Each by its own Exif, in whatever holds them; the item keeps its type."""
+    Item = namedtuple("Item", "image label more")
+    files = [(path.read_bytes(), label) for path, label in phone]
+    views = [Item(opened(content), label, {"view": opened(content)}) for content, label in files]
+    expanded = expand(Pairs(views), method="cutout")
+    for i in range(16):
+        assert type(expanded[i]) is Item
+        assert expanded[i].more["view"].size == expanded[i].image.size == ((40, 20) if i % 8 < 4 else (20, 40))
+
+
+def test_copies_of_an_expansion_have_its_transforms(expand: Callable[..., ExpandedDataset]) -> None:
+    """Lambdas, too, which could not be sent to a worker."""
+    items = [(colour(i), label) for i, label in enumerate(LABELS)]
+    expanded = deepcopy(expand(Bare(items, lambda image: np.asarray(image)[:8]), method="cutout"))
+    assert {expanded[i][0].shape for i in range(8)} == {(8, 32, 3)}
+
+
+@pytest.mark.parametrize("transform", [None, kept])
+def test_an_item_that_nothing_turns_is_the_dataset_s_own(
+    transform: Any, expand: Callable[..., ExpandedDataset]
+) -> None:
+    """The very object."""
+    items = [(colour(i), label, {"more": [colour(i)]}) for i, label in enumerate(LABELS)]
+    expanded = expand(Pairs(items, transform), method="cutout")
+    assert all(expanded[i] is items[i] for i in range(4))
 
 
 def test_palettes_are_batches_of_colours(expand: Callable[..., ExpandedDataset]) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import struct
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 from torchvision import tv_tensors
 
 from gif_datasets import BadImage
 from gif_datasets.io import forms
-from gif_datasets.io.images import is_grey, read_rgb
+from gif_datasets.io.images import ORIENTATION, is_grey, read_rgb
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)
@@ -169,46 +171,100 @@ def test_other_forms_are_refused(value: Any, message: str) -> None:
         forms.to_rgb(value, "scan")
 
 
-def lying(orientation: int, mode: str = "RGB") -> Image.Image:
-    found = image(mode)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    found.save(buffer, "JPEG" if mode == "CMYK" else "PNG", exif=exif)
-    return Image.open(buffer)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_copies_lie_as_their_seeds_do(orientation: int, mode: str) -> None:
-    """Pixels are taken as they lie; whoever turns the seed turns its copy, too; and so in files."""
-    seed = lying(orientation, mode)
-    read = forms.to_rgb(seed)
-    assert read.size == (7, 9)
-    for form in (seed, forms.stand_in(seed)):
-        turned = [ImageOps.exif_transpose(one) for one in (seed, forms.like(read, form))]
-        assert turned[0].size == turned[1].size
-        assert np.array_equal(*map(np.asarray, turned))
-    upright = io.BytesIO()
-    ImageOps.exif_transpose(seed).convert("RGB").save(upright, "PNG")
-    content, suffix = forms.file_like(upright.getvalue(), forms.stand_in(seed)) or (upright.getvalue(), "png")
-    stored = Image.open(io.BytesIO(content))
-    assert (stored.mode, suffix) == (mode, "tiff" if mode == "CMYK" else "png")
-    assert stored.size == (7, 9) or mode == "CMYK"  # TIFF is turned by Pillow itself
-    assert np.array_equal(np.asarray(read_rgb(content, "x")), np.asarray(read_rgb(upright.getvalue(), "x")))
-
-
-def test_a_tiff_is_turned_by_pillow() -> None:
-    """When it is loaded, so that nobody turns its copy."""
+def file(mode: str, orientation: int | None, kind: str = "", **more: Any) -> bytes:
+    """A file whose Exif says how to turn it."""
     exif, buffer = Image.Exif(), io.BytesIO()
-    exif[0x0112] = 6
-    image("RGB").save(buffer, "TIFF", exif=exif)
-    assert "exif" not in forms.stand_in(Image.open(buffer)).info
-    assert forms.to_rgb(Image.open(buffer)).size == (9, 7)
+    if orientation is not None:
+        exif[ORIENTATION] = orientation
+    image(mode).save(buffer, kind or ("JPEG" if mode == "CMYK" else "PNG"), **{"exif": exif, **more})
+    return buffer.getvalue()
+
+
+def opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content))
+
+
+KINDS = [
+    *(("JPEG", mode) for mode in ("RGB", "L", "CMYK")),
+    *(("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
+    *(("WEBP", mode) for mode in ("RGB", "RGBA")),
+    *(("TIFF", mode) for mode in ("RGB", "CMYK", "F")),
+]
+
+
+@pytest.mark.parametrize("orientation", [*range(1, 9), None, 0, 9, 65_535])
+@pytest.mark.parametrize(("kind", "mode"), KINDS)
+def test_images_are_upright(kind: str, mode: str, orientation: int | None) -> None:
+    """As Pillow turns them, and once: files that are open, loaded or converted; a copy has no Exif, in files either."""
+    content = file(mode, orientation, kind)
+    wanted, is_turned = ImageOps.exif_transpose(opened(content)), orientation in range(2, 9) and kind != "TIFF"
+    loaded = opened(content)
+    loaded.load()
+    for seed in (opened(content), loaded, opened(content).convert(wanted.mode)):
+        found = forms.upright(seed)
+        assert forms.is_turned(seed) == is_turned
+        assert (found is seed) != is_turned
+        assert (found.mode, found.size) == (wanted.mode, wanted.size)
+        assert np.array_equal(np.asarray(found), np.asarray(wanted))
+        assert forms.upright(found) is found
+        assert not is_turned or ORIENTATION not in found.getexif()
+    for form in (found, forms.stand_in(found)):
+        copy = forms.like(Image.fromarray(np.asarray(forms.to_rgb(found))), form)
+        assert (copy.mode, copy.size, dict(copy.getexif())) == (wanted.mode, wanted.size, {})
+    made = read_bytes(forms.to_rgb(found))
+    written = opened((forms.file_like(made, form) or (made,))[0])
+    assert (written.size, written.getexif().get(ORIENTATION)) == (wanted.size, None)
+    assert np.array_equal(np.asarray(read_rgb(content, "x")), np.asarray(forms.to_rgb(found)))
+    assert np.array_equal(np.asarray(opened(forms.to_file(found)[0])), np.asarray(wanted))
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation{}/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("text", ['="6"', ">6<"])
+def test_xmp_turns_too(text: str) -> None:
+    """And is gone thereafter, so that nobody turns the image twice."""
+    note = PngImagePlugin.PngInfo()
+    note.add_itxt("XML:com.adobe.xmp", XMP.format(text))
+    found = forms.upright(opened(file("RGB", None, pnginfo=note)))
+    assert found.size == (9, 7)
+    assert ORIENTATION not in found.convert("L").getexif()
+
+
+@pytest.mark.parametrize("entry", [(0x0103, 12, 1, 8), (0x0100, 8, 1, 0xFFFF_0000)])
+def test_exif_that_pillow_cannot_write_again(entry: tuple[int, ...]) -> None:
+    """A camera's number of another type than the standard's: ``exif_transpose`` fails, and the image is upright."""
+    directory = struct.pack(">HHHLHHHHLL", 2, ORIENTATION, 3, 1, 6, 0, *entry)
+    content = file("RGB", None, exif=b"Exif\0\0MM\0*" + struct.pack(">L", 8) + directory + bytes(4))
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(opened(content))
+    assert forms.upright(opened(content)).size == read_rgb(content, "x").size == (9, 7)
 
 
 def test_broken_exif_turns_nothing() -> None:
-    """Neither seed nor copy."""
+    """An image that the dataset reads is read."""
     seed = image("RGB")
     seed.info["exif"] = b"Exif\0\0broken"
-    assert "exif" not in forms.like(MADE.copy(), seed).info
+    assert forms.upright(seed) is seed
+
+
+LYING, STANDING, SILENT = (lambda: opened(file("L", 6)), lambda: opened(file("L", 1)), lambda: image("L"))
+
+
+@pytest.mark.parametrize(
+    ("beside", "is_refused"),
+    [
+        (list, False),
+        (lambda: [STANDING()], False),
+        (lambda: [LYING(), opened(file("L", 3))], False),
+        (lambda: [SILENT()], True),
+        (lambda: [np.zeros((9, 7))], True),
+        (lambda: [LYING(), torch.zeros(4, 4)], True),
+    ],
+)
+def test_what_belongs_together_is_turned_together(beside: Any, is_refused: bool) -> None:
+    """Whatever says itself how it lies is turned by that; an image and what says nothing are refused, in any order."""
+    for make in (lambda: [LYING(), *beside()], lambda: [*beside(), LYING()]):
+        with pytest.raises(BadImage, match=r"\(orientation 6\).*turn both") if is_refused else nullcontext():
+            forms.refuse_apart(make())
+    forms.refuse_apart([SILENT(), STANDING(), np.zeros((9, 7))])  # of which none is turned

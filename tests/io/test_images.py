@@ -60,7 +60,7 @@ def test_exif_rotation_is_applied() -> None:
     exif[0x0112] = 6
     content = saved(image, "JPEG", exif=exif)
     assert read_rgb(content, "x").size == (2, 4)
-    assert to_rgb(Image.open(io.BytesIO(content))).size == (4, 2)  # whoever opened it has left it so
+    assert to_rgb(Image.open(io.BytesIO(content))).size == (4, 2)  # which turns nothing: upright() comes before
 
 
 def test_first_frame_of_an_animation() -> None:

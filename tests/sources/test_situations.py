@@ -95,10 +95,11 @@ def animated(i: int) -> File:
     return file("gif", indexed, i, save_all=True, append_images=[indexed(i + 50)])
 
 
-def turned(i: int) -> File:
+def turned(i: int, suffix: str = "jpg", make: Callable[[int], Image.Image] = colour, **more: Any) -> File:
+    """Of one of the orientations by which height and width change places."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    return file("jpg", colour, i, exif=exif)
+    exif[0x0112] = 5 + i % 4
+    return file(suffix, make, i, exif=exif, **more)
 
 
 def damaged(i: int) -> File:
@@ -209,6 +210,10 @@ FORMS: dict[str, Callable[[int], Any]] = {
     "jpg of grey": partial(file, "jpg", lambda i: colour(i).convert("L")),
     "jpg in CMYK": partial(file, "jpg", lambda i: colour(i).convert("CMYK")),
     "jpg turned by its Exif": turned,
+    "jpg turned by its Exif, as an array": lambda i: np.array(Image.open(io.BytesIO(turned(i).content or b""))),
+    "png of a palette turned by its Exif": partial(turned, suffix="png", make=indexed),
+    "webp with alpha turned by its Exif": partial(turned, suffix="webp", make=cut, lossless=True),
+    "tiff turned by its Exif": partial(turned, suffix="tiff"),
     "tiff of floats in [0, 1]": partial(file, "tiff", float_image),
     "tiff of floats beyond [0, 1]": partial(file, "tiff", partial(float_image, factor=255)),
     "empty file": lambda i: File(".png", b""),
