@@ -45,7 +45,7 @@ OWN_SCHEDULER = "own"
 """The scheduler that a pipeline's folder names."""
 AUTO = "auto"
 """The strength that is chosen from a few copies before the work; ``auto:SHARE`` says how many must keep their class."""
-_LATER = {"synonyms": (), "webp_effort": 4}
+_LATER = {"synonyms": (), "webp_effort": 4, "max_side": None}
 """Options that older versions did not have, with the value for what these did: digests are as they were."""
 _NEAR_SEED = "near_seed"
 """Marks, among the options of a manifest, an unCLIP method that begins near its seeds. Without the mark its strength
@@ -248,6 +248,12 @@ class ExpansionConfig:
     jpeg_quality: int = _option(95, "quality when the format is jpg", low=1, high=100)
     webp_effort: int = _option(
         4, "when the format is webp: 0 is some 15 times as fast as 4, and a tenth larger", low=0, high=6
+    )
+    max_side: int | None = _option(
+        None,
+        "longest side of the images, in pixels: larger seeds are reduced before anything is made of them",
+        low=8,
+        high=100_000,
     )
     originals: bool = _option(True, "also write the seed samples into the shards")
     split: str = _option("train", "name of the split to write")

@@ -35,6 +35,7 @@ from gif_datasets.priors import own_prior
 from gif_datasets.publish.push import PushSummary, push_to_hub
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, Source, seed_image, warn_of_bad
+from gif_datasets.sources.folders import FolderSource, ShardSource
 from gif_datasets.types import ItemTable, Provenance, Row, Seed
 
 if TYPE_CHECKING:
@@ -111,10 +112,15 @@ class ExpandedDataset(Divisible):
             {"ratio": ratio, "method": method, "prior": named, "rng_seed": rng_seed, **options}
         )
         self.source: Source = wrap_source(dataset, classes, image_column, label_column)
+        if config.max_side is not None and not isinstance(self.source, (FolderSource, ShardSource)):
+            raise ConfigError(
+                f"max_side, got {config.max_side}, is for folders here: copies have the form of your dataset's items;"
+                " reduce its images, or use gif_datasets.expand, which writes files"
+            )
         given = None if isinstance(prior, str) else prior
         own = own_prior(type(given).__name__, given) if given is not None else None
         opened = open_expansion(self.source, config, device=device, own_prior=own, given=given, cache_dir=cache_dir)
-        self.bad = opened.listed.bad
+        self.source, self.bad = opened.source, opened.listed.bad
         warn_of_bad(opened.listed)
         self.plan: Plan = opened.plan
         self.imaginer = Imaginer(

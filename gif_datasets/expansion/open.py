@@ -17,6 +17,7 @@ from gif_datasets.io.images import JPEG
 from gif_datasets.priors import PriorInfo
 from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
 from gif_datasets.sources.joined import JoinedSource
+from gif_datasets.sources.reduced import reduced
 from gif_datasets.sources.splits import without
 from gif_datasets.types import Progress, Reading, Seed, no_progress, silently
 
@@ -74,10 +75,12 @@ def open_expansion(
         SourceError: If the source cannot be read.
     """
     recipe = make_recipe(config, source.classes, device, own_prior)
+    source = reduced(source, config.max_side)
     cache = open_cache(cache_dir)
     listed = list_seeds(source, limit, show, cache=cache)
     validation_seeds: tuple[Seed, ...] = ()
     if validation is not None:
+        validation = reduced(validation, config.max_side)
         source, listed, validation_seeds = _joined(source, listed, validation, limit, show, cache)
     refuse_bad(listed, config.on_bad_image)
     name = "" if validation is None else validation.name

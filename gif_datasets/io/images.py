@@ -121,6 +121,20 @@ def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
         return image.convert("RGB")
 
 
+def at_most(image: Image.Image, side: int) -> Image.Image:
+    """An image whose longest side has at most so many pixels, in its own proportions.
+
+    Example:
+        >>> at_most(Image.new("RGB", (400, 300)), 200).size, at_most(Image.new("RGB", (40, 30)), 200).size
+        ((200, 150), (40, 30))
+    """
+    longest = max(image.size)
+    if longest <= side:
+        return image
+    size = [max(1, round(length * side / longest)) for length in image.size]
+    return image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+
+
 def is_image(value: Any) -> bool:
     """Whether a value is an image, or an array or tensor that may be one."""
     return isinstance(value, Image.Image) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) in (2, 3))

@@ -97,8 +97,11 @@ def plain_image(source: Source, seed: Seed) -> Image.Image | None:
 def plain_pixels(source: Source, index: int) -> NDArray[np.uint8] | None:
     """The pixels of a sample that is a plain file, which any number of threads may read at once; None for any other."""
     with contextlib.suppress(Exception):  # who reads it with care says what
-        content = file_of(source, index)
-        return None if content is None else decode.plain(content)
+        content, side = file_of(source, index), max_side_of(source)
+        pixels = None if content is None else decode.plain(content)
+        if pixels is None or side is None or max(pixels.shape) <= side:
+            return pixels
+        return np.asarray(images.at_most(Image.fromarray(pixels), side))
     return None
 
 
@@ -113,8 +116,14 @@ def jpeg_as_it_is(source: Source, seed: Seed) -> bytes | None:
     return None
 
 
+def max_side_of(source: Source) -> int | None:
+    """The longest side to which a source reduces its images; None if it leaves them as they are."""
+    found: int | None = getattr(source, "max_side", None)
+    return found
+
+
 def file_of(source: Source, index: int) -> bytes | None:
-    """The file of a sample, whose image upright is that of the sample; None if the source has none."""
+    """The file of a sample, whose image, upright and reduced, is that of the sample; None if the source has none."""
     read = getattr(source, "file", None)
     found: bytes | None = None if read is None else read(index)
     return found

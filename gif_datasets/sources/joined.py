@@ -10,9 +10,10 @@ from PIL import Image
 from gif_datasets.errors import SourceError
 from gif_datasets.io.stores import AnyPath
 from gif_datasets.prompts import canonical
-from gif_datasets.sources.base import SeedList, Source, file_of, label_at, revision_of
+from gif_datasets.sources.base import SeedList, Source, file_of, label_at, max_side_of, revision_of
 from gif_datasets.sources.folders import FolderSource
 from gif_datasets.sources.numbered import NumberedSource
+from gif_datasets.sources.reduced import unreduced
 from gif_datasets.types import Seed
 
 
@@ -28,6 +29,7 @@ class JoinedSource:
     def __init__(self, source: Source, validation: Source, role: str = "validation set") -> None:
         self.name = source.name
         self.revision = revision_of(source)
+        self.max_side = max_side_of(source)
         self.classes = source.classes
         self.parts = (source, validation)
         self._role = role
@@ -90,6 +92,6 @@ def refuse_output(source: Source, path: AnyPath, is_image: bool = False) -> None
 
 
 def parts_of(source: Source) -> tuple[Source, ...]:
-    """The sources that are joined, or the one that is none of these; whatever their samples' numbers."""
+    """The sources that are joined, or the one that is none of these; whatever their samples' numbers and sizes."""
     source = source.source if isinstance(source, NumberedSource) else source
-    return source.parts if isinstance(source, JoinedSource) else (source,)
+    return tuple(map(unreduced, source.parts if isinstance(source, JoinedSource) else (source,)))

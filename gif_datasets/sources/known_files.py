@@ -94,7 +94,8 @@ def known_files(source: Any, cache: Cache | None) -> KnownFiles:
     if cache is None or folder is None or not hasattr(source, "entry"):
         return KnownFiles(None, "", 0)
     versions = [version(name) for name in ("pillow", "simplejpeg")]  # another decoder may round otherwise
-    key = digest([CACHE_FORMAT, "listing", os.fsencode(folder.resolve()).hex(), versions])
+    side = getattr(source, "max_side", None)
+    key = digest([CACHE_FORMAT, "listing", os.fsencode(folder.resolve()).hex(), versions, side])
     known = KnownFiles(cache, key, time.time_ns())
     with contextlib.suppress(CacheError):
         if (tensors := cache.stored_tensors(key)) is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from PIL import Image
 
-from gif_datasets.sources.base import Source, file_of, revision_of
+from gif_datasets.sources.base import Source, file_of, max_side_of, revision_of
 
 
 class NumberedSource:
@@ -19,7 +19,7 @@ class NumberedSource:
 
     def __init__(self, source: Source, places: Mapping[int, int]) -> None:
         self.name, self.classes, self.revision = source.name, source.classes, revision_of(source)
-        self.source, self.places = source, places
+        self.source, self.places, self.max_side = source, places, max_side_of(source)
 
     def __len__(self) -> int:
         return len(self.source)

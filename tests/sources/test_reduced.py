@@ -1,0 +1,110 @@
+"""Seeds that are larger than asked are reduced before anything else looks at them."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from helpers import contents
+from PIL import Image
+
+import gif_datasets
+from gif_datasets import ExpandedDataset
+from gif_datasets.errors import ConfigError
+from gif_datasets.io.images import at_most
+from gif_datasets.shards.reader import ShardReader
+from gif_datasets.shards.verify import verify
+from gif_datasets.sources import open_source
+from gif_datasets.sources.base import list_seeds, seed_image
+from gif_datasets.sources.reduced import ReducedSource
+
+SIZES = {"wide.jpg": (96, 64), "high.png": (30, 90), "exact.webp": (48, 20), "less.png": (20, 12), "grey.jpg": (80, 80)}
+STORED = {**SIZES, "wide.jpg": (48, 32), "high.png": (16, 48), "grey.jpg": (48, 48)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of images of several sizes and formats."""
+    for number, label in enumerate("ab"):
+        (tmp_path / "seeds" / label).mkdir(parents=True)
+        for name, size in SIZES.items():
+            small = np.random.default_rng(number + len(name)).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+            image = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+            lossless = {"lossless": True} if name.endswith("webp") else {}
+            (image.convert("L") if name == "grey.jpg" else image).save(tmp_path / "seeds" / label / name, **lossless)
+    return tmp_path / "seeds"
+
+
+def sizes(folder: Path, synthetic: bool) -> dict[str, tuple[int, int]]:
+    reader = ShardReader(folder)
+    found = {}
+    for number in range(len(reader)):
+        if reader.is_synthetic(number) is synthetic:
+            with Image.open(io.BytesIO(reader.image_bytes(number))) as image:
+                found[reader.provenance(number).seed_origin.partition("/")[2]] = image.size
+    return found
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"), [((4000, 3), 100, (100, 1)), ((3, 7), 8, (3, 7)), ((9, 9), 8, (8, 8))]
+)
+def test_proportions_stay(size: tuple[int, int], side: int, expected: tuple[int, int]) -> None:
+    """No side is lost."""
+    assert at_most(Image.new("RGB", size), side).size == expected
+
+
+def test_threads_and_care_reduce_alike(folder: Path) -> None:
+    """Keys, labels and images are those of the reduced pixels, however an image is read; other attributes stay."""
+    source = ReducedSource(open_source(str(folder)), 48)
+    for found in (source, pickle.loads(pickle.dumps(source))):
+        listed = list_seeds(found)
+        assert [seed.label for seed in listed.seeds] == [0] * 5 + [1] * 5
+        assert sum(seed.grey for seed in listed.seeds) == 2
+        for seed in listed.seeds:
+            image = found.sample(seed.index)[0]
+            assert image.size == STORED[seed.origin.partition("/")[2]]
+            assert np.array_equal(seed_image(found, seed), image)
+
+
+def test_all_that_is_written_is_at_most_so_large(folder: Path, tmp_path: Path) -> None:
+    """Originals, and the copies of an augmentation; plan and a second run agree; other plans do not have the option."""
+    options: dict[str, Any] = {"method": "cutout", "ratio": 1, "cache_dir": tmp_path / "c"}
+    for out in ("out", "again"):
+        gif_datasets.expand(str(folder), tmp_path / out, max_side=48, image_format="jpg", **options)
+        assert sizes(tmp_path / out, False) == sizes(tmp_path / out, True) == STORED
+        assert verify(tmp_path / out) == []
+    assert contents(tmp_path / "out") == contents(tmp_path / "again")
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert plan["recipe"]["options"]["max_side"] == 48
+    assert "max_side" not in ExpandedDataset(str(folder), **options).plan.json["recipe"]["options"]
+    lazy = ExpandedDataset(str(folder), max_side=48, **options)
+    assert {lazy[index][0].size for index in range(len(lazy))} == set(STORED.values())
+
+
+def test_columns_and_a_validation_set_stay(folder: Path, tmp_path: Path) -> None:
+    """Of a Hugging Face dataset, whose own columns are in the shards; a dataset's own form is not changed."""
+    paths = sorted(folder.rglob("*.png"))
+    rows = datasets.Dataset.from_dict(
+        {"image": list(map(str, paths)), "label": [0, 0, 1, 1], "note": ["n"] * 4},
+        features=datasets.Features(
+            {
+                "image": datasets.Image(),
+                "label": datasets.ClassLabel(names=["a", "b"]),
+                "note": datasets.Value("string"),
+            }
+        ),
+    )
+    options: dict[str, Any] = {"method": "cutout", "ratio": 1, "cache_dir": tmp_path / "c", "max_side": 24}
+    gif_datasets.expand(rows.select([0, 2]), tmp_path / "out", validation=rows.select([1, 3]), **options)
+    loaded = gif_datasets.load_expanded(tmp_path / "out", split="validation")
+    assert {image.size for image, _ in loaded} <= {(8, 24), (20, 12)}
+    assert verify(tmp_path / "out") == []
+    assert (tmp_path / "out" / "source.parquet").exists()
+    with pytest.raises(ConfigError, match=r"max_side, got 24, is for folders here"):
+        ExpandedDataset(rows, **options)
