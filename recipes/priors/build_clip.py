@@ -39,6 +39,7 @@ LATENT_NORM = 10.0
 TEXT_MANTISSA_BITS = 5
 IMAGES = 8192  # of the pool, that the latents are centred on and calibrated with
 TASKS, TASK_CLASSES = 50, 10
+FREQUENT = 10  # images that a class of a task has at least
 TEMPLATES = ("{}", "a {}", "a photo of a {}", "a small {}")
 TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 CONFIG = {
@@ -129,8 +130,9 @@ def calibrated_scale(cosines: Tensor, labels: Tensor) -> float:
     """
     grid, losses = torch.logspace(0, 2.3, 200), torch.zeros(200)
     generator = torch.Generator().manual_seed(0)
+    frequent = torch.nonzero(labels.bincount(minlength=cosines.shape[1]) >= FREQUENT).flatten()
     for _ in range(TASKS):
-        some = torch.randperm(cosines.shape[1], generator=generator)[:TASK_CLASSES]
+        some = frequent[torch.randperm(len(frequent), generator=generator)[:TASK_CLASSES]]
         place = torch.full((cosines.shape[1],), -1)
         place[some] = torch.arange(TASK_CLASSES)
         inside = place[labels] >= 0
