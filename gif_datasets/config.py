@@ -45,7 +45,7 @@ OWN_SCHEDULER = "own"
 """The scheduler that a pipeline's folder names."""
 AUTO = "auto"
 """The strength that is chosen from a few copies before the work; ``auto:SHARE`` says how many must keep their class."""
-_LATER = {"synonyms": (), "webp_effort": 4, "max_side": None}
+_LATER = {"guide": None, "synonyms": (), "webp_effort": 4, "max_side": None}
 """Options that older versions did not have, with the value for what these did: digests are as they were."""
 _NEAR_SEED = "near_seed"
 """Marks, among the options of a manifest, an unCLIP method that begins near its seeds. Without the mark its strength
@@ -169,6 +169,12 @@ class ExpansionConfig:
         None,
         "classifier: class texts (zero-shot), class means of the seeds, both, or a linear head fitted to the seeds",
         choices=CLASSIFIERS,
+        of=CLASSIFIER,
+    )
+    guide: str | None = _option(
+        None,
+        "what scores images instead of the prior's CLIP: open_clip's MODEL/CHECKPOINT, hf-hub:OWNER/NAME, a folder,"
+        " timm:NAME?checkpoint=FILE.safetensors, ..; it guides mae and sd, and checks and measures the images of all",
         of=CLASSIFIER,
     )
     templates: tuple[str, ...] = _option(

@@ -83,6 +83,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("source", metavar="SOURCE", help="the seed dataset; see below")
     add("--prior", metavar="NAME|PATH", help="generative prior (default: embedded); see `gif-datasets priors`")
+    add("--guide", metavar="NAME|PATH", help="what scores images (default: the prior's CLIP); see docs/guides.md")
     add("--rng-seed", type=int, metavar="N", help="random seed; the same number gives the same samples (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     add("--batch-size", type=int, metavar="N", help="images decoded at once (default: 20)")

@@ -43,7 +43,10 @@ def values_of(args: argparse.Namespace) -> dict[str, Any]:
     check_count("limit", args.limit)
     check_count("batch-size", args.batch_size)
     values = dict(parse_setting(text) for text in args.set)
-    return {**values, **_set_flags(prior=args.prior, rng_seed=args.rng_seed, decode_batch=args.batch_size)}
+    return {
+        **values,
+        **_set_flags(prior=args.prior, guide=args.guide, rng_seed=args.rng_seed, decode_batch=args.batch_size),
+    }
 
 
 def _set_flags(**flags: Any) -> dict[str, Any]:

@@ -78,12 +78,17 @@ class Maker(Protocol):
 
 @dataclass
 class GuidedMaker:
-    """Guides the copies of a seed together, once, and decodes those that are wanted."""
+    """Guides the copies of a seed together, once, and decodes those that are wanted.
+
+    ``classifier`` gives class probabilities to ``embeddings`` of seeds, and to what ``embed`` makes of latents (None:
+    the latents themselves).
+    """
 
     recipe: Recipe
     prior: Prior
     classifier: ZeroShotClassifier
     embeddings: SeedEmbeddings
+    embed: Callable[[Tensor], Tensor] | None
     cache: Cache
     _anchors: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
 
@@ -190,7 +195,7 @@ class GuidedMaker:
                 torch.tensor([seed.label for seed in seeds], device=latents.device),
                 keys,
                 self.classifier,
-                embed=None if prior.latent_is_embedding else prior.embed,
+                embed=self.embed,
                 seed_scores=self.classifier.scores(embeddings),
                 channel_axis=prior.channel_axis,
                 centre=prior.start(shown, latents, names, keys, config),

@@ -32,6 +32,7 @@ from gif_datasets.io.cache.store import open_cache
 from gif_datasets.io.stores import as_path
 from gif_datasets.io.temporary import TemporaryFolder
 from gif_datasets.priors import own_prior
+from gif_datasets.priors.guides import apart
 from gif_datasets.publish.push import PushSummary, push_to_hub
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, Source, seed_image, warn_of_bad
@@ -70,7 +71,8 @@ class ExpandedDataset(Divisible):
             dict, for a Hugging Face dataset).
         cache_dir: Where imagined samples are kept; ``$GIF_DATASETS_CACHE`` or the user's cache folder by default.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        options: Any other field of :class:`~gif_datasets.config.ExpansionConfig`.
+        options: Any other field of :class:`~gif_datasets.config.ExpansionConfig`; ``guide`` may be a
+            ``torch.nn.Module`` too (:func:`gif_datasets.priors.guides.own_guide`).
 
     Attributes:
         bad: A message for each image that is left out, with its row or file, and the reason.
@@ -108,6 +110,7 @@ class ExpandedDataset(Divisible):
             raise ConfigError(f"unknown option {role!r}; name a column by {role}_column={options[role]!r}")
         prior = str(prior) if isinstance(prior, Path) else prior
         named = prior if isinstance(prior, str) else "linear"
+        options, own_guide = apart(options)
         config = ExpansionConfig.build(
             {"ratio": ratio, "method": method, "prior": named, "rng_seed": rng_seed, **options}
         )
@@ -119,7 +122,9 @@ class ExpandedDataset(Divisible):
             )
         given = None if isinstance(prior, str) else prior
         own = own_prior(type(given).__name__, given) if given is not None else None
-        opened = open_expansion(self.source, config, device=device, own_prior=own, given=given, cache_dir=cache_dir)
+        opened = open_expansion(
+            self.source, config, device=device, own_prior=own, given=given, own_guide=own_guide, cache_dir=cache_dir
+        )
         self.source, self.bad = opened.source, opened.listed.bad
         warn_of_bad(opened.listed)
         self.plan: Plan = opened.plan

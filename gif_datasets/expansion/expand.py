@@ -18,6 +18,7 @@ from gif_datasets.io.cache.store import open_cache
 from gif_datasets.io.devices import resolve_device
 from gif_datasets.io.stores import as_path
 from gif_datasets.options import closest
+from gif_datasets.priors.guides import apart
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import warn_of_bad
 from gif_datasets.types import Progress, no_progress, silently
@@ -71,7 +72,7 @@ def expand(
         config: All options as one object, instead of ``options``.
         progress: Wraps the loops over seeds and shards, for progress bars.
         say: Called with one line before the work if the classifier cannot tell the seeds' classes apart.
-        options: Fields of :class:`~gif_datasets.config.ExpansionConfig`.
+        options: Fields of :class:`~gif_datasets.config.ExpansionConfig`; ``guide`` may be a ``torch.nn.Module`` too.
 
     Images that are left out are named in a warning, and in ``Summary.bad``.
 
@@ -84,6 +85,7 @@ def expand(
     """
     if config is not None and options:
         raise ConfigError(f"give either config or options, got both (config and {', '.join(options)})")
+    options, own_guide = apart(options)
     path, mine, show = as_path(out), PlanPart(*part), progress or no_progress
     finished = to_update(path, update, withdraw_missing, limit)
     settled = config or ExpansionConfig.build(kept_settings(path, options) if finished else options)
@@ -94,6 +96,7 @@ def expand(
         limit=limit,
         device=device,
         validation=None if validation is None else wrap_source(validation),
+        own_guide=own_guide,
         cache_dir=cache_dir,
         show=show,
         say=say,

@@ -195,9 +195,12 @@ class Imaginer:
         ]
 
     def prepare(self) -> None:
-        """Make what all samples depend on, so that workers find it in the cache, and fetch a published prior."""
-        if self.given_prior is None and self.recipe.config.classifies:
+        """Make what all samples depend on, so that workers find it in the cache; fetch a published prior or guide."""
+        imagines, guide = METHODS[self.recipe.config.method].imagines, self.recipe.guide
+        if self.given_prior is None and self.recipe.config.classifies and (imagines or guide is None):
             fetch_prior(self.recipe.prior, self.recipe.device, self.recipe.config)
+        if guide is not None and guide.weights is not None:
+            guide.weights.bring()
         if self.recipe.config.fits_classifier:
             with self._lock, _settled(self.recipe):
                 self._load()

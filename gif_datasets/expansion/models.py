@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -16,6 +16,7 @@ from gif_datasets.expansion.recipe import Recipe, fitted_seeds, ordered, spread
 from gif_datasets.expansion.scoring import Scorer, SeedEmbeddings
 from gif_datasets.guidance import fitted_heads, recognition
 from gif_datasets.guidance.recognition import OwnClass, Recognition
+from gif_datasets.guidance.zeroshot import OwnHead
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.methods import AUGMENT, METHODS
 from gif_datasets.priors import load_prior
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from gif_datasets.guidance.zeroshot import ZeroShotClassifier
     from gif_datasets.priors.base import Prior
+    from gif_datasets.priors.guide_models import Guide
 
 MOST_RECOGNISED = 200  # seeds that are embedded to see whether a classifier of texts alone recognises them
 
@@ -67,83 +69,132 @@ def load_models(
     augments, scored = family == AUGMENT, config.check != "none" or config.measure_pictures
     if augments and not scored:
         return Models(AugmentMaker(recipe, picture, ordered(seeds)))
-    prior = given_prior or load_prior(recipe.prior, None if augments else family, torch.device(recipe.device), config)
-    embeddings = SeedEmbeddings(prior, picture, config.encode_batch)
-    known = partial(_known_seeds, recipe, seeds, cache, embeddings)
-    text = classifier = prior.classifier(recipe.classes, config)
-    if config.fits_classifier:
-        classifier = _fitted(recipe, text, embeddings, known())
-    recognise = partial(_recognise, recipe, text, known) if prior.recognises else None
-    maker: Maker = (
-        AugmentMaker(recipe, picture, ordered(seeds))
-        if augments
-        else GuidedMaker(recipe, prior, classifier, embeddings, cache)
-    )
-    look = partial(_own_class, recipe, text, seeds, embeddings) if prior.recognises and not augments else None
+    device = torch.device(recipe.device)
+    guide, prior = recipe.guide.load(device) if recipe.guide else None, given_prior
+    if prior is None and not (augments and guide):
+        prior = load_prior(recipe.prior, None if augments else family, device, config)
+    space = partial(_Space, recipe, seeds, picture, cache)
+    own = space(prior, recipe.prior.digest) if prior else None
+    judge = space(guide, recipe.guide.digest) if guide and recipe.guide else own
+    assert judge is not None
+    maker: Maker = AugmentMaker(recipe, picture, ordered(seeds))
+    if not augments:
+        assert prior is not None
+        assert own is not None
+        space_of_latents = own if prior.latent_is_embedding else judge
+        maker = GuidedMaker(
+            recipe, prior, space_of_latents.classifier, space_of_latents.embeddings, _embed(prior, guide), cache
+        )
+    means = guide is not None or (prior is not None and prior.recognises)
+    recognise, look = (judge.recognition, judge.own_class) if means else (None, None)
     if not scored:
-        return Models(maker, recognition=recognise, own_class=look)
-    scorer = Scorer(prior, classifier, config.decode_batch)
-    return Models(maker, scorer, lambda asked: classifier.scores(embeddings(asked)).cpu(), recognise, look)
+        return Models(maker, recognition=recognise, own_class=None if augments else look)
+    scorer = Scorer(judge.embedder, judge.classifier, config.decode_batch)
+    return Models(maker, scorer, judge.scores, recognise, None if augments else look)
 
 
-def _known_seeds(recipe: Recipe, seeds: Sequence[Seed], cache: Cache, embeddings: SeedEmbeddings) -> Known:
-    """Seeds looked at together: all that a classifier is fitted to, if one is; their embeddings are kept then."""
-    chosen = fitted_seeds(seeds, len(recipe.classes))
-    if recipe.config.fits_classifier:
-        stored = cache.tensors(recipe.embeddings_key, lambda: {"embeddings": embeddings(chosen).cpu()})
-        rows = stored["embeddings"].to(recipe.device)
-    else:
-        chosen = [chosen[index] for index in evenly(len(chosen), MOST_RECOGNISED)]
-        rows = embeddings(chosen)
-    return chosen, rows, torch.tensor([seed.label for seed in chosen], device=rows.device)
+def _embed(prior: Prior, guide: Guide | None) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Embeddings of latents: by the guide, of their images; None where the latents are embeddings."""
+    if prior.latent_is_embedding:
+        return None
+    return prior.embed if guide is None else lambda latents: guide.embed_pixels(prior.pixels(latents))
 
 
-def _own_class(
-    recipe: Recipe,
-    text: ZeroShotClassifier,
-    seeds: Sequence[Seed],
-    embeddings: SeedEmbeddings,
-    copies: Sequence[tuple[Seed, Image]],
-) -> OwnClass:
-    """How many copies look like their class, beside at most ``MOST_RECOGNISED`` seeds and those of the copies."""
-    kind = recipe.config.classifier
-    chosen = (*spread(seeds, MOST_RECOGNISED), *(seed for seed, _ in copies))
-    known = list({seed.key: seed for seed in chosen}.values())
-    row = {seed.key: number for number, seed in enumerate(known)}
-    rows = embeddings(known)
-    labels, own = (
-        torch.tensor(values, device=rows.device)
-        for values in ([seed.label for seed in known], [row[seed.key] for seed, _ in copies])
-    )
-    right = fitted_heads.named_right(
-        kind, text, rows, labels, embeddings.of_images([image for _, image in copies]), own
-    )
-    of_seeds = fitted_heads.recognised(kind, text, rows, labels)
-    return OwnClass(
-        recognition.by_class(recipe.classes, labels[own].tolist(), right.tolist()),
-        recognition.by_class(recipe.classes, labels.tolist(), of_seeds.tolist()),
-    )
+@dataclass(frozen=True)
+class _Space:
+    """Embeddings of images, and what gives them class probabilities: those of a prior's CLIP, or of a guide.
 
+    Attributes:
+        recipe: What is made.
+        seeds: All seeds.
+        picture: Reads a seed's image.
+        cache: Keeps the embeddings that a classifier is fitted to.
+        embedder: Embeds images, and knows the texts of the classes or has a head of them.
+        digest: Of its weights.
+    """
 
-def _fitted(recipe: Recipe, text: ZeroShotClassifier, embeddings: SeedEmbeddings, known: Known) -> ZeroShotClassifier:
-    """The classifier that knows the seeds."""
-    seeds, rows, labels = known
-    embeddings.add(seeds, rows)
-    fitted = fitted_heads.fit(recipe.config.classifier, text, rows, labels)
-    scale = recipe.config.logit_scale
-    return fitted if scale is None else dataclasses.replace(fitted, logit_scale=scale)
+    recipe: Recipe
+    seeds: Sequence[Seed]
+    picture: Callable[[Seed], Image]
+    cache: Cache
+    embedder: Prior | Guide
+    digest: str
 
+    @cached_property
+    def embeddings(self) -> SeedEmbeddings:
+        """Those of seeds."""
+        return SeedEmbeddings(self.embedder, self.picture, self.recipe.config.encode_batch)
 
-def _recognise(recipe: Recipe, text: ZeroShotClassifier, known: Callable[[], Known]) -> Recognition:
-    """Count the seeds that the classifier recognises; if these are too few, try the other kinds too."""
-    (_, rows, labels), kind = known(), recipe.config.classifier
-    right = fitted_heads.recognised(kind, text, rows, labels).tolist()
-    found = recognition.count(kind, recipe.classes, labels.tolist(), right)
-    if not found.weak:
-        return found
-    others = {
-        other: round(float(fitted_heads.recognised(other, text, rows, labels).float().mean()), 4)
-        for other in recognition.KINDS
-        if other != kind
-    }
-    return dataclasses.replace(found, others=others)
+    @cached_property
+    def text(self) -> ZeroShotClassifier:
+        """What knows no seed."""
+        return self.embedder.classifier(self.recipe.classes, self.recipe.config)
+
+    @property
+    def kind(self) -> str:
+        """Which classifier; of a network's own head, no other."""
+        return "text" if isinstance(self.text, OwnHead) else self.recipe.config.classifier
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is fitted to the seeds."""
+        return self.recipe.config.fits_classifier and self.kind != "text"
+
+    @cached_property
+    def classifier(self) -> ZeroShotClassifier:
+        """What guides and scores; it knows the seeds, if it is fitted to them."""
+        if not self.fits:
+            return self.text
+        seeds, rows, labels = self.known()
+        self.embeddings.add(seeds, rows)
+        fitted = fitted_heads.fit(self.kind, self.text, rows, labels)
+        scale = self.recipe.config.logit_scale
+        return fitted if scale is None else dataclasses.replace(fitted, logit_scale=scale)
+
+    def scores(self, seeds: Sequence[Seed]) -> torch.Tensor:
+        """Class probabilities of seeds, ``(N, C)``."""
+        return self.classifier.scores(self.embeddings(seeds)).cpu()
+
+    def known(self) -> Known:
+        """Seeds looked at together: all that a classifier is fitted to, if one is; their embeddings are kept then."""
+        chosen = fitted_seeds(self.seeds, len(self.recipe.classes))
+        if self.fits:
+            key = self.recipe.embeddings_key_of(self.digest)
+            stored = self.cache.tensors(key, lambda: {"embeddings": self.embeddings(chosen).cpu()})
+            rows = stored["embeddings"].to(self.recipe.device)
+        else:
+            chosen = [chosen[index] for index in evenly(len(chosen), MOST_RECOGNISED)]
+            rows = self.embeddings(chosen)
+        return chosen, rows, torch.tensor([seed.label for seed in chosen], device=rows.device)
+
+    def own_class(self, copies: Sequence[tuple[Seed, Image]]) -> OwnClass:
+        """How many copies look like their class, beside at most ``MOST_RECOGNISED`` seeds and those of the copies."""
+        chosen = (*spread(self.seeds, MOST_RECOGNISED), *(seed for seed, _ in copies))
+        known = list({seed.key: seed for seed in chosen}.values())
+        row = {seed.key: number for number, seed in enumerate(known)}
+        rows = self.embeddings(known)
+        labels, own = (
+            torch.tensor(values, device=rows.device)
+            for values in ([seed.label for seed in known], [row[seed.key] for seed, _ in copies])
+        )
+        shown = self.embeddings.of_images([image for _, image in copies])
+        right = fitted_heads.named_right(self.kind, self.text, rows, labels, shown, own)
+        of_seeds = fitted_heads.recognised(self.kind, self.text, rows, labels)
+        return OwnClass(
+            recognition.by_class(self.recipe.classes, labels[own].tolist(), right.tolist()),
+            recognition.by_class(self.recipe.classes, labels.tolist(), of_seeds.tolist()),
+        )
+
+    def recognition(self) -> Recognition:
+        """Count the seeds that the classifier recognises; if these are too few, try the other kinds too."""
+        _, rows, labels = self.known()
+        right = fitted_heads.recognised(self.kind, self.text, rows, labels).tolist()
+        found = recognition.count(self.kind, self.recipe.classes, labels.tolist(), right)
+        if not found.weak or isinstance(self.text, OwnHead):
+            return found
+        others = {
+            other: round(float(fitted_heads.recognised(other, self.text, rows, labels).float().mean()), 4)
+            for other in recognition.KINDS
+            if other != self.kind
+        }
+        return dataclasses.replace(found, others=others)

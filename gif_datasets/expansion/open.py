@@ -23,6 +23,7 @@ from gif_datasets.types import Progress, Reading, Seed, no_progress, silently
 
 if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
+    from gif_datasets.priors.guides import GuideInfo
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def open_expansion(
     validation: Source | None = None,
     own_prior: PriorInfo | None = None,
     given: Prior | None = None,
+    own_guide: GuideInfo | None = None,
     cache_dir: str | Path | None = None,
     show: Progress = no_progress,
     say: Callable[[str], None] = silently,
@@ -65,6 +67,7 @@ def open_expansion(
         validation: Another source, which becomes the split ``validation``.
         own_prior: Describes a prior object of the caller; None: the prior that ``config.prior`` names.
         given: That object.
+        own_guide: Describes a guide that is an object of the caller; None: the one that ``config.guide`` names, if any.
         cache_dir: Where imagined samples are kept, and the keys of a folder's images.
         show: Wraps the loops over seeds.
         say: Called with one line for each of strength and format that was chosen.
@@ -74,7 +77,7 @@ def open_expansion(
         ConfigError: If the prior, the method and the classes do not fit each other.
         SourceError: If the source cannot be read.
     """
-    recipe = make_recipe(config, source.classes, device, own_prior)
+    recipe = make_recipe(config, source.classes, device, own_prior, own_guide)
     source = reduced(source, config.max_side)
     cache = open_cache(cache_dir)
     listed = list_seeds(source, limit, show, cache=cache)

@@ -21,6 +21,7 @@ from gif_datasets.io.digests import digest, digest_rows, digest_text
 from gif_datasets.methods import METHODS
 from gif_datasets.options import closest
 from gif_datasets.priors import PriorInfo, check_fit, check_published_strength, check_strength, find_prior
+from gif_datasets.priors.guides import GuideInfo, find_guide
 from gif_datasets.prompts import IS, canonical
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Seed
@@ -31,7 +32,7 @@ BYTES_A_PIXEL = 6_000  # of a decoded image, while it is decoded: Stable Diffusi
 KEPT_A_PIXEL = 25_000  # of an image whose gradient is taken: what that autoencoder keeps (22,753 bytes a pixel)
 KEPT_BY_CLIP = 100 << 20  # for the gradient of one image
 _LIBRARIES = ("torch", "diffusers", "open_clip_torch", "timm", "transformers", "pillow")
-_NOT_IN_PIXELS = ("originals", "split", "validation_share", "samples_per_shard", "on_bad_image", "prior")
+_NOT_IN_PIXELS = ("originals", "split", "validation_share", "samples_per_shard", "on_bad_image", "prior", "guide")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Recipe:
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         population: Digest of the seeds that every sample depends on; empty where each depends on its own seed alone.
         method_key: Key of a method that another package registers; empty for those that ship.
+        guide: What scores images instead of the prior's CLIP, found but not loaded.
     """
 
     config: ExpansionConfig
@@ -53,6 +55,7 @@ class Recipe:
     device: str
     population: str = ""
     method_key: str = ""
+    guide: GuideInfo | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON types; what :attr:`digest` hashes."""
@@ -68,6 +71,7 @@ class Recipe:
             "versions": {name: version_of(name) for name in _LIBRARIES},
             **({"method_key": self.method_key} if self.method_key else {}),
             **({"rows": "apart"} if self._once_mixed else {}),
+            **({"guide": {"name": self.guide.name, "digest": self.guide.digest}} if self.guide else {}),
         }
 
     @property
@@ -83,8 +87,12 @@ class Recipe:
 
     @cached_property
     def embeddings_key(self) -> str:
-        """Key of the embeddings of all seeds: what the CLIP sees, and nothing of what is made from them."""
-        return embeddings_key(self.to_json())
+        """Key of the embeddings of all seeds by the prior's CLIP."""
+        return self.embeddings_key_of(self.prior.digest)
+
+    def embeddings_key_of(self, embedder: str) -> str:
+        """Key of the embeddings of all seeds: what ``embedder`` sees, and nothing of what is made from them."""
+        return _embeddings_key(self.to_json(), embedder)
 
     def cache_key(self, seed: Seed, copy: int) -> str:
         """Key of one imagined sample; of the cache's format too, so that versions that share a cache drop nothing."""
@@ -105,11 +113,15 @@ def guidance_key(recipe: str, seed_key: str, label: int, attempt: int) -> str:
     return digest_text(f"{CACHE_FORMAT} guidance {recipe} {seed_key} {label} {attempt}")
 
 
-def embeddings_key(recipe: Mapping[str, Any]) -> str:
-    """:attr:`Recipe.embeddings_key` of a recipe as JSON."""
+def embeddings_keys(recipe: Mapping[str, Any]) -> list[str]:
+    """Keys of the embeddings of all seeds, of a recipe as JSON: by the prior's CLIP, and by a guide."""
+    return [_embeddings_key(recipe, recipe[name]["digest"]) for name in ("prior", "guide") if name in recipe]
+
+
+def _embeddings_key(recipe: Mapping[str, Any], embedder: str) -> str:
     shape = {name: recipe["options"][name] for name in ("encode_batch", "threads")}
     fields = [recipe[name] for name in ("population", "device")]
-    return digest([CACHE_FORMAT, "embeddings", recipe["prior"]["digest"], *fields, shape, recipe["versions"]])
+    return digest([CACHE_FORMAT, "embeddings", embedder, *fields, shape, recipe["versions"]])
 
 
 def ordered(seeds: Iterable[Seed]) -> SeedTable:
@@ -143,7 +155,11 @@ def with_population(recipe: Recipe, seeds: Sequence[Seed]) -> Recipe:
 
 
 def make_recipe(
-    config: ExpansionConfig, classes: Sequence[str], device: str = "auto", own_prior: PriorInfo | None = None
+    config: ExpansionConfig,
+    classes: Sequence[str],
+    device: str = "auto",
+    own_prior: PriorInfo | None = None,
+    own_guide: GuideInfo | None = None,
 ) -> Recipe:
     """Find the prior and settle the device, loading neither.
 
@@ -152,6 +168,7 @@ def make_recipe(
         classes: Class names, in label order.
         device: ``"auto"`` or a device.
         own_prior: What is known of a prior of the user's own; None: the one that ``config.prior`` names.
+        own_guide: What is known of a guide of the user's own; None: the one that ``config.guide`` names, if any.
 
     Raises:
         ConfigError: If the prior is unknown, does not fit the method, or there are too few classes to guide; or if a
@@ -175,7 +192,10 @@ def make_recipe(
             raise ConfigError(f"synonyms are given for class {named!r}, which is not here{closest(named, classes)}")
     settled = resolve_device(device)
     fitting = _fitting(config, prior, memory_of(settled))
-    return Recipe(fitting, tuple(classes), prior, settled, method_key=METHODS[config.method].key)
+    guide = own_guide or (find_guide(config.guide) if config.guide else None)
+    if guide is not None:
+        guide.check(classes)
+    return Recipe(fitting, tuple(classes), prior, settled, method_key=METHODS[config.method].key, guide=guide)
 
 
 def _fitting(config: ExpansionConfig, prior: PriorInfo, memory: int) -> ExpansionConfig:

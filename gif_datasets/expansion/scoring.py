@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from gif_datasets.guidance.zeroshot import ZeroShotClassifier
     from gif_datasets.priors.base import Prior
+    from gif_datasets.priors.guide_models import Guide
 
 
 KEEP_EMBEDDED = 4096  # seeds whose CLIP embeddings stay in memory: 20 MB at a width of 1,280
@@ -43,7 +44,7 @@ def _keep_last(kept: OrderedDict[Key, Value], asked: Mapping[Key, Value], most: 
 class Scorer:
     """Class probabilities of images; in padded blocks, so that they depend on nothing else."""
 
-    prior: Prior
+    embedder: Prior | Guide
     classifier: ZeroShotClassifier
     block: int
 
@@ -52,7 +53,7 @@ class Scorer:
         """Class probabilities, ``(N, C)``."""
         out = [torch.empty(0, len(self.classifier.weights))]
         for part in blocks(pictures, self.block):
-            embeddings = in_memory(self.prior.embed_images, padded(part, self.block), "decode_batch")
+            embeddings = in_memory(self.embedder.embed_images, padded(part, self.block), "decode_batch")
             out.append(self.classifier.scores(torch.stack(embeddings))[: len(part)].cpu())
         return torch.cat(out)
 
@@ -61,7 +62,7 @@ class Scorer:
 class SeedEmbeddings:
     """CLIP embeddings of seeds, made in padded blocks; the last ones made stay in memory."""
 
-    prior: Prior
+    embedder: Prior | Guide
     picture: Callable[[Seed], Image]
     block: int
     _kept: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
@@ -73,7 +74,7 @@ class SeedEmbeddings:
         found = {key: self._kept[key] for key in unique if key in self._kept}
         for part in blocks([seed for key, seed in unique.items() if key not in found], self.block):
             pictures = [self.picture(seed) for seed in part]
-            rows = in_memory(self.prior.embed_images, padded(pictures, self.block), "encode_batch")
+            rows = in_memory(self.embedder.embed_images, padded(pictures, self.block), "encode_batch")
             found.update({seed.key: row for seed, row in zip(part, rows, strict=False)})
         self._keep(found)
         return torch.stack([found[seed.key] for seed in seeds])
@@ -82,7 +83,7 @@ class SeedEmbeddings:
     def of_images(self, images: Sequence[Image]) -> Tensor:
         """Raw embeddings of other images, ``(N, D)``; they are not kept."""
         parts = [
-            in_memory(self.prior.embed_images, padded(part, self.block), "encode_batch")[: len(part)]
+            in_memory(self.embedder.embed_images, padded(part, self.block), "encode_batch")[: len(part)]
             for part in blocks(images, self.block)
         ]
         return torch.stack([row for part in parts for row in part])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gif_datasets.errors import ConfigError, UsageError, did_you_mean
-from gif_datasets.expansion.recipe import embeddings_key, guidance_key
+from gif_datasets.expansion.recipe import embeddings_keys, guidance_key
 from gif_datasets.io import atomic
 from gif_datasets.io.cache.store import Cache, open_cache
 from gif_datasets.io.digests import digest
@@ -194,5 +194,5 @@ def _clear_cache(cache: Cache, state: State, keys: set[str]) -> int:
     attempts = range(1 + int(plan.recipe.options.get("redraws") or 0))
     guidance = itertools.product({*found, *map(digest, recipes)}, seeds, attempts)
     cache.drop_tensors(guidance_key(recipe, *seed, attempt) for recipe, seed, attempt in guidance)
-    cache.drop_tensors(map(embeddings_key, recipes))
+    cache.drop_tensors(key for recipe in recipes for key in embeddings_keys(recipe))
     return removed

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from gif_datasets.errors import PriorError, one_line
+from gif_datasets.errors import ConfigError, PriorError, did_you_mean, one_line
 from gif_datasets.io.parsing import read_json
 
 if TYPE_CHECKING:
@@ -70,6 +70,24 @@ class ZeroShotClassifier:
         """What turns products with the weights into logits: inverse temperature over the embedding's norm."""
         sharpness: Tensor = self.logit_scale / embedding.norm(dim=-1, keepdim=True).clamp(min=TINY)
         return sharpness
+
+
+@dataclass(frozen=True)
+class OwnHead(ZeroShotClassifier):
+    """The head of a network whose embeddings are its logits.
+
+    Attributes:
+        weights: The identity, ``(C, C)``.
+        logit_scale: Inverse temperature; 1: the network's own probabilities.
+    """
+
+    def logits(self, embedding: Tensor) -> Tensor:
+        """The embeddings themselves, sharpened."""
+        return embedding * self.logit_scale
+
+    def embedding_gradient(self, embedding: Tensor, logits: Tensor, of_logits: Tensor) -> Tensor:
+        """Gradient with respect to embeddings ``(N, C)``, given that with respect to their logits."""
+        return of_logits * self.logit_scale
 
 
 class Clip:
@@ -195,6 +213,28 @@ def _import_open_clip() -> Any:
     import open_clip
 
     return open_clip
+
+
+def hub_repository(name: str) -> str:
+    """The repository of a CLIP by open_clip's names, ``MODEL/CHECKPOINT``.
+
+    Raises:
+        ConfigError: If open_clip knows no such CLIP.
+    """
+    open_clip = _import_open_clip()
+    found = open_clip.get_pretrained_cfg(*name.split("/")) if name.count("/") == 1 else None
+    if not found or not found.get("hf_hub"):
+        known = ["/".join(pair) for pair in open_clip.list_pretrained()]
+        raise ConfigError(
+            f"unknown guide {name!r}, and no folder of that name{did_you_mean(name, known)}; a guide is open_clip's"
+            " MODEL/CHECKPOINT, hf-hub:OWNER/NAME, timm:NAME, a folder or a .safetensors file"
+        )
+    repository = str(found["hf_hub"]).strip("/")
+    if repository.count("/") != 1:  # and a file in it
+        raise ConfigError(
+            f"guide {name!r} is published as a pickle alone ({repository}), and only safetensors are loaded"
+        )
+    return repository
 
 
 def _load(folder: Path, device: torch.device) -> tuple[Any, Any, Any]:

@@ -65,6 +65,14 @@ class Prior(Protocol):
         """CLIP embeddings of latents, ``(B, *axes)`` to ``(B, D)``, differentiably."""
         return latents
 
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Images of latents, ``(B, 3, H, W)`` in [0, 1], differentiably: what a guide apart from the prior scores.
+
+        Raises:
+            PriorError: If the prior has none; then no guide but its own guides it.
+        """
+        raise PriorError(f"a {type(self).__name__} gives no images to differentiate through; guide it without guide=")
+
     def embed_images(self, images: Sequence[Image]) -> Tensor:
         """CLIP embeddings of images, ``(B, D)``."""
         return self.encode(images)
@@ -124,8 +132,11 @@ class ClipPrior(Prior):
 
     def classifier(self, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
         """The CLIP's zero-shot classifier of ``class_names``; the texts of a class's synonyms are averaged."""
-        synonyms = [config.names_of(name) for name in class_names]
-        every = self.clip.classifier(
-            [name for names in synonyms for name in names], config.templates, config.logit_scale
-        )
-        return every.merged([len(names) for names in synonyms])
+        return text_classifier(self.clip, class_names, config)
+
+
+def text_classifier(clip: Clip, class_names: Sequence[str], config: ExpansionConfig) -> ZeroShotClassifier:
+    """A CLIP's zero-shot classifier of ``class_names``; the texts of a class's synonyms are averaged."""
+    synonyms = [config.names_of(name) for name in class_names]
+    every = clip.classifier([name for names in synonyms for name in names], config.templates, config.logit_scale)
+    return every.merged([len(names) for names in synonyms])

@@ -157,12 +157,12 @@ class SdPrior(ClipPrior):
 
     def embed(self, latents: Tensor) -> Tensor:
         """CLIP embeddings of the decoded images."""
-        return self.clip.embed_pixels(self._decoded(latents))
+        return self.clip.embed_pixels(self.pixels(latents))
 
     @torch.no_grad()
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
         """Images of latents, ``(B, 3, H, W)`` in [0, 1]; the autoencoder draws no noise."""
-        return self._decoded(latents)
+        return self.pixels(latents)
 
     def _autoencoder(self) -> Any:
         """The autoencoder, in single precision where half overflows; the pipeline resets that after it encodes."""
@@ -178,7 +178,8 @@ class SdPrior(ClipPrior):
         latents: Tensor = (means - _shift(vae)) * vae.config.scaling_factor
         return latents
 
-    def _decoded(self, latents: Tensor) -> Tensor:
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Images of latents, differentiably."""
         vae = self._autoencoder()
         unscaled = latents / vae.config.scaling_factor + _shift(vae)
         pixels: Tensor = vae.decode(unscaled.to(vae.dtype)).sample.float()

@@ -223,9 +223,13 @@ class MaePrior(ClipPrior):
 
     def embed(self, latents: Tensor) -> Tensor:
         """CLIP embeddings of the decoded images."""
-        return self.clip.embed_pixels(self.model.decode(latents).clamp(0, 1))
+        return self.clip.embed_pixels(self.pixels(latents))
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Images of latents, differentiably."""
+        return self.model.decode(latents).clamp(0, 1)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, generators: Sequence[torch.Generator], config: ExpansionConfig) -> Tensor:
         """Images of latents, ``(B, 3, H, W)`` in [0, 1]; the decoder draws no noise, so generators are not used."""
-        return self.model.decode(latents).clamp(0, 1)
+        return self.pixels(latents)

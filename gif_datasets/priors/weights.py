@@ -68,7 +68,7 @@ class Weights:
         if missing := self.missing(snapshot):
             raise ConfigError(
                 f"{self.repository} at {self.revision} has no {missing[0]}, in the cache or on the Hub, and only"
-                f" safetensors are loaded; if a pull request there has it, give --prior NAME@refs/pr/N, else"
+                f" safetensors are loaded; if a pull request there has it, take it as NAME@refs/pr/N, else"
                 f" fetch all files: hf download {self.repository} --revision {self.revision}"
             )
         return snapshot / self.folder

@@ -279,7 +279,8 @@ class PlanRecord:
         """The options that made the folder, as :class:`~gif_datasets.config.ExpansionConfig` takes them."""
         here = ("split", "originals", "validation_share")
         own = {name: self.content[name] for name in here if name in self.content}
-        return {**self.recipe.options, "prior": self.recipe.prior.name, **own}
+        guide = {"guide": self.recipe.content["guide"]["name"]} if "guide" in self.recipe.content else {}
+        return {**self.recipe.options, "prior": self.recipe.prior.name, **guide, **own}
 
 
 @dataclass(frozen=True)
@@ -500,12 +501,13 @@ def finished_manifest(folder: AnyPath) -> Manifest | None:
 def _damage(manifest: Mapping[str, Any]) -> str:
     """The first field that this package does not write so; empty if there is none."""
     recipe = manifest["plan"].get("recipe") if isinstance(manifest.get("plan"), dict) else None
-    prior = recipe.get("prior") if isinstance(recipe, dict) else None
+    prior, guide = (recipe.get("prior"), recipe.get("guide", {})) if isinstance(recipe, dict) else (None, {})
     parts = (
         (manifest, _MANIFEST_FIELDS),
         (manifest.get("plan"), {"seeds": int}),
         (recipe, _RECIPE_FIELDS),
         (prior, _PRIOR_FIELDS),
+        (guide, _PRIOR_FIELDS if guide != {} else {}),
     )
     for part, fields in parts:
         if problem := _unlike(part, fields):
