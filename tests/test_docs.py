@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import install
+from hub_server import WRITER, HubServer
 
 import gif_datasets
 from gif_datasets.cli import build_parser, main
@@ -181,8 +182,11 @@ def test_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert {"look.png", "expanded", "report.html", "model.pt"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_life_page(seed_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """docs/life.md goes through the generations of a folder, one block after another."""
+def test_life_page(
+    hub: HubServer, seed_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/life.md goes through the generations of a folder and two pushes, one block after another."""
+    monkeypatch.setenv("HF_TOKEN", WRITER)
     monkeypatch.chdir(seed_folder.parent)
     seed_folder.parent.joinpath("my-pictures").symlink_to(seed_folder)
     names: dict[str, object] = {}
@@ -193,6 +197,9 @@ def test_life_page(seed_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     told = capsys.readouterr().out
     assert "generation 2: 1 seeds added, 0 removed" in told
     assert "generation 3: 1 seeds added, 1 removed" in told
+    assert "1 seeds withdrawn: ant/0.png" in told
+    assert "True\n36 36\n" in told
+    assert "super_squash_history" in told
 
 
 @pytest.mark.parametrize("page", ["own-data.md", "choosing.md", "domains.md"])

@@ -32,8 +32,9 @@ from gif_datasets.publish.contents import (
 from gif_datasets.publish.hub_card import Rights
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.expanded_folder import ExpandedFolder
+from gif_datasets.shards.manifest import Manifest
 from gif_datasets.shards.verify import verify
-from gif_datasets.types import EXPORTED, Progress, no_progress, silently
+from gif_datasets.types import EXPORTED, PLAN_FILE, Progress, no_progress, silently
 
 _MARKS = (manifests.MANIFEST, EXPORTED)
 """A file of either name marks a repository that this package published, and lists its files."""
@@ -147,7 +148,7 @@ def push_to_hub(
         remote, published = _seen(client, dry_run)
         contents = collect(opened, name, pictures, rights, given, published, edited, show)
         hub.check_card(text_of(contents[manifests.CARD]))
-        job = _Job(client, contents, private, create_pr, form, dry_run, show, started)
+        job = _Job(client, opened.manifest, contents, private, create_pr, form, dry_run, show, started)
         return _dry_run(job, remote) if dry_run else _push(job, remote)
 
 
@@ -192,6 +193,7 @@ class _Job:
     """One push: its contents, its target, and its progress."""
 
     client: Client
+    manifest: Manifest
     contents: Contents
     private: bool | None
     create_pr: bool
@@ -207,6 +209,8 @@ class _Difference:
 
     changed: tuple[str, ...]
     stale: tuple[str, ...]
+    withdrawn: int = 0
+    """Seeds that are in the repository and have left the folder."""
 
     def __bool__(self) -> bool:
         return bool(self.changed or self.stale)
@@ -250,7 +254,7 @@ def _bring(job: _Job, title: str) -> PushSummary:
     """Send the contents, and check afterwards that the repository has them."""
     client = job.client
     remote = _present(client)
-    difference = _difference(client, remote, job.contents)
+    difference = _difference(job, remote)
     if difference:
         content = {path: job.contents[path].content for path in difference.changed}
         client.commit(
@@ -262,6 +266,7 @@ def _bring(job: _Job, title: str) -> PushSummary:
             job.show,
         )
         remote = _present(client)
+        _tell_of_history(client, difference)
     if wrong := _wrong(job.contents, difference, remote):
         raise HubError(
             f"after the upload the Hub lists {wrong[0]} of {client.repository.name} with other content than was sent"
@@ -284,6 +289,7 @@ def _dry_run(job: _Job, remote: Remote | None) -> PushSummary:
     except HubError as error:
         job.client.say(f"cannot compare with the repository: {error}")
         remote, difference = None, _compared(job, None)
+    _tell_of_history(job.client, difference)
     return _summary(job, remote or Remote("", job.private is not False, {}), difference)
 
 
@@ -319,15 +325,50 @@ def _compared(job: _Job, remote: Remote | None) -> _Difference:
         )
     if job.private is None and not remote.private:
         job.client.say(f"{job.client.repository.name} is public: everybody will see what is pushed")
-    return _difference(job.client, remote, job.contents)
+    return _difference(job, remote)
 
 
-def _difference(client: Client, remote: Remote, contents: Contents) -> _Difference:
-    """Compare; refuse a repository with files that this package did not publish.
+def _tell_of_history(client: Client, difference: _Difference) -> None:
+    """Say that earlier commits still have what was withdrawn, and what ends that."""
+    if difference.withdrawn:
+        name = client.repository.name
+        client.say(
+            f"{difference.withdrawn} seeds that have left the folder are still in earlier commits of {name}, whose"
+            " shards can be downloaded; to end that, remove its history, with the revisions that readers may have"
+            f' pinned: python -c "import huggingface_hub as h; h.HfApi().super_squash_history({name!r},'
+            " repo_type='dataset')\""
+        )
+
+
+def _withdrawn_since(job: _Job, remote: Remote) -> int:
+    """How many seeds left the folder since the generation in the repository.
+
+    Raises:
+        UsageError: If the repository has a later generation, which may lack what was withdrawn since.
+    """
+    path = next((name for name in (manifests.MANIFEST, PLAN_FILE) if name in remote.files), None)
+    try:
+        value = read_json(job.client.read(remote.commit, path)) if path else {}
+        generations = value.get("plan", value).get(manifests.GENERATIONS, [])
+        later = [number for number, one in enumerate(generations) if one["after"] == job.manifest.plan_hash]
+        there = sum(int(one["withdrawn"]) for one in generations)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return 0
+    if later:
+        raise UsageError(
+            f"{job.client.repository.name} has generation {len(generations)} of this dataset, and the folder is"
+            f" generation {later[0]}; update the folder, or push it as another --revision"
+        )
+    return max(0, sum(one.withdrawn for one in job.manifest.plan.generations) - there)
+
+
+def _difference(job: _Job, remote: Remote) -> _Difference:
+    """Compare; refuse a repository with files that this package did not publish, or with a later generation.
 
     Raises:
         UsageError: If it has.
     """
+    client, contents = job.client, job.contents
     changed = tuple(path for path, file in contents.items() if not file.is_at(remote.files.get(path)))
     marks = [mark for mark in _MARKS if mark in remote.files]
     published = {name for mark in marks for name in _published(client.read(remote.commit, mark), mark)}
@@ -339,7 +380,7 @@ def _difference(client: Client, remote: Remote, contents: Contents) -> _Differen
                 f" {manifests.MANIFEST}), which is never overwritten; choose another name"
             )
     stale = tuple(sorted(path for path in remote.files if path in published and path not in contents))
-    return _Difference(changed, stale)
+    return _Difference(changed, stale, _withdrawn_since(job, remote) if published else 0)
 
 
 def _published(content: bytes, mark: str) -> set[str]:
