@@ -34,6 +34,7 @@ from gif_datasets.prompts import (
     names_of,
     prompts_of,
     read_synonyms,
+    strength_of,
     templates_of,
 )
 
@@ -553,9 +554,11 @@ def _preset_options(name: object, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _domain_options(domain: object, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Prompts of a domain for the given method, if they have an effect."""
+    """Prompts of a domain for the given method and the strength of img2img, if they have an effect."""
     method = METHODS.get(str(given.get("method", DEFAULT_METHOD)))
     if method is None:
         return {}  # the error comes when the method is checked
-    options = {"templates": templates_of(str(domain)), "prompts": prompts_of(str(domain))}
+    options: dict[str, Any] = {"templates": templates_of(str(domain)), "prompts": prompts_of(str(domain))}
+    if IMG2IMG in method.parts and (strength := strength_of(str(domain))) is not None:
+        options["strength"] = strength
     return _with_effect(options, method, given)

@@ -17,29 +17,47 @@ IS = " = "
 
 @dataclass(frozen=True)
 class Domain:
-    """Prompts for images of one kind.
+    """Prompts for images of one kind, and how far img2img moves them.
 
     Attributes:
         templates: The classifier's prompts around a class name; their embeddings are averaged.
         prompts: Captions of img2img around a class name; one is drawn for each copy.
+        strength: That of img2img; None: the method's default.
     """
 
     templates: tuple[str, ...]
     prompts: tuple[str, ...]
+    strength: float | None = None
 
 
-def _shown(*captions: str) -> Domain:
-    return Domain(("{}", *captions), captions)
+def _shown(*captions: str, strength: float | None = None) -> Domain:
+    return Domain(("{}", *captions), captions, strength)
 
 
+_FAR, _LITTLE, _BARELY = 0.9, 0.3, 0.1
+"""Strengths in the configurations of an independent benchmark of such methods, DiffDA-Eval (arXiv 2603.08364): natural
+images; blood cells and skin; birds and aircraft by a prior that was not tuned."""
 DOMAINS: Mapping[str, Domain] = {
-    "natural": Domain(("{}", "a {}", "a photo of a {}", "a small {}"), ("a photo of a {}",)),
-    "species": _shown("a photo of a {}, a species", "a close-up photo of a {} in the wild", "a photo of the {}"),
+    "natural": Domain(("{}", "a {}", "a photo of a {}", "a small {}"), ("a photo of a {}",), _FAR),
+    "fine-grained": _shown("a photo of a {}", "a photo of the {}", "a close-up photo of a {}", strength=_BARELY),
+    "species": _shown(
+        "a photo of a {}, a species",
+        "a close-up photo of a {} in the wild",
+        "a photo of the {}",
+        strength=_BARELY,
+    ),
     "texture": _shown("a photo of a {} texture", "a photo of a {} pattern", "a photo of a {} surface"),
-    "medical": _shown("a medical image of {}", "a medical scan showing {}", "a radiology image of {}"),
-    "microscopy": _shown("a microscopy image of {}", "a histology slide of {}", "stained tissue showing {}"),
+    "medical": _shown(
+        "a medical image of {}", "a medical scan showing {}", "a radiology image of {}", strength=_LITTLE
+    ),
+    "microscopy": _shown(
+        "a microscopy image of {}", "a histology slide of {}", "stained tissue showing {}", strength=_LITTLE
+    ),
     "industrial": _shown(
-        "a grayscale inspection photo of {}", "an inspection image of a part: {}", "a close-up of {} on a product"
+        "a grayscale inspection photo of {}",
+        "an inspection image of a part: {}",
+        "a close-up of {} on a product",
+        strength=_LITTLE,
     ),
     "satellite": _shown("a satellite photo of {}", "an aerial view of {}", "a centered satellite photo of {}"),
     "sketch": _shown("a sketch of a {}", "a line drawing of a {}", "a black and white drawing of a {}"),
@@ -55,6 +73,11 @@ def templates_of(domain: str) -> tuple[str, ...]:
 def prompts_of(domain: str) -> tuple[str, ...]:
     """The captions of a domain."""
     return _domain("prompts", domain).prompts
+
+
+def strength_of(domain: str) -> float | None:
+    """The strength of img2img in a domain; None: the method's default."""
+    return _domain("domain", domain).strength
 
 
 def _domain(option: str, name: str) -> Domain:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +46,20 @@ def test_a_domain_names_the_prompts() -> None:
     for name in ("templates", "prompts", "domain"):
         with pytest.raises(ConfigError, match="did you mean 'medical'"):
             ExpansionConfig.build(dict([parse_setting(f"{name}=medcal")]) | {"method": "gif-sd"})
+
+
+def test_a_domain_sets_the_strength_of_img2img() -> None:
+    """For methods of that family, and unless a strength, a preset or a file of options says otherwise."""
+
+    def strength(method: str, **options: Any) -> float | str:
+        return ExpansionConfig.build({"method": method, **options}).strength
+
+    named = {"natural": 0.9, "fine-grained": 0.1, "species": 0.1, "medical": 0.3, "microscopy": 0.3, "industrial": 0.3}
+    assert {name: strength("sd", domain=name) for name in named} == named
+    assert strength("gif-sd", domain="texture") == strength("gif-sd") == 0.6
+    assert strength("gif-sd", domain="medical", strength=0.5) == 0.5
+    assert strength("gif-sd", domain="medical", preset="official") == 0.9
+    assert strength("gif-unclip", domain="medical") == 1.0
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
