@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "gif_datasets.methods"
 """Group of entry points: a name, and an augmentation like those in ``expansion/augment.py``, with a ``key``."""
 SELECT = "select:"
+AND = " + "
+"""Between the methods of a folder that was merged from several."""
 AUGMENT = "augment"
 """Family of the methods that need no prior."""
 PERTURBATION = "perturbation"
@@ -243,8 +245,11 @@ METHODS = _Methods({method.name: method for method in (*_BASE, *map(_selective, 
 
 
 def is_imagined(name: str) -> bool:
-    """Whether a prior makes a method's images; true for a method that this version does not know."""
-    return name not in METHODS or METHODS[name].imagines
+    """Whether a prior makes a method's images; true for a method that this version does not know.
+
+    Of several, as a merged folder names them, whether one is.
+    """
+    return any(one not in METHODS or METHODS[one].imagines for one in name.split(AND))
 
 
 DEFAULT_METHOD = "gif-unclip"

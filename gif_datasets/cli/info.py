@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
 def describe(reader: ShardReader) -> dict[str, Any]:
     """All that is shown of an expanded folder, as JSON types."""
     from gif_datasets.guidance.recognition import read_own_class
+    from gif_datasets.shards import card
 
     manifest = reader.manifest
     recipe = manifest.plan.recipe.to_json()
@@ -49,6 +50,7 @@ def describe(reader: ShardReader) -> dict[str, Any]:
         "bytes": sum(shard.bytes for shard in manifest.shards),
         **{name: recipe[name] for name in ("prior", "device", "versions")},
         "options": dict(manifest.options),
+        "merged": card.merged(manifest),
         "strength_choice": manifest.plan.content.get("strength_choice"),
         "own_class": own_class and round(own_class.share, 4),
         "own_class_real": own_class and round(own_class.real_share, 4),

@@ -216,7 +216,8 @@ def info_text(value: dict[str, Any]) -> str:
         f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
         + _generations_text(value["generations"])
         + f"plan: {value['plan_hash']}\n"
-        f"options:\n{options}"
+        + "".join(f"merged, {part}: {about}\n" for part, about in value["merged"].items())
+        + f"options:\n{options}"
     )
 
 

@@ -20,6 +20,8 @@ from gif_datasets.errors import ConfigError, UsageError
 from gif_datasets.io import decode, images
 from gif_datasets.io.stores import AnyPath, as_path
 from gif_datasets.shards import tar
+from gif_datasets.shards.expanded_folder import ExpandedFolder
+from gif_datasets.shards.joined import JoinedReader, join
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import ItemTable, Provenance
 
@@ -27,12 +29,13 @@ _REPOSITORY = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def load_expanded(
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     transform: Callable[[Any], Any] | None = None,
     split: str | None = None,
     *,
     revision: str | None = None,
     check: bool = False,
+    match_classes: bool = False,
 ) -> LoadedDataset:
     """Open an expanded folder as a map-style dataset of ``(image, label)``.
 
@@ -41,15 +44,19 @@ def load_expanded(
             on the Hugging Face Hub, when there is no such folder, or ``hub:user/name``: it is downloaded once, into the
             Hub's cache, and opened from there when there is no network; or a URL that fsspec opens, such as
             ``s3://bucket/set``: every image is then a separate request, so that
-            :func:`gif_datasets.stream_expanded` is far quicker for going through all of them.
+            :func:`gif_datasets.stream_expanded` is far quicker for going through all of them. Of several, of one source
+            by other methods or ratios, each seed is there once, followed by the copies of all.
         transform: Applied to every image, an RGB ``PIL.Image``.
         split: ``"validation"`` for the held-out seeds; the expanded split by default.
         revision: Branch, tag or commit of a dataset on the Hub.
         check: Compare each image with its digest when it is first read. Without, a flipped bit in an image file gives
             another image without an error in most JPEG and WebP files, and in a few PNG files.
+        match_classes: Of several folders, also take other seeds: classes are matched by name, those that the first has
+            not follow, and an image that several have under one class is one seed.
 
     Raises:
-        UsageError: If the folder is not a finished expansion, or has no such split.
+        UsageError: If the folder is not a finished expansion, or has no such split; or if several differ in classes or
+            seeds.
         ShardError: If it is damaged; with ``check``, also while reading.
         HubError: If the Hub cannot be reached for long.
 
@@ -63,14 +70,24 @@ def load_expanded(
         >>> len(loaded), image.size, loaded.classes[label] == loaded.classes[loaded.targets[0]]
         (40, (32, 32), True)
     """
+    if isinstance(folder, (str, Path)):
+        return LoadedDataset(_place_of(folder, revision), transform, split, check)
+    if revision is not None or not folder:
+        raise ConfigError(f"give at least one folder, and no revision with a list of them; got {list(folder)!r:.200}")
+    joined = join([ExpandedFolder.open(_place_of(name, None)) for name in folder], match_classes)
+    return LoadedDataset(JoinedReader(joined, split, check=check), transform)
+
+
+def _place_of(folder: str | Path, revision: str | None) -> AnyPath:
+    """Where a folder is, after it was downloaded if it is on the Hub."""
     path = as_path(folder)
     if isinstance(path, Path) and _is_published(str(folder), path):
         from gif_datasets.io.hub import download
 
-        path = download(str(folder), revision)
-    elif revision is not None:
+        return download(str(folder), revision)
+    if revision is not None:
         raise ConfigError(f"{folder} is a folder, and has no revision {revision!r}")
-    return LoadedDataset(path, transform, split, check)
+    return path
 
 
 def _is_published(name: str, path: Path) -> bool:
@@ -82,12 +99,14 @@ class LoadedDataset(Divisible):
 
     def __init__(
         self,
-        folder: AnyPath,
+        folder: AnyPath | JoinedReader,
         transform: Callable[[Any], Any] | None = None,
         split: str | None = None,
         check: bool = False,
     ) -> None:
-        self._reader = ShardReader(folder, split, check=check)
+        self._reader: ShardReader | JoinedReader = (
+            folder if isinstance(folder, JoinedReader) else ShardReader(folder, split, check=check)
+        )
         self.transform = transform
 
     @property
@@ -107,8 +126,9 @@ class LoadedDataset(Divisible):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """How the samples were generated: options, prior and versions, as the plan has them."""
-        return self._reader.manifest.plan.recipe.to_json()
+        """How the samples were generated: options, prior and versions, as the plan has them; a list of several."""
+        recipes = [recipe.to_json() for recipe in self._reader.recipes]
+        return recipes[0] if len(recipes) == 1 else {"joined": recipes}
 
     @property
     def facts(self) -> ItemTable:
@@ -147,8 +167,8 @@ class LoadedDataset(Divisible):
 
     @property
     def _fitted(self) -> str:
-        kind = self._reader.manifest.options.get("classifier", "text")
-        return "" if kind == "text" else str(kind)
+        kinds = {str(recipe.options.get("classifier", "text")) for recipe in self._reader.recipes}
+        return ", ".join(sorted(kinds - {"text"}))
 
     @property
     def _expands_copies(self) -> bool:

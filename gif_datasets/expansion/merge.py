@@ -1,4 +1,4 @@
-"""Join the parts of one expansion that were made in folders of their own."""
+"""Join the parts of one expansion that were made in folders of their own, or several finished expansions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.errors import PlanMismatch, ShardError, UsageError
+from gif_datasets.expansion.combine import combine
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
 from gif_datasets.io.parsing import read_json
 from gif_datasets.shards import tar
+from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.folder import (
     STATE,
     claim_folder,
@@ -29,25 +31,35 @@ from gif_datasets.types import PLAN_FILE, Progress, no_progress
 NAMED = 3  # missing shards in an error
 
 
-def merge_parts(parts: Sequence[str | Path], out: str | Path, progress: Progress | None = None) -> int:
-    """Join parts of one expansion into a whole folder; run again = resume.
+def merge_parts(
+    parts: Sequence[str | Path], out: str | Path, progress: Progress | None = None, match_classes: bool = False
+) -> int:
+    """Join parts of one expansion, or several expansions of one source, into a whole folder; run again = resume.
 
-    Every shard is checked against its digest as it arrives. It is linked where the file system can, else copied.
+    Every shard is checked against its digest as it arrives. It is linked where the file system can, else copied. Of
+    several expansions each seed is there once, with the copies of all, whose numbers count on; records say how each
+    was made, as before.
 
     Args:
-        parts: Folders that ``expand`` wrote with ``--shard-index`` and ``--num-shards``, on any machines.
-        out: The whole folder; may be one of them.
+        parts: Folders that ``expand`` wrote with ``--shard-index`` and ``--num-shards``, on any machines; or finished
+            folders of one source, by several methods, ratios or numbers of a run.
+        out: The whole folder; may be one of the parts of one expansion.
         progress: Wraps the loop over shards.
+        match_classes: Of several expansions, also of other sources: classes are matched by name, those that the first
+            has not follow, and an image that several have under one class is one seed.
 
     Returns:
         Number of shards in ``out``.
 
     Raises:
-        UsageError: If a folder is not a part of an expansion.
-        PlanMismatch: If the parts are of different expansions, or ``out`` holds another one.
+        UsageError: If a folder is not a part of an expansion, or expansions are of other seeds or classes.
+        PlanMismatch: If the parts are of different expansions, not all finished, or ``out`` holds another one.
         ShardError: If shards are missing or damaged; those that are there are kept.
     """
     folders, target = [Path(part) for part in parts], Path(out)
+    whole = [opened for folder in folders if (opened := ExpandedFolder.find(folder))]
+    if len(whole) == len(folders) and len({folder.manifest.plan_hash for folder in whole}) > 1:
+        return combine(whole, target, match_classes, progress)
     plan = _common_plan(folders)
     plan_hash = digest(plan)
     claim_folder(target, plan)
@@ -82,7 +94,8 @@ def _common_plan(folders: Sequence[Path]) -> dict[str, Any]:
     for folder, plan in zip(folders, plans, strict=True):
         if plan != plans[0]:
             raise PlanMismatch(
-                f"{folder} is a part of another expansion than {folders[0]} ({difference(plan, plans[0])})"
+                f"{folder} is a part of another expansion than {folders[0]} ({difference(plan, plans[0])});"
+                " to merge several expansions, finish each before"
             )
     return plans[0]
 

@@ -105,12 +105,21 @@ def kept_settings(folder: AnyPath, given: Mapping[str, Any]) -> dict[str, Any]:
     opened = ExpandedFolder.find(folder)
     if opened is None:
         return dict(given)
+    _refuse_merged(opened)
     plan = opened.manifest.plan
     if (method := given.get("method", plan.recipe.method)) != plan.recipe.method:
         raise _other_options(folder, f"options.method: {plan.recipe.method!r} there, {method!r} here")
     again = {"strength"} if isinstance(given.get("strength"), str) and "strength_choice" in plan.content else set()
     again |= {"image_format"} if given.get("image_format") == AUTO else set()
     return {**plan.settings, **{name: value for name, value in given.items() if name not in again}}
+
+
+def _refuse_merged(folder: ExpandedFolder) -> None:
+    if parts := len(folder.manifest.plan.merged):
+        raise PlanMismatch(
+            f"{folder.path} was merged from {parts} expansions, and no one plan makes it; update each of them, and"
+            " merge again"
+        )
 
 
 def plan_update(opened: Opened, folder: ExpandedFolder, withdraw_missing: bool = False) -> Update:
@@ -123,9 +132,10 @@ def plan_update(opened: Opened, folder: ExpandedFolder, withdraw_missing: bool =
 
     Raises:
         PlanMismatch: If the options are not those of the first generation, or what follows from all seeds cannot be
-            kept.
+            kept; or if the folder was merged from several.
         UsageError: If the source is another dataset.
     """
+    _refuse_merged(folder)
     state, now = State.of(folder), opened.plan
     _check_options(state, now)
     digests = _own_digests(opened.source, [*now.seeds.indices.tolist(), *now.validation.indices.tolist()])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gif_datasets.errors import ConfigError, UsageError, did_you_mean
 from gif_datasets.expansion.recipe import embeddings_keys, guidance_key
@@ -19,7 +20,7 @@ from gif_datasets.io.stores import as_path
 from gif_datasets.shards import generations, switch, tar
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.generations import State
-from gif_datasets.shards.manifest import withdrawn_digest
+from gif_datasets.shards.manifest import GENERATIONS, withdrawn_digest
 
 _DONE = Path(".state") / "withdrawn.json"
 """Digest of what the latest withdrawal was asked for, so that it can be asked for again; never published."""
@@ -179,19 +180,28 @@ def _with_value(state: State, column: str) -> Iterator[int]:
 # --- the cache ----------------------------------------------------------------------------------------------------
 
 
+def _recipes(state: State) -> list[dict[str, Any]]:
+    """The recipe of each generation of a folder, or of each folder that it was merged from."""
+    plan = state.folder.manifest.plan
+    listed = [(plan.recipe.content, [generation.to_json() for generation in state.generations])]
+    if plan.merged:
+        listed = [(part["recipe"], part.get(GENERATIONS) or [part["recipe"]]) for part in plan.merged]
+    names = ("population", "device", "versions")
+    return [
+        {**recipe, **{name: entry[name] for name in names if name in entry}}
+        for recipe, entries in listed
+        for entry in entries
+    ]
+
+
 def _clear_cache(cache: Cache, state: State, keys: set[str]) -> int:
     """Remove what a cache has of some seeds: samples, guidance, and embeddings of all seeds together."""
     if not keys:
         return 0
-    plan = state.folder.manifest.plan
-    of_generation = ("population", "device", "versions")
-    recipes = [
-        {**plan.recipe.content, **{name: generation.to_json()[name] for name in of_generation}}
-        for generation in state.generations
-    ]
+    recipes = _recipes(state)
     found, removed = cache.drop_seeds(keys)
     seeds = {(one.seed.key, one.seed.label) for one in state.seeds.values() if one.seed.key in keys}
-    attempts = range(1 + int(plan.recipe.options.get("redraws") or 0))
+    attempts = range(1 + max(int(recipe["options"].get("redraws") or 0) for recipe in recipes))
     guidance = itertools.product({*found, *map(digest, recipes)}, seeds, attempts)
     cache.drop_tensors(guidance_key(recipe, *seed, attempt) for recipe, seed, attempt in guidance)
     cache.drop_tensors(key for recipe in recipes for key in embeddings_keys(recipe))

@@ -240,7 +240,8 @@ def collect(
     small = _companions(folder, pictures)
     drawn = report.draw(folder, None, show)
     small[REPORT] = given.page if given else drawn.page.encode("utf-8")
-    small[CONFIGURATION] = configuration(manifest).encode("utf-8")
+    if not manifest.plan.merged:  # no one run makes it again
+        small[CONFIGURATION] = configuration(manifest).encode("utf-8")
     licence = rights.license or hub_card.UNKNOWN
     small[CROISSANT] = croissant.describe(manifest, name, licence, published, pictures.described)
     preview = [manifests.PREVIEW] if (path / manifests.PREVIEW).is_file() else []

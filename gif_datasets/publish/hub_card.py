@@ -275,6 +275,7 @@ def _how(it: Published) -> str:
         "seeds": f"{_source_name(it)}: {it.manifest.plan.seeds} images",
         **card.revision(it.manifest),
         **card.own_choices(it.manifest),
+        **card.merged(it.manifest),
     }
     if _by_prior(it):
         first["prior"] = f"{recipe.prior.name}, revision {recipe.prior.digest}"

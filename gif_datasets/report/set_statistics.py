@@ -17,6 +17,7 @@ from PIL import Image
 from gif_datasets.chunks import evenly
 from gif_datasets.config import CRITERIA
 from gif_datasets.io import images
+from gif_datasets.methods import is_imagined
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import Provenance
 
@@ -78,7 +79,7 @@ def measure_records(reader: ShardReader, records: Sequence[Provenance]) -> Measu
     pictures = Counter(record.image_sha256 for record in records)
     return Measures(
         per_class=tuple((counts[label, False], counts[label, True]) for label in range(len(reader.classes))),
-        criteria={name: _means(copies, name) for name in CRITERIA},
+        criteria={name: _means([r for r in copies if is_imagined(r.method)], name) for name in CRITERIA},
         scored=len(scored),
         consistent=sum(r.picture_class == r.label for r in scored) / len(scored) if scored else 0.0,
         repeated=sum(pictures[record.image_sha256] > 1 for record in copies),

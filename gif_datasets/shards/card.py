@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gif_datasets.methods import METHODS
+from gif_datasets.config import readable_options
+from gif_datasets.methods import AND, METHODS
 from gif_datasets.shards import tar
 from gif_datasets.shards.card_yaml import card_yaml
 from gif_datasets.shards.image_sizes import MOST, sizes_text
@@ -41,7 +43,12 @@ def render(manifest: Manifest, head: Mapping[str, Any] | None = None, load: str 
     recipe = manifest.plan.recipe
     options, prior, versions = recipe.options, recipe.prior, recipe.versions
     classes = ", ".join(plain(name) for name in manifest.classes)
-    first = {**revision(manifest), **own_choices(manifest), "prior": f"{prior.name} (digest {prior.digest[:16]})"}
+    first = {
+        **revision(manifest),
+        **own_choices(manifest),
+        **merged(manifest),
+        "prior": f"{prior.name} (digest {prior.digest[:16]})",
+    }
     return f"""---
 {card_yaml(_metadata(manifest) if head is None else head)}---
 
@@ -83,9 +90,10 @@ def about_sizes(manifest: Manifest) -> str:
 
 def left_out(manifest: Manifest) -> str:
     """How many samples were rejected and left out, and how many seeds were withdrawn; empty without any."""
-    generations = manifest.plan.generations
-    unmixed = sum(generation.unmixed for generation in generations)
-    gone = sum(generation.withdrawn for generation in generations)
+    own, *others = manifest.plan.generations, *manifest.plan.merged_generations
+    unmixed = sum(generation.unmixed for generation in itertools.chain(own, *others))
+    counts = [sum(generation.withdrawn for generation in part) for part in others]
+    gone = sum(generation.withdrawn for generation in own) + max(counts, default=0)
     texts = [
         f"{count} more {'was' if count == 1 else 'were'} {what}.\n"
         for count, what in (
@@ -115,9 +123,33 @@ def own_choices(manifest: Manifest) -> dict[str, str]:
     }
 
 
+_ALWAYS = ("method", "ratio", "rng_seed")
+"""Options that are told of each folder that was merged; others where they differ."""
+
+
+def merged(manifest: Manifest) -> dict[str, str]:
+    """Rows for :func:`option_table`: what each of the folders was that this one was merged from."""
+    plans = manifest.plan.merged
+    options = [readable_options(plan["recipe"]["options"]) for plan in plans]
+    every = dict.fromkeys((*_ALWAYS, *itertools.chain(*options)))
+    told = [name for name in every if name in _ALWAYS or len({json.dumps(own.get(name)) for own in options}) > 1]
+    return {
+        f"part {number}": json.dumps(
+            {
+                "source": plan["source"],
+                "seeds": plan["seeds"],
+                **{name: own.get(name) for name in told},
+            }
+        )
+        for number, (plan, own) in enumerate(zip(plans, options, strict=True), 1)
+    }
+
+
 def how(method: str) -> str:
-    """How a method makes images."""
-    return METHODS[method].how if method in METHODS else f"By the method `{code(method)}`."
+    """How a method makes images, or each of several."""
+    return " ".join(
+        METHODS[one].how if one in METHODS else f"By the method `{code(one)}`." for one in method.split(AND)
+    )
 
 
 def option_table(options: Mapping[str, Any], first: Mapping[str, str]) -> str:

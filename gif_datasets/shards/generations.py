@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,12 +29,10 @@ from gif_datasets.shards.columns import SOURCE, merged_source
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.folder import complete, draw_preview
 from gif_datasets.shards.index import Index
-from gif_datasets.shards.manifest import GENERATIONS, LEFT_OUT, WITHDRAWN, Generation, Shard, split_of
+from gif_datasets.shards.manifest import COPIES, GENERATIONS, LEFT_OUT, WITHDRAWN, Generation, Shard, split_of
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.rejections import LeftOut
 from gif_datasets.types import CLASSIFIER_FILE, OWN_CLASS_FILE, Provenance, Seed
-
-_PARTNER = re.compile(rb'"partner_key": "([0-9a-f]+)"')
 
 
 @dataclass(frozen=True)
@@ -116,11 +113,10 @@ class State:
         """What leaves a folder with some seeds: their samples, and copies that show a part of one of them."""
         numbers = frozenset(seeds)
         rows = np.isin(self.entries.seed, sorted(numbers))
-        keys = {self.seeds[number].seed.key.encode("ascii") for number in numbers}
+        keys = {self.seeds[number].seed.key for number in numbers}
         others = np.flatnonzero(~rows & (self.entries.copy > 0) & bool(keys))
         for number, record in _records(self.folder.local, self.shards, self.entries, others):
-            partner = _PARTNER.search(record)
-            rows[number] = partner is not None and partner[1] in keys
+            rows[number] = tar.partner_of(record) in keys
         counts = np.bincount(self.shard_of[~rows], minlength=len(self.shards)).tolist()
         touched = set(np.unique(self.shard_of[rows]).tolist())
         following, names = manifests.next_numbers(self.shards), dict[str, str]()
@@ -213,8 +209,8 @@ def succeed(
     entry = _entry(state, leaving, added, len(entries))
     plan = _plan(state, seeds, listed, entry, added, never)
     held = np.repeat([split_of(shard.name) != manifest.split for shard in listed], [shard.samples for shard in listed])
-    if plan["recipe"]["options"].get("selection") == AGNOSTIC:
-        plan["copies"] = int((entries.copy > 0).sum()) + sum(one.copy > 0 for one in left_out.values())
+    if plan["recipe"]["options"].get("selection") == AGNOSTIC or COPIES in plan:
+        plan[COPIES] = int((entries.copy > 0).sum()) + sum(one.copy > 0 for one in left_out.values())
     content = {
         **{name: value for name, value in manifest.to_json().items() if name != LEFT_OUT},
         "samples": int((~held).sum()),
@@ -413,7 +409,7 @@ def _put_beside(state: State, leaving: Leaving, built: ExpandedFolder) -> None:
     if leaving.numbers:
         draw_preview(built)
     if rejected := state.folder.rejected - _keys(state, leaving, np.flatnonzero(leaving.rows).tolist()):
-        rejections.write(building, built.manifest, rejected)
+        rejections.write(building, built.manifest.plan_hash, rejected)
     card = folder / manifests.CARD
     if card.is_file() and digest_file(card) != manifest.files[manifests.CARD]["sha256"]:
         atomic.write_bytes(building / manifests.CARD, card.read_bytes())

@@ -33,6 +33,10 @@ LEFT_OUT = "left_out"
 IMAGE_SIZES = "image_sizes"
 """Manifest field: least width and height, then largest, of real and of synthetic images."""
 
+MERGED, COPIES = "merged", "copies"
+"""Plan fields of a folder that several were merged into: their plans; and the number of all copies, where seeds have
+different numbers of them."""
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -160,6 +164,7 @@ ORIGINAL_FILES = "original_files"
 SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 """Split names: they become parts of file names."""
 _RECIPE_FIELDS = {"options": dict, "prior": dict, "device": str, "versions": dict}
+_MERGED_FIELDS = {"source": str, "seeds": int, "recipe": dict}
 _COUNTS = ("samples", "originals", "synthetic", "validation", "failed_checks")
 _MOST = 2**53 - 1
 """The largest count: every reader of JSON keeps it."""
@@ -240,6 +245,7 @@ class PlanRecord:
         source_revision: Commit of a source on the Hub.
         generations: The generations of a folder that has changed since it was made; empty for others.
         withdrawn: Digests of the keys of seeds that must not come back; see :func:`withdrawn_digest`.
+        merged: The plans of the folders that it was merged from; empty for others.
         content: The whole JSON object; :attr:`Manifest.plan_hash` is its digest.
     """
 
@@ -254,6 +260,7 @@ class PlanRecord:
     source_revision: str | None
     generations: tuple[Generation, ...]
     withdrawn: frozenset[str]
+    merged: tuple[Mapping[str, Any], ...]
     content: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -271,8 +278,14 @@ class PlanRecord:
             source_revision=value.get("source_revision"),
             generations=tuple(map(Generation.from_json, value.get(GENERATIONS, ()))),
             withdrawn=frozenset(value.get(WITHDRAWN, ())),
+            merged=tuple(value.get(MERGED, ())),
             content=value,
         )
+
+    @property
+    def merged_generations(self) -> tuple[tuple[Generation, ...], ...]:
+        """The generations of each of the folders that it was merged from."""
+        return tuple(tuple(map(Generation.from_json, plan.get(GENERATIONS, ()))) for plan in self.merged)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -520,13 +533,33 @@ def _damage(manifest: Mapping[str, Any]) -> str:
         return f"{IMAGE_SIZES!r} is of another type"
     if not isinstance(manifest["plan"].get("own_columns", {}), dict):
         return "'own_columns' is of another type"
-    for name, kind in ((GENERATIONS, dict), (WITHDRAWN, str)):
-        listed = manifest["plan"].get(name, [])
-        if not isinstance(listed, list) or not all(isinstance(entry, kind) for entry in listed):
-            return f"{name!r} is of another type"
+    if problem := _damage_of_lists(manifest["plan"]):
+        return problem
+    if problem := _damage_of_merged(manifest["plan"].get(MERGED, [])):
+        return problem
     if not all(isinstance(name, str) for name in manifest["classes"]):
         return "class names must be strings"
     return _odd_number(manifest) or _odd_text(manifest)
+
+
+def _damage_of_merged(plans: Any) -> str:
+    """The first field of the plans of merged folders that is damaged; empty if there is none."""
+    if not isinstance(plans, list):
+        return f"{MERGED!r} is of another type"
+    problems = (
+        _unlike(plan, _MERGED_FIELDS) or _unlike(plan["recipe"], _RECIPE_FIELDS) or _damage_of_lists(plan)
+        for plan in plans
+    )
+    return next(filter(None, problems), "")
+
+
+def _damage_of_lists(plan: Mapping[str, Any]) -> str:
+    """The first of a plan's lists that is damaged; empty if there is none."""
+    for name, kind in ((GENERATIONS, dict), (WITHDRAWN, str)):
+        listed = plan.get(name, [])
+        if not isinstance(listed, list) or not all(isinstance(entry, kind) for entry in listed):
+            return f"{name!r} is of another type"
+    return ""
 
 
 def _are_sizes(value: Any) -> bool:
@@ -548,6 +581,7 @@ def _odd_number(manifest: Mapping[str, Any]) -> str:
         ("decode_batch", options.get("decode_batch"), 1, _MOST),
         ("limit", 1 if limit is None else limit, 1, _MOST),
         ("seeds", plan["seeds"], 0, _MOST),
+        ("copies", plan.get(COPIES, 0), 0, _MOST),
         *((name, manifest[name], 0, _MOST) for name in _COUNTS),
     ):
         if type(value) is not int or not low <= value <= high:

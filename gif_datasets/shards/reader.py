@@ -24,7 +24,7 @@ from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes
 from gif_datasets.shards import index, rejections, tar, ustar
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.index import IMAGE_SUFFIXES, INDEX, Index
-from gif_datasets.shards.manifest import Manifest, Shard, split_of
+from gif_datasets.shards.manifest import Manifest, RecipeRecord, Shard, split_of
 from gif_datasets.shards.ustar import BLOCK
 from gif_datasets.types import Provenance
 
@@ -75,6 +75,11 @@ class ShardReader:
         """This split's entries, without those of rejected samples."""
         part = all_splits.part(*self._part)
         return part if self._kept is None else part.rows(self._kept)
+
+    @property
+    def recipes(self) -> tuple[RecipeRecord, ...]:
+        """How the samples were made."""
+        return (self.manifest.plan.recipe,)
 
     @property
     def missing(self) -> int:

@@ -78,14 +78,13 @@ def reject(folder: str | Path, keys: Iterable[str], rejected: bool = True) -> fr
         if not after:
             (folder / REJECTED).unlink(missing_ok=True)
         elif after != before:
-            write(folder, manifest, after)
+            write(folder, manifest.plan_hash, after)
     return after
 
 
-def write(folder: Path, manifest: Manifest, keys: Iterable[str]) -> None:
+def write(folder: Path, plan_hash: str, keys: Iterable[str]) -> None:
     """Write the list of a folder's rejected samples."""
-    value = {"format": FORMAT, "plan_hash": manifest.plan_hash, "rejected": sorted(keys)}
-    atomic.write_json(folder / REJECTED, value)
+    atomic.write_json(folder / REJECTED, {"format": FORMAT, "plan_hash": plan_hash, "rejected": sorted(keys)})
 
 
 def kept(index: Index, split: str, keys: Iterable[str]) -> NDArray[np.bool_]:

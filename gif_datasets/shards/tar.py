@@ -91,6 +91,29 @@ def copy_shard(source: Path, target: Path, left_out: Container[str]) -> Shard:
     return _write_members(target, ((key, parts, read_record(parts["json"], key).passed) for key, parts in samples))
 
 
+def move_shard(source: Path, target: Path, moved: Callable[[Provenance], Provenance | None]) -> Shard:
+    """Copy a shard with other records: keys and labels follow from these, images stay byte for byte.
+
+    Args:
+        source: The shard.
+        target: Where to write it; its name has the split of the keys.
+        moved: Another record for each, or None to leave a sample out.
+
+    Raises:
+        ShardError: If the shard is missing or damaged.
+    """
+
+    def samples() -> Iterator[tuple[str, dict[str, bytes], bool]]:
+        for key, parts in read_samples(source, lambda key: True):
+            record = moved(read_record(parts["json"], key))
+            if record is not None:
+                texts = {"cls": str(record.label).encode("ascii"), "json": record_bytes(record)}
+                key = sample_key(split_of(target.name), record.seed_index, record.copy)
+                yield key, {**parts, **texts}, record.passed
+
+    return _write_members(target, samples())
+
+
 def read_samples(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The content of the samples whose keys are wanted, by suffix of the member."""
     with contextlib.ExitStack() as stack:
@@ -234,10 +257,15 @@ def read_record(content: bytes, key: str) -> Provenance:
         raise ShardError(f"damaged record of {key}: {error}") from error
 
 
+def image_digest(record: bytes) -> str:
+    """The digest of the image that a ``KEY.json`` has, which is searched; empty without one."""
+    found = _IMAGE_DIGEST.search(record)
+    return found[1].decode("ascii") if found else ""
+
+
 def names_image(record: bytes, image: bytes) -> bool:
     """Whether a ``KEY.json`` has the digest of an image; the record is searched, which is quicker than parsing it."""
-    found = _IMAGE_DIGEST.search(record)
-    return found is not None and found[1] == hashlib.sha256(image).hexdigest().encode("ascii")
+    return image_digest(record) == hashlib.sha256(image).hexdigest()
 
 
 def partner_of(record: bytes) -> str:

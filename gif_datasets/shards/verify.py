@@ -307,7 +307,7 @@ def _verify_plan(manifest: Manifest, main: _Split, validation: _Split) -> list[s
 def _check_seeds(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
     plan = manifest.plan
     copies = {0 if plan.originals else 1, *range(1, plan.recipe.ratio + 1)}
-    yield from _check_split(manifest.split, main, None if _is_agnostic(manifest) else copies, plan.seeds_digest)
+    yield from _check_split(manifest.split, main, None if _is_uneven(manifest) else copies, plan.seeds_digest)
     yield from _check_split(VALIDATION, validation, {0}, plan.validation_digest)
 
 
@@ -320,9 +320,9 @@ def _check_split(name: str, split: _Split, copies: set[int] | None, seeds_digest
         yield f"split {name}: the seeds in the shards are not those of the plan"
 
 
-def _is_agnostic(manifest: Manifest) -> bool:
+def _is_uneven(manifest: Manifest) -> bool:
     """Whether some seeds have more copies than others, and some none."""
-    return manifest.options.get("selection") == AGNOSTIC
+    return manifest.options.get("selection") == AGNOSTIC or manifests.COPIES in manifest.plan.content
 
 
 def _check_own_columns(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
@@ -351,8 +351,8 @@ def _check_withdrawn(manifest: Manifest, main: _Split, validation: _Split) -> It
 def _check_synthetic(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
     plan = manifest.plan
     counts, other = main.synthetic + main.left_out, validation.synthetic + validation.left_out
-    wanted = plan.content.get("copies", plan.seeds * plan.recipe.ratio)
-    if _is_agnostic(manifest) and counts[True] != wanted:
+    wanted = plan.content.get(manifests.COPIES, plan.seeds * plan.recipe.ratio)
+    if _is_uneven(manifest) and counts[True] != wanted:
         yield f"{counts[True]} copies, but the plan asks for {wanted}"
     if (counts[False], other[False]) != (plan.synthetic_seeds if plan.originals else 0, plan.synthetic_validation):
         yield "seeds are called synthetic that are real in the plan, or the reverse"
