@@ -30,7 +30,7 @@ from gif_datasets.io.devices import resolve_device
 from gif_datasets.methods import METHODS
 from gif_datasets.options import closest
 from gif_datasets.sources import wrap_source
-from gif_datasets.sources.base import SeedList, list_seeds, refuse_bad, seed_image
+from gif_datasets.sources.base import SeedList, list_seeds, refuse_bad
 from gif_datasets.sources.identity import is_part_of
 from gif_datasets.types import Progress, no_progress
 
@@ -231,7 +231,7 @@ def _asks_a_prior(config: ExpansionConfig) -> bool:
 
 
 def _median_side(test_set: TestSet, listed: SeedList) -> int:
-    sides = [min(seed_image(test_set.source, seed).size) for seed in listed.seeds]
+    sides = [min(test_set.images.look(seed).size) for seed in listed.seeds]
     return max(SMALLEST_SIDE, min(LARGEST_SIDE, round(float(np.median(sides)))))
 
 

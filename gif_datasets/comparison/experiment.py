@@ -34,7 +34,7 @@ from gif_datasets.io.digests import digest
 from gif_datasets.io.parsing import read_json
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.folder import claim_folder
-from gif_datasets.sources.base import SeedList, seed_image
+from gif_datasets.sources.base import SeedList
 from gif_datasets.types import CLASSIFIER_FILE, Progress, Seed
 
 RESULT_FORMAT = 1
@@ -260,7 +260,7 @@ class Experiment:
         """A source's images, decoded."""
         images = _buffer(len(seeds), self.size, self.folder)
         for row, seed in zip(images, self.show(seeds, "decoding"), strict=True):
-            row[:] = _pixels(seed_image(self.test_set.source, seed), self.size)
+            row[:] = _pixels(self.test_set.images.take(seed), self.size)
         labels = torch.tensor([seed.label for seed in seeds])
         return Pictures(images, labels, torch.zeros(len(seeds), dtype=torch.bool))
 

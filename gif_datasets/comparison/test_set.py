@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from gif_datasets.comparison.images_once import ImagesOnce
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.io.duplicates import BITS, near_duplicates, spectra
 from gif_datasets.options import closest
 from gif_datasets.priors import PriorInfo
-from gif_datasets.sources.base import SeedList, Source, list_seeds, seed_image
+from gif_datasets.sources.base import SeedList, Source, list_seeds
 from gif_datasets.sources.identity import is_part_of
 from gif_datasets.sources.joined import JoinedSource
 from gif_datasets.types import Progress, Reading, Seed
@@ -30,6 +31,7 @@ class TestSet:
         seeds: Its images, as ``source`` counts them.
         left_out: A message for each image that was left out, because it is also among the seeds.
         bad: A message for each image that cannot be read.
+        images: Images of ``source``, of seeds and test images alike.
     """
 
     source: Source
@@ -37,6 +39,7 @@ class TestSet:
     seeds: tuple[Seed, ...]
     left_out: tuple[str, ...]
     bad: tuple[str, ...]
+    images: ImagesOnce
 
 
 def read_test_set(source: Source, listed: SeedList, test: Source, shared: str, show: Progress) -> TestSet:
@@ -62,7 +65,8 @@ def read_test_set(source: Source, listed: SeedList, test: Source, shared: str, s
         synthetic = next((seed for seed in rows if seed.synthetic), None)
         if synthetic is not None:
             raise SourceError(f"{name} holds imagined images, such as {synthetic.origin}; compare takes only real ones")
-    same = {} if shared == "allow" else _same(joined, listed.seeds, seeds, show)
+    images = ImagesOnce(joined)
+    same = {} if shared == "allow" else _same(images, listed.seeds, seeds, show)
     if same and (shared == "refuse" or len(same) == len(seeds)):
         ways = "give a test set of other images" + (", or --shared drop to leave these out" if shared != "drop" else "")
         raise SourceError(
@@ -70,14 +74,14 @@ def read_test_set(source: Source, listed: SeedList, test: Source, shared: str, s
             f" the first: {next(iter(same.values()))}; {ways} (--shared allow to keep them)"
         )
     kept = tuple(seed for number, seed in enumerate(seeds) if number not in same)
-    return TestSet(joined, test.name, kept, tuple(same.values()), listed_tests.bad)
+    return TestSet(joined, test.name, kept, tuple(same.values()), listed_tests.bad, images)
 
 
-def _same(source: Source, seeds: Sequence[Seed], tests: Sequence[Seed], show: Progress) -> dict[int, str]:
+def _same(images: ImagesOnce, seeds: Sequence[Seed], tests: Sequence[Seed], show: Progress) -> dict[int, str]:
     """Those test images that the seeds show too, by number, with what is the same."""
     origins = {seed.key: seed.origin for seed in seeds}
-    known = np.stack([spectra(seed_image(source, seed)) for seed in show(seeds, Reading.DUPLICATES)])
-    asked = [spectra(seed_image(source, test)) for test in show(tests, Reading.DUPLICATES)]
+    known = np.stack([spectra(images.look(seed)) for seed in show(seeds, Reading.DUPLICATES)])
+    asked = [spectra(images.look(test)) for test in show(tests, Reading.DUPLICATES)]
     near = near_duplicates(known, asked)
     same = {}
     for number, test in enumerate(tests):

@@ -17,7 +17,7 @@ from gif_datasets.chunks import blocks, padded
 from gif_datasets.config import CRITERIA, ExpansionConfig
 from gif_datasets.errors import PriorError
 from gif_datasets.expansion import augment
-from gif_datasets.expansion.halving import in_memory, scored_in_memory
+from gif_datasets.expansion.halving import Memory
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.expansion.scoring import SeedEmbeddings, _keep_last
 from gif_datasets.expansion.shared_guidance import KEEP_GUIDED, SharedGuidance
@@ -91,6 +91,7 @@ class GuidedMaker:
     embed: Callable[[Tensor], Tensor] | None
     cache: Cache
     _anchors: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
+    _memory: Memory = field(default_factory=Memory)
 
     @functools.cached_property
     def guide(self) -> SharedGuidance:
@@ -138,7 +139,7 @@ class GuidedMaker:
             return self.prior.decode_near(rows, begin, generators, config)
 
         block = padded(list(zip(draws, latents, strict=True)), config.decode_batch)
-        pixels = torch.stack(in_memory(decode, block, "decode_batch")[: len(draws)])
+        pixels = torch.stack(self._memory.rows(decode, block, "decode_batch")[: len(draws)])
         if not (finite := pixels.flatten(1).isfinite().all(1)).all():
             origin = draws[finite.tolist().index(False)].seed.origin
             advice = "" if config.dtype == "float32" else f"; {config.dtype} can overflow, try --set dtype=float32"
@@ -158,7 +159,7 @@ class GuidedMaker:
         found = {key: self._anchors[key] for key in unique if key in self._anchors}
         for part in blocks([seed for key, seed in unique.items() if key not in found], self.recipe.config.encode_batch):
             shown = padded([self.embeddings.picture(seed) for seed in part], self.recipe.config.encode_batch)
-            rows = in_memory(self.prior.anchors, shown, "encode_batch")
+            rows = self._memory.rows(self.prior.anchors, shown, "encode_batch")
             found.update({seed.key: row for seed, row in zip(part, rows, strict=False)})
         _keep_last(self._anchors, found, KEEP_GUIDED)
         return found
@@ -188,7 +189,7 @@ class GuidedMaker:
         latents = embeddings if prior.latent_is_embedding else prior.encode(shown)
         keys = [_stream(seed.key, attempt) for seed in seeds]
         names = [config.names_of(self.recipe.classes[seed.label])[0] for seed in seeds]
-        guided = scored_in_memory(
+        guided = self._memory.scored(
             functools.partial(
                 guide,
                 latents,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gif_datasets.chunks import blocks, padded
-from gif_datasets.expansion.halving import in_memory
+from gif_datasets.expansion.halving import Memory
 from gif_datasets.types import Seed
 
 if TYPE_CHECKING:
@@ -47,13 +47,14 @@ class Scorer:
     embedder: Prior | Guide
     classifier: ZeroShotClassifier
     block: int
+    _memory: Memory = field(default_factory=Memory)
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image]) -> Tensor:
         """Class probabilities, ``(N, C)``."""
         out = [torch.empty(0, len(self.classifier.weights))]
         for part in blocks(pictures, self.block):
-            embeddings = in_memory(self.embedder.embed_images, padded(part, self.block), "decode_batch")
+            embeddings = self._memory.rows(self.embedder.embed_images, padded(part, self.block), "decode_batch")
             out.append(self.classifier.scores(torch.stack(embeddings))[: len(part)].cpu())
         return torch.cat(out)
 
@@ -66,6 +67,7 @@ class SeedEmbeddings:
     picture: Callable[[Seed], Image]
     block: int
     _kept: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
+    _memory: Memory = field(default_factory=Memory)
 
     @torch.no_grad()
     def __call__(self, seeds: Sequence[Seed]) -> Tensor:
@@ -74,7 +76,7 @@ class SeedEmbeddings:
         found = {key: self._kept[key] for key in unique if key in self._kept}
         for part in blocks([seed for key, seed in unique.items() if key not in found], self.block):
             pictures = [self.picture(seed) for seed in part]
-            rows = in_memory(self.embedder.embed_images, padded(pictures, self.block), "encode_batch")
+            rows = self._memory.rows(self.embedder.embed_images, padded(pictures, self.block), "encode_batch")
             found.update({seed.key: row for seed, row in zip(part, rows, strict=False)})
         self._keep(found)
         return torch.stack([found[seed.key] for seed in seeds])
@@ -83,7 +85,7 @@ class SeedEmbeddings:
     def of_images(self, images: Sequence[Image]) -> Tensor:
         """Raw embeddings of other images, ``(N, D)``; they are not kept."""
         parts = [
-            in_memory(self.embedder.embed_images, padded(part, self.block), "encode_batch")[: len(part)]
+            self._memory.rows(self.embedder.embed_images, padded(part, self.block), "encode_batch")[: len(part)]
             for part in blocks(images, self.block)
         ]
         return torch.stack([row for part in parts for row in part])

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 
 from gif_datasets.chunks import padded
-from gif_datasets.expansion.halving import in_memory
+from gif_datasets.expansion.halving import Memory
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.expansion.scoring import _keep_last
 from gif_datasets.guidance.guide import Guided
@@ -36,6 +36,7 @@ class SharedGuidance:
     cache: Cache
     guide_block: GuideBlock
     _kept: OrderedDict[tuple[str, int, int], Guided] = field(default_factory=OrderedDict)
+    _memory: Memory = field(default_factory=Memory)
 
     def __call__(self, seeds: Sequence[Seed], attempt: int) -> dict[tuple[str, int], Guided]:
         """What guidance finds for each seed, by key and label; what others are guiding is waited for."""
@@ -60,7 +61,7 @@ class SharedGuidance:
         def make(keys: list[str]) -> list[dict[str, torch.Tensor]]:
             size = self.recipe.config.encode_batch
             block = padded([names[missing[key]] for key in keys], size)
-            found = in_memory(lambda part: self.guide_block(part, attempt), block, "encode_batch")
+            found = self._memory.rows(lambda part: self.guide_block(part, attempt), block, "encode_batch")
             return [one.tensors() for one in found[: len(keys)]]
 
         def is_needless(key: str) -> bool:  # asked when nothing is stored, which is removed after the last copy is

@@ -571,8 +571,30 @@ def test_other_errors_than_a_lack_of_memory_are_not_retried() -> None:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        halving.in_memory(broken, [1, 2, 3, 4], "decode_batch")
+        halving.Memory().rows(broken, [1, 2, 3, 4], "decode_batch")
     assert calls == [4]
+
+
+@pytest.mark.filterwarnings("always:.* at once need more memory")
+def test_a_size_that_did_not_fit_is_not_tried_again() -> None:
+    """Blocks are cut in the same way each time; smaller ones are tried as before."""
+    tried: list[int] = []
+
+    def run(rows: Sequence[int]) -> Sequence[int]:
+        tried.append(len(rows))
+        if len(rows) > 3:
+            raise MemoryError
+        return rows
+
+    memory = halving.Memory()
+    with pytest.warns(UserWarning, match="at once need more memory"):
+        assert memory.rows(run, range(12), "a size of a test") == list(range(12))
+    assert tried == [12, 6, 3, 3, 3, 3]
+    tried.clear()
+    assert memory.rows(run, range(12), "a size of a test") == list(range(12))
+    assert memory.rows(run, range(5), "a size of a test") == list(range(5))
+    assert memory.rows(run, range(12), "another") == list(range(12))
+    assert tried == [3, 3, 3, 3, 5, 2, 3, 12, 6, 3, 3, 3, 3]
 
 
 def test_blocks_follow_from_the_memory_there_is() -> None:
