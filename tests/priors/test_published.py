@@ -658,6 +658,16 @@ def test_the_check_of_weights_rebuilds_pictures(
     assert re.match(rf"{published}: rebuilt pictures, dB: \d+\.\d{{3}}, expected at least 20\.0: ", rebuilt)
 
 
+@pytest.mark.parametrize("published", ["ip-adapter-sd15", "mae-base", "sd15"], indirect=True)
+def test_the_check_of_weights_times_a_prior(published: str, check: dict[str, Any], tmp_path: Path) -> None:
+    """A block to paste, and seeds above their copies."""
+    lines = check["timed"](published, CPU, "float32", tmp_path / "sheet.png").splitlines()
+    told = ("prior: ", "where: ", "fetch and load: ", "a block against", "images a second", "peak memory: ")
+    assert all(line.startswith(what) for line, what in zip(lines, told, strict=True))
+    assert lines[3].endswith("ok")
+    assert Image.open(tmp_path / "sheet.png").size == (8 * 16, 2 * 16)
+
+
 @pytest.mark.parametrize("name", CLIPS)
 def test_the_table_of_clips_is_open_clip_s(name: str) -> None:
     """Widths and repositories are those that open_clip itself names."""

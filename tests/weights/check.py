@@ -3,6 +3,10 @@
     python tests/weights/check.py                      # those that the Hub's cache holds
     python tests/weights/check.py mae-base kandinsky22 --device cuda --dtype float16
     python tests/weights/check.py --imagenet DIR       # validation pictures, one folder a class, n01440764 and so on
+    python tests/weights/check.py --prior kandinsky22 --device cuda --dtype float16    # fetches, checks and times one
+
+``--prior`` also writes NAME.png, seeds above their copies, and prints a block to paste into an issue. On a GPU it is
+meant to take less than ten minutes after the download; nobody has run it there yet.
 
 What is expected:
 
@@ -13,13 +17,18 @@ What is expected:
 - A pipeline's image encoder gives open_clip's embeddings: cosine above 0.999. It is not fetched, since nothing else
   needs it, and told where it is not here: `hf download REPOSITORY --include "image_encoder/*" "feature_extractor/*"`.
 - Of pictures that an unCLIP decoder draws, more than half lie nearest, in CLIP's space, to the latent they are of.
+- Pictures drawn in a block are those drawn alone, at 45 dB in single precision and 30 dB in half.
 - A masked autoencoder that sees everything rebuilds a picture at 20 dB or better: a floor of our own as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
+import resource
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +38,10 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as vision
 
-from gif_datasets import ExpansionConfig
+from gif_datasets import ExpandedDataset, ExpansionConfig
+from gif_datasets.expansion.recipe import version_of
 from gif_datasets.guidance.rng import generator_for
+from gif_datasets.options import parse_setting
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.published import PUBLISHED
 from gif_datasets.priors.weights import CLIPS
@@ -101,6 +112,88 @@ def decoded(prior: object, family: str, pictures: list[Image.Image], config: Exp
     yield "rebuilt pictures, dB", float((-10 * torch.log10(error)).mean()), 20.0
 
 
+def draw(prior: object, family: str, pictures: list[Image.Image], config: ExpansionConfig) -> torch.Tensor:
+    """Copies of pictures, by the pipeline in one block; what a copy is does not depend on the others."""
+    keys = [str(number) for number in range(len(pictures))]
+    latents = prior.encode(pictures)
+    if family == "sd":
+        latents = prior.start(pictures, latents, ["thing"] * len(keys), keys, config)[:, 0]
+    generators = [generator_for(0, key, "decode", 1) for key in keys]
+    return prior.decode(latents, generators, config).float().cpu()
+
+
+def alone(prior: object, family: str, pictures: list[Image.Image], config: ExpansionConfig) -> Iterator[Check]:
+    """The first pictures in a block against the first of them by itself."""
+    together, single = (draw(prior, family, part, config) for part in (pictures[:3], pictures[:1]))
+    error = (together[0] - single[0]).square().mean().clamp(min=1e-10)
+    yield (
+        "a block against a picture alone, dB",
+        float(-10 * torch.log10(error)),
+        45.0 if config.dtype == "float32" else 30.0,
+    )
+
+
+def settings(name: str, dtype: str, guided: bool = False) -> dict[str, object]:
+    """Options of a run: what the table advises, one copy a seed."""
+    entry = PUBLISHED[name]
+    advised = dict(parse_setting(text) for text in entry.advice.split(", ")) if entry.advice else {}
+    method = f"gif-{entry.family}" if guided else entry.family
+    return {
+        "method": method,
+        "ratio": 1,
+        "decode_batch": 4,
+        **advised,
+        **({} if entry.family == "mae" else {"dtype": dtype}),
+    }
+
+
+def timed(name: str, device: torch.device, dtype: str, out: Path) -> str:
+    """Time a prior, bare and in an expansion, draw its copies into ``out``; a block to paste into an issue."""
+    entry, source = PUBLISHED[name], open_source("demo")
+    pictures = [source.sample(i)[0] for i in range(0, 200, 25)]
+    config = ExpansionConfig(**settings(name, dtype))
+    started = time.perf_counter()
+    info = find_prior(name)
+    prior = load_prior(info, entry.family, device, config)
+    loading = time.perf_counter() - started
+    checks = list(alone(prior, entry.family, pictures, config))
+    started = time.perf_counter()
+    copies = torch.cat([draw(prior, entry.family, pictures[i : i + 4], config) for i in (0, 4)])
+    bare = len(copies) / (time.perf_counter() - started)
+    sheet(pictures, copies).save(out)
+    del prior
+    with tempfile.TemporaryDirectory() as cache:
+        options = {"prior": name, "device": str(device), "cache_dir": cache, **settings(name, dtype, guided=True)}
+        expanded = ExpandedDataset("demo", **options)
+        expanded.__getitems__(range(200, 204))  # loads it
+        started = time.perf_counter()
+        expanded.__getitems__(range(204, 212))
+        guided = 8 / (time.perf_counter() - started)
+    on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    where = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
+    versions = ", ".join(f"{library} {version_of(library)}" for library in ("torch", "diffusers", "open_clip_torch"))
+    rows = [
+        f"prior: {name}, {info.published.decoder.repository}@{info.published.decoder.revision}",
+        f"where: {where}, {dtype}; {versions}",
+        f"fetch and load: {loading:.0f} s",
+        *(told(one) for one in checks),
+        f"images a second, the pipeline alone: {bare:.3g}; guided, in an expansion: {guided:.3g} ({guided / bare:.0%})",
+        f"peak memory: {peak / 1e9:.1f} GB {'on the device' if on_gpu else 'resident'}",
+    ]
+    return "\n".join(rows)
+
+
+def sheet(pictures: list[Image.Image], copies: torch.Tensor) -> Image.Image:
+    """Seeds above their copies."""
+    side = copies.shape[-1]
+    page = Image.new("RGB", (side * len(pictures), 2 * side))
+    for place, (picture, copy) in enumerate(zip(pictures, copies, strict=True)):
+        page.paste(picture.resize((side, side)), (place * side, 0))
+        page.paste(vision.to_pil_image(copy), (place * side, side))
+    return page
+
+
 def check(name: str, device: torch.device, dtype: str, folder: Path | None) -> bool:
     entry, source = PUBLISHED[name], open_source("demo")
     method = {"unclip": "unclip", "mae": "mae", "sd": "sd"}[entry.family]
@@ -129,15 +222,19 @@ def told(check: Check) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="priors; by default those that are here")
+    parser.add_argument("--prior", metavar="NAME", help="fetch, check and time this one")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--imagenet", type=Path)
     args = parser.parse_args()
-    names = args.names or [name for name, prior in PUBLISHED.items() if prior.here]
+    names = args.names or [args.prior] * bool(args.prior) or [name for name, prior in PUBLISHED.items() if prior.here]
     if not names:
         sys.stdout.write(f"no published prior is in the Hub's cache; known: {', '.join(PUBLISHED)}\n")
     assert IMAGENET.keys() == CLIPS.keys()
     done = [check(name, torch.device(args.device), args.dtype, args.imagenet) for name in names]
+    if args.prior:
+        page = timed(args.prior, torch.device(args.device), args.dtype, Path(f"{args.prior}.png"))
+        sys.stdout.write(f"\nPaste this into an issue, with {args.prior}.png:\n\n```text\n{page}\n```\n")
     return 0 if all(done) else 1
 
 
