@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gif_datasets.errors import ConfigError, PriorError, did_you_mean, one_line
+from gif_datasets.guidance import int8_rows
 from gif_datasets.io.parsing import read_json
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 
 TINY = 1e-12  # floor of a norm, as torch.nn.functional.normalize has it
+WEIGHTS = "open_clip_model.safetensors"  # the file that open_clip prefers
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Clip:
 
     Args:
         folder: Holds ``open_clip_config.json``, the weights as safetensors and, for a Hugging Face text tower, its
-            configuration and tokenizer.
+            configuration and tokenizer. Weights may be int8 (:mod:`gif_datasets.guidance.int8_rows`).
         device: Where the model runs.
     """
 
@@ -246,12 +250,42 @@ def _load(folder: Path, device: torch.device) -> tuple[Any, Any, Any]:
     tower = {"text_cfg": {**text_cfg, **here}} if text_cfg.get("hf_model_name") else {}
     safe = {"trust_remote_code": False} if text_cfg.get("hf_tokenizer_name") else {}
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            f"local-dir:{folder}", device=device, weights_only=True, **tower
-        )
+        model, preprocess = _model(folder, device, tower)
         return model, preprocess, open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise PriorError(f"cannot load the CLIP in {folder}: {one_line(error)}") from error
+
+
+def _model(folder: Path, device: torch.device, tower: dict[str, Any]) -> tuple[Any, Any]:
+    """The model and its preprocessing; weights that are int8 are loaded here, all others by open_clip."""
+    weights = int8_rows.read(folder / WEIGHTS) if (folder / WEIGHTS).exists() else None
+    with _without_warning_of_missing_weights():
+        model, _, preprocess = _import_open_clip().create_model_and_transforms(
+            f"local-dir:{folder}",
+            load_weights=weights is None,
+            pretrained_text=False,
+            device=device,
+            weights_only=True,
+            **tower,
+        )
+    if weights is not None:
+        model.load_state_dict(weights)
+    return model, preprocess
+
+
+@contextlib.contextmanager
+def _without_warning_of_missing_weights() -> Iterator[None]:
+    """Without open_clip's warning, on the root logger, that a model has no weights: int8 ones are loaded after it."""
+    logger = logging.getLogger()
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded")
+
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 _TOKENIZER_KWARGS = {"clean": ("canonicalize", "lower", "whitespace"), "strip_sep_token": (True, False)}

@@ -54,6 +54,16 @@ def _text_tower(clip: Clip, parts: Parts) -> Any:
     return tower
 
 
+def _check_vocabulary(clip: Clip, pipeline: Any, parts: Parts) -> None:
+    """Raise PriorError unless the pipeline's tokens are those of the CLIP's text tower, which is to read them."""
+    its = getattr(clip.tokenizer, "tokenizer", None)  # open_clip's own tokenizers have none
+    if its is not None and getattr(pipeline.tokenizer, "get_vocab", dict)() != its.get_vocab():
+        raise PriorError(
+            f"{parts.decoder / 'tokenizer'} has another vocabulary than {parts.clip}, whose text tower reads its"
+            " tokens; put the tokenizer.json of the one into the other"
+        )
+
+
 def _check_known(name: str, parts: Parts) -> None:
     """Raise PriorError unless diffusers has an img2img pipeline for this class."""
     from diffusers.pipelines import auto_pipeline as auto
@@ -104,6 +114,8 @@ class SdPrior(ClipPrior):
             tower, dtype = _text_tower(self.clip, parts), getattr(torch, config.dtype)
             components["text_encoder"] = copy.deepcopy(tower).to(dtype) if dtype != torch.float32 else tower
         self.pipeline = load_pipeline(kind, parts, device, config, **components)
+        if "text_encoder" in components:
+            _check_vocabulary(self.clip, self.pipeline, parts)
         if not self.hands_latents:
             self.pipeline = _as_img2img(self.pipeline, parts)
         self.upcasts = kind == _SDXL and self.pipeline.vae.config.force_upcast
