@@ -49,6 +49,7 @@ def describe(reader: ShardReader) -> dict[str, Any]:
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         **{name: recipe[name] for name in ("prior", "device", "versions")},
+        "guide": recipe.get("guide"),
         "options": dict(manifest.options),
         "merged": card.merged(manifest),
         "strength_choice": manifest.plan.content.get("strength_choice"),

@@ -214,6 +214,7 @@ def info_text(value: dict[str, Any]) -> str:
         + (f"failed the check: {value['failed_checks']}\n" if value["failed_checks"] else "")
         + f"shards: {value['shards']}, {size_text(value['bytes'])}\n"
         f"prior: {value['prior']['name']} ({value['prior']['digest'][:16]}), made on {value['device']}\n"
+        + (f"guide: {value['guide']['name']} ({value['guide']['digest'][:16]})\n" if value["guide"] else "")
         + _generations_text(value["generations"])
         + f"plan: {value['plan_hash']}\n"
         + "".join(f"merged, {part}: {about}\n" for part, about in value["merged"].items())

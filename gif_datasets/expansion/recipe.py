@@ -194,7 +194,7 @@ def make_recipe(
     fitting = _fitting(config, prior, memory_of(settled))
     guide = own_guide or (find_guide(config.guide) if config.guide else None)
     if guide is not None:
-        guide.check(classes)
+        guide.check(classes, config.classifier)
     return Recipe(fitting, tuple(classes), prior, settled, method_key=METHODS[config.method].key, guide=guide)
 
 

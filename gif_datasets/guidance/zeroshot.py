@@ -243,7 +243,7 @@ def hub_repository(name: str) -> str:
 
 def _load(folder: Path, device: torch.device) -> tuple[Any, Any, Any]:
     """The model, its preprocessing and its tokenizer, from a folder that has been checked."""
-    text_cfg = _checked_text_config(folder)
+    text_cfg = checked_text_config(folder)
     open_clip = _import_open_clip()
     # open_clip reads the tokenizer of a local folder from there, whatever its name, but not the text tower's config
     here = {"hf_model_name": str(folder), "hf_model_pretrained": False}
@@ -297,7 +297,7 @@ _TOWER_FILES = {
 """What a configuration may name of the Hub, and the files in the folder of which one is read instead."""
 
 
-def _checked_text_config(folder: Path) -> dict[str, Any]:
+def checked_text_config(folder: Path) -> dict[str, Any]:
     """The configuration of the text tower.
 
     A folder is data: nothing that it names elsewhere is read, nor does it pass arguments to loaders.

@@ -51,11 +51,12 @@ class GuideInfo:
     """What is known of a guide before it is loaded.
 
     Attributes:
-        name: Its name.
+        name: Its name, without the folders that it lies in.
         digest: Content digest of its weights, and of what they are loaded into.
         load: Loads it on a device.
         outputs: Classes of its own head; None where it has none that is used.
         weights: Files on the Hub, if it has any.
+        features: Whether a classifier must be fitted to what it gives.
     """
 
     name: str
@@ -63,9 +64,14 @@ class GuideInfo:
     load: Callable[[torch.device], Guide] = field(compare=False)
     outputs: int | None = None
     weights: Weights | None = None
+    features: bool = False
 
-    def check(self, classes: Sequence[str]) -> None:
-        """Raise ConfigError if it cannot tell the classes apart."""
+    def check(self, classes: Sequence[str], classifier: str) -> None:
+        """Raise ConfigError if it cannot tell the classes apart with this classifier."""
+        if self.features and classifier == "text":
+            raise ConfigError(
+                f"guide {self.name!r} gives features, and has no class texts; give classifier=linear, seeds or both"
+            )
         if self.outputs is not None and self.outputs != len(classes):
             raise ConfigError(
                 f"guide {self.name!r} has a head of {self.outputs} classes, and there are {len(classes)}; train it on"
@@ -102,8 +108,11 @@ def find_guide(name: str) -> GuideInfo:
 
 def _in_folder(name: str, folder: Path) -> GuideInfo:
     if (folder / _CLIP).is_file():
+        from gif_datasets.guidance.zeroshot import checked_text_config
+
+        checked_text_config(folder)
         files = [path.name for path in folder.iterdir() if path.suffix in _READ]
-        return GuideInfo(name, digest(["guide", digest_folder(folder, files)]), partial(_load_clip, folder))
+        return GuideInfo(folder.name, digest(["guide", digest_folder(folder, files)]), partial(_load_clip, folder))
     if (folder / _NETWORK).is_file():
         return _checkpoint(name, folder / "model.safetensors", *_timm_config(folder / _NETWORK))
     raise ConfigError(f"guide {name!r} has neither {_CLIP} (a CLIP) nor timm's {_NETWORK} (a network)")
@@ -129,7 +138,8 @@ def _on_hub(name: str, repository: str, revision: str = "main") -> GuideInfo:
     architecture, about = _timm_config(folder / _NETWORK)
     weights = dataclasses.replace(weights, files=(_NETWORK, "model.safetensors"))
     content = digest(["guide network", architecture, about, "features", weights.repository, weights.revision])
-    return GuideInfo(name, content, partial(_load_features, weights, architecture, about), weights=weights)
+    load = partial(_load_features, weights, architecture, about)
+    return GuideInfo(name, content, load, weights=weights, features=True)
 
 
 def _clip_files(config: Path) -> tuple[str, ...]:
@@ -192,7 +202,13 @@ def _checkpoint(
     content = digest(
         ["guide network", architecture, dict(about), "features" if features else "head", digest_file(path)]
     )
-    return GuideInfo(name, content, partial(_load_network, path, architecture, dict(about), used), used)
+    load = partial(_load_network, path, architecture, dict(about), used)
+    return GuideInfo(_without_folder(name, path), content, load, used, features=features)
+
+
+def _without_folder(name: str, path: Path) -> str:
+    """The name of a guide as others may see it."""
+    return Path(name).name if "?" not in name else name.replace(str(path), path.name)
 
 
 def _timm_config(path: Path) -> tuple[str, dict[str, Any]]:
@@ -250,6 +266,7 @@ def own_guide(module: object) -> GuideInfo:
     Raises:
         ConfigError: If it is no module, or has neither weights nor a key.
     """
+    import torch
     from torch import nn
 
     kind = type(module).__qualname__
@@ -262,11 +279,12 @@ def own_guide(module: object) -> GuideInfo:
         raise ConfigError(
             f"guide {kind} has no weights, so it needs a 'key', a text that changes whenever its results do"
         )
-    still = copy.deepcopy(module).eval().requires_grad_(False)
+    still = copy.deepcopy(module).cpu().eval().requires_grad_(False)
     side = int(getattr(module, "image_size", OWN_SIDE))
+    width = of_module(still, side, torch.device("cpu")).width
     content = key if isinstance(key, str) else digest_tensors(tensors)
     return GuideInfo(
-        OWN + kind, digest(["own guide", kind, str(module), side, content]), partial(of_module, still, side)
+        OWN + kind, digest(["own guide", kind, str(module), side, content]), partial(of_module, still, side), width
     )
 
 

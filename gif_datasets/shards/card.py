@@ -112,10 +112,12 @@ def revision(manifest: Manifest) -> dict[str, str]:
 
 
 def own_choices(manifest: Manifest) -> dict[str, str]:
-    """Rows for :func:`option_table`: how a strength was chosen, and whether originals are their own files."""
+    """Rows for :func:`option_table`: a guide, how a strength was chosen, and whether originals are their own files."""
     choice = manifest.plan.content.get("strength_choice")
     files = bool(manifest.plan.content.get(ORIGINAL_FILES))
+    guide = manifest.plan.recipe.content.get("guide")
     return {
+        **({"guide": f"{guide['name']} (digest {guide['digest'][:16]})"} if guide else {}),
         **({"strength was chosen": json.dumps(choice, sort_keys=True)} if choice else {}),
         **(
             {"originals": "upright JPEG files are as they were, without metadata; others were encoded"} if files else {}

@@ -16,7 +16,7 @@ from pipelines import tokenizer
 from safetensors.torch import save_file
 
 from gif_datasets import PriorError
-from gif_datasets.guidance.zeroshot import Clip, _checked_text_config
+from gif_datasets.guidance.zeroshot import Clip, checked_text_config
 
 CPU = torch.device("cpu")
 NAMES = ("ant", "bee", "crab")
@@ -28,7 +28,7 @@ def test_every_configuration_is_plain_data(name: str, tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": open_clip.get_model_config(name)}))
     for file in ("open_clip_model.safetensors", "config.json", "tokenizer.json"):
         (tmp_path / file).write_text("{}")
-    assert _checked_text_config(tmp_path) == open_clip.get_model_config(name)["text_cfg"]
+    assert checked_text_config(tmp_path) == open_clip.get_model_config(name)["text_cfg"]
 
 
 def siglip() -> dict[str, Any]:

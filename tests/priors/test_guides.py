@@ -94,8 +94,6 @@ def test_features_need_a_fitted_classifier(network: Path, images: list[Image.Ima
     assert info.outputs is None
     assert guide.embed_images(images).shape == (3, 512)
     assert guide.classifier(NAMES, ExpansionConfig(classifier="linear")).weights.shape == (3, 512)
-    with pytest.raises(ConfigError, match="no class texts; give classifier=linear"):
-        guide.classifier(NAMES, ExpansionConfig(classifier="text"))
 
 
 def test_the_gradient_of_a_head_is_that_of_its_logits() -> None:
@@ -161,7 +159,7 @@ def test_a_clip_guides_in_place_of_the_prior_s_own(seed_folder: Path, tmp_path: 
         assert own.provenance(index).consistency_after == apart.provenance(index).consistency_after
     keys = {one.plan.recipe.cache_key(one.plan.seeds[0], 1) for one in (own, apart)}
     assert len(keys) == 2
-    assert apart.plan.recipe.to_json()["guide"]["name"] == CLIP
+    assert apart.plan.recipe.to_json()["guide"]["name"] == "clip"
 
 
 def test_an_unclip_prior_is_guided_by_its_own_clip(seed_folder: Path, tmp_path: Path) -> None:
@@ -171,21 +169,31 @@ def test_an_unclip_prior_is_guided_by_its_own_clip(seed_folder: Path, tmp_path: 
     assert own[12][0].tobytes() == apart[12][0].tobytes()
 
 
-def test_a_set_of_a_guide_is_made_checked_and_told(seed_folder: Path, network: Path, tmp_path: Path) -> None:
+def test_a_set_of_a_guide_is_made_checked_and_told(
+    seed_folder: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By the command line, as an option; the manifest has its name and digest, and no path of it in the options."""
     out, cache = str(tmp_path / "out"), str(tmp_path / "c")
     flags = ["--method", "mae", "--ratio", "1", "--workers", "1", "--cache-dir", cache, "--batch-size", "4"]
     settings = ["--guide", str(network), "--set", "measure_pictures=true"]
     assert main(["expand", str(seed_folder), "--out", out, *flags, *settings]) == 0
     recipe = json.loads((tmp_path / "out" / "manifest.json").read_text())["plan"]["recipe"]
-    assert recipe["guide"] == {"name": str(network), "digest": find_guide(str(network)).digest}
+    assert recipe["guide"] == {"name": "network", "digest": find_guide(str(network)).digest}
+    assert str(tmp_path) not in json.dumps(recipe)
+    assert (
+        f"| guide | `network (digest {recipe['guide']['digest'][:16]})` |" in (tmp_path / "out/README.md").read_text()
+    )
     assert "guide" not in recipe["options"]
     assert main(["verify", out]) == 0
+    capsys.readouterr()
     assert main(["info", out]) == 0
+    assert f"\nguide: network ({recipe['guide']['digest'][:16]})\n" in capsys.readouterr().out
     Image.open(seed_folder / "ant" / "0.png").rotate(90).save(seed_folder / "ant" / "new.png")
-    assert main(["expand", str(seed_folder), "--out", out, "--update", "--workers", "1", "--cache-dir", cache]) == 0
+    again = ["expand", str(seed_folder), "--out", out, "--update", "--workers", "1", "--cache-dir", cache]
+    assert main(again) == 2  # the manifest has no paths
+    assert main([*again, "--guide", str(network)]) == 0
     made = read_manifest(tmp_path / "out")
-    assert made.plan.settings["guide"] == str(network)
+    assert made.plan.settings["guide"] == "network"
     assert made.synthetic == 13
     forge_manifest(tmp_path / "out", plan={**made.plan.content, "recipe": {**recipe, "guide": ["x"]}})
     with pytest.raises(ShardError, match="'name' is missing"):
@@ -232,8 +240,19 @@ def test_bad_names_are_one_line(
 def test_a_head_of_other_classes_is_refused(network: Path) -> None:
     with pytest.raises(ConfigError, match=r"has a head of 3 classes, and there are 2; train it on these"):
         make_recipe(ExpansionConfig(method="mae", guide=str(network)), ["a", "b"])
-    with pytest.raises(ConfigError, match=r"returns 3 values an image, and there are 2 classes"):
-        own_guide(Mean()).load(CPU).classifier(["a", "b"], ExpansionConfig())
+    with pytest.raises(ConfigError, match=r"own:Mean' has a head of 3 classes, and there are 2"):
+        make_recipe(ExpansionConfig(method="mae", guide="own:Mean"), ["a", "b"], own_guide=own_guide(Mean()))
+    features = f"timm:{ARCHITECTURE}?checkpoint={network / 'model.safetensors'}&features=true"
+    with pytest.raises(
+        ConfigError, match=r"timm:resnet10t\?checkpoint=model.safetensors&features=true' gives features"
+    ):
+        make_recipe(ExpansionConfig(method="mae", guide=features, classifier="text"), ["a", "b"])
+
+
+def test_a_damaged_folder_is_named_before_a_prior_is_fetched(tmp_path: Path) -> None:
+    shutil.copytree(CLIP, tmp_path / "clip", ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(PriorError, match="no CLIP weights"):
+        find_guide(str(tmp_path / "clip"))
 
 
 def test_an_object_has_a_key() -> None:
