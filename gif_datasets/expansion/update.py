@@ -22,7 +22,7 @@ from gif_datasets.errors import ConfigError, PlanMismatch, UsageError, escaped
 from gif_datasets.expansion.estimate import Estimate, check_numbers, estimate_plan
 from gif_datasets.expansion.imagine import Imaginer
 from gif_datasets.expansion.open import Opened, open_expansion
-from gif_datasets.expansion.plan import After, OwnColumns, Plan
+from gif_datasets.expansion.plan import PLAN_FORMAT, After, OwnColumns, Plan
 from gif_datasets.expansion.recipe import with_population
 from gif_datasets.expansion.run import WHOLE, Made, PlanPart, Summary, make, partly, summarise
 from gif_datasets.expansion.tasks import Engine
@@ -398,7 +398,7 @@ def _difference(
 def _check_options(state: State, now: Plan) -> None:
     """Refuse other options than the first generation's, and methods that choose among the copies of all seeds."""
     plan, path = state.folder.manifest.plan.content, state.folder.path
-    before, wanted = _comparable(plan), _comparable(now.json)
+    before, wanted = _comparable(plan), _comparable(_settled(now))
     if before != wanted:
         raise _other_options(path, difference(before, wanted), f": with these, {_whole(now)}")
     if now.recipe.config.agnostic:
@@ -413,6 +413,14 @@ def _other_options(path: AnyPath, what: str, cost: str = "") -> PlanMismatch:
         f"{path} was made with other options ({what}); leave them out to keep the first ones, or choose another"
         f" --out{cost}"
     )
+
+
+def _settled(now: Plan) -> dict[str, Any]:
+    """What :func:`_comparable` reads of a plan's JSON, without the digests of all seeds."""
+    config = now.recipe.config
+    own = {name: getattr(config, name) for name in ("split", "validation_share", "originals")}
+    columns = {"own_columns": dataclasses.asdict(now.own)} if now.own else {}
+    return {"format": PLAN_FORMAT, **own, "validation": now.validation_name, "recipe": now.recipe.to_json(), **columns}
 
 
 def _comparable(plan: Mapping[str, Any]) -> dict[str, Any]:

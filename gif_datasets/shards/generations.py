@@ -262,10 +262,8 @@ def _seeds(opened: ExpandedFolder, entries: Index) -> Iterator[tuple[int, Stored
     for place, content in _records(folder, manifest.shards, entries, first):
         split = split_of(manifest.shards[shard_of[place]].name)
         key = tar.sample_key(split, int(entries.seed[place]), int(entries.copy[place]))
-        record = tar.read_record(content, key)
-        synthetic = record.synthetic and record.copy == 0
-        seed = Seed(record.seed_index, record.seed_key, record.label, record.seed_origin, synthetic)
-        yield record.seed_index, StoredSeed(seed, split, own.get(key, ""))
+        seed = tar.read_seed(content, key)
+        yield seed.index, StoredSeed(seed, split, own.get(key, ""))
 
 
 def own_rows(state: State) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -79,6 +79,23 @@ def test_records_have_one_schema(expanded: Path) -> None:
     assert sum(reader.provenance(i).synthetic for i in range(len(reader))) == 24
 
 
+@pytest.mark.parametrize(
+    "change",
+    [None, {"seed_index": "1"}, {"synthetic": 1}, {"seed_origin": None}],
+    ids=["cut", "text", "number", "none"],
+)
+def test_the_seed_of_a_record(expanded: Path, change: dict[str, object] | None) -> None:
+    """It is that of the whole record; a damaged one is refused by its key."""
+    reader = ShardReader(expanded)
+    record = reader.provenance(0)
+    seed = shards.read_seed(shards.record_bytes(record), "k")
+    assert (seed.index, seed.key, seed.label) == (record.seed_index, record.seed_key, record.label)
+    assert (seed.origin, seed.synthetic) == (record.seed_origin, False)
+    content = b"{" if change is None else json.dumps({**record.to_json(), **change}).encode()
+    with pytest.raises(ShardError, match="damaged record of k"):
+        shards.read_seed(content, "k")
+
+
 def test_two_runs_give_the_same_bytes(expanded: Path, seed_folder: Path, tmp_path: Path) -> None:
     """A second run into another folder, with an empty cache, is equal file by file."""
     again = tmp_path / "again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -107,3 +108,13 @@ def test_what_was_downloaded_is_whole(
         (copy / path).write_bytes(hub.content(NAME, path))
     hidden = ("report.html", "config.toml", "croissant.json")
     assert [line for line in verify(copy) if not line.endswith(hidden)] == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [("faults/kill_changes.py", {"kills": 1}), ("benchmarks/living.py", {"seeds": 50, "rounds": 1})],
+)
+def test_recipes(recipe: str, options: dict[str, int], hub: HubServer) -> None:
+    """Both run at their smallest: killed changes leave the old state or the new one; costs are measured."""
+    found = runpy.run_path(str(Path(__file__).parents[3] / "recipes" / recipe))["main"](**options, hub=hub)
+    assert found["ok"] if "kills" in options else (found["withdrawn"], found["generations"]) == (10, 10)
