@@ -81,8 +81,8 @@ def test_records_have_one_schema(expanded: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [None, {"seed_index": "1"}, {"synthetic": 1}, {"seed_origin": None}],
-    ids=["cut", "text", "number", "none"],
+    [None, {"seed_index": "1"}, {"label": True}, {"seed_origin": None}],
+    ids=["cut", "text", "true", "none"],
 )
 def test_the_seed_of_a_record(expanded: Path, change: dict[str, object] | None) -> None:
     """It is that of the whole record; a damaged one is refused by its key."""
