@@ -15,6 +15,7 @@ import timm
 import torch
 from helpers import forge_manifest
 from hub_server import HubServer
+from mean_guide import Mean
 from PIL import Image
 from pipelines import write_clip
 from safetensors.torch import load_file, save_file
@@ -103,19 +104,6 @@ def test_the_gradient_of_a_head_is_that_of_its_logits() -> None:
     of_logits = torch.randn(4, 3)
     (expected,) = torch.autograd.grad((head.logits(rows) * of_logits).sum(), rows)
     torch.testing.assert_close(head.embedding_gradient(rows, head.logits(rows), of_logits), expected)
-
-
-class Mean(nn.Module):
-    """Logits of the colour of an image."""
-
-    image_size = 8
-
-    def __init__(self, scale: float = 20.0) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(scale))
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.scale * pixels.mean((2, 3))
 
 
 @pytest.mark.parametrize("method", ["gif-mae", "gif-unclip", "randaugment", "select:mae"])
