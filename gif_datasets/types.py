@@ -151,7 +151,7 @@ class Provenance:
             if type(found) is not kind:
                 raise TypeError(f"{name} must be {kind.__name__}, got {found!r:.60}")
             if (most := _LARGEST.get(kind)) and not abs(getattr(record, name)) <= most:  # NaN is in no order
-                raise ValueError(f"{name} is {found!r:.60}, which is no number of a sample")
+                raise ValueError(f"{name} is {found!r:.60}, which is not the number of a sample")
             if kind is str:
                 getattr(record, name).encode()
         return record

@@ -242,7 +242,7 @@ def place_of(index: Any, size: int) -> int:
     """The place of an item, counted from 0, that an index means; a negative one counts from the end.
 
     Raises:
-        UsageError: If it is no integer.
+        UsageError: If it is not an integer.
         IndexError: If there is no such item.
 
     Example:

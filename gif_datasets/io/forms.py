@@ -76,14 +76,14 @@ def to_rgb(value: Any, name: str = "image") -> Image.Image:
             raise BadImage(f"{name}: no copy can be an image of mode {value.mode}; convert it to RGB")
         return images.to_rgb(value, name)
     if not isinstance(value, np.ndarray) and not _is_tensor(value):
-        raise BadImage(f"{name}: {type(value).__name__} is no image; yield a PIL image, an array or a tensor")
+        raise BadImage(f"{name}: {type(value).__name__} is not an image; yield a PIL image, an array or a tensor")
     if np.ma.is_masked(value):
         raise BadImage(f"{name}: no copy can have the mask of a masked array; fill it (filled())")
     array = _array(value, name)
     axis = _channel_axis(array.shape, _is_tensor(value))
     if axis is None or 0 in array.shape:
         raise BadImage(
-            f"{name}: an array of shape {array.shape} is no image, which has one or three channels, first or last;"
+            f"{name}: an array of shape {array.shape} is not an image, which has one or three channels, first or last;"
             " choose three, or yield a PIL image if the last one is alpha"
         )
     if array.dtype not in (np.bool_, np.uint8, np.uint16) and not np.issubdtype(array.dtype, np.floating):
@@ -157,7 +157,7 @@ def _array(value: Any, name: str) -> NDArray[Any]:
 
 
 def _channel_axis(shape: Sequence[int], is_tensor: bool) -> int | None:
-    """Axis of the channels; for ``(H, W)`` 2, which it would have; None for what is no image."""
+    """Axis of the channels; for ``(H, W)`` 2, which it would have; None for what is not an image."""
     if len(shape) == 2:
         return 2
     if len(shape) != 3:

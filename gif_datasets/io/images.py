@@ -98,7 +98,7 @@ def upright(image: Image.Image, name: str = "image") -> Image.Image:
 def check_size(image: Image.Image, name: str) -> None:
     """Raise BadImage for an image without pixels, or with too many."""
     if 0 in image.size:
-        raise BadImage(f"{name}: {image.width} x {image.height} pixels are no image")
+        raise BadImage(f"{name}: {image.width} x {image.height} pixels are not an image")
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
 

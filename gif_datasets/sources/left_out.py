@@ -59,7 +59,7 @@ def why_not_there(path: Path) -> str:
 
 
 def why_not_read(path: Path) -> str:
-    """Why a file without the suffix of an image is not read; empty if it is no image, as far as its start tells."""
+    """Why a file without the suffix of an image is not read; empty if it is not an image, as far as its start tells."""
     suffix = path.suffix.lower()
     if missing := why_not_there(path):
         return "" if _OTHERS.fullmatch(suffix) else missing
@@ -71,7 +71,7 @@ def why_not_read(path: Path) -> str:
 
 
 def _may_be_image(path: Path) -> bool:
-    """Whether a file has a content that is no text; one that cannot be read may have."""
+    """Whether a file has content that is not text; one that cannot be read may have."""
     if not path.is_file():
         return False
     try:

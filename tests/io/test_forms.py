@@ -143,7 +143,7 @@ def test_a_tensor_of_few_bits(dtype: torch.dtype, grad: bool) -> None:
         (torch.zeros(4, 9, 7), "one or three channels"),
         (torch.zeros(13, 9, 7), "one or three channels"),
         (np.zeros((0, 7), np.uint8), "one or three channels"),
-        (Image.new("RGB", (0, 7)), "0 x 7 pixels are no image"),
+        (Image.new("RGB", (0, 7)), "0 x 7 pixels are not an image"),
         (np.ma.masked_less(GREY, 9), "scan: no copy can have the mask of a masked array; fill it"),
         (np.zeros((1, 3, 9, 7), np.uint8), "one or three channels"),
         (np.zeros((9, 7), np.int32), "array of int32"),
@@ -161,8 +161,8 @@ def test_a_tensor_of_few_bits(dtype: torch.dtype, grad: bool) -> None:
         (Image.new("LAB", (7, 9)), "of mode LAB; convert it to RGB"),
         (Image.new("RGBX", (7, 9)), "of mode RGBX"),
         (Image.new("RGBa", (7, 9)), "of mode RGBa"),
-        ([[0.0, 1.0]], "scan: list is no image"),
-        ("a/b.png", "str is no image"),
+        ([[0.0, 1.0]], "scan: list is not an image"),
+        ("a/b.png", "str is not an image"),
     ],
 )
 def test_other_forms_are_refused(value: Any, message: str) -> None:
