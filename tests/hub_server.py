@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import struct
 import threading
@@ -535,3 +536,10 @@ class Handler(BaseHTTPRequestHandler):
         repository.branches[rest[0]].append(made)
         url = f"{self.server.url}/datasets/{name}/commit/{made.oid}"
         return 200, {"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""}, {}
+
+
+def serve(home: Path) -> HubServer:
+    """Start a Hub and let huggingface_hub, not yet imported, speak to it and keep its files in ``home``."""
+    hub = HubServer()
+    os.environ.update(HF_ENDPOINT=hub.url, HF_TOKEN=WRITER, HF_HOME=str(home), HF_HUB_DISABLE_XET="1")
+    return hub

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gif_datasets.cli.arguments import SOURCE, Commands, add_generation, add_json, add_update, any_path, new_command
 from gif_datasets.cli.shared import config_of, print_result, progress, warn
@@ -37,17 +37,24 @@ def run(args: argparse.Namespace) -> int:
 
     result = estimate(
         args.source,
-        workers=args.workers,
-        limit=args.limit,
-        device=args.device,
-        price=args.price,
-        config=config,
-        cache_dir=args.cache_dir,
-        progress=progress,
+        **_measured(args, config),
         say=warn,
     )
     print_result(args, result.to_json(), plan_text)
     return 0
+
+
+def _measured(args: argparse.Namespace, config: ExpansionConfig) -> dict[str, Any]:
+    """Arguments that both estimates take."""
+    return {
+        "workers": args.workers,
+        "limit": args.limit,
+        "device": args.device,
+        "price": args.price,
+        "config": config,
+        "cache_dir": args.cache_dir,
+        "progress": progress,
+    }
 
 
 def _run_update(args: argparse.Namespace, config: ExpansionConfig) -> int:
@@ -60,13 +67,7 @@ def _run_update(args: argparse.Namespace, config: ExpansionConfig) -> int:
         args.source,
         args.out,
         withdraw_missing=args.withdraw_missing,
-        workers=args.workers,
-        limit=args.limit,
-        device=args.device,
-        price=args.price,
-        config=config,
-        cache_dir=args.cache_dir,
-        progress=progress,
+        **_measured(args, config),
     )
     print_result(args, {"difference": asdict(difference), "estimate": result and result.to_json()}, difference_text)
     return 0

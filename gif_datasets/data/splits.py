@@ -25,7 +25,7 @@ NAMED = 5
 
 
 class Grouped:
-    """Items of which each is a seed, or a copy that belongs to one."""
+    """Items; each is a seed or a copy of one."""
 
     @property
     def facts(self) -> ItemTable:

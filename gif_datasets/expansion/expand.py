@@ -65,7 +65,7 @@ def expand(
         part: Make part ``i`` of ``n`` only, ``(i, n)``. Parts may be made by anybody, in one folder, which the last one
             finishes, or each in its own, for :func:`gif_datasets.merge_parts`.
         update: Bring a finished folder up to date with the source: new images get shards of their own, seeds whose
-            image or label has changed are made anew, and all others keep their shards. Options that are left out are
+            image or label has changed are made again, and all others keep their shards. Options that are left out are
             those of the folder; others are refused.
         withdraw_missing: With ``update``: remove seeds that the source has no longer, and their copies. Otherwise they
             stay, and are named in ``Summary.left``.

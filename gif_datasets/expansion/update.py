@@ -58,7 +58,7 @@ class Difference:
         generation: The folder's generation afterwards.
         same: Seeds that stay.
         new: Names of images that are new, and of changed ones as they are now.
-        changed: Names of seeds whose image or label is another one now; they leave, and are made anew.
+        changed: Names of seeds whose image or label is another one now; they are removed and made again.
         left: Names of seeds that are no longer in the source.
         left_stay: Whether these stay in the folder.
         refused: Names of images that were withdrawn from the folder, and are left out.

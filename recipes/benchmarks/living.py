@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
 import sys
@@ -120,11 +119,9 @@ def loading(work: Path, seeds: int, rounds: int) -> dict[str, Any]:
 def small_hub(work: Path) -> Any:
     """The Hub of the tests, which huggingface_hub speaks to if it was not imported before."""
     sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-    from hub_server import WRITER, HubServer
+    from hub_server import serve
 
-    hub = HubServer()
-    os.environ.update(HF_ENDPOINT=hub.url, HF_TOKEN=WRITER, HF_HOME=str(work / "hf"), HF_HUB_DISABLE_XET="1")
-    return hub
+    return serve(work / "hf")
 
 
 def main(seeds: int = 10_000, rounds: int = 9, hub: Any = None) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import random
 import shutil
 import signal
@@ -147,11 +146,9 @@ def changes(base: Path, source: Path, hub: Any) -> list[Change]:
 def small_hub(work: Path) -> Any:
     """The Hub of the tests, which huggingface_hub speaks to if it was not imported before."""
     sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-    from hub_server import WRITER, HubServer
+    from hub_server import serve
 
-    hub = HubServer()
-    os.environ.update(HF_ENDPOINT=hub.url, HF_TOKEN=WRITER, HF_HOME=str(work / "hf"), HF_HUB_DISABLE_XET="1")
-    return hub
+    return serve(work / "hf")
 
 
 def main(kills: int = 70, rng_seed: int = 0, hub: Any = None) -> dict[str, Any]:
