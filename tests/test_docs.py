@@ -65,7 +65,7 @@ def test_loading_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_splits_page(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples of docs/splits.md run one after another, but for scikit-learn's where that is not there."""
-    (tmp_path / "my-pictures").symlink_to(seed_folder)
+    (tmp_path / "my-images").symlink_to(seed_folder)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in fenced("splits.md", "python"):
@@ -173,7 +173,7 @@ def test_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     (first, *rest) = re.findall(r"```(bash|python)\n(.*?)```", text.replace("STEPS = 600", "STEPS = 3"), re.DOTALL)
     names: dict[str, object] = {}
     exec(first[1], names)
-    few_pictures(tmp_path / "my-pictures", classes=3, each=3)
+    few_pictures(tmp_path / "my-images", classes=3, each=3)
     for language, block in rest:
         run_commands(block, *tiny) if language == "bash" else exec(compile(block, "docs/tutorial.md", "exec"), names)
     told = capsys.readouterr().out
@@ -188,7 +188,7 @@ def test_life_page(
     """docs/life.md goes through the generations of a folder and two pushes, one block after another."""
     monkeypatch.setenv("HF_TOKEN", WRITER)
     monkeypatch.chdir(seed_folder.parent)
-    seed_folder.parent.joinpath("my-pictures").symlink_to(seed_folder)
+    seed_folder.parent.joinpath("my-images").symlink_to(seed_folder)
     names: dict[str, object] = {}
     for language, block in re.findall(
         r"```(bash|python)\n(.*?)```", (ROOT / "docs" / "life.md").read_text(), re.DOTALL
@@ -206,7 +206,7 @@ def test_life_page(
 def test_how_to_pages(page: str, seed_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples of the how-to pages run; commands with the prior that has no weights."""
     monkeypatch.chdir(seed_folder.parent)
-    for name in ("my-pictures", "my-scans"):
+    for name in ("my-images", "my-scans"):
         seed_folder.parent.joinpath(name).symlink_to(seed_folder)
     commands, programs = fenced(page, "bash"), fenced(page, "python")
     assert commands or programs

@@ -202,7 +202,7 @@ class Comparison:
             ]
             for row in self.rows
         ]
-        columns = ("arm", "pictures", "training, %", "accuracy, %", "macro, %", "against original, 95% interval")
+        columns = ("arm", "images", "training, %", "accuracy, %", "macro, %", "against original, 95% interval")
         return [[*self._varied(), *columns], *shown]
 
     def class_table(self) -> list[list[str]]:

@@ -37,7 +37,7 @@ class Withdrawal:
         samples: Samples that left the folder.
         unmixed: Those of them that are copies of other seeds, and showed one that was withdrawn.
         rewritten: Shards that were written again.
-        removed: Shards of which nothing was left.
+        removed: Shards that had no sample left.
         cache: The cache that was searched.
         cache_entries: Entries that were removed from it.
         seconds: Wall-clock time.

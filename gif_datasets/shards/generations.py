@@ -139,7 +139,7 @@ class Leaving:
         numbers: Seeds.
         rows: Whether an entry of the index goes, ``(N,)``.
         names: New names of the shards that are written again, by their old ones.
-        gone: Shards of which nothing is left.
+        gone: Shards that have no sample left.
     """
 
     numbers: frozenset[int]

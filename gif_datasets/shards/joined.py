@@ -225,7 +225,7 @@ def _there(folder: ExpandedFolder) -> tuple[NDArray[np.bool_], int]:
 
 
 def seeds_of(folder: ExpandedFolder) -> list[JoinedSeed]:
-    """The seeds of a folder, in order; those of which samples are or were there."""
+    """The seeds of a folder that have or had samples in it, in order."""
     found = {}
     for split in folder.manifest.splits:
         reader = ShardReader(folder, split, whole=True)

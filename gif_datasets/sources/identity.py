@@ -35,7 +35,7 @@ def as_listed(source: Any) -> tuple[str, ...]:
     """How a prior's card lists a source that it was trained on, part by part; nothing if its name does not say it.
 
     Example:
-        >>> as_listed("hf:me/cells?split=train%2Btest&image=img"), as_listed("my-pictures")
+        >>> as_listed("hf:me/cells?split=train%2Btest&image=img"), as_listed("my-images")
         (('hf:me/cells?split=train', 'hf:me/cells?split=test'), ())
     """
     scheme, name, options = _named(source, _PARTS)

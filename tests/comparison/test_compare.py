@@ -472,7 +472,7 @@ def test_text_and_page(sets: tuple[Path, Path], tmp_path: Path, capsys: pytest.C
     assert err == ""
     assert "12 seeds of seeds, tested on 18 images of test.\n1 run; 20 steps of 8 images at 8 x 8" in out
     heads = [text for text in out.splitlines() if text.startswith("augment")]
-    names = "augment arm pictures training, % accuracy, % macro, % against original, 95% interval"
+    names = "augment arm images training, % accuracy, % macro, % against original, 95% interval"
     assert [head.split() for head in heads] == [names.split()]
     assert sum("(one run)" in text for text in out.splitlines()) == 4
     page = (tmp_path / "out" / "compare.html").read_text()
