@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gif_datasets.comparison.train import Training
     from gif_datasets.config import ExpansionConfig
-    from gif_datasets.expansion.augment import Augmented
+    from gif_datasets.expansion.imagination.augment import Augmented
     from gif_datasets.guidance.rng import generator_for
     from gif_datasets.guidance.zeroshot import Clip, ZeroShotClassifier
     from gif_datasets.priors import PriorInfo, find_prior, load_prior
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gif_datasets.types import Provenance
 
 _HOMES = {
-    "Augmented": "gif_datasets.expansion.augment",
+    "Augmented": "gif_datasets.expansion.imagination.augment",
     "Clip": "gif_datasets.guidance.zeroshot",
     "ExpansionConfig": "gif_datasets.config",
     "Prior": "gif_datasets.priors.base",

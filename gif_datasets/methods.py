@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "gif_datasets.methods"
-"""Group of entry points: a name, and an augmentation like those in ``expansion/augment.py``, with a ``key``."""
+"""Group of entry points: a name, and an augmentation with a ``key`` (:mod:`gif_datasets.extend` has examples)."""
 SELECT = "select:"
 AND = " + "
 """Between the methods of a folder that was merged from several."""

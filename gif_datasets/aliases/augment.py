@@ -1,3 +1,3 @@
-"""Alias of :mod:`gif_datasets.expansion.augment`, for one release; import from :mod:`gif_datasets.extend` instead."""
+"""Alias of :mod:`gif_datasets.expansion.imagination.augment`, for one release; use :mod:`gif_datasets.extend`."""
 
-from gif_datasets.expansion.augment import *  # noqa: F403
+from gif_datasets.expansion.imagination.augment import *  # noqa: F403

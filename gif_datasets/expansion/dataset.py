@@ -16,9 +16,9 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.data.map_style import place_of
 from gif_datasets.data.splits import Divisible, Grouped
 from gif_datasets.errors import BadImage, ConfigError, EngineError
-from gif_datasets.expansion.candidates import partner_of
 from gif_datasets.expansion.engines.local import run_local, visible_gpus
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.candidates import partner_of
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.item_format import ItemForm, format_transform
 from gif_datasets.expansion.open import Opened, open_expansion
 from gif_datasets.expansion.plan import Plan

@@ -23,7 +23,7 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion import trial
 from gif_datasets.expansion.engines.local import default_workers, pool, refuse_unsendable, visible_gpus
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.open import open_expansion
 from gif_datasets.expansion.plan import Plan
 from gif_datasets.expansion.recipe import MOST_FITTED

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.expansion import trial
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.open import Opened
 from gif_datasets.io import decode
 from gif_datasets.io.cache.store import open_cache

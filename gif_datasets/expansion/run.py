@@ -13,7 +13,7 @@ from itertools import chain
 
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion import trial
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan, as_begun
 from gif_datasets.expansion.recipe import spread
 from gif_datasets.expansion.sizes import warn_of_lack

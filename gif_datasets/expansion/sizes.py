@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gif_datasets.chunks import evenly
-from gif_datasets.expansion.candidates import unscored
+from gif_datasets.expansion.imagination.candidates import unscored
+from gif_datasets.expansion.imagination.samples import Verdict, make_sample
 from gif_datasets.expansion.plan import Plan
-from gif_datasets.expansion.samples import Verdict, make_sample
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.room import free_bytes, mount_of
 from gif_datasets.io.stores import AnyPath

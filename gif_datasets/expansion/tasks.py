@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan
 from gif_datasets.io.stores import AnyPath
 from gif_datasets.io.threads import ordered_map

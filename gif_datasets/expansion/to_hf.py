@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gif_datasets.errors import MissingExtra
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan
 from gif_datasets.io import forms
 from gif_datasets.io.digests import digest

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan
 from gif_datasets.expansion.recipe import Recipe, spread
 from gif_datasets.guidance.recognition import OwnClass

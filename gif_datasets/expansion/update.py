@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gif_datasets.config import AUTO, ExpansionConfig
 from gif_datasets.errors import ConfigError, PlanMismatch, UsageError, escaped
 from gif_datasets.expansion.estimate import Estimate, check_numbers, estimate_plan
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.open import Opened, open_expansion
 from gif_datasets.expansion.plan import PLAN_FORMAT, After, OwnColumns, Plan
 from gif_datasets.expansion.recipe import with_population

@@ -23,7 +23,7 @@ import torch
 import gif_datasets
 from gif_datasets import DataLoader, ExpandedDataset
 from gif_datasets.chunks import evenly
-from gif_datasets.expansion.candidates import GuidedMaker
+from gif_datasets.expansion.imagination.candidates import GuidedMaker
 from gif_datasets.io.atomic import link_or_copy
 from gif_datasets.types import Seed
 

@@ -33,7 +33,7 @@ from memory import Noise
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.expansion.engines.local import run_local
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.plan import Plan, make_plan
 from gif_datasets.expansion.recipe import make_recipe
 from gif_datasets.expansion.run import run

@@ -34,7 +34,7 @@ import gif_datasets
 from gif_datasets.chunks import blocks
 from gif_datasets.cli import main as command_line
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.open import open_expansion
 from gif_datasets.io.atomic import TEMPORARY
 from gif_datasets.io.cache.store import open_cache

@@ -30,8 +30,8 @@ from gif_datasets.data.loader import DataLoader, _Iteration, collate
 from gif_datasets.data.map_style import LoadedDataset
 from gif_datasets.data.order import make_order
 from gif_datasets.data.prefetch import prefetch
-from gif_datasets.expansion.candidates import GuidedMaker
 from gif_datasets.expansion.dataset import ValidationSplit
+from gif_datasets.expansion.imagination.candidates import GuidedMaker
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.types import ItemTable
 

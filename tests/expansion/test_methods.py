@@ -20,7 +20,8 @@ from torch.nn import functional as F
 import gif_datasets
 from gif_datasets import ExpandedDataset, ExpansionConfig, load_expanded
 from gif_datasets.errors import ConfigError, PriorError
-from gif_datasets.expansion import augment, halving, recipe
+from gif_datasets.expansion import recipe
+from gif_datasets.expansion.imagination import augment, halving
 from gif_datasets.guidance import accept, criteria, fitted_heads
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.guidance.zeroshot import ZeroShotClassifier

@@ -15,8 +15,9 @@ from PIL import Image
 
 from gif_datasets import ExpandedDataset
 from gif_datasets.errors import EngineError
-from gif_datasets.expansion import imagine, tasks
-from gif_datasets.expansion.pictures import PicturesAhead
+from gif_datasets.expansion import tasks
+from gif_datasets.expansion.imagination import imagine
+from gif_datasets.expansion.imagination.pictures import PicturesAhead
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.shards import folder as folders
 from gif_datasets.types import Seed
@@ -135,9 +136,9 @@ def image_of(seed: Seed) -> Image.Image:
 
 def test_images_are_read_ahead_in_order_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a thread cannot read, the caller reads; each caller has an image of its own."""
-    monkeypatch.setattr("gif_datasets.expansion.pictures.MOST_AHEAD", 3 * 8 * 8 * 4)
-    monkeypatch.setattr("gif_datasets.expansion.pictures.MOST_KEPT", 2 * 8 * 8 * 4)
-    monkeypatch.setattr("gif_datasets.expansion.pictures.threads", lambda: 1)
+    monkeypatch.setattr("gif_datasets.expansion.imagination.pictures.MOST_AHEAD", 3 * 8 * 8 * 4)
+    monkeypatch.setattr("gif_datasets.expansion.imagination.pictures.MOST_KEPT", 2 * 8 * 8 * 4)
+    monkeypatch.setattr("gif_datasets.expansion.imagination.pictures.threads", lambda: 1)
     asked, ahead, seeds = list[int](), list[int](), [Seed(number, "", 0, "") for number in range(20)]
 
     def read(seed: Seed) -> Image.Image:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gif_datasets import ExpandedDataset
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.expansion.candidates import GuidedMaker
+from gif_datasets.expansion.imagination.candidates import GuidedMaker
 from gif_datasets.guidance import accept
 from gif_datasets.io.cache import claims
 from gif_datasets.io.cache.claims import Claims

@@ -18,7 +18,7 @@ from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, PriorErr
 from gif_datasets.cli import main
 from gif_datasets.config import readable_options, stored_options
 from gif_datasets.expansion import trial
-from gif_datasets.expansion.imagine import Imaginer
+from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.open import open_expansion
 from gif_datasets.expansion.recipe import make_recipe
 from gif_datasets.guidance.recognition import OwnClass, read_own_class

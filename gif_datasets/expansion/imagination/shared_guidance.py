@@ -10,9 +10,9 @@ from typing import TypeAlias
 import torch
 
 from gif_datasets.chunks import padded
-from gif_datasets.expansion.halving import Memory
+from gif_datasets.expansion.imagination.halving import Memory
+from gif_datasets.expansion.imagination.scoring import _keep_last
 from gif_datasets.expansion.recipe import Recipe
-from gif_datasets.expansion.scoring import _keep_last
 from gif_datasets.guidance.guide import Guided
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.types import Seed

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gif_datasets import chunks
 from gif_datasets.errors import EngineError, GifDatasetsError
-from gif_datasets.expansion.groups import Group, group_of
-from gif_datasets.expansion.pictures import PicturesAhead
+from gif_datasets.expansion.imagination.groups import Group, group_of
+from gif_datasets.expansion.imagination.pictures import PicturesAhead
+from gif_datasets.expansion.imagination.samples import Verdict, make_sample
 from gif_datasets.expansion.recipe import Recipe
-from gif_datasets.expansion.samples import Verdict, make_sample
 from gif_datasets.guidance.recognition import OwnClass, Recognition
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.forks import on_fork
@@ -29,9 +29,9 @@ from gif_datasets.types import Row, Sample, Seed
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from gif_datasets.expansion.candidates import Candidate
-    from gif_datasets.expansion.draws import Judge
-    from gif_datasets.expansion.models import Models
+    from gif_datasets.expansion.imagination.candidates import Candidate
+    from gif_datasets.expansion.imagination.draws import Judge
+    from gif_datasets.expansion.imagination.models import Models
     from gif_datasets.priors.base import Prior
 
 ROWS_AHEAD = 160  # whose seeds are guided together, in full blocks; fewer seeds than a maker keeps
@@ -235,7 +235,7 @@ class Imaginer:
 
         A turn a block; threads encode and keep what passes.
         """
-        from gif_datasets.expansion.draws import BestDraws, Judge
+        from gif_datasets.expansion.imagination.draws import BestDraws, Judge
 
         config = self.recipe.config
         attempts = 1 if config.check == "none" or config.agnostic else 1 + config.redraws
@@ -296,7 +296,7 @@ class Imaginer:
     def _load(self) -> Models:
         """What makes and scores; loads the prior the first time."""
         if self._loaded is None:
-            from gif_datasets.expansion.models import load_models
+            from gif_datasets.expansion.imagination.models import load_models
 
             self._loaded = load_models(self.recipe, self.seeds, self._picture, self.cache, self.given_prior)
         return self._loaded

@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gif_datasets.config import ExpansionConfig
-from gif_datasets.expansion.candidates import Candidate
-from gif_datasets.expansion.models import Models
-from gif_datasets.expansion.samples import Verdict
+from gif_datasets.expansion.imagination.candidates import Candidate
+from gif_datasets.expansion.imagination.models import Models
+from gif_datasets.expansion.imagination.samples import Verdict
 from gif_datasets.types import Row, Sample, Seed
 
 if TYPE_CHECKING:

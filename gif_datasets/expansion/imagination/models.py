@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from gif_datasets.chunks import evenly
-from gif_datasets.expansion.candidates import AugmentMaker, GuidedMaker, Maker
+from gif_datasets.expansion.imagination.candidates import AugmentMaker, GuidedMaker, Maker
+from gif_datasets.expansion.imagination.scoring import Scorer, SeedEmbeddings
 from gif_datasets.expansion.recipe import Recipe, fitted_seeds, ordered, spread
-from gif_datasets.expansion.scoring import Scorer, SeedEmbeddings
 from gif_datasets.guidance import fitted_heads, recognition
 from gif_datasets.guidance.recognition import OwnClass, Recognition
 from gif_datasets.guidance.zeroshot import OwnHead

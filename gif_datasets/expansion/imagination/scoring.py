@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gif_datasets.chunks import blocks, padded
-from gif_datasets.expansion.halving import Memory
+from gif_datasets.expansion.imagination.halving import Memory
 from gif_datasets.types import Seed
 
 if TYPE_CHECKING:

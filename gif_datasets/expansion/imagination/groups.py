@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from gif_datasets.expansion.imagination.samples import relabelled
 from gif_datasets.expansion.recipe import Recipe
-from gif_datasets.expansion.samples import relabelled
 from gif_datasets.io.cache.sharing import Sharing
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.threads import Jobs

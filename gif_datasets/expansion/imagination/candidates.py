@@ -16,11 +16,11 @@ from torch import Tensor
 from gif_datasets.chunks import blocks, padded
 from gif_datasets.config import CRITERIA, ExpansionConfig
 from gif_datasets.errors import PriorError
-from gif_datasets.expansion import augment
-from gif_datasets.expansion.halving import Memory
+from gif_datasets.expansion.imagination import augment
+from gif_datasets.expansion.imagination.halving import Memory
+from gif_datasets.expansion.imagination.scoring import SeedEmbeddings, _keep_last
+from gif_datasets.expansion.imagination.shared_guidance import KEEP_GUIDED, SharedGuidance
 from gif_datasets.expansion.recipe import Recipe
-from gif_datasets.expansion.scoring import SeedEmbeddings, _keep_last
-from gif_datasets.expansion.shared_guidance import KEEP_GUIDED, SharedGuidance
 from gif_datasets.guidance import criteria
 from gif_datasets.guidance.guide import WHEN, Guided, guide
 from gif_datasets.guidance.rng import generator_for

@@ -1,0 +1,1 @@
+"""From a block of seeds to finished samples: candidates, guidance, draws, checks."""
