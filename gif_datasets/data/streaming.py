@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from gif_datasets.data.map_style import LoadedDataset
 from gif_datasets.data.prefetch import prefetch
 from gif_datasets.data.spans import Readers, Spans, cut, length
 from gif_datasets.data.splits import Grouped
-from gif_datasets.errors import ConfigError, ShardError
+from gif_datasets.errors import ConfigError, ShardError, UsageError
 from gif_datasets.io import atomic
 from gif_datasets.io.stores import as_path
 from gif_datasets.io.temporary import TemporaryFolder
@@ -114,7 +114,7 @@ class StreamedDataset(Grouped, IterableDataset[tuple[Any, int]]):
         rank: int,
         world_size: int,
     ) -> None:
-        self.url, self.transform, self.split = url, transform, split
+        self.url, self.transform, self._split = url, transform, split
         self.shuffle, self.seed, self.together = shuffle, seed, together
         self.rank, self.world_size, self.epoch = rank, world_size, 0
         self.epoch_calls = 0  # of set_epoch; a loader compares it with what it saw before
@@ -130,24 +130,33 @@ class StreamedDataset(Grouped, IterableDataset[tuple[Any, int]]):
         """The shards, with as many samples as are wanted of each; only where some are rejected is the index read."""
         if not self._rejected:
             return listed
-        counts = ShardReader(self._folder, self.split).counts
+        counts = ShardReader(self._folder, self._split).counts
         return [replace(shard, samples=count) for shard, count in zip(listed, counts, strict=True)]
 
     @property
     def fingerprint(self) -> str:
         """Digest of the plan, name of the split, and digest of what was rejected: another one has other samples."""
-        return rejections.fingerprint(self.manifest, self.split, self._rejected)
+        return rejections.fingerprint(self.manifest, self._split, self._rejected)
 
     @cached_property
     def facts(self) -> ItemTable:
         """Label, kind and seed of every sample, all ranks', in the order of the shards; the index alone is read."""
-        index = ShardReader(self._folder, self.split).index
+        index = ShardReader(self._folder, self._split).index
         return ItemTable(index.label, index.synthetic, index.seed)
 
     @property
     def targets(self) -> NDArray[np.integer]:
         """The label of every sample, ``(N,)``, in the order of the shards."""
         return self.facts.labels
+
+    def split(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: which seeds are held out depends on their images, and a stream reads each shard once, as a whole."""
+        raise UsageError(
+            f"the stream of {self._folder.path} cannot be split, which takes every seed's image first; use"
+            " load_expanded(..) on a copy, or on its name on the Hub"
+        )
+
+    folds = split
 
     def __len__(self) -> int:
         """Samples of this rank in an epoch."""
@@ -176,7 +185,7 @@ class StreamedDataset(Grouped, IterableDataset[tuple[Any, int]]):
     def _rows(self, epoch: int, spans: Spans) -> Iterator[tuple[Any, int]]:
         for folder, places in prefetch(self._fetches(epoch, spans), self._fetch_shards, threads=1, depth=1):
             with folder:
-                loaded = LoadedDataset(Path(folder.name), self.transform, self.split)
+                loaded = LoadedDataset(Path(folder.name), self.transform, self._split)
                 for block in blocks(places, BLOCK):
                     yield from loaded.__getitems__(block)
 

@@ -69,6 +69,14 @@ def test_every_form_knows_the_seed_of_each_item(many: Path, tmp_path: Path) -> N
     assert all(sorted(zip(*found, strict=True)) == wanted for found in columns)
 
 
+@pytest.mark.parametrize("name", ["split", "folds"])
+def test_a_stream_says_what_can_be_split(name: str, seed_folder: Path, tmp_path: Path) -> None:
+    """In one line, whatever it is called with."""
+    gif_datasets.expand(str(seed_folder), tmp_path / "set", **OPTIONS)
+    with pytest.raises(UsageError, match=r"set cannot be split, .*use load_expanded\(\.\.\) on a copy"):
+        getattr(stream_expanded(str(tmp_path / "set"), split="train"), name)(3, seed=1)
+
+
 def test_held_out_seeds_are_in_the_arrays_too(seed_folder: Path) -> None:
     """Those of `validation_share`, by their places in the source."""
     held = ExpandedDataset(str(seed_folder), validation_share=0.25, **AUGMENTED).validation
