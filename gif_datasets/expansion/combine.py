@@ -92,8 +92,8 @@ def combine(
     shards = [finished[number] for number in range(len(tasks))]
     if manifests.finished_manifest(out) is None:
         _reject(members, out, plan)
-    whole = folders.complete(out, _content(members, tasks, plan, shards), plan, _own_files(parts, same))
-    folders.draw_preview(whole)
+    content, own = _content(members, tasks, plan, shards), _own_files(parts, same)
+    whole = folders.complete(out, content, plan, own, beside=folders.draw_preview)
     _warn_of_equal(members, whole)
     return len(shards)
 

@@ -81,8 +81,7 @@ def merge_parts(
             " (part 0), and merge again"
         )
     put_own_files(target, plan_hash, own)
-    finished = finish(target, plan, plan_hash, [done[number] for number in range(len(plan["shards"]))], own)
-    draw_preview(finished)
+    finish(target, plan, plan_hash, [done[number] for number in range(len(plan["shards"]))], own, draw_preview)
     return len(done)
 
 

@@ -250,7 +250,12 @@ def own_files(folder: AnyPath, plan_hash: str) -> dict[str, bytes] | None:
 
 
 def finish(
-    folder: AnyPath, plan: dict[str, Any], plan_hash: str, shards: Sequence[Shard], own: Mapping[str, bytes]
+    folder: AnyPath,
+    plan: dict[str, Any],
+    plan_hash: str,
+    shards: Sequence[Shard],
+    own: Mapping[str, bytes],
+    beside: Callable[[ExpandedFolder], None] | None = None,
 ) -> ExpandedFolder:
     """Write card and indices, and the manifest last, so that a folder with a manifest is complete.
 
@@ -260,6 +265,7 @@ def finish(
         plan_hash: Its digest.
         shards: All shards, in the plan's order.
         own: The result of :func:`own_files`.
+        beside: As :func:`complete`.
 
     Returns:
         The finished folder.
@@ -279,7 +285,7 @@ def finish(
         "plan_hash": plan_hash,
         "shards": [manifests.shard_json(shard) for shard in shards],
     }
-    return complete(folder, content, plan, own)
+    return complete(folder, content, plan, own, beside=beside)
 
 
 def complete(
@@ -288,6 +294,7 @@ def complete(
     claimed: dict[str, Any],
     own: Mapping[str, bytes],
     entries: Index | None = None,
+    beside: Callable[[ExpandedFolder], None] | None = None,
 ) -> ExpandedFolder:
     """Write the card and indices of a manifest, and the manifest last.
 
@@ -297,6 +304,7 @@ def complete(
         claimed: The plan that the folder was claimed for; its :data:`~gif_datasets.types.PLAN_FILE`.
         own: More files of the dataset, by name.
         entries: The index of the shards, if it is known.
+        beside: Writes what the manifest does not list; it gets the folder as it will be, before the manifest is there.
 
     Returns:
         The finished folder.
@@ -313,7 +321,10 @@ def complete(
         **own,
     }
     manifest = Manifest.from_json(manifests.sealed(content, files))
-    manifests.write_files(folder, manifest, files)
+    manifests.write_files(folder, files)
+    if beside is not None:
+        beside(ExpandedFolder(folder, manifest))
+    manifests.write_manifest(folder, manifest)
     for directory in (folder, folder / "data", folder / STATE):
         atomic.sweep(directory)
     return ExpandedFolder(folder, manifest)

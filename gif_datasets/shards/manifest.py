@@ -461,8 +461,8 @@ def sealed(content: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, 
     return {**value, "digest": digest(value)}
 
 
-def write_files(folder: AnyPath, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Write each of ``files`` that is missing or differs, and the manifest last. An edited card is kept."""
+def write_files(folder: AnyPath, files: Mapping[str, bytes]) -> None:
+    """Write each of ``files`` that is missing or differs. An edited card is kept."""
     before = finished_manifest(folder)
     for name, content in files.items():
         path = folder / name
@@ -472,6 +472,11 @@ def write_files(folder: AnyPath, manifest: Manifest, files: Mapping[str, bytes])
         edited = name == CARD and present is not None and written not in (None, hashlib.sha256(present).hexdigest())
         if present != content and not edited:
             atomic.write_bytes(path, content)
+
+
+def write_manifest(folder: AnyPath, manifest: Manifest) -> None:
+    """Write the manifest, which makes the folder a finished one, unless it is there."""
+    before = finished_manifest(folder)
     if before is None or before.content != manifest.content:
         atomic.write_json(folder / MANIFEST, manifest.to_json())
 

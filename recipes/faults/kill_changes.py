@@ -1,11 +1,13 @@
-"""Kill -9 at random moments, while a finished folder is updated, loses seeds, or is pushed again.
+"""Kill -9 at random moments, while a finished folder is updated, loses seeds, is merged with another, or pushed again.
 
-    python recipes/faults/kill_changes.py --kills 70        70 of each
+    python recipes/faults/kill_changes.py --kills 70                        70 of each
+    python recipes/faults/kill_changes.py --kills 70 --changes merge        of some alone
 
-After each kill the folder must be the old state or the new one, file by file, and whole to `verify`; the repository (on
-the small Hub of the tests) must have all shards of the one or of the other. The same is run again until it ends, and
-then the state must be that of a run that nobody disturbed; the cache must have nothing of what was withdrawn. Prints
-JSON; exit code 1 if any of it fails.
+After each kill the folder must be the old state or the new one, file by file, and whole to `verify`; of a merge, both
+parts must be as they were, and the whole must not be there, or be finished. The repository (on the small Hub of the
+tests) must have all shards of the one state or of the other. The same is run again until it ends, and then the state
+must be that of a run that nobody disturbed; the cache must have nothing of what was withdrawn. Prints JSON; exit code 1
+if any of it fails.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ import numpy as np
 from PIL import Image
 
 OPTIONS: dict[str, Any] = {"method": "cutmix", "ratio": 3, "samples_per_shard": 8}
+OTHER_OPTIONS: dict[str, Any] = {**OPTIONS, "method": "randaugment", "ratio": 2}
 _fork = multiprocessing.get_context("fork")  # so that a process is at work at once, not importing for seconds
 
 
@@ -67,6 +70,11 @@ def shown(folder: Path) -> dict[str, bytes]:
     return {str(name): (folder / name).read_bytes() for name in names}
 
 
+def finished(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, if it is finished."""
+    return {} if not (folder / "manifest.json").exists() else shown(folder)
+
+
 def killed(act: Callable[[], None], after: float) -> bool:
     """Run something in a process of its own, and kill it; returns whether it was killed before it had ended well."""
     process = _fork.Process(target=act)
@@ -81,15 +89,16 @@ def killed(act: Callable[[], None], after: float) -> bool:
 
 def disturbed(change: Change, work: Path, kills: int, chance: random.Random) -> dict[str, Any]:
     """Kill a change so often; returns what was found."""
-    change.begin(work / "undisturbed")
-    old, begun = change.state(work / "undisturbed"), time.monotonic()
-    change.act(work / "undisturbed")
-    alone, new = time.monotonic() - begun, change.state(work / "undisturbed")
+    for place in (work / "warm", work / "undisturbed"):  # what the first one imports takes no time of the others
+        change.begin(place)
+        old, begun = change.state(place), time.monotonic()
+        change.act(place)
+        alone, new = time.monotonic() - begun, change.state(place)
     problems, states, sets = change.problems(work / "undisturbed"), [0, 0], 0
     while sum(states) < kills:
         place = work / str(sets)
         change.begin(place)
-        while sum(states) < kills and killed(partial(change.act, place), chance.uniform(0, alone)):
+        while sum(states) < kills and killed(partial(change.act, place), chance.uniform(0, 1.2 * alone)):
             problems += change.problems(place)
             found = change.state(place)
             if found not in (old, new):
@@ -104,7 +113,7 @@ def disturbed(change: Change, work: Path, kills: int, chance: random.Random) -> 
 
 
 def changes(base: Path, source: Path, hub: Any) -> list[Change]:
-    """An update with new, edited and missing pictures; a withdrawal; and a push of what the update made."""
+    """An update with new, edited and missing pictures; a withdrawal; a merge; and a push of what the update made."""
     import gif_datasets
     from gif_datasets.io.cache.store import open_cache
     from gif_datasets.shards.verify import verify
@@ -117,6 +126,9 @@ def changes(base: Path, source: Path, hub: Any) -> list[Change]:
 
     def withdraw(place: Path) -> None:
         gif_datasets.withdraw(place / "out", ["class-1/04.png", "class-2/05.png"], cache_dir=place / "cache")
+
+    def merge(place: Path) -> None:
+        gif_datasets.merge_parts([place / "out", place / "other"], place / "both")
 
     def begin_push(place: Path) -> None:
         begin(place)
@@ -132,6 +144,12 @@ def changes(base: Path, source: Path, hub: Any) -> list[Change]:
     def local(place: Path) -> Any:
         return shown(place / "out")
 
+    def merged(place: Path) -> Any:
+        return shown(place / "out"), shown(place / "other"), finished(place / "both")
+
+    def damage_of_merged(place: Path) -> list[str]:
+        return verify(place / "both") if finished(place / "both") else []
+
     def published(place: Path) -> Any:
         files = hub.head(f"me/{place.name}").files
         return sorted((name, file.oid) for name, file in files.items() if name.endswith((".tar", ".safetensors")))
@@ -139,6 +157,7 @@ def changes(base: Path, source: Path, hub: Any) -> list[Change]:
     return [
         Change("update", update, begin, local, damage),
         Change("withdraw", withdraw, begin, local, damage),
+        Change("merge", merge, begin, merged, damage_of_merged),
         Change("push", push, begin_push, published, lambda _: []),
     ]
 
@@ -151,8 +170,11 @@ def small_hub(work: Path) -> Any:
     return serve(work / "hf")
 
 
-def main(kills: int = 70, rng_seed: int = 0, hub: Any = None) -> dict[str, Any]:
-    """Kill each change so often; ``hub`` is the one that huggingface_hub speaks to already, if there is one."""
+def main(kills: int = 70, rng_seed: int = 0, hub: Any = None, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Kill each change, or those of some names, so often.
+
+    ``hub`` is the one that huggingface_hub speaks to already, if there is one.
+    """
     chance = random.Random(rng_seed)
     with tempfile.TemporaryDirectory() as place:
         work, source = Path(place), Path(place) / "source"
@@ -162,11 +184,14 @@ def main(kills: int = 70, rng_seed: int = 0, hub: Any = None) -> dict[str, Any]:
         draw(source, range(24))
         base = work / "base"
         gif_datasets.expand(str(source), base / "out", cache_dir=base / "cache", **OPTIONS)
+        gif_datasets.expand(str(source), base / "other", cache_dir=base / "cache", **OTHER_OPTIONS)
         draw(source, range(24, 30))
         (source / "class-0" / "03.png").unlink()
         shutil.copy(source / "class-1" / "01.png", source / "class-2" / "02.png")
         found = {
-            change.name: disturbed(change, work / change.name, kills, chance) for change in changes(base, source, hub)
+            change.name: disturbed(change, work / change.name, kills, chance)
+            for change in changes(base, source, hub)
+            if change.name in names or not names
         }
     return {**found, "ok": not any(one["problems"] for one in found.values())}
 
@@ -175,6 +200,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=70, help="how many of each (default: 70)")
     parser.add_argument("--rng-seed", type=int, default=0, help="another number kills at other moments")
+    parser.add_argument("--changes", nargs="+", default=(), dest="names", help="which are killed (default: all)")
     result = main(**vars(parser.parse_args()))
     print(json.dumps(result, indent=1))
     sys.exit(0 if result["ok"] else 1)

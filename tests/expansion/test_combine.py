@@ -22,6 +22,7 @@ from gif_datasets.cli import parser
 from gif_datasets.data.map_style import LoadedDataset
 from gif_datasets.expansion import combine
 from gif_datasets.expansion.withdraw import withdraw
+from gif_datasets.shards import manifest
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.joined import join
 from gif_datasets.shards.manifest import read_manifest
@@ -191,9 +192,10 @@ def test_own_columns_of_one_source_stay(expand: Expand, seed_folder: Path, tmp_p
 
 
 def test_a_merge_that_is_cut_off_goes_on(expand: Expand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run again, it has the bytes of one that nobody disturbed; files are copied where they cannot be linked."""
+    """Run again, it has the bytes of one that nobody disturbed; what has a manifest has everything."""
     parts = [expand("guided", **GUIDED), expand("mixed", **AUGMENTED)]
     merge_parts(parts, tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
     write, left = combine._write, iter(range(5))
 
     def cut(*args: Any) -> Any:
@@ -205,8 +207,13 @@ def test_a_merge_that_is_cut_off_goes_on(expand: Expand, tmp_path: Path, monkeyp
         merge_parts(parts, tmp_path / "both")
     assert not (tmp_path / "both" / "manifest.json").exists()
     monkeypatch.setattr(combine, "_write", write)
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write_manifest", lambda *_: next(left))
+        with pytest.raises(StopIteration):
+            merge_parts(parts, tmp_path / "both")
+    assert contents(tmp_path / "both").keys() == whole.keys() - {"manifest.json"}
     merge_parts(parts, tmp_path / "both")
-    assert contents(tmp_path / "both") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "both") == whole
     with pytest.raises(PlanMismatch, match="holds another expansion"):
         merge_parts(parts[::-1], tmp_path / "both")
     damaged = sorted((parts[1] / "data").iterdir())[-1]
