@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -215,8 +215,9 @@ def _fitting(config: ExpansionConfig, prior: PriorInfo, memory: int) -> Expansio
     )
 
 
+@cache
 def version_of(name: str) -> str:
-    """Version of an installed package, or ``absent``."""
+    """Version of an installed package, or ``absent``; that of the moment when this process first asked."""
     try:
         return version(name)
     except PackageNotFoundError:

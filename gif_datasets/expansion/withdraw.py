@@ -21,6 +21,7 @@ from gif_datasets.shards import generations, switch, tar
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.generations import State
 from gif_datasets.shards.manifest import GENERATIONS, withdrawn_digest
+from gif_datasets.sources import known_files
 
 _DONE = Path(".state") / "withdrawn.json"
 """Digest of what the latest withdrawal was asked for, so that it can be asked for again; never published."""
@@ -195,7 +196,7 @@ def _recipes(state: State) -> list[dict[str, Any]]:
 
 
 def _clear_cache(cache: Cache, state: State, keys: set[str]) -> int:
-    """Remove what a cache has of some seeds: samples, guidance, and embeddings of all seeds together."""
+    """Remove what a cache has of some seeds: samples, guidance, embeddings of all seeds together, and their keys."""
     if not keys:
         return 0
     recipes = _recipes(state)
@@ -205,4 +206,5 @@ def _clear_cache(cache: Cache, state: State, keys: set[str]) -> int:
     guidance = itertools.product({*found, *map(digest, recipes)}, seeds, attempts)
     cache.drop_tensors(guidance_key(recipe, *seed, attempt) for recipe, seed, attempt in guidance)
     cache.drop_tensors(key for recipe in recipes for key in embeddings_keys(recipe))
+    known_files.forget(cache, keys)
     return removed

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gif_datasets.io.stores import AnyPath
+from gif_datasets.io.unchanged import Status, is_settled, status_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,9 +101,20 @@ def _stream(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
 def digest_folder(folder: Path, parts: Iterable[str] = (".",)) -> str:
     """Digest of every file in ``parts`` of ``folder``, by relative POSIX name and content.
 
-    Hidden files and ``*.md`` are left out: a corrected card changes no result.
+    Hidden files and ``*.md`` are left out: a corrected card changes no result. A process reads a file once, and again
+    when it has changed.
     """
     below = {path for part in parts for path in (folder / part, *(folder / part).rglob("*"))}
     names = sorted(path.relative_to(folder) for path in below if path.is_file() and path.suffix != ".md")
     kept = [name for name in names if not any(part.startswith((".", "__pycache__")) for part in name.parts)]
-    return digest({name.as_posix(): digest_file(folder / name) for name in kept})
+    return digest({name.as_posix(): _digest_once(folder / name) for name in kept})
+
+
+def _digest_once(path: Path) -> str:
+    status = status_of(path.stat())
+    return _digest_while(path.absolute(), status) if is_settled(status, time.time_ns()) else digest_file(path)
+
+
+@lru_cache(maxsize=1024)
+def _digest_while(path: Path, status: Status) -> str:
+    return digest_file(path)

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Container
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, TypeAlias
@@ -21,11 +22,12 @@ from gif_datasets.errors import CacheError
 from gif_datasets.io.cache.entries import CACHE_FORMAT
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.digests import digest
+from gif_datasets.io.unchanged import is_settled, status_of
 
-LEAST_BYTES = 16 << 20
+LEAST_BYTES = 1 << 20
 """Of the files; fewer are read again in no time."""
-SETTLED = 2 * 10**9
-"""Nanoseconds for which a file must be unchanged: a later change may otherwise have the same time."""
+LISTING = "listing"
+"""What the cache calls such an entry."""
 
 Identity: TypeAlias = "tuple[int, int, int, int, int]"
 """Of a file: a digest of its path, its size, the times of change of content and of inode, and its inode."""
@@ -64,12 +66,14 @@ class KnownFiles:
 
     def note(self, identity: Identity | None, facts: Facts) -> None:
         """Note the facts of a file, whose identity was taken before it was read."""
-        if identity is not None and max(identity[2:4]) < self.started - SETTLED:
+        if identity is not None and is_settled(identity[1:], self.started):
             self.found[identity] = facts
 
     def keep(self, whole: bool) -> None:
         """Keep what was found; unless the listing is whole, also what was known of files that were not looked at."""
-        if self.cache is None or sum(identity[1] for identity in self.found) < LEAST_BYTES:
+        if self.cache is None:
+            return
+        if not len(self._files) and sum(identity[1] for identity in self.found) < LEAST_BYTES:
             return
         if all(self.of(identity) is not None for identity in self.found) and len(self.found) == len(self._files):
             return
@@ -85,7 +89,7 @@ class KnownFiles:
             "grey": torch.tensor([grey for _, grey in filter(None, facts)], dtype=torch.bool),
         }
         with contextlib.suppress(CacheError):  # the next listing reads the files again
-            self.cache.store_tensors(self.key, tensors)
+            self.cache.store_tensors(self.key, tensors, LISTING)
 
 
 def known_files(source: Any, cache: Cache | None) -> KnownFiles:
@@ -95,7 +99,7 @@ def known_files(source: Any, cache: Cache | None) -> KnownFiles:
         return KnownFiles(None, "", 0)
     versions = [version(name) for name in ("pillow", "simplejpeg")]  # another decoder may round otherwise
     side = getattr(source, "max_side", None)
-    key = digest([CACHE_FORMAT, "listing", os.fsencode(folder.resolve()).hex(), versions, side])
+    key = digest([CACHE_FORMAT, LISTING, os.fsencode(folder.resolve()).hex(), versions, side])
     known = KnownFiles(cache, key, time.time_ns())
     with contextlib.suppress(CacheError):
         if (tensors := cache.stored_tensors(key)) is not None:
@@ -114,4 +118,12 @@ def identity_of(source: Any, index: int) -> Identity | None:
     except OSError:
         return None
     name = int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "big", signed=True)
-    return name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    return name, *status_of(status)
+
+
+def forget(cache: Cache, keys: Container[str]) -> None:
+    """Remove what a cache keeps of every folder that has had an image of some content keys."""
+    for name in cache.of_kind(LISTING):
+        tensors = cache.stored_tensors(name)
+        if tensors is not None and any(row.tobytes().hex() in keys for row in tensors["keys"].numpy()):
+            cache.drop_tensors([name])

@@ -70,6 +70,7 @@ def changes(work: Path, seeds: int) -> dict[str, Any]:
 
     source, out, cache = work / "source", work / "out", work / "cache"
     draw(source, range(seeds))
+    time.sleep(3)  # files that have just been written are not taken as known, and those of a dataset are older
     gif_datasets.expand("demo", work / "warm", limit=10, cache_dir=work / "warm-cache", **OPTIONS)  # what is imported
     whole, _ = measured(lambda: gif_datasets.expand(str(source), out, cache_dir=cache, **OPTIONS))
     first_push, pushed = measured(lambda: gif_datasets.push_to_hub(out, NAME))

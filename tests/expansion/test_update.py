@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -20,10 +21,12 @@ import gif_datasets.shards.columns
 import gif_datasets.shards.rejections
 from gif_datasets import ConfigError, ExpandedDataset, PlanMismatch, ShardError, UsageError
 from gif_datasets.cli import main
-from gif_datasets.io import atomic
+from gif_datasets.io import atomic, unchanged
 from gif_datasets.shards.verify import verify
+from gif_datasets.sources import base, known_files
 
 Draw = Callable[[int], Image.Image]
+AUGMENTED: dict[str, Any] = {**OPTIONS, "method": "randaugment"}
 METHODS: list[dict[str, Any]] = [
     {"method": "randaugment"},
     {"method": "gif-unclip"},
@@ -108,6 +111,28 @@ def test_changed_and_missing_images(seed_folder: Path, out: Path, picture: Draw)
     assert (again.generation, again.withdrawn, again.left) == (3, 1, ())
     assert "crab/3.png" not in {str(seed) for seed in origins_of(out)}
     assert verify(out) == []
+
+
+def test_images_that_stay_are_not_read_again(
+    seed_folder: Path, tmp_path: Path, picture: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are new are, and one that was edited under its old time."""
+    read, plain = list[str](), base.plain_pixels
+    monkeypatch.setattr(known_files, "LEAST_BYTES", 0)
+    monkeypatch.setattr(unchanged, "SETTLED", -10 * 10**9)  # files of a test are younger than that
+
+    def noted(source: base.Source, index: int) -> Any:
+        read.append(source.origin(index))
+        return plain(source, index)
+
+    gif_datasets.expand(str(seed_folder), tmp_path / "out", cache_dir=tmp_path / "cache", **AUGMENTED)
+    edited, times = seed_folder / "ant" / "0.png", (seed_folder / "ant" / "0.png").stat()
+    picture(201).save(edited)
+    os.utime(edited, ns=(times.st_atime_ns, times.st_mtime_ns))
+    picture(202).save(seed_folder / "bee" / "new.png")
+    monkeypatch.setattr(base, "plain_pixels", noted)
+    found = update(str(seed_folder), tmp_path / "out")
+    assert (found.added, found.withdrawn, set(read)) == (2, 1, {"ant/0.png", "bee/new.png"})
 
 
 def origins_of(folder: Path) -> set[str]:

@@ -18,11 +18,13 @@ import gif_datasets.shards.columns
 import gif_datasets.shards.rejections
 from gif_datasets import ConfigError, UsageError, withdraw
 from gif_datasets.cli import main
+from gif_datasets.io import unchanged
 from gif_datasets.io.cache.store import open_cache
 from gif_datasets.io.digests import digest
 from gif_datasets.shards import switch
 from gif_datasets.shards.manifest import withdrawn_digest
 from gif_datasets.shards.verify import verify
+from gif_datasets.sources import known_files
 
 Draw = Callable[[int], Image.Image]
 
@@ -48,8 +50,12 @@ def shards(folder: Path) -> dict[str, bytes]:
     [{"method": "randaugment"}, {"method": "gif-unclip"}, {"method": "cutmix"}],
     ids=lambda options: options["method"],
 )
-def test_nothing_of_a_seed_is_left(options: dict[str, Any], name: str, seed_folder: Path, tmp_path: Path) -> None:
+def test_nothing_of_a_seed_is_left(
+    options: dict[str, Any], name: str, seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither image, copy, mix, name nor key, in any file; other shards are as they were; an update leaves it out."""
+    monkeypatch.setattr(known_files, "LEAST_BYTES", 0)
+    monkeypatch.setattr(unchanged, "SETTLED", -10 * 10**9)
     out = expanded(str(seed_folder), tmp_path / "out", **options)
     before, files = samples(out), shards(out)
     (key,) = {record.seed_key for record, _ in before if record.seed_origin == "bee/2.png"}
@@ -61,6 +67,7 @@ def test_nothing_of_a_seed_is_left(options: dict[str, Any], name: str, seed_fold
     for path, content in {**contents(out), **contents(tmp_path / "cache")}.items():
         assert not any(image in content for image in gone), path
         assert key.encode() not in content, path
+        assert bytes.fromhex(key) not in content, path
         assert b"bee/2.png" not in content, path
     assert len(samples(out)) == len(before) - len(gone)
     touched = files.keys() - shards(out).keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gif_datasets.guidance.rng import generator_for
+from gif_datasets.io import digests, unchanged
 from gif_datasets.io.digests import (
     canonical_json,
     digest,
@@ -117,3 +119,25 @@ def test_digest_of_a_file_without_the_library_function(tmp_path: Path, monkeypat
     assert digest_file(tmp_path / "x") == wanted
     monkeypatch.delattr(hashlib, "file_digest", raising=False)
     assert digest_file(tmp_path / "x") == wanted
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_file_is_read_again_when_it_may_have_changed(
+    settled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its old size and times, too; while it was just written, always; the same name elsewhere is another file."""
+    monkeypatch.setattr(unchanged, "SETTLED", -10 * 10**9 if settled else 10 * 10**9)
+    read, whole = list[str](), digests.digest_file
+    monkeypatch.setattr(digests, "digest_file", lambda path: (read.append(path.name), whole(path))[1])
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "weights").write_bytes(folder.encode())
+    monkeypatch.chdir(tmp_path / "a")
+    first = [digest_folder(Path()), digest_folder(tmp_path / "a")]
+    monkeypatch.chdir(tmp_path / "b")
+    assert digest_folder(Path()) != first[0] == first[1]
+    assert len(read) == (2 if settled else 3)
+    status = (tmp_path / "a" / "weights").stat()
+    (tmp_path / "a" / "weights").write_bytes(b"c")
+    os.utime(tmp_path / "a" / "weights", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digest_folder(tmp_path / "a") != first[0]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gif_datasets.errors import SourceError
-from gif_datasets.io import decode, images
+from gif_datasets.io import decode, images, unchanged
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.digests import digest_pixels
 from gif_datasets.sources import base, known_files, open_source
@@ -44,7 +44,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     plain, careful = decode.plain, images.read_rgb
     monkeypatch.setattr(known_files, "LEAST_BYTES", 0)
-    monkeypatch.setattr(known_files, "SETTLED", -10 * 10**9)
+    monkeypatch.setattr(unchanged, "SETTLED", -10 * 10**9)
     monkeypatch.setattr(decode, "plain", lambda content: (found.append("plain"), plain(content))[1])
     monkeypatch.setattr(images, "read_rgb", lambda file, name: (found.append(name), careful(file, name))[1])
     return found
@@ -126,12 +126,29 @@ def test_a_listing_of_some_files_keeps_what_is_known_of_others(folder: Path, tmp
 def test_fresh_files_and_small_folders_are_not_known(folder: Path, tmp_path: Path, reads: list[str]) -> None:
     """A file that was just written may change again without another time; a small folder is read in no time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(known_files, "SETTLED", 10**12)
+        patch.setattr(unchanged, "SETTLED", 10**12)
         listed(folder, tmp_path / "fresh")
-        patch.setattr(known_files, "SETTLED", -(10**12))
+        patch.setattr(unchanged, "SETTLED", -(10**12))
         patch.setattr(known_files, "LEAST_BYTES", 1 << 20)
         listed(folder, tmp_path / "small")
     assert not list(tmp_path.rglob("*.tensors"))
+
+
+def test_a_key_is_forgotten_with_its_listing(folder: Path, tmp_path: Path, reads: list[str]) -> None:
+    """One that has other images alone stays; one that shrinks below the bound does not keep what has left."""
+    cache, first = Cache(tmp_path / "c"), listed(folder, tmp_path / "c").seeds[0]
+    write(tmp_path / "seeds 2" / "a" / "other.png", 99)
+    listed(tmp_path / "seeds 2", tmp_path / "c")
+    assert len(cache.of_kind(known_files.LISTING)) == 2
+    known_files.forget(cache, {first.key})
+    assert len(cache.of_kind(known_files.LISTING)) == 1
+    listed(folder, tmp_path / "c")
+    (folder / first.origin).unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(known_files, "LEAST_BYTES", 1 << 20)
+        listed(folder, tmp_path / "c")
+    kept = [cache.stored_tensors(name) for name in cache.of_kind(known_files.LISTING)]
+    assert sorted(0 if tensors is None else len(tensors["keys"]) for tensors in kept) == [1, 19]
 
 
 def test_what_is_known_wrongly_makes_nothing(folder: Path, tmp_path: Path, reads: list[str]) -> None:

@@ -223,12 +223,17 @@ class Cache:
         parts = self._read(key, _TENSORS)
         return None if parts is None else dict(load(parts[1]))
 
-    def store_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
-        """Store tensors; what was there is replaced."""
+    def store_tensors(self, key: str, tensors: dict[str, Tensor], kind: str = "") -> None:
+        """Store tensors; what was there is replaced. Those of a kind are found again by :meth:`of_kind`."""
         from safetensors.torch import save
 
         body = save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})
-        self._write(key, _TENSORS, None, body)
+        self._write(key, _TENSORS, {"kind": kind} if kind else None, body)
+
+    def of_kind(self, kind: str) -> list[str]:
+        """Keys of all tensors that were stored with a kind."""
+        paths = (entry.path for entry in self._entries() if entry.path.suffix == _TENSORS)
+        return [path.stem for path in paths if (read_record(path) or {}).get("kind") == kind]
 
     def claims(self) -> Claims:
         """Claims on entries that are to be computed; see :class:`~gif_datasets.io.cache.claims.Claims`."""
