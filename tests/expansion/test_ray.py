@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import psutil
 import pytest
 import ray
 from helpers import OPTIONS, contents, stored
+from PIL import Image
 from ray.cluster_utils import Cluster
 from ray_task import Task
 
 import gif_datasets
 from gif_datasets import ConfigError, EngineError, SourceError
 from gif_datasets.expansion.engines.ray import MOST_LOSSES, _connected, run_ray
+from gif_datasets.expansion.run import Summary
 
 DRIVER = """
 import os, sys
@@ -59,6 +62,31 @@ def test_same_bytes_as_the_local_engine(cluster: Cluster, seed_folder: Path, tmp
     assert gif_datasets.expand(str(seed_folder), tmp_path / "ray", **options).generated == 24
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     assert gif_datasets.expand(str(seed_folder), tmp_path / "ray", **options).generated == 0
+
+
+def test_an_update_gives_the_same_bytes_as_by_the_local_engine(
+    cluster: Cluster, seed_folder: Path, tmp_path: Path, picture: Callable[[int], Image.Image]
+) -> None:
+    """With seeds that come, change and go; as a whole, and in parts that the last one finishes."""
+    first = tmp_path / "local"
+    gif_datasets.expand(str(seed_folder), first, cache_dir=tmp_path / "local-cache", **OPTIONS)
+    folders = [shutil.copytree(first, tmp_path / name) for name in ("ray", "parts")]
+    for number in range(6):
+        picture(100 + number).save(seed_folder / "ant" / f"new-{number}.png")
+    picture(110).save(seed_folder / "bee" / "1.png")
+    (seed_folder / "crab" / "0.png").unlink()
+
+    def update(out: Path, **options: Any) -> Summary:
+        more: dict[str, Any] = {"update": True, "withdraw_missing": True, "cache_dir": tmp_path / f"{out.name}-cache"}
+        return gif_datasets.expand(str(seed_folder), out, **more, **options)
+
+    wanted = update(first)
+    assert (wanted.generation, wanted.added, wanted.withdrawn, wanted.generated) == (2, 7, 2, 14)
+    assert update(folders[0], engine="ray").generated == 14
+    missing = [update(folders[1], engine="ray", part=(number, 3)).missing for number in range(3)]
+    assert [count > 0 for count in missing] == [True, True, False]
+    for folder in folders:
+        assert contents(folder) == contents(first)
 
 
 def test_into_an_object_store(cluster: Cluster, seed_folder: Path, tmp_path: Path) -> None:
