@@ -44,6 +44,9 @@ CLASSIFIERS = ("text", "seeds", "both", "linear")
 AGNOSTIC = "sample-agnostic"
 OWN_SCHEDULER = "own"
 """The scheduler that a pipeline's folder names."""
+OWN_STRENGTH = "own"
+"""The strength that a prior's card names for the family of the method; without one, :data:`USUAL_STRENGTH`."""
+USUAL_STRENGTH = {"unclip": 1.0, "sd": 0.6}
 AUTO = "auto"
 """The strength that is chosen from a few copies before the work; ``auto:SHARE`` says how many must keep their class."""
 _LATER = {"guide": None, "synonyms": (), "webp_effort": 4, "max_side": None}
@@ -73,14 +76,14 @@ def _listed(text: str) -> list[str]:
     return [item for item in map(str.strip, text.split(",")) if item]
 
 
-def _is_auto(text: str) -> bool:
+def _names_strength(text: str) -> bool:
     """Whether a text stands for a strength; raises ConfigError if its share is none."""
     name, colon, share = text.partition(":")
     if name == AUTO and colon and not re.fullmatch(r"0?\.\d*[1-9]\d*|1(\.0*)?", share):
         raise ConfigError(
             f"unknown target {share!r} of strength=auto; give a share above 0 and at most 1, such as auto:0.9"
         )
-    return name == AUTO
+    return name == AUTO or text == OWN_STRENGTH
 
 
 @dataclass(frozen=True)
@@ -226,11 +229,11 @@ class ExpansionConfig:
     strength: float | str = _option(
         None,
         "how far a copy moves from its seed: the share of the noising process that the decoder begins after; 1, for"
-        " unCLIP: from noise alone; auto: the highest at which enough copies keep their class, 75% of what real images"
-        " do, or auto:SHARE",
+        " unCLIP: from noise alone; own: what the prior's card names, or 1; auto: the highest at which enough copies"
+        " keep their class, 75% of what real images do, or auto:SHARE",
         low=0.01,
         high=1.0,
-        word=_is_auto,
+        word=_names_strength,
         of=STRENGTH,
     )
     prompts: tuple[str, ...] = _option(
@@ -381,12 +384,12 @@ class ExpansionConfig:
     @property
     def auto_strength(self) -> bool:
         """Whether the strength is still to be chosen."""
-        return isinstance(self.strength, str)
+        return isinstance(self.strength, str) and self.strength != OWN_STRENGTH
 
     @property
     def near_seed(self) -> bool:
         """Whether the decoder of an unCLIP method begins near the seed, not from noise alone."""
-        return _begins_from_noise(self.method) and self.strength != 1
+        return _begins_from_noise(self.method) and self.strength not in (1, OWN_STRENGTH)
 
     def to_json(self) -> dict[str, Any]:
         """Return all options as JSON types, defaults resolved; those of ``_LATER`` only where they have an effect."""
@@ -421,7 +424,7 @@ def stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as recipes and manifests hold them: a strength of 1 has the digest of versions that had no other."""
     if not _begins_from_noise(options["method"]):
         return dict(options)
-    if options["strength"] == 1:
+    if options["strength"] in (1, OWN_STRENGTH):
         return {**options, "strength": NEUTRAL["strength"]}
     return {**options, _NEAR_SEED: True}
 
@@ -509,7 +512,11 @@ def _check(config: ExpansionConfig) -> None:
             f"method {method.name!r} has its own check, got check={config.check!r}; remove that option, or use method"
             f" {method.base!r}"
         )
-    if IMG2IMG in method.parts and not config.auto_strength and int(config.strength * config.decode_steps) < 1:
+    if (
+        IMG2IMG in method.parts
+        and isinstance(config.strength, float)
+        and int(config.strength * config.decode_steps) < 1
+    ):
         raise ConfigError(
             f"strength {config.strength} of {config.decode_steps} decode_steps is less than one step; raise either"
         )

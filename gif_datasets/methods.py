@@ -136,7 +136,7 @@ NEUTRAL: Mapping[str, Any] = {
 }
 _GUIDED = {"steps": 10, "step_size": 0.25, "classifier": "both", "held_class": "label", "entropy_weight": 0.1}
 """Chosen by the evidence in ``docs/method.md``; the preset ``paper`` has the paper's values."""
-_UNCLIP = {"noise": "element", "decode_steps": 6, "guidance_scale": 2.0, "strength": 1.0}
+_UNCLIP = {"noise": "element", "decode_steps": 6, "guidance_scale": 2.0, "strength": "own"}
 _SD = {"noise": "channel", "decode_steps": 15, "guidance_scale": 5.0, "strength": 0.6}
 SELECTIVE = {"check": "selective", "redraws": 20}
 SELECT_SUMMARY = (

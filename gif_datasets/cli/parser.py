@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="gif-datasets",
         description="Expand a small labelled image dataset with guided imagination.",
-        epilog="Try: gif-datasets expand demo --out demo-expanded",
+        epilog="Try: gif-datasets expand photos --out photos-expanded",
     )
     parser.add_argument("--version", action="version", version=f"gif-datasets {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -97,8 +97,8 @@ def name_larger_priors(config: ExpansionConfig) -> None:
 
     if config.prior == "embedded" and METHODS[config.method].imagines:
         say(
-            "using the embedded prior (32 x 32 pixels, trained on CIFAR-10), which is for first trials;"
-            " for real work use a larger one, such as Kandinsky 2.2 by --prior kandinsky22 (docs/priors.md)"
+            "using the embedded prior, which is small (64 x 64 pixels, photographs of everyday things);"
+            " with a GPU take a larger one, such as Kandinsky 2.2 by --prior kandinsky22 (docs/priors.md)"
         )
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from gif_datasets.chunks import evenly
-from gif_datasets.config import ExpansionConfig, stored_options
+from gif_datasets.config import OWN_STRENGTH, USUAL_STRENGTH, ExpansionConfig, stored_options
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.io.cache.entries import CACHE_FORMAT
 from gif_datasets.io.devices import memory_of, resolve_device
 from gif_datasets.io.digests import digest, digest_rows, digest_text
 from gif_datasets.methods import METHODS
 from gif_datasets.options import closest
-from gif_datasets.priors import PriorInfo, check_fit, check_published_strength, check_strength, find_prior
+from gif_datasets.priors import SHRINKS, PriorInfo, check_fit, check_published_strength, check_strength, find_prior
 from gif_datasets.priors.guides import GuideInfo, find_guide
 from gif_datasets.prompts import IS, canonical
 from gif_datasets.sources.seed_table import SeedTable
@@ -103,6 +103,11 @@ class Recipe:
         """Whether the colours are taken from copies of a seed: it is grey, and the method may make them coloured."""
         return seed.grey and METHODS[self.config.method].colours
 
+    @property
+    def shrinks(self) -> bool:
+        """Whether copies of seeds that are smaller than what the prior draws are shrunk to their seed's size."""
+        return METHODS[self.config.method].imagines and self.prior.card.get(SHRINKS) is True
+
     def guidance_key(self, seed: Seed, attempt: int) -> str:
         """Key of what guidance found for all copies of a seed, in one draw of the perturbation."""
         return guidance_key(self.digest, seed.key, seed.label, attempt)
@@ -178,6 +183,7 @@ def make_recipe(
         check_published_strength(config)
     prior = own_prior or find_prior(config.prior)
     check_fit(prior, config.method)
+    config = _with_strength_of(prior, config)
     check_strength(prior, config)
     if len(classes) < 2:
         raise SourceError(
@@ -196,6 +202,15 @@ def make_recipe(
     if guide is not None:
         guide.check(classes, config.classifier)
     return Recipe(fitting, tuple(classes), prior, settled, method_key=METHODS[config.method].key, guide=guide)
+
+
+def _with_strength_of(prior: PriorInfo, config: ExpansionConfig) -> ExpansionConfig:
+    """The options with ``strength=own`` replaced by what the prior's card names for the family of the method."""
+    if config.strength != OWN_STRENGTH:
+        return config
+    family, named = METHODS[config.method].family, prior.card.get("strength")
+    own = named.get(family) if isinstance(named, Mapping) else None
+    return dataclasses.replace(config, strength=USUAL_STRENGTH[family] if own is None else own)
 
 
 def _fitting(config: ExpansionConfig, prior: PriorInfo, memory: int) -> ExpansionConfig:

@@ -1,8 +1,10 @@
 """Generative priors: they map images to latents and back."""
 
 from gif_datasets.priors.find import (
+    DEFAULTS,
     FAMILIES,
     PRIOR_FORMAT,
+    SHRINKS,
     PriorInfo,
     check_fit,
     check_published_strength,
@@ -17,8 +19,10 @@ from gif_datasets.priors.find import (
 )
 
 __all__ = [
+    "DEFAULTS",
     "FAMILIES",
     "PRIOR_FORMAT",
+    "SHRINKS",
     "PriorInfo",
     "check_fit",
     "check_published_strength",

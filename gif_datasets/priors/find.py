@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
 
 PRIOR_FORMAT = 2
+SHRINKS = "shrinks_to_seed"
+"""Key of a card: whether copies are no larger than their seeds. A small prior adds no detail to a small image."""
+DEFAULTS = ("strength", SHRINKS)
+"""Keys of a card that change what its copies are like; a tuned prior has those of its base."""
 ENTRY_POINTS = "gif_datasets.priors"
 """Group of entry points: a name, and a class that follows the :class:`~gif_datasets.priors.base.Prior` protocol."""
 

@@ -23,7 +23,7 @@ from gif_datasets.io import atomic
 from gif_datasets.io.devices import resolve_device
 from gif_datasets.io.room import naming_full_disk
 from gif_datasets.options import checked_fields, closest
-from gif_datasets.priors import FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior, prior_parts
+from gif_datasets.priors import DEFAULTS, FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior, prior_parts
 from gif_datasets.priors.published import NOT_TUNABLE
 from gif_datasets.priors.weights import CLIPS
 from gif_datasets.prompts import DOMAINS, check_prompts, prompts_of
@@ -372,6 +372,7 @@ def _write_prior(task: _Task, objective: Objective, state: State, folder: Path) 
         **({"adapter": parts.adapter.name} if parts.adapter else {}),
         "decoders": {task.family: task.family},
         "image_size": base.card["image_size"],
+        **{name: base.card[name] for name in DEFAULTS if name in base.card},
         "summary": f"{base.name}, its {task.family} decoder tuned on {source}",
         "license": f"{base.card.get('license', 'unknown')}; of {source}: {task.source_license or 'unknown'}",
         "training_data": f"{base.card.get('training_data', 'unknown')}; then {source}",

@@ -3,7 +3,8 @@
     python recipes/evidence/criteria_sheet.py --out docs/criteria.png
 
 All columns begin with the same random perturbation and are decoded with the same noise; what differs is where guidance
-led it. Under each image: the probability that the classifier which guides gives to its label.
+led it. Decoding begins from noise alone (strength 1): near their seeds copies look alike under all criteria. Under each
+image: the probability that the classifier which guides gives to its label.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ COPIES = 3
 
 def column(options: dict[str, object]) -> list[sheet.Copies]:
     """The first copies of each seed, with the probability of the label on what was decoded."""
-    expanded = ExpandedDataset("demo", ratio=5, held_class="label", **options)
+    expanded = ExpandedDataset("demo", ratio=5, held_class="label", strength=1.0, **options)
     count = len(expanded) // 6
     indices = [count + 5 * seed + copy for seed in SEEDS for copy in range(COPIES)]
     expanded.imagine_missing(indices)  # in common blocks

@@ -25,6 +25,7 @@ import numpy as np
 import open_clip
 import timm
 import torch
+import training
 from safetensors.torch import save_file
 from timm.data import ImageNetInfo
 from torch import Tensor
@@ -147,9 +148,7 @@ def _stored(name: str, value: Tensor) -> Tensor:
         return value
     if not name.startswith("text.transformer."):
         return value.half()
-    dropped = 23 - TEXT_MANTISSA_BITS
-    bits = value.float().contiguous().view(torch.int32)
-    return ((bits + (1 << (dropped - 1))) >> dropped << dropped).view(torch.float32).bfloat16()
+    return training.rounded(value, TEXT_MANTISSA_BITS)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ import training
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.guidance.rng import generator_for
@@ -32,6 +33,7 @@ from gif_datasets.priors.mae import MaePrior
 from gif_datasets.priors.unclip import UnclipPrior
 from gif_datasets.report.metrics import frechet_distance, precision_recall
 
+DEMO = Path(__file__).parents[2] / "gif_datasets" / "assets" / "demo"
 FAITHFUL = 4.0  # the guidance scale that keeps most classes; the methods' default trades some for variety
 
 
@@ -150,11 +152,18 @@ def main() -> None:
     args.out.write_text(json.dumps(measures, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(measures, indent=1, ensure_ascii=False))
 
-    other = decode(prior, latents[:32], config, draw=1)
-    rows = []
-    for part in (slice(0, 16), slice(16, 32)):
-        rows += [shown[part] * 2 - 1 for shown in (enlarged, made, other)]
-    training.sheet(rows, args.sheet)
+    demo_sheet(prior, config, args.sheet)
+
+
+@torch.no_grad()
+def demo_sheet(prior: UnclipPrior, config: ExpansionConfig, path: Path) -> None:
+    """32 images of ``demo``, each above two decodings of its latent."""
+    images = [Image.open(file).convert("RGB") for file in sorted(DEMO.glob("*/*.png"))[::6][:32]]
+    pixels = torch.stack([pil_to_tensor(image) for image in images]).float() / 255
+    latents = encode(prior, images)
+    shown = (at(pixels, prior.image_size), *(decode(prior, latents, config, draw) for draw in (0, 1)))
+    rows = [images[part] * 2 - 1 for part in (slice(0, 16), slice(16, 32)) for images in shown]
+    training.sheet(rows, path, scale=1)
 
 
 if __name__ == "__main__":

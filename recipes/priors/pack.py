@@ -4,8 +4,8 @@
         --measures runs/measures.json
     python recipes/priors/pack.py --clip runs/clip --movq runs/movq --unclip runs/unclip --into runs/prior
 
-What is not given stays as it is, the rows of its card included. Decoders are stored as bfloat16: they were trained
-under it, and a wheel compresses it better than float16.
+What is not given stays as it is, and so does the row of its training; measures are taken anew. Decoders are stored as
+bfloat16 of five mantissa bits: they were trained under bfloat16, and a wheel compresses that better than float16.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cifar10
+import training
 from PIL import Image
 from pool import SIDE
 from safetensors.torch import load_file, save_file
@@ -31,6 +32,10 @@ CLIP_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
+MANTISSA_BITS = 5  # of 7 in bfloat16: a fifth less in a wheel; the autoencoder and the MAE lose 0.05 dB
+TRAINED = ": trained on"
+STRENGTH = {"unclip": 0.6}
+"""Where the decoder begins by default, chosen on sets that it never saw (`recipes/evidence/unseen.py`)."""
 
 
 DEMO_CARD = """# demo
@@ -62,15 +67,15 @@ They draw photographs of everyday things at 64 x 64 pixels, on a CPU. For larger
 | part | what |
 |---|---|
 | image tower | timm `tf_efficientnet_lite0` (Apache-2.0), 224 pixels; latent 1,280 wide, centred, norm about 10 |
-| text tower | all-MiniLM-L6-v2 (Apache-2.0), projected up to 1,280 by ridge regression on ImageNet's names |
+| text tower | all-MiniLM-L6-v2 (Apache-2.0), 22,309 word pieces, int8; projected up to 1,280 by ridge regression |
 {parts}| data of the decoders | 145,859 photographs, about 1,200 classes: Tiny-ImageNet, Imagenette, Imagewoof, scenes |
-| storage | safetensors in half precision |
+| storage | safetensors in half precision; the text tower's matrices in int8 |
 
 The decoders never saw CIFAR-10, CIFAR-100, Caltech101, Flowers, Pets, textures or any other set that priors are
 compared on here (`recipes/priors/pool.py` leaves out what is alike).
 
-The CLIP is none: its image tower knows ImageNet's 1,000 classes and little else, so it says little of medical or
-industrial pictures.
+The CLIP was not trained as one: its image tower knows ImageNet's 1,000 classes and little else, so it says little of
+medical or industrial images.
 
 | measure | value |
 |---|---|
@@ -83,8 +88,8 @@ Made by `recipes/priors` (pool, build_clip, latents, train_movq, train_unclip, t
 
 PARTS = {
     "unclip": "diffusers `KandinskyV22Pipeline`: `VQModel` (64 x 64 to 8 x 8 x 32), U-Net of 27M, flow matching",
-    "mae": "masked autoencoder of timm blocks, 4 x 4 patches, encoder 160 wide and 6 deep, decoder 128 and 4",
-    "sd": "diffusers `StableDiffusionImg2ImgPipeline`: the same autoencoder, a U-Net of 3M, MiniLM read by tokens",
+    "mae": "masked autoencoder of timm blocks, 8 x 8 patches, encoder 256 wide and 6 deep, decoder 192 and 4",
+    "sd": "diffusers `StableDiffusionImg2ImgPipeline`: the same autoencoder, a U-Net of 6M, MiniLM read by tokens",
 }
 
 
@@ -114,7 +119,7 @@ def pack_decoder(trained: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(trained, folder)
     for path in folder.rglob("*.safetensors"):
-        tensors = {name: tensor.bfloat16().contiguous() for name, tensor in load_file(path).items()}
+        tensors = {name: training.rounded(tensor, MANTISSA_BITS) for name, tensor in load_file(path).items()}
         save_file(tensors, path, metadata={"format": "pt"})
     for path in folder.rglob("*.json"):
         config = json.loads(path.read_text())
@@ -123,18 +128,19 @@ def pack_decoder(trained: Path, folder: Path) -> None:
 
 
 def known_rows(card: Path) -> dict[str, Any]:
-    """Rows of the measures' table of a card that was packed before."""
+    """Rows of a card that was packed before: how long each part was trained."""
     if not card.exists():
         return {}
     table = card.read_text().partition("| measure | value |\n|---|---|\n")[2].partition("\n\n")[0]
-    return dict(line.strip("| ").split(" | ", 1) for line in table.splitlines())
+    rows = dict(line.strip("| ").split(" | ", 1) for line in table.splitlines())
+    return {name: value for name, value in rows.items() if name.endswith(TRAINED)}
 
 
 def training_rows(name: str, folder: Path) -> dict[str, str]:
     """What a run's state file tells."""
     state = json.loads((folder / "state.json").read_text())
-    hours = f"{state['seconds'] / 3600:.1f} h on two CPU cores"
-    return {f"{name}: trained on": f"{state['images']:,} images (repeats counted), {hours}"}
+    hours = f"{state['seconds'] / 3600:.1f} h on one or two CPU cores"
+    return {f"{name}{TRAINED}": f"{state['images']:,} images (repeats counted), {hours}"}
 
 
 def main() -> None:
@@ -179,6 +185,8 @@ def main() -> None:
         "clip": "clip",
         "decoders": {family: family for family in families},
         "image_size": SIDE,
+        "strength": STRENGTH,
+        "shrinks_to_seed": True,
         "summary": f"small priors that ship in the package: EfficientNet-Lite0 + MiniLM, {SIDE} x {SIDE} decoders",
         "license": "Apache-2.0 (weights; trained on images under ImageNet's terms, which are for research)",
         "training_data": "146,000 photographs of about 1,200 classes, none of a set it is compared on",

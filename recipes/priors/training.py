@@ -96,6 +96,13 @@ class Run:
                 old.unlink()
 
 
+def rounded(value: Tensor, mantissa_bits: int) -> Tensor:
+    """A tensor as bfloat16 of fewer mantissa bits, which a wheel compresses better."""
+    dropped = 23 - mantissa_bits
+    bits = value.float().contiguous().view(torch.int32)
+    return ((bits + (1 << (dropped - 1))) >> dropped << dropped).view(torch.float32).bfloat16()
+
+
 def shuffled_batches(count: int, batch_size: int, start: int) -> Iterator[np.ndarray]:
     """Yield index batches for ever; batch ``n`` depends on ``n`` alone, so a resumed run continues the same order."""
     per_epoch = count // batch_size

@@ -330,15 +330,16 @@ def test_shared_pictures_are_dropped_or_allowed_on_request(sets: tuple[Path, Pat
 def test_what_a_prior_was_trained_on(sets: tuple[Path, Path], tmp_path: Path) -> None:
     """The card of the embedded prior names it, and so may any prior's; also of a dataset object of torchvision's."""
     listed = find_prior("embedded").training_sources
-    assert "torchvision:CIFAR10?train=true" in listed
+    assert "torchvision:Imagenette?split=train" in listed
     with pytest.raises(
-        SourceError, match=r"prior 'embedded' was trained on torchvision:CIFAR10\?train=true.*allow-seen"
+        SourceError, match=r"prior 'embedded' was trained on torchvision:Imagenette\?split=train.*allow-seen"
     ):
-        gif_datasets.compare(str(sets[0]), "torchvision:CIFAR10?root=x", ["gif-unclip"])
-    with pytest.raises(SourceError, match="torchvision:CIFAR10: "):  # past that check: it is not there
-        gif_datasets.compare(str(sets[0]), "torchvision:CIFAR10?root=x", ["gif-unclip"], allow_seen=True)
-    with pytest.raises(SourceError, match="torchvision:CIFAR10: "):  # no prior, nothing seen
-        gif_datasets.compare(str(sets[0]), "torchvision:CIFAR10?root=x", ["randaugment"])
+        gif_datasets.compare(str(sets[0]), "torchvision:Imagenette?root=x", ["gif-unclip"])
+    with pytest.raises(SourceError, match="torchvision:Imagenette: "):  # past that check: it is not there
+        gif_datasets.compare(str(sets[0]), "torchvision:Imagenette?root=x", ["gif-unclip"], allow_seen=True)
+    with pytest.raises(SourceError, match="torchvision:Imagenette: "):  # no prior, nothing seen
+        gif_datasets.compare(str(sets[0]), "torchvision:Imagenette?root=x", ["randaugment"])
+    cifar = ("torchvision:CIFAR10?train=true", "hf:uoft-cs/cifar10?split=train")
     for spec, part in (
         ("torchvision:CIFAR10?train=false", False),
         ("torchvision:CIFAR100", False),
@@ -352,11 +353,11 @@ def test_what_a_prior_was_trained_on(sets: tuple[Path, Path], tmp_path: Path) ->
         ("demo", False),
         ("CIFAR10", False),
     ):
-        assert any(is_part_of(spec, one) for one in listed) is part, spec
+        assert any(is_part_of(spec, one) for one in cifar) is part, spec
     with pytest.raises(SourceError, match="was trained on"):  # its CLIP would teach
-        gif_datasets.compare(str(sets[0]), "torchvision:CIFAR10?root=x", ["randaugment"], distil=[0.5])
+        gif_datasets.compare(str(sets[0]), "torchvision:Imagenette?root=x", ["randaugment"], distil=[0.5])
     with pytest.raises(SourceError, match="was trained on"):  # its CLIP would choose
-        gif_datasets.compare(str(sets[0]), "torchvision:CIFAR10?root=x", ["select:randaugment"])
+        gif_datasets.compare(str(sets[0]), "torchvision:Imagenette?root=x", ["select:randaugment"])
     folder = ImageFolder(str(sets[1]))
     assert is_part_of(folder, "torchvision:ImageFolder")
     assert is_part_of(torch.utils.data.Subset(folder, [0]), "torchvision:ImageFolder")

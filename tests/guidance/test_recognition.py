@@ -59,7 +59,7 @@ def test_a_domain_sets_the_strength_of_img2img() -> None:
     assert strength("gif-sd", domain="texture") == strength("gif-sd") == 0.6
     assert strength("gif-sd", domain="medical", strength=0.5) == 0.5
     assert strength("gif-sd", domain="medical", preset="official") == 0.9
-    assert strength("gif-unclip", domain="medical") == 1.0
+    assert strength("gif-unclip", domain="medical") == "own"
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

@@ -16,9 +16,11 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import gif_datasets
 from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, PriorError
+from gif_datasets.guidance import int8_rows
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.guidance.zeroshot import Clip, ZeroShotClassifier
 from gif_datasets.priors import check_fit, embedded_folder, find_prior, load_prior
@@ -52,15 +54,17 @@ def classifier(prior: UnclipPrior) -> ZeroShotClassifier:
 
 
 def test_weights_are_safetensors_only_and_small_enough() -> None:
-    """Nothing in the folder can run code, and the assets, as a wheel compresses them, stay under 90 MB."""
+    """Nothing in the folder can run code, and a wheel, of at most 95 MB, compresses the assets to less than 94."""
     folder = embedded_folder()
     assert {p.suffix for p in folder.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".md"}
-    assert sum(len(zlib.compress(p.read_bytes(), 1)) for p in folder.parents[1].rglob("*") if p.is_file()) < 90e6
+    assert sum(len(zlib.compress(p.read_bytes(), 1)) for p in folder.parents[1].rglob("*") if p.is_file()) < 94e6
 
 
-def test_open_clip_loads_it_by_its_own_name(prior: UnclipPrior) -> None:
-    """open_clip's own functions read the folder and give the same latents and the same text embeddings."""
-    folder = embedded_folder() / "clip"
+def test_open_clip_loads_it_by_its_own_name(prior: UnclipPrior, tmp_path: Path) -> None:
+    """open_clip's own functions read the folder, where int8 rows are floats, and give the same latents."""
+    folder = shutil.copytree(embedded_folder() / "clip", tmp_path / "clip")
+    weights = folder / "open_clip_model.safetensors"
+    save_file(int8_rows.dequantized(load_file(weights)), weights, metadata={"format": "pt"})
     config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
     model, _, preprocess = open_clip.create_model_and_transforms(
         f"local-dir:{folder}", text_cfg={**config, "hf_model_name": str(folder), "hf_model_pretrained": False}
@@ -108,7 +112,7 @@ def decode(prior: UnclipPrior, latents: torch.Tensor, keys: Sequence[str]) -> to
 def test_decoding_is_deterministic_and_independent_of_companions(prior: UnclipPrior, latents: torch.Tensor) -> None:
     """In a block of one size a picture has the same bits, whatever its companions and place."""
     first = decode(prior, latents[:4], "abcd")
-    assert first.shape == (4, 3, 32, 32)
+    assert first.shape == (4, 3, 64, 64)
     assert 0 <= first.min() <= first.max() <= 1
     assert torch.equal(first, decode(prior, latents[:4], "abcd"))
     moved = decode(prior, latents[[9, 2, 0, 7]], "xcay")
@@ -205,7 +209,8 @@ def test_guided_expansion_raises_its_criteria(seed_folder: Path) -> None:
 def test_the_masked_autoencoder_redraws_what_it_sees(demo: tuple[list[Image.Image], torch.Tensor]) -> None:
     """With nothing hidden, seeds that it never saw come back at 28 dB or better."""
     prior = load_prior(find_prior("embedded"), "mae", torch.device("cpu"))
-    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in demo[0]]) / 255
+    images = [image.resize((64, 64), Image.Resampling.BICUBIC) for image in demo[0]]
+    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]) / 255
     error = (prior.decode(prior.encode(demo[0]), [], CONFIG) - pixels).square().mean((1, 2, 3))
     assert -10 * torch.log10(error).mean() > 28
 

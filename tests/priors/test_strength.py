@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,7 +92,11 @@ def test_images_are_those_of_diffusers(published: str, strength: float, of: int,
 
 
 def test_lower_strength_stays_nearer(prior: UnclipPrior, seeds: list[Image.Image]) -> None:
-    latents, anchors, pixels = prior.encode(seeds), prior.anchors(seeds), pixels_of(seeds)
+    latents, anchors, pixels = (
+        prior.encode(seeds),
+        prior.anchors(seeds),
+        pixels_of([seed.resize((64, 64)) for seed in seeds]),
+    )
     errors = [
         float((prior.decode_near(latents, anchors, generators(3), ExpansionConfig(strength=s)) - pixels).abs().mean())
         for s in (0.9, 0.6, 0.3, 0.1)
@@ -166,7 +171,7 @@ def test_an_own_prior_with_anchors_draws_from_them(seed_folder: Path, tmp_path: 
 
 def test_strength_1_has_the_digest_of_versions_that_had_no_other() -> None:
     """They wrote a neutral 0.6; a real 0.6 has a mark, and readers of a manifest see what was done."""
-    whole, part = ExpansionConfig(), ExpansionConfig(strength=0.6)
+    whole, part = ExpansionConfig(strength=1), ExpansionConfig(strength=0.6)
     assert (whole.strength, part.strength) == (1.0, 0.6)
     stored = [stored_options(config.to_json()) for config in (whole, part)]
     assert [options["strength"] for options in stored] == [0.6, 0.6]
@@ -174,6 +179,49 @@ def test_strength_1_has_the_digest_of_versions_that_had_no_other() -> None:
     assert make_recipe(whole, ["a", "b"]).digest != make_recipe(part, ["a", "b"]).digest
     for config in (whole, part, ExpansionConfig(method="gif-sd"), ExpansionConfig(method="cutout")):
         assert readable_options(stored_options(config.to_json())) == config.to_json()
+
+
+@pytest.mark.parametrize(
+    ("card", "method", "strength"),
+    [
+        ({"unclip": 0.4}, "gif-unclip", 0.4),
+        ({"unclip": 0.4}, "gif-sd", 0.6),
+        ({"sd": 0.3}, "sd", 0.3),
+        ({"sd": 0.3}, "unclip", 1.0),
+        (None, "unclip", 1.0),
+        ("much", "unclip", 1.0),
+    ],
+)
+def test_the_default_is_what_the_prior_names(card: object, method: str, strength: float) -> None:
+    """The embedded prior names 0.6; what is given goes first."""
+    info = dataclasses.replace(find_prior("embedded"), card={**find_prior("embedded").card, "strength": card})
+    config = ExpansionConfig(method=method, strength="own")
+    assert make_recipe(config, ["a", "b"], own_prior=info).config.strength == strength
+    given = dataclasses.replace(config, strength=0.9)
+    assert make_recipe(given, ["a", "b"], own_prior=info).config.strength == 0.9
+    assert make_recipe(ExpansionConfig(), ["a", "b"]).config.strength == 0.6
+    assert make_recipe(ExpansionConfig(prior="linear"), ["a", "b"]).config.strength == 1.0
+
+
+def test_a_card_names_a_strength_within_the_range() -> None:
+    info = dataclasses.replace(find_prior("embedded"), card={**find_prior("embedded").card, "strength": {"unclip": 2}})
+    with pytest.raises(ConfigError, match=r"strength must be .*got 2"):
+        make_recipe(ExpansionConfig(), ["a", "b"], own_prior=info)
+
+
+@pytest.mark.parametrize("method", ["unclip", "mae"])
+def test_copies_by_a_small_prior_are_no_larger_than_their_seeds(method: str, tmp_path: Path) -> None:
+    """It adds no detail to a small image; and seeds and copies of one size go into one batch."""
+    sizes = [(100, 80), (32, 32), (20, 40), (1, 1), (64, 64)]
+    for number, size in enumerate(sizes):
+        (tmp_path / "seeds" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.effect_noise(size, 50).convert("RGB").save(tmp_path / "seeds" / "ab"[number % 2] / f"{number}.png")
+    options = (
+        {"ratio": 1, "method": method, "decode_steps": 1} if method == "unclip" else {"ratio": 1, "method": method}
+    )
+    expanded = ExpandedDataset(str(tmp_path / "seeds"), cache_dir=tmp_path / "c", **options)
+    sizes_of = {expanded[place][0].size: expanded[place + 5][0].size for place in range(5)}
+    assert sizes_of == {(100, 80): (64, 64), (32, 32): (32, 32), (20, 40): (20, 20), (1, 1): (1, 1), (64, 64): (64, 64)}
 
 
 def test_a_folder_says_its_strength(tmp_path: Path) -> None:
@@ -254,7 +302,7 @@ def test_a_prior_that_does_not_draw_such_images_is_said_before_the_work(tmp_path
     """The next step that is named works: nearer to the seeds more copies keep their class."""
     said: list[str] = []
     options = {"limit": 24, "cache_dir": tmp_path / "c", "say": said.append}
-    gif_datasets.expand("photos", tmp_path / "out", **options, **FAST)
+    gif_datasets.expand("photos", tmp_path / "out", strength=1, **options, **FAST)
     [line] = said
     assert "does not draw such images well" in line
     assert "--set strength=auto" in line

@@ -46,6 +46,13 @@ class Candidate:
         """With the luminance of the image in each of its channels."""
         return Candidate(self.picture.convert("L").convert("RGB"), self.fields)
 
+    def no_larger_than(self, size: tuple[int, int]) -> Candidate:
+        """Shrunk, if need be, to the shorter side of its seed's ``size``."""
+        side = min(*self.picture.size, *size)
+        if side == min(self.picture.size):
+            return self
+        return Candidate(self.picture.resize((side, side), PillowImage.Resampling.BICUBIC), self.fields)
+
 
 @dataclass(frozen=True)
 class Draw:

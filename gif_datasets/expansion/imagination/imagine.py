@@ -276,12 +276,16 @@ class Imaginer:
         with _naming([f"copies of {_name(seed)}" for seed in seeds]):
             maker.prepare(seeds, attempt)
         with _naming([f"copy {copy} of {_name(seed)}" for seed, copy in wanted]):
-            candidates = [
-                candidate.in_grey() if self.recipe.takes_colours(seed) else candidate
-                for candidate, (seed, _) in zip(maker.draw(wanted, attempt), wanted, strict=True)
-            ]
+            drawn = maker.draw(wanted, attempt)
+            candidates = [self._like_seed(candidate, seed) for candidate, (seed, _) in zip(drawn, wanted, strict=True)]
             verdicts = judge(wanted, candidates)
         return [(*row, *found) for row, found in zip(block, zip(candidates, verdicts, strict=True), strict=True)]
+
+    def _like_seed(self, candidate: Candidate, seed: Seed) -> Candidate:
+        """A copy of a grey seed in grey; of a small one, where the prior asks for that, as small."""
+        if self.recipe.shrinks:
+            candidate = candidate.no_larger_than(self._pictures.size(seed))
+        return candidate.in_grey() if self.recipe.takes_colours(seed) else candidate
 
     def _encoded(self, row: Row, attempt: int, candidate: Candidate, verdict: Verdict) -> Sample:
         seed, copy = row

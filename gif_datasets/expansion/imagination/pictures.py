@@ -32,6 +32,7 @@ class PicturesAhead:
     _coming: OrderedDict[int, Seed] = field(default_factory=OrderedDict)
     _ahead: OrderedDict[int, Future[Image | None]] = field(default_factory=OrderedDict)
     _kept: OrderedDict[int, Image] = field(default_factory=OrderedDict)
+    _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def expect(self, seeds: Iterable[Seed]) -> None:
         """Begin to read those that will be asked for next, in their order; what was expected before is forgotten."""
@@ -48,16 +49,22 @@ class PicturesAhead:
             self._coming.pop(seed.index, None)
             future = self._ahead.pop(seed.index, None)
             image = self._kept[seed.index] = (future and future.result()) or self.read(seed)
+            self._sizes[seed.index] = image.size
         self._kept.move_to_end(seed.index)
         while len(self._kept) > 1 and sum(map(_bytes, self._kept.values())) > MOST_KEPT:
             self._kept.popitem(last=False)
         self._go_on()
         return image.copy()
 
+    def size(self, seed: Seed) -> tuple[int, int]:
+        """Width and height of a seed's image, known of those that were asked for."""
+        return self._sizes.get(seed.index) or self(seed).size
+
     def forget(self) -> None:
         """Free all images."""
         self.expect(())
         self._kept.clear()
+        self._sizes.clear()
 
     def _go_on(self) -> None:
         while self._coming and self._has_room():
