@@ -125,7 +125,8 @@ def finish(folder: Path, listed: list[manifests.Shard], made: index.Index, suffi
     }
     draft = manifests.Manifest.from_json(manifests.sealed(manifest, {}))
     files = {**manifests.index_files(draft), index.INDEX: index.to_bytes(made)}
-    manifests.write_files(folder, manifests.Manifest.from_json(manifests.sealed(manifest, files)), files)
+    manifests.write_files(folder, files)
+    manifests.write_manifest(folder, manifests.Manifest.from_json(manifests.sealed(manifest, files)))
 
 
 def expanded(folder: Path, pool: list[bytes], per: int, suffix: str = "jpg") -> None:
