@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PRIOR_FORMAT = 2
 SHRINKS = "shrinks_to_seed"
-"""Key of a card: whether copies are no larger than their seeds. A small prior adds no detail to a small image."""
+"""Key of a card: whether a copy is shrunk to the size of a smaller seed. A small prior adds no detail to it."""
 DEFAULTS = ("strength", SHRINKS)
 """Keys of a card that change what its copies are like; a tuned prior has those of its base."""
 ENTRY_POINTS = "gif_datasets.priors"

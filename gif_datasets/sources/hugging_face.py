@@ -170,7 +170,7 @@ def _fetched(address: str, name: str) -> bytes:
     except Exception as error:  # each file system raises its own kinds
         status = getattr(error.__cause__, "status", 404)  # fsspec hides that a server was not reached or refused
         connected = not isinstance(error.__cause__, OSError)
-        missing = isinstance(error, (FileNotFoundError, KeyError))  # older zip file systems of fsspec raise the latter
+        missing = isinstance(error, (FileNotFoundError, KeyError))  # fsspec's older zip file system: KeyError
         if missing and status in (404, 410) and connected:
             raise BadImage(f"{name}: no such file") from error
         raise SourceError(

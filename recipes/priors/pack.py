@@ -4,8 +4,9 @@
         --measures runs/measures.json
     python recipes/priors/pack.py --clip runs/clip --movq runs/movq --unclip runs/unclip --into runs/prior
 
-What is not given stays as it is, and so does the row of its training; measures are taken anew. Decoders are stored as
-bfloat16 of five mantissa bits: they were trained under bfloat16, and a wheel compresses that better than float16.
+A part that is not given stays as it is, and the card keeps how long it was trained. Measures must be taken again: give
+them by --measures. Decoders are stored as bfloat16 with five mantissa bits. They were trained in bfloat16, and a wheel
+compresses it better than float16.
 """
 
 from __future__ import annotations
