@@ -178,7 +178,7 @@ class ExpansionConfig:
     guide: str | None = _option(
         None,
         "what scores images instead of the prior's CLIP: open_clip's MODEL/CHECKPOINT, hf-hub:OWNER/NAME, a folder,"
-        " timm:NAME?checkpoint=FILE.safetensors, ..; it guides mae and sd, and checks and measures the images of all",
+        " timm:NAME?checkpoint=FILE.safetensors, ..; it guides mae, sd, rae, and checks and measures the images of all",
         of=CLASSIFIER,
     )
     templates: tuple[str, ...] = _option(

@@ -138,6 +138,8 @@ _GUIDED = {"steps": 10, "step_size": 0.25, "classifier": "both", "held_class": "
 """Chosen by the evidence in ``docs/method.md``; the preset ``paper`` has the paper's values."""
 _UNCLIP = {"noise": "element", "decode_steps": 6, "guidance_scale": 2.0, "strength": "own"}
 _SD = {"noise": "channel", "decode_steps": 15, "guidance_scale": 5.0, "strength": 0.6}
+_RAE = {"epsilon": 0.8, "noise": "channel", "classifier": "seeds"}
+"""The released decoders saw noise of up to 0.8 in training (``n08`` in their names); tokens have no class texts."""
 SELECTIVE = {"check": "selective", "redraws": 20}
 SELECT_SUMMARY = (
     "selective expansion by METHOD: images of the seed's zero-shot class and with a higher entropy (section 3.2)"
@@ -205,6 +207,22 @@ _BASE = (
     ),
     _method(
         "sd", "sd", "img2img, as in Stable Diffusion, without guidance", _SD, PERTURBATION, DIFFUSION, STRENGTH, IMG2IMG
+    ),
+    _method(
+        "gif-rae",
+        "rae",
+        "guided imagination in the tokens of DINOv2 or MAE, by a classifier fitted to those of the seeds: no class"
+        " text, one pass of the decoder",
+        {**_GUIDED, **_RAE, "step_size": 0.05},
+        PERTURBATION,
+        GUIDANCE,
+    ),
+    _method(
+        "rae",
+        "rae",
+        "the representation autoencoder without guidance: random channel-level perturbation",
+        _RAE,
+        PERTURBATION,
     ),
     _method("randaugment", AUGMENT, "RandAugment (torchvision's) applied once per copy, no prior", {}, "randaugment"),
     _method("cutout", AUGMENT, "one grey square per copy, no prior", {}, "mask"),
@@ -291,7 +309,7 @@ def _paper(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         "consistency_floor": 0.0,
         "keep_class": False,
         "held_class": "prediction",
-        "classifier": "text",
+        **({} if method.family == "rae" else {"classifier": "text"}),
         "templates": ("{}",),
         "diversity_order": "paper",
         "diversity_space": "latent",
@@ -300,7 +318,7 @@ def _paper(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _official(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-    epsilon = options.get("epsilon", _PUBLISHED_EPSILON.get(method.family))
+    epsilon = options.get("epsilon", _PUBLISHED_EPSILON.get(method.family, method.defaults["epsilon"]))
     step_size = _OFFICIAL_STEP / epsilon if isinstance(epsilon, (int, float)) and epsilon > 0 else None
     return {
         **_paper(method, options),

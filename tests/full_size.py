@@ -90,6 +90,16 @@ def _mae(width: int, depth: int, heads: int) -> dict[str, Part]:
     return {"model": (transformers.ViTMAEForPreTraining, {"config": config})}
 
 
+def _rae(width: int, depth: int, **more: Any) -> dict[str, Part]:
+    """With the decoder that the authors name ViTXL (bytetriper/RAE, configs/decoder/ViTXL)."""
+    decoder = {
+        "decoder_hidden_size": 1152, "decoder_num_hidden_layers": 28, "decoder_num_attention_heads": 16,
+        "decoder_intermediate_size": 4096,
+    }  # fmt: skip
+    encoder = {"encoder_hidden_size": width, "encoder_num_hidden_layers": depth}
+    return {"model": (diffusers.AutoencoderRAE, {**decoder, **encoder, **more})}
+
+
 PARTS: dict[str, dict[str, Part]] = {
     "karlo": {
         "decoder": (
@@ -141,6 +151,11 @@ PARTS: dict[str, dict[str, Part]] = {
     "sdxl-turbo": _sdxl(),
     "mae-base": _mae(768, 12, 12),
     "mae-large": _mae(1024, 24, 16),
+    "rae-dinov2-base": _rae(768, 12),
+    "rae-dinov2-small": _rae(384, 12),
+    "rae-dinov2-large": _rae(1024, 24),
+    "rae-dinov2-base-512": _rae(768, 12, encoder_input_size=448),
+    "rae-mae-base": _rae(768, 12, encoder_type="mae", encoder_patch_size=16, encoder_input_size=256),
 }  # fmt: skip
 """Parts with weights, by the name of the published prior."""
 

@@ -437,6 +437,29 @@ def masked(**more: Any) -> transformers.ViTMAEForPreTraining:
 MAKERS |= dict.fromkeys(("mae-base", "mae-large"), lambda scratch: masked())
 
 
+def represented(kind: str) -> diffusers.AutoencoderRAE:
+    """A tiny representation autoencoder of 4 x 4 tokens, with statistics of its latents as published ones have them.
+
+    DINOv2's have deviations, MAE's also means, each of a channel at a place.
+    """
+    places, patch = (64, 4, 4), {"dinov2": 14, "mae": 16}[kind]
+    model = diffusers.AutoencoderRAE(
+        encoder_type=kind, encoder_hidden_size=64, encoder_num_hidden_layers=2, encoder_patch_size=patch,
+        encoder_input_size=4 * patch, patch_size=4, decoder_hidden_size=32, decoder_num_hidden_layers=2,
+        decoder_num_attention_heads=4, decoder_intermediate_size=64, noise_tau=0.8,
+        latents_std=torch.rand(places) + 0.5, latents_mean=torch.randn(places) if kind == "mae" else None,
+    )  # fmt: skip
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(0.2 * torch.randn(value.shape))
+    return model.eval()
+
+
+RAE = {name: "mae" if "mae" in name else "dinov2" for name, prior in PUBLISHED.items() if prior.family == "rae"}
+"""Kind of the encoder, by the name of the published prior."""
+MAKERS |= {name: lambda scratch, kind=kind: represented(kind) for name, kind in RAE.items()}
+
+
 def folder_of(folder: Path, family: str, build: Callable[[Path], Any]) -> str:
     """A prior's folder with the embedded CLIP and a decoder of its own, which ``build`` writes."""
     folder.mkdir()
@@ -461,7 +484,8 @@ def publish(prior: Published, scratch: Path) -> None:
         (folder / "model_index.json").write_text(json.dumps(index | published))
 
     write_snapshot(prior.decoder, write)
-    write_snapshot(CLIPS[prior.clip].weights, write_clip(prior.clip))
+    if prior.clip:
+        write_snapshot(CLIPS[prior.clip].weights, write_clip(prior.clip))
     if prior.adapter:
         write_snapshot(prior.adapter, write_adapter(pipeline))
 

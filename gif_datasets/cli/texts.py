@@ -299,7 +299,7 @@ def _cell(prior: dict[str, Any], column: str) -> str:
     pin = prior["revision"][:8] if prior["pinned"] else f"{prior['revision']}, not pinned"
     cells = {
         "families": ", ".join(prior["families"]),
-        "clip": prior["clip"]["open_clip"],
+        "clip": prior["clip"]["open_clip"] if prior["clip"] else "its own tokens",
         "pixels": str(prior["image_size"]),
         "GB": str(prior["download_gb"]),
         "memory": f"{prior['memory_gb']} GB",

@@ -20,7 +20,15 @@ from gif_datasets.io.devices import memory_of, resolve_device
 from gif_datasets.io.digests import digest, digest_rows, digest_text
 from gif_datasets.methods import METHODS
 from gif_datasets.options import closest
-from gif_datasets.priors import SHRINKS, PriorInfo, check_fit, check_published_strength, check_strength, find_prior
+from gif_datasets.priors import (
+    SHRINKS,
+    PriorInfo,
+    check_classifier,
+    check_fit,
+    check_published_strength,
+    check_strength,
+    find_prior,
+)
 from gif_datasets.priors.guides import GuideInfo, find_guide
 from gif_datasets.prompts import IS, canonical
 from gif_datasets.sources.seed_table import SeedTable
@@ -185,6 +193,8 @@ def make_recipe(
     check_fit(prior, config.method)
     config = _with_strength_of(prior, config)
     check_strength(prior, config)
+    if own_guide is None:
+        check_classifier(prior, config)
     if len(classes) < 2:
         raise SourceError(
             f"only {len(classes)} class ({', '.join(classes)}): guidance compares classes and needs at least 2;"

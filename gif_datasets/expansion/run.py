@@ -264,7 +264,7 @@ def _put_own_files(
 
 def _look_at_copies(plan: Plan, imaginer: Imaginer, folder: ExpandedFolder) -> None:
     """Write how many finished copies look like their class: one of each seed, of at most ``MOST_LOOKED_AT`` seeds."""
-    if not METHODS[plan.recipe.config.method].imagines or not plan.recipe.prior.has_clip:
+    if not METHODS[plan.recipe.config.method].imagines or not plan.recipe.prior.trained:
         return
     reader = ShardReader(folder)
     copies = []

@@ -72,7 +72,7 @@ class StrengthChoice:
 
 def look(imaginer: Imaginer, seeds: Sequence[Seed], copies: int = COPIES) -> OwnClass | None:
     """Draw one copy of some seeds, spread over all, and look at them; None where no prior makes the copies."""
-    if not METHODS[imaginer.recipe.config.method].imagines or not imaginer.recipe.prior.has_clip:
+    if not METHODS[imaginer.recipe.config.method].imagines or not imaginer.recipe.prior.trained:
         return None
     chosen = spread(seeds, copies)
     rows: list[Row] = [(seed, 1 + place % imaginer.recipe.config.ratio) for place, seed in enumerate(chosen)]

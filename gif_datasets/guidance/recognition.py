@@ -9,6 +9,7 @@ from typing import Any
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.stores import AnyPath
+from gif_datasets.methods import METHODS
 from gif_datasets.types import OWN_CLASS_FILE
 
 KINDS = ("text", "both", "linear")
@@ -205,7 +206,8 @@ def _advice(found: Recognition, config: ExpansionConfig, families: Sequence[str]
     best = max(found.others, key=lambda name: found.others[name], default="")
     if best and found.others[best] >= found.accuracy + BETTER:
         advice.append(f"--set classifier={best} names {found.others[best]:.0%}")
-    if not config.synonyms:
+    reads_names = METHODS[config.method].family != "rae" or config.guide is not None
+    if reads_names and not config.synonyms:
         advice.append("name classes better (--set synonyms=FILE.toml, --set domain=NAME)")
     if config.held_class != "label":
         advice.append("hold each seed's label (--set held_class=label)")

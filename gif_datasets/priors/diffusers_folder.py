@@ -149,7 +149,7 @@ def load_pipeline(kind: str, parts: Parts, device: torch.device, config: Expansi
         PriorError: If the folder is incomplete or does not fit.
         ConfigError: If an option does not fit the pipeline.
     """
-    with _quiet_diffusers():
+    with quiet_diffusers():
         import diffusers
 
         _name_moved_modules()
@@ -247,7 +247,7 @@ def denoiser(pipeline: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet_diffusers() -> Iterator[None]:
+def quiet_diffusers() -> Iterator[None]:
     """Silence the progress bars and advice of diffusers and transformers during loading."""
     import transformers.utils.logging
     from diffusers.utils import logging

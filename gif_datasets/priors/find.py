@@ -4,13 +4,13 @@ A prior folder contains ``prior.json`` and the sub-folders that it names::
 
     {"format": 2, "name": "embedded", "clip": "clip", "decoders": {"unclip": "unclip", "mae": "mae"}, "image_size": 32}
 
-``decoders`` has one sub-folder per family of methods. One CLIP scores all of them; ``clip`` is a sub-folder or the
-name of a published CLIP.
+``decoders`` has one sub-folder per family of methods. One CLIP scores all of them but ``rae``, which needs none;
+``clip`` is a sub-folder or the name of a published CLIP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -42,6 +42,9 @@ DEFAULTS = ("strength", SHRINKS)
 """Keys of a card that change what its copies are like; a tuned prior has those of its base."""
 ENTRY_POINTS = "gif_datasets.priors"
 """Group of entry points: a name, and a class that follows the :class:`~gif_datasets.priors.base.Prior` protocol."""
+WITHOUT_CLIP = ("rae",)
+"""Families whose decoders are scored by their own latents, without class texts."""
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,19 @@ class PriorInfo:
     anchored: bool = False
 
     @property
+    def trained(self) -> bool:
+        """Whether it has weights, or is the user's code: what it says of images means something."""
+        return self.folder is not None or self.published is not None or self.make is not None
+
+    @property
     def has_clip(self) -> bool:
         """Whether it has a CLIP, for comparisons and as a teacher: in its weights, or in the user's code."""
-        return self.folder is not None or self.published is not None or self.make is not None
+        return self.make is not None or (self.trained and self.clip_family is not None)
+
+    @property
+    def clip_family(self) -> str | None:
+        """The first of its families that a CLIP scores."""
+        return next((family for family in self.families if family not in WITHOUT_CLIP), None)
 
     @property
     def adapted(self) -> bool:
@@ -165,7 +178,7 @@ def _has_anchors(prior: Any) -> bool:
 
 def _in_folder(folder: Path) -> PriorInfo:
     card = _read_card(folder)
-    clip, adapter = card["clip"], card.get("adapter")
+    clip, adapter = card.get("clip"), card.get("adapter")
     parts = [part for part in (clip, *card["decoders"].values(), adapter) if part and part not in CLIPS]
     content = digest_folder(folder, ("prior.json", *parts))
     if clip in CLIPS:
@@ -189,7 +202,24 @@ def check_fit(info: PriorInfo, method: str) -> None:
         raise ConfigError(
             f"method {method!r} needs a prior of family {family!r}, but {info.name!r} has"
             f" {', '.join(info.families)};"
-            f" methods that fit: {', '.join(fitting) or 'none'}"
+            f" methods that fit: {', '.join(fitting) or 'none'}; {_priors_of(family)}"
+        )
+
+
+def _priors_of(family: str) -> str:
+    """Where a prior of a family comes from."""
+    known = [name for name, prior in PUBLISHED.items() if prior.family == family]
+    return f"published priors that fit: {', '.join(known[:MOST_NAMED])}{', ..' if len(known) > MOST_NAMED else ''}"
+
+
+def check_classifier(info: PriorInfo, config: ExpansionConfig) -> None:
+    """Raise ConfigError if class texts alone are to score images, and neither the prior nor a guide has any."""
+    family = METHODS[config.method].family
+    texts = info.has_clip or not info.trained if family == AUGMENT else family not in WITHOUT_CLIP or bool(info.make)
+    if config.classifies and config.classifier == "text" and config.guide is None and not texts:
+        raise ConfigError(
+            f"classifier 'text' does not fit: the tokens of prior {info.name!r} have no class texts; give"
+            " classifier=seeds or linear, or a guide that has them (guide=MODEL/CHECKPOINT)"
         )
 
 
@@ -230,11 +260,11 @@ def load_prior(
     """
     if info.make is not None:
         return info.make()
-    if not info.has_clip:
+    if not info.trained:
         from gif_datasets.priors.linear import LinearPrior
 
         return LinearPrior()
-    family, config = family or info.families[0], config or ExpansionConfig()
+    family, config = family or info.clip_family or info.families[0], config or ExpansionConfig()
     _check_published(info, device, config)
     return _LOADERS[family](prior_parts(info, family), device, config)
 
@@ -256,7 +286,7 @@ def fetch_prior(info: PriorInfo, device: str, config: ExpansionConfig) -> None:
 
 def _check_published(info: PriorInfo, device: torch.device, config: ExpansionConfig) -> None:
     """Check the options against the pipeline in the table; a folder's are checked when its model_index.json is read."""
-    if info.published and info.published.family != "mae":
+    if info.published and info.published.samples:
         from gif_datasets.priors.diffusers_folder import check_options
 
         check_options(info.published.pipeline, info.published.adapter is not None, device, config)
@@ -269,13 +299,21 @@ def prior_parts(info: PriorInfo, family: str) -> Parts:
     assert info.folder is not None
     card, folder = info.card, info.folder
     return Parts(
-        CLIPS[card["clip"]].weights.bring() if card["clip"] in CLIPS else folder / card["clip"],
+        _clip_of(card, folder, family),
         folder / card["decoders"][family],
         card["image_size"],
         folder / card["adapter"] if family == "unclip" and "adapter" in card else None,
         card.get("variant"),
         card.get("null_latent", "zeros"),
     )
+
+
+def _clip_of(card: Mapping[str, Any], folder: Path, family: str) -> Path | None:
+    """The CLIP's folder; None for a family that needs none."""
+    if family in WITHOUT_CLIP:
+        return None
+    clip = card["clip"]
+    return CLIPS[clip].weights.bring() if clip in CLIPS else folder / clip
 
 
 def _load_unclip(parts: Parts, device: torch.device, config: ExpansionConfig) -> Prior:
@@ -296,15 +334,22 @@ def _load_sd(parts: Parts, device: torch.device, config: ExpansionConfig) -> Pri
     return SdPrior(parts, device, config)
 
 
+def _load_rae(parts: Parts, device: torch.device, config: ExpansionConfig) -> Prior:
+    from gif_datasets.priors.rae import RaePrior
+
+    return RaePrior(parts, device, config)
+
+
 _LOADERS: dict[str, Callable[[Parts, torch.device, ExpansionConfig], Prior]] = {
     "unclip": _load_unclip,
     "mae": _load_mae,
     "sd": _load_sd,
+    "rae": _load_rae,
 }
 FAMILIES = tuple(_LOADERS)
 """Families of decoders; a user's prior supports the methods of all of them by default."""
 _LINEAR = "no weights: an 8 x 8 thumbnail as latent; for first steps and for tests"
-_FIELDS = {"name": str, "clip": str, "decoders": dict, "image_size": int}
+_FIELDS = {"name": str, "decoders": dict, "clip": str, "image_size": int}
 _CHOICES = {"variant": (None, HALF), "null_latent": ("zeros", "mean image")}
 
 
@@ -318,19 +363,26 @@ def _read_card(folder: Path) -> dict[str, Any]:
         raise PriorError(f"cannot read {path}: {error}") from error
     if not isinstance(card, dict) or card.get("format") != PRIOR_FORMAT:
         raise PriorError(f"{path} is not of format {PRIOR_FORMAT}; this version cannot read it")
-    for name, kind in _FIELDS.items():
-        if not isinstance(card.get(name), kind):
-            raise PriorError(f"{path}: {name!r} must be {kind.__name__}, got {card.get(name)!r}")
+    _check_fields(card, path)
     for family in card["decoders"]:
         if family not in _LOADERS:
             raise PriorError(f"{path}: unknown family {family!r}; known: {', '.join(_LOADERS)}")
     for name, choices in _CHOICES.items():
         if card.get(name, choices[0]) not in choices:
             raise PriorError(f"{path}: {name!r} must be one of {', '.join(map(str, choices))}, got {card[name]!r}")
-    for part in (card["clip"], *card["decoders"].values(), card.get("adapter", "")):
+    for part in (card.get("clip", ""), *card["decoders"].values(), card.get("adapter", "")):
         if not isinstance(part, str) or not _is_within(folder, part):
             raise PriorError(f"{path}: {part!r} is outside the folder")
     return card
+
+
+def _check_fields(card: dict[str, Any], path: Path) -> None:
+    """Raise PriorError if a field is missing or of another type; families without a CLIP name none."""
+    for name, kind in _FIELDS.items():
+        if name == "clip" and name not in card and not card["decoders"].keys() - set(WITHOUT_CLIP):
+            continue
+        if not isinstance(card.get(name), kind):
+            raise PriorError(f"{path}: {name!r} must be {kind.__name__}, got {card.get(name)!r}")
 
 
 def _is_within(folder: Path, part: str) -> bool:

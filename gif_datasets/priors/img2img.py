@@ -59,7 +59,7 @@ def _check_vocabulary(clip: Clip, pipeline: Any, parts: Parts) -> None:
     its = getattr(clip.tokenizer, "tokenizer", None)  # open_clip's own tokenizers have none
     if its is not None and getattr(pipeline.tokenizer, "get_vocab", dict)() != its.get_vocab():
         raise PriorError(
-            f"{parts.decoder / 'tokenizer'} has another vocabulary than {parts.clip}, whose text tower reads its"
+            f"{parts.decoder / 'tokenizer'} has another vocabulary than {parts.scored_by}, whose text tower reads its"
             " tokens; put the tokenizer.json of the one into the other"
         )
 
@@ -108,7 +108,7 @@ class SdPrior(ClipPrior):
         check_options(kind, False, device, config)
         if not self.hands_latents:
             _check_known(name, parts)
-        self.clip = Clip(parts.clip, device)
+        self.clip = Clip(parts.scored_by, device)
         components: dict[str, Any] = dict.fromkeys(_UNUSED.get(kind, ()))
         if self.hands_latents and not (parts.decoder / "text_encoder").exists():
             tower, dtype = _text_tower(self.clip, parts), getattr(torch, config.dtype)

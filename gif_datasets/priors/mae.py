@@ -202,7 +202,7 @@ class MaePrior(ClipPrior):
     decodes_noise = False
 
     def __init__(self, parts: Parts, device: torch.device, config: ExpansionConfig) -> None:
-        self.clip = Clip(parts.clip, device)
+        self.clip = Clip(parts.scored_by, device)
         self.model = load(parts.decoder).requires_grad_(False).to(device)
         if self.model.config.normalised_pixels:
             raise PriorError(

@@ -11,7 +11,7 @@ class Parts:
     """The files of a prior, with their settings from ``prior.json`` or from the table of published priors.
 
     Attributes:
-        clip: An open_clip folder.
+        clip: An open_clip folder; None where the decoder needs none.
         decoder: The decoder's folder, or a checkpoint's file.
         image_size: Side of the images, pixels.
         adapter: The file of an IP-Adapter, if any.
@@ -19,9 +19,15 @@ class Parts:
         null_latent: The latent of unconditional steps: ``"zeros"`` or ``"mean image"``.
     """
 
-    clip: Path
+    clip: Path | None
     decoder: Path
     image_size: int
     adapter: Path | None = None
     variant: str | None = None
     null_latent: str = "zeros"
+
+    @property
+    def scored_by(self) -> Path:
+        """The CLIP's folder, of a decoder that is scored by one."""
+        assert self.clip is not None
+        return self.clip

@@ -50,7 +50,7 @@ class Published:
         family: Family of the methods that it supports.
         pipeline: Its class in diffusers or transformers.
         decoder: The decoder's files.
-        clip: Name of the CLIP that scores its images, in :data:`CLIPS`.
+        clip: Name of the CLIP that scores its images, in :data:`CLIPS`; empty where its own latents do.
         latent: Kind and size of its latent.
         image_size: Side of its images, pixels.
         license: Licence of the weights, and whether access on the Hub is gated.
@@ -80,20 +80,29 @@ class Published:
     @property
     def sources(self) -> tuple[Weights, ...]:
         """All files to fetch, the decoder's first."""
-        extra = (self.adapter,) if self.adapter else ()
-        return (self.decoder, CLIPS[self.clip].weights, *extra)
+        clip = (CLIPS[self.clip].weights,) if self.clip else ()
+        return (self.decoder, *clip, *((self.adapter,) if self.adapter else ()))
+
+    @property
+    def samples(self) -> bool:
+        """Whether it is a diffusion pipeline, which takes many steps and can run in half precision."""
+        return self.family not in ("mae", "rae")
 
     @property
     def download(self) -> float:
         """Gigabytes to fetch, including the CLIP."""
-        return self.gigabytes + CLIPS[self.clip].gigabytes
+        return self.gigabytes + self._clip_gigabytes
+
+    @property
+    def _clip_gigabytes(self) -> float:
+        return CLIPS[self.clip].gigabytes if self.clip else 0.0
 
     @property
     def memory(self) -> float:
         """Gigabytes on the device: a diffusion pipeline in half precision, the CLIP in single, and one image."""
-        halved = self.family != "mae" and self.decoder.variant is None
-        picture = self.image_size**2 * (A_PIXEL if self.family == "unclip" else A_PIXEL_KEPT)
-        return self.gigabytes / (2 if halved else 1) + CLIPS[self.clip].gigabytes + picture / 1e9
+        halved = self.samples and self.decoder.variant is None
+        picture = self.image_size**2 * (A_PIXEL if self.family in ("unclip", "rae") else A_PIXEL_KEPT)
+        return self.gigabytes / (2 if halved else 1) + self._clip_gigabytes + picture / 1e9
 
     @property
     def here(self) -> bool:
@@ -110,7 +119,7 @@ class Published:
 
     def parts(self) -> Parts:
         """Its local files; missing files are fetched."""
-        decoder, clip = self.decoder.bring(), CLIPS[self.clip].weights.bring()
+        decoder, clip = self.decoder.bring(), CLIPS[self.clip].weights.bring() if self.clip else None
         return Parts(
             clip,
             decoder,
@@ -124,13 +133,13 @@ class Published:
         """Its row of the table in ``docs/priors.md``."""
         revision = f"`{self.decoder.revision[:8]}`" if self.decoder.pinned else f"{self.decoder.revision}, not pinned"
         link = f"[{self.decoder.repository}](https://huggingface.co/{self.decoder.repository})"
-        cells = (f"`{self.name}`", self.family, f"{link}, {revision}", self.license, self.latent, self.clip)
+        scores = self.clip or "its own tokens"
+        cells = (f"`{self.name}`", self.family, f"{link}, {revision}", self.license, self.latent, scores)
         sizes = (str(self.image_size), f"{self.download:.1f}", f"{self.memory:.0f}", self.advice)
         return f"| {' | '.join((*cells, *sizes))} |"
 
     def to_json(self) -> dict[str, Any]:
         """The output of ``gif-datasets priors --json``."""
-        clip = CLIPS[self.clip]
         return {
             "name": self.name,
             "families": [self.family],
@@ -141,8 +150,7 @@ class Published:
             "adapter": self.adapter and f"{self.adapter.repository}@{self.adapter.revision}:{self.adapter.folder}",
             "license": self.license,
             "latent": self.latent,
-            "clip": {"open_clip": self.clip, "width": clip.width, "repository": clip.weights.repository}
-            | {"revision": clip.weights.revision},
+            "clip": _clip_json(self.clip) if self.clip else None,
             "image_size": self.image_size,
             "download_gb": round(self.download, 1),
             "memory_gb": round(self.memory, 1),
@@ -150,6 +158,12 @@ class Published:
             "advice": self.advice,
             "note": self.note,
         }
+
+
+def _clip_json(name: str) -> dict[str, Any]:
+    clip = CLIPS[name]
+    weights = {"repository": clip.weights.repository, "revision": clip.weights.revision}
+    return {"open_clip": name, "width": clip.width, **weights}
 
 
 def _read_table() -> dict[str, Published]:

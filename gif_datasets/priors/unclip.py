@@ -46,7 +46,7 @@ class UnclipPrior(ClipPrior):
                 f"{parts.decoder}: a {kind} needs an IP-Adapter to be an unCLIP decoder, and no other class takes one"
             )
         check_options(kind, self.kind.adapted, device, config)
-        self.clip = Clip(parts.clip, device)
+        self.clip = Clip(parts.scored_by, device)
         self.pipeline = load_pipeline(kind, parts, device, config, **dict.fromkeys(self.kind.unused))
         if self.kind.stand_in:  # the pipeline reads the image encoder's precision, even if it encodes nothing
             self.pipeline.image_encoder = getattr(self.pipeline, self.kind.stand_in)

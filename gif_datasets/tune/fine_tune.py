@@ -23,7 +23,16 @@ from gif_datasets.io import atomic
 from gif_datasets.io.devices import resolve_device
 from gif_datasets.io.room import naming_full_disk
 from gif_datasets.options import checked_fields, closest
-from gif_datasets.priors import DEFAULTS, FAMILIES, PRIOR_FORMAT, PriorInfo, find_prior, load_prior, prior_parts
+from gif_datasets.priors import (
+    DEFAULTS,
+    FAMILIES,
+    PRIOR_FORMAT,
+    WITHOUT_CLIP,
+    PriorInfo,
+    find_prior,
+    load_prior,
+    prior_parts,
+)
 from gif_datasets.priors.published import NOT_TUNABLE
 from gif_datasets.priors.weights import CLIPS
 from gif_datasets.prompts import DOMAINS, check_prompts, prompts_of
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
     from gif_datasets.tune.objectives import Objective, Rows
 
 TUNING_FORMAT = 1
+TUNABLE = tuple(family for family in FAMILIES if family not in WITHOUT_CLIP)
 LOG, CHART, SHEETS = "tuning/log.jsonl", "tuning/loss.svg", "tuning/sheet-{:06d}.png"
 SHEET_SEEDS, SHEET_COPIES = 8, 4
 ENCODED_AT_ONCE = 8
@@ -67,7 +77,7 @@ class TuneConfig:
     """
 
     prior: str = _option("embedded", "name of a prior, or a prior's folder")
-    family: str | None = _option(None, "which of its decoders; None: the first", choices=FAMILIES)
+    family: str | None = _option(None, "which of its decoders; None: the first", choices=TUNABLE)
     steps: int = _option(2000, "most steps", low=1)
     learning_rate: float = _option(1e-4, "its peak", low=1e-9, high=1.0)
     batch_size: int = _option(16, "images a step", low=1)
@@ -229,6 +239,11 @@ def _task(
         )
     if base.published and base.published.distilled:
         raise ConfigError(NOT_TUNABLE.format(base.name, base.published.distilled))
+    if family in WITHOUT_CLIP:
+        raise ConfigError(
+            f"cannot tune prior {base.name!r}: its decoder draws the tokens of a frozen encoder and knows nothing of a"
+            " domain; take a prior of family unclip, sd or mae"
+        )
     if family not in base.families:
         raise ConfigError(f"prior {base.name!r} has no decoder {family!r}; it has {', '.join(base.families)}")
     settled, opened = resolve_device(device), wrap_source(source)
@@ -350,7 +365,7 @@ def _write_prior(task: _Task, objective: Objective, state: State, folder: Path) 
     architecture, parts = objective.architecture, prior_parts(base, task.family)
     clip = base.published.clip if base.published else base.card["clip"]
     if clip not in CLIPS:
-        shutil.copytree(parts.clip, folder / "clip", dirs_exist_ok=True)
+        shutil.copytree(parts.scored_by, folder / "clip", dirs_exist_ok=True)
     objective.save(parts, folder / task.family)
     if parts.adapter:
         shutil.copyfile(parts.adapter, folder / parts.adapter.name)

@@ -50,7 +50,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def options(family: str, **more: Any) -> ExpansionConfig:
-    drawn = {"decode_steps": 3, "guidance_scale": 4.0} if family != "mae" else {}
+    drawn = {"decode_steps": 3, "guidance_scale": 4.0} if family in ("unclip", "sd") else {}
     return ExpansionConfig(**{"method": family, "decode_batch": 4, **drawn, **more})
 
 
@@ -83,7 +83,7 @@ def test_images_do_not_depend_on_their_block(loaded: tuple[Any, str], seeds: lis
     with torch.no_grad():
         latents = prior.encode(seeds)
     for scale in (4.0, 1.0) if family == "unclip" else (4.0,):
-        config = options(family, **({"guidance_scale": scale} if family != "mae" else {}))
+        config = options(family, **({"guidance_scale": scale} if family in ("unclip", "sd") else {}))
         agree(lambda rows, keys: prior.decode(rows, draws(keys), config), latents[:3], latents[3])  # noqa: B023
     if family != "unclip" or not anchored(prior):
         return

@@ -109,6 +109,8 @@ def publish(name: str, scratch: Path) -> None:
     folder = prior.decoder.bring()
     for part, spec in full_size.PARTS[name].items():
         full_size.write(spec, folder if part == "model" else folder / part, prior.decoder.variant)
+    if not prior.clip:
+        return
     folder = CLIPS[prior.clip].weights.bring()
     config = open_clip.get_model_config(CLIPS[prior.clip].model)
     quick = {"quick_gelu": True} if prior.clip.endswith("openai") else {}
@@ -130,6 +132,8 @@ HALF = {"dtype": "bfloat16"}
 STEPS: dict[str, dict[str, object]] = {
     "mae-base": {},
     "mae-large": {},
+    "rae-dinov2-base": {},
+    "rae-mae-base": {},
     "sd15": UNGUIDED | {"decode_steps": 2, "strength": 0.5},
     "sdxl": UNGUIDED | HALF | {"decode_steps": 2, "strength": 0.5},
     "karlo": UNGUIDED | {"decode_steps": 2},  # its scheduler divides by one less
@@ -183,7 +187,7 @@ def test_one_step_at_full_size(
         started = time.monotonic()
         loaded = load_prior(find_prior(name), prior.family, torch.device("cpu"), config)
         after_load, used = time.monotonic(), time.process_time()
-        seen = shapes_seen(loaded.pipeline) if prior.family != "mae" else {}
+        seen = shapes_seen(loaded.pipeline) if prior.samples else {}
         if name == "karlo":  # of its seven steps of enlarging, one of each network
             kind = type(loaded.pipeline)
             call = functools.partialmethod(kind.__call__, super_res_num_inference_steps=2)
@@ -191,12 +195,13 @@ def test_one_step_at_full_size(
         image = Image.new("RGB", (300, 200), "orange")
         latents = loaded.encode([image])
         moved = loaded.start([image], latents, ["bee"], ["key"], config)[:, 0]
-        assert loaded.embed_images([image]).shape == (1, CLIPS[prior.clip].width)
+        width = CLIPS[prior.clip].width if prior.clip else latents.shape[1]
+        assert loaded.embed_images([image]).shape == (1, width)
         pictures = loaded.decode(moved, [generator_for(0, "a", "decode", 1)], config)
     finally:
         for weights in prior.sources:
             forget(weights)
-    assert seen == (shapes_expected(name) if prior.family != "mae" else {})
+    assert seen == (shapes_expected(name) if prior.samples else {})
     assert pictures.shape == (1, 3, prior.image_size, prior.image_size)
     assert 0 <= pictures.min() < pictures.max() <= 1
     assert moved.shape[1:] == latents.shape[1:]

@@ -195,6 +195,6 @@ class _Space:
         others = {
             other: round(float(fitted_heads.recognised(other, self.text, rows, labels).float().mean()), 4)
             for other in recognition.KINDS
-            if other != self.kind
+            if other != self.kind and (other != "text" or self.text.weights.any())
         }
         return dataclasses.replace(found, others=others)
