@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -44,6 +45,7 @@ Batches: TypeAlias = EpochBatches | Skipping | StreamBatches
 
 STATE_FORMAT = 1
 MOST_THREADS = 8
+LOCK_SECONDS = 5.0
 
 
 class DataLoader(tud.DataLoader[Any]):
@@ -189,6 +191,13 @@ class DataLoader(tud.DataLoader[Any]):
         self._next_epoch = start.epoch + 1
         self._progress = Progress(start)  # of this iteration; earlier ones keep their own
         return _Iteration(self, rows, self._progress)
+
+    def _get_iterator(self) -> Any:
+        """Torch's, which a killed worker cannot hang."""
+        iterator: Any = super()._get_iterator()
+        if self.num_workers:
+            iterator._workers_done_event = _DoneEvent(iterator._workers_done_event)
+        return iterator
 
     def _rows_from(self, batches: Batches, start: Position) -> Iterator[Any]:
         """Collated batches from a position to the end of its epoch."""
@@ -374,6 +383,26 @@ class _Iteration:
 
     def _note(self, start: Position, steps: int) -> None:
         self._progress.start, self._progress.steps = start, steps
+
+
+class _DoneEvent:
+    """Tells workers to end, as torch's event that it wraps, but never waits for the event's lock.
+
+    A worker takes that lock for every batch, and keeps it when it is killed meanwhile. Torch's loop then waits for
+    it forever: before it says that a worker died, and when it shuts down. Nobody but the loop sets the event.
+    """
+
+    def __init__(self, event: Any) -> None:
+        self._event, self._set = event, False
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
+        thread = threading.Thread(target=self._event.set, daemon=True)
+        thread.start()
+        thread.join(LOCK_SECONDS)  # torch ends workers that were not told
 
 
 def _is_of_a_dead_worker(error: Exception) -> bool:

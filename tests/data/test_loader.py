@@ -962,6 +962,45 @@ def test_persistent_workers_are_replaced_when_one_dies() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
+KILLED_HOLDING = """
+import os, signal, sys
+from gif_datasets import DataLoader, EngineError
+
+class Numbers:
+    dies = True
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, i):
+        if i == 30 and self.dies:
+            frame = sys._getframe()
+            while "done_event" not in frame.f_locals:
+                frame = frame.f_back
+            frame.f_locals["done_event"]._cond.acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i
+
+numbers = Numbers()
+loader = DataLoader(numbers, 5, num_workers=2, persistent_workers=sys.argv[1] == "persistent")
+try:
+    list(loader)
+    print("no error")
+except (RuntimeError, EngineError):
+    pass
+numbers.dies = False
+assert [int(i) for batch in loader for i in batch] == list(range(60))
+"""
+
+
+@pytest.mark.parametrize("workers", ["persistent", "new"])
+def test_a_worker_killed_while_it_holds_torch_s_lock(workers: str) -> None:
+    """Torch's own shutdown would wait for that lock forever."""
+    command = [sys.executable, "-c", KILLED_HOLDING, workers]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
