@@ -29,7 +29,7 @@ import teacher as evidence_teacher
 import torch
 import unseen
 import vgg
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn import functional as F
 
 import gif_datasets
@@ -54,7 +54,7 @@ def test_every_arm_can_be_run(path: Path) -> None:
     """Options are options, trainings can be trained, and the differences are those of arms that are there."""
     config = read_toml(path.read_text())
     arms = downstream.read_arms(config)
-    assert config.get("source", "cifar10") in sets.READERS
+    assert config.get("source", "cifar10") in {*sets.READERS, downstream.ANY}
     assert all(arm.expansion or not arm.options for arm in arms)  # which checks the options
     for arm in arms:
         assert arm.lesson.augment in AUGMENTS
@@ -196,6 +196,33 @@ def test_the_program(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     with pytest.raises(SystemExit, match=r"unclip-2x-taught-0\.json is of other options than 'unclip 2x, taught'"):
         downstream.main(command)
+
+
+def test_a_set_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its seeds are the first of each class, and a test image that shows one of them, mirrored, is left out."""
+    demo = Path(gif_datasets.__file__).parent / "assets" / "demo"
+    for name in ("cat", "dog"):
+        images = [Image.open(path) for path in sorted((demo / name).glob("*.png"))]
+        for part, shown in (("train", images[:3]), ("test", [*images[3:6], ImageOps.mirror(images[0])])):
+            folder = tmp_path / "steel" / part / name
+            folder.mkdir(parents=True)
+            for number, image in enumerate(shown):
+                image.save(folder / f"{number}.png")
+    task = sets.READERS["steel"](tmp_path, 2, None)
+    assert (task.classes, len(task.seeds.labels), len(task.test.labels)) == (("cat", "dog"), 4, 6)
+    assert len(task.pool.labels) == 6  # what a judge learns from
+    recipe = tmp_path / "any.toml"
+    recipe.write_text(
+        'source = "any"\nper_class = 2\nruns = 1\nsteps = 2\n[arms.original]\n[arms.r]\nmethod = "cutout"\n'
+    )
+    command = [str(recipe), "--sets", str(tmp_path), "--out", str(tmp_path / "out")]
+    downstream.main([*command, "--set", "steel"])
+    assert "--set steel --sets runs/sets" in (tmp_path / "out" / "any.md").read_text()
+    stored = json.loads((tmp_path / "out" / "results" / "r-0.json").read_text())
+    assert (stored["of"]["source"], stored["of"]["options"]["method"]) == ("steel", "cutout")
+    with pytest.raises(SystemExit):
+        downstream.main(command)
+    assert "needs --set NAME" in capsys.readouterr().err
 
 
 # --- teachers and weights -----------------------------------------------------------------------------------------

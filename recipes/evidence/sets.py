@@ -6,13 +6,17 @@ no prior in this package has seen; further ones are next in the same order, and 
 that experts called surely sound or surely defective are used; CC BY-NC-SA 4.0, fetched and never shipped: ``pip
 download --no-deps -d A elpv-dataset==1.0.0.post1``, and unzip the wheel. Its images are made 32 x 32, the size of the
 embedded prior. Wherever some are chosen, they are chosen by their digests.
+
+Every other name is a set that ``recipes/paper/packed.py`` (or ``paper_sets.py``) wrote: ``PLACE/NAME/train`` and
+``PLACE/NAME/test``. Seeds are the first of each class by file name, which is by digest. Test images that look like a
+seed in any of eight orientations are left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +26,11 @@ from PIL import Image
 from torch import Tensor
 
 from gif_datasets.io.digests import digest_file
+from gif_datasets.io.duplicates import near_duplicates, spectra
 
-sys.path.append(str(Path(__file__).parents[1] / "priors"))
+sys.path += [str(Path(__file__).parents[1] / "priors"), str(Path(__file__).parents[1] / "paper")]
 import cifar10
+import packed
 
 SIDE = 32
 CELLS = {"defective solar cell": 1.0, "sound solar cell": 0.0}
@@ -33,7 +39,7 @@ CELLS = {"defective solar cell": 1.0, "sound solar cell": 0.0}
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images ``(N, 32, 32, 3)`` uint8, their labels ``(N,)`` int64, and what each is called."""
+    """Images ``(N, H, W, 3)`` uint8, all of one size, their labels ``(N,)`` int64, and what each is called."""
 
     pictures: np.ndarray
     labels: np.ndarray
@@ -41,7 +47,7 @@ class Labelled:
 
     @property
     def images(self) -> Tensor:
-        """As networks take them, ``(N, 3, 32, 32)``."""
+        """As networks take them, ``(N, 3, H, W)``."""
         return torch.from_numpy(self.pictures).permute(0, 3, 1, 2)
 
     def take(self, places: np.ndarray) -> Labelled:
@@ -57,6 +63,7 @@ class Set:
     seeds: Labelled
     test: Labelled
     pool: Labelled = field(default_factory=lambda: Labelled(np.empty((0, SIDE, SIDE, 3), np.uint8), np.empty(0, int)))
+    """Of a set in folders: all its training images, which the judge learns from."""
 
     def write_seeds(self, folder: Path) -> None:
         """The seeds as a folder per class."""
@@ -91,11 +98,43 @@ def read_elpv(place: Path, per_class: int, test_per_class: int | None) -> Set:
     return Set(tuple(CELLS), _stacked(seeds), _stacked(test))
 
 
-READERS: dict[str, Callable[[Path, int, int | None], Set]] = {
+def read_folders(name: str) -> Reader:
+    """A reader of a set in folders."""
+
+    def read(place: Path, per_class: int, test_per_class: int | None) -> Set:
+        classes = sorted(folder.name for folder in (place / name / "train").iterdir())
+        seeds = _folder(place / name / "train", classes, per_class)
+        test = _folder(place / name / "test", classes, test_per_class)
+        train = _folder(place / name / "train", classes, None)
+        return Set(tuple(classes), seeds, _unlike(test, seeds), train)
+
+    return read
+
+
+Reader = Callable[[Path, int, int | None], Set]
+"""Reads the set at a place: so many seeds a class, and so many test images a class or all."""
+READERS: dict[str, Reader] = {
     "cifar10": read_cifar10,
     "elpv": read_elpv,
+    **{name: read_folders(name) for name in packed.SETS},
 }
-"""By name: reads the set at a place, so many seeds a class, and so many test images a class or all."""
+"""By name."""
+
+
+def _folder(folder: Path, classes: Sequence[str], per_class: int | None) -> Labelled:
+    """The first images of each class."""
+    return _stacked([
+        (np.asarray(Image.open(path).convert("RGB")), label, path.name)
+        for label, name in enumerate(classes)
+        for path in sorted((folder / name).iterdir())[:per_class]
+    ])  # fmt: skip
+
+
+def _unlike(test: Labelled, seeds: Labelled) -> Labelled:
+    """The test images that look like no seed."""
+    known = np.stack([spectra(Image.fromarray(picture)) for picture in seeds.pictures])
+    alike = near_duplicates(known, [spectra(Image.fromarray(picture)) for picture in test.pictures])
+    return test.take(np.setdiff1d(np.arange(len(test.labels)), list(alike)))
 
 
 def _digest(picture: np.ndarray) -> str:

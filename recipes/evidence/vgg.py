@@ -96,6 +96,15 @@ class Judge:
         return (features - self.mean) / self.deviation
 
     @torch.no_grad()
+    def named(self, features: Tensor) -> Tensor:
+        """The class of each image, by its raw features."""
+        found: Tensor = self.head(self.scaled(features)).argmax(1)
+        return found
+
     def right(self, features: Tensor, labels: Tensor) -> float:
         """Percent of images, by their raw features, whose class it names."""
-        return 100 * float((self.head(self.scaled(features)).argmax(1) == labels).float().mean())
+        return 100 * float((self.named(features) == labels).float().mean())
+
+    def verdicts(self, images: Tensor) -> Tensor:
+        """The class of each image, ``(N, 3, H, W)`` uint8."""
+        return self.named(self.trunk.features(images))
