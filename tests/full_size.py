@@ -100,6 +100,46 @@ def _rae(width: int, depth: int, **more: Any) -> dict[str, Part]:
     return {"model": (diffusers.AutoencoderRAE, {**decoder, **encoder, **more})}
 
 
+_VAE16 = (
+    diffusers.AutoencoderKL,
+    {**_VAE, "latent_channels": 16, "sample_size": 1024, "use_quant_conv": False, "use_post_quant_conv": False},
+)
+_T5 = (
+    transformers.T5EncoderModel,
+    {
+        "config": transformers.T5Config(
+            d_model=4096, d_ff=10240, d_kv=64, num_heads=64, num_layers=24, vocab_size=32128,
+            feed_forward_proj="gated-gelu",
+        )
+    },
+)  # fmt: skip
+_SD35 = {
+    "num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536, "pos_embed_max_size": 384,
+    "dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm",
+}  # fmt: skip
+_QWEN3 = {
+    "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
+}  # fmt: skip
+_GEMMA2 = {
+    "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 256000,
+}  # fmt: skip
+_SANA = {
+    "num_attention_heads": 36, "num_layers": 28, "num_cross_attention_heads": 16, "cross_attention_head_dim": 72,
+    "cross_attention_dim": 1152, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads",
+}  # fmt: skip
+_DC_AE = {
+    "encoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+    "decoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+    "upsample_block_type": "interpolate", "downsample_block_type": "Conv",
+}  # fmt: skip
+IN_HALF: dict[str, tuple[str, ...]] = {
+    "sd35-medium": (), "flux1-schnell": (), "z-image-turbo": ("transformer",), "sana-sprint": ("vae",),
+}  # fmt: skip
+"""Priors whose files are in half precision though their names do not say so, and parts of them that are not."""
+
+
 PARTS: dict[str, dict[str, Part]] = {
     "karlo": {
         "decoder": (
@@ -151,6 +191,22 @@ PARTS: dict[str, dict[str, Part]] = {
     "sdxl-turbo": _sdxl(),
     "mae-base": _mae(768, 12, 12),
     "mae-large": _mae(1024, 24, 16),
+    "sd35-medium": {
+        "transformer": (diffusers.SD3Transformer2DModel, _SD35), "vae": _VAE16, "text_encoder_3": _T5,
+        "text_encoder": _text(_TEXT_L, projects=True), "text_encoder_2": _text(_TEXT_G, projects=True),
+    },
+    "flux1-schnell": {
+        "transformer": (diffusers.FluxTransformer2DModel, {"guidance_embeds": False}), "vae": _VAE16,
+        "text_encoder": _text(_TEXT_L), "text_encoder_2": _T5,
+    },
+    "z-image-turbo": {
+        "transformer": (diffusers.ZImageTransformer2DModel, {}), "vae": _VAE16,
+        "text_encoder": (transformers.Qwen3Model, {"config": transformers.Qwen3Config(**_QWEN3)}),
+    },
+    "sana-sprint": {
+        "transformer": (diffusers.SanaTransformer2DModel, _SANA), "vae": (diffusers.AutoencoderDC, _DC_AE),
+        "text_encoder": (transformers.Gemma2Model, {"config": transformers.Gemma2Config(**_GEMMA2)}),
+    },
     "rae-dinov2-base": _rae(768, 12),
     "rae-dinov2-small": _rae(384, 12),
     "rae-dinov2-large": _rae(1024, 24),
@@ -169,6 +225,11 @@ def build(part: Part, device: str = "meta", dtype: torch.dtype = torch.float32) 
 
 def count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def width(name: str, part: str, variant: str | None) -> int:
+    """Bytes of a parameter in the published file of a part."""
+    return 2 if variant or part not in IN_HALF.get(name, (part,)) else 4
 
 
 def write(part: Part, folder: Path, variant: str | None = None) -> None:

@@ -333,6 +333,81 @@ def turbo(scratch: Path) -> diffusers.DiffusionPipeline:
     return pipeline
 
 
+def schnell(scratch: Path) -> diffusers.DiffusionPipeline:
+    pipeline = flux(scratch)
+    config = {**pipeline.transformer.config, "guidance_embeds": False}
+    pipeline.register_modules(transformer=diffusers.FluxTransformer2DModel.from_config(config))
+    return pipeline
+
+
+def z_image(scratch: Path) -> diffusers.DiffusionPipeline:
+    chat = tokenizer(scratch / "tokenizer")
+    chat.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    encoder = transformers.Qwen3Model(
+        transformers.Qwen3Config(
+            hidden_size=TEXT, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            head_dim=16, vocab_size=80,
+        )
+    )  # fmt: skip
+    transformer = diffusers.ZImageTransformer2DModel(
+        in_channels=4, dim=32, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=TEXT,
+        axes_dims=[4, 6, 6], axes_lens=[256, 32, 32],
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, value in transformer.named_parameters():
+            value.normal_(0, 0.1) if "pad_token" in name else None
+    return diffusers.ZImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=encoder,
+        tokenizer=chat,
+        transformer=transformer,
+    )
+
+
+def sana_sprint(scratch: Path) -> diffusers.DiffusionPipeline:
+    encoder = transformers.Gemma2Model(
+        transformers.Gemma2Config(
+            hidden_size=TEXT, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            head_dim=16, vocab_size=80, pad_token_id=0, bos_token_id=76, eos_token_id=77,
+        )
+    )  # fmt: skip
+    blocks = ("ResBlock", "EfficientViTBlock")
+    vae = diffusers.AutoencoderDC(
+        latent_channels=8, attention_head_dim=4, encoder_block_types=blocks, decoder_block_types=blocks,
+        encoder_block_out_channels=(8, 16), decoder_block_out_channels=(8, 16), encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1), encoder_qkv_multiscales=((), (5,)), decoder_qkv_multiscales=((), (5,)),
+        upsample_block_type="interpolate", downsample_block_type="Conv", scaling_factor=0.41407,
+    )  # fmt: skip
+    transformer = diffusers.SanaTransformer2DModel(
+        in_channels=8, out_channels=8, num_attention_heads=2, attention_head_dim=8, num_layers=1,
+        num_cross_attention_heads=2, cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=TEXT,
+        sample_size=32, guidance_embeds=True, qk_norm="rms_norm_across_heads",
+    )  # fmt: skip
+    return diffusers.SanaSprintPipeline(
+        tokenizer=tokenizer(scratch / "tokenizer"),
+        text_encoder=encoder,
+        vae=vae,
+        transformer=transformer,
+        scheduler=diffusers.SCMScheduler(prediction_type="trigflow", sigma_data=0.5),
+    )
+
+
+def chroma(scratch: Path) -> diffusers.DiffusionPipeline:
+    transformer = diffusers.ChromaTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=TEXT, axes_dims_rope=(4, 4, 8), approximator_num_channels=8, approximator_hidden_dim=32,
+        approximator_layers=1,
+    )  # fmt: skip
+    return diffusers.ChromaPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=_long_texts(TEXT),
+        tokenizer=tokenizer(scratch / "tokenizer"),
+        transformer=transformer,
+    )
+
+
 MAKERS: dict[str, Callable[[Path], Any]] = {
     "karlo": karlo,
     "sd21-unclip-small": stable_unclip,
@@ -346,6 +421,10 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "lcm-dreamshaper": lcm,
     "sd-turbo": turbo,
     "sdxl-turbo": sdxl,
+    "sd35-medium": sd3,
+    "flux1-schnell": schnell,
+    "z-image-turbo": z_image,
+    "sana-sprint": sana_sprint,
 }
 """A tiny pipeline by the name of the published prior."""
 
@@ -490,11 +569,16 @@ def publish(prior: Published, scratch: Path) -> None:
         write_snapshot(prior.adapter, write_adapter(pipeline))
 
 
+def side_of(name: str) -> int:
+    """Side of a tiny prior's images; SANA's pipeline takes multiples of 32."""
+    return 32 if name == "sana-sprint" else 16
+
+
 @contextlib.contextmanager
 def published_here(name: str, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A published prior by name, tiny, in the Hub's cache, without a Hub to ask."""
     prior = PUBLISHED[name]
-    monkeypatch.setitem(PUBLISHED, name, dataclasses.replace(prior, image_size=16))
+    monkeypatch.setitem(PUBLISHED, name, dataclasses.replace(prior, image_size=side_of(name)))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     publish(prior, scratch)
     yield name

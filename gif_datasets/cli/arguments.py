@@ -62,9 +62,9 @@ def add_json(command: argparse.ArgumentParser, text: str = "print the result as 
     command.add_argument("--json", action="store_true", help=text)
 
 
-def add_generation(command: argparse.ArgumentParser) -> None:
-    """Add the flags of commands that make one expansion."""
-    add_options(command)
+def add_generation(command: argparse.ArgumentParser, several_guides: bool = False) -> None:
+    """Add the flags of commands that make one expansion; with ``several_guides`` these may be compared."""
+    add_options(command, several_guides)
     add = command.add_argument
     add("--method", help="expansion method (default: gif-unclip); see `gif-datasets methods`")
     add("--ratio", type=int, metavar="K", help="new samples per seed sample (default: 5)")
@@ -78,12 +78,17 @@ def add_update(command: argparse.ArgumentParser) -> None:
     command.add_argument("--withdraw-missing", action="store_true", help=missing)
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
+def add_options(command: argparse.ArgumentParser, several_guides: bool = False) -> None:
     """Add the source and the options that hold for every method."""
     add = command.add_argument
     add("source", metavar="SOURCE", help="the seed dataset; see below")
     add("--prior", metavar="NAME|PATH", help="generative prior (default: embedded); see `gif-datasets priors`")
-    add("--guide", metavar="NAME|PATH", help="what scores images (default: the prior's CLIP); see docs/guides.md")
+    scores = "what scores images (default: the prior's CLIP); see docs/guides.md"
+    if several_guides:
+        scores += "; repeat it, or say `here` for those in the Hub's cache, to see which reads the seeds best"
+        add("--guide", action="append", default=[], metavar="NAME|PATH", help=scores)
+    else:
+        add("--guide", metavar="NAME|PATH", help=scores)
     add("--rng-seed", type=int, metavar="N", help="random seed; the same number gives the same samples (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     add("--batch-size", type=int, metavar="N", help="images decoded at once (default: 20)")

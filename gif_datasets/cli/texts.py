@@ -116,7 +116,39 @@ def preview_text(value: dict[str, Any]) -> str:
     return (
         _own_class_text(value)
         + f"{value['rows']} seeds and {value['rows'] * value['copies']} copies: {value['picture']}"
+        + _guides_text(value["guides"])
     )
+
+
+_KINDS_OF_GUIDE = {"text": "words", "both": "words and means", "linear": "linear head", "head": "own head"}
+"""Heads of the columns of :func:`_guides_text`."""
+
+
+def _guides_text(guides: list[dict[str, Any]]) -> str:
+    """Which guide names the seeds best, after a table of all; empty where none was compared."""
+    if not guides:
+        return ""
+    kinds = [kind for kind in _KINDS_OF_GUIDE if any(kind in one["accuracy"] for one in guides)]
+    rows = [
+        ("prior's own" if one["guide"] == "prior" else one["guide"], *(_share_of(one, kind) for kind in kinds))
+        for one in guides
+    ]
+    best = max(guides, key=lambda one: one["accuracy"][one["best"]])
+    how = [] if best["guide"] == "prior" else [f"--guide {best['guide']}"]
+    how += [] if best["best"] == "head" else [f"--set classifier={best['best']}"]
+    title = f"balanced accuracy on {guides[0]['seeds']} seeds, each left out of what names it:"
+    return "\n".join(
+        [
+            "",
+            title,
+            *aligned([("guide", *(_KINDS_OF_GUIDE[kind] for kind in kinds)), *rows]),
+            f"best: {best['accuracy'][best['best']]:.0%} by {' '.join(how)}",
+        ]
+    )
+
+
+def _share_of(guide: dict[str, Any], kind: str) -> str:
+    return f"{guide['accuracy'][kind]:.0%}" if kind in guide["accuracy"] else "-"
 
 
 def _own_class_text(value: dict[str, Any]) -> str:

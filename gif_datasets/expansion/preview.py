@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gif_datasets.expansion import trial
+from gif_datasets.expansion.guide_choice import Reading, read_seeds
 from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.open import Opened
 from gif_datasets.io import decode
@@ -16,6 +17,9 @@ from gif_datasets.shards.image_grid import MOST_COPIES, Row, choose_seeds, save_
 from gif_datasets.sources.base import seed_image
 from gif_datasets.sources.joined import refuse_output
 from gif_datasets.types import Seed, silently
+
+if TYPE_CHECKING:
+    from gif_datasets.priors.guides import GuideInfo
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class PreviewSummary:
         recognised: Share of the seeds whose class the classifier names; None where nothing is made by what it says.
         own_class: Share of the copies that look like their class to the classifier; None where no prior made them.
         own_class_real: The same for real images.
+        guides: How well each guide that was to be compared names the seeds; the prior's own first.
     """
 
     picture: str
@@ -39,10 +44,11 @@ class PreviewSummary:
     recognised: float | None
     own_class: float | None
     own_class_real: float | None
+    guides: tuple[Reading, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON types."""
-        return asdict(self)
+        return {**asdict(self), "guides": [reading.to_json() for reading in self.guides]}
 
 
 def preview_expansion(
@@ -51,6 +57,7 @@ def preview_expansion(
     rows: int,
     cache_dir: str | Path | None = None,
     say: Callable[[str], None] = silently,
+    guides: Sequence[GuideInfo] = (),
 ) -> PreviewSummary:
     """Imagine the first copies of some seeds, and draw them as a grid. A later expansion finds them in the cache.
 
@@ -61,6 +68,7 @@ def preview_expansion(
         cache_dir: Where imagined samples are kept.
         say: Gets one line if the classifier does not recognise the seeds' classes, and one if copies do not look like
             theirs.
+        guides: Guides to compare by how well they read the seeds.
     """
     refuse_output(opened.source, out, is_image=True)
     recipe, seeds = opened.plan.recipe, opened.plan.seeds
@@ -75,8 +83,16 @@ def preview_expansion(
         say(warning)
     save_preview(_rows(imaginer, shown, copies), f"imagined copies ({recipe.config.method})", out)
     accuracy = round(recognition.accuracy, 4) if recognition else None
-    shares = (round(found.share, 4), round(found.real_share, 4)) if found else (None, None)
-    return PreviewSummary(str(out), len(shown), len(copies), imaginer.generated, accuracy, *shares)
+    return PreviewSummary(
+        picture=str(out),
+        rows=len(shown),
+        copies=len(copies),
+        generated=imaginer.generated,
+        recognised=accuracy,
+        own_class=round(found.share, 4) if found else None,
+        own_class_real=round(found.real_share, 4) if found else None,
+        guides=read_seeds(guides, recipe, opened.source, seeds) if guides else (),
+    )
 
 
 def _rows(imaginer: Imaginer, seeds: Sequence[Seed], copies: range) -> list[Row]:

@@ -31,6 +31,8 @@ SCHEDULERS = {
 """Classes of diffusers by option value; each accepts one generator per image."""
 _IMAGE_MODELS = ("unet", "movq", "vae", "decoder", "super_res_first", "super_res_last")
 _VAE_WAYS = {"vae-slicing", "vae-tiling"}
+_FLOWS = ("StableDiffusion3", "Flux", "ZImage", "Chroma", "SanaSprint")
+"""Begin the names of pipelines that learned a flow, or times of their own: no scheduler of the table fits them."""
 _ENLARGES = "UnCLIPImageVariationPipeline"  # it enlarges small images by interpolation between its networks
 
 
@@ -74,6 +76,8 @@ def check_options(kind: str, adapted: bool, device: torch.device, config: Expans
         MissingExtra: If an option needs a package that is not installed.
     """
     on_cpu = device.type == "cpu"
+    if kind.startswith("Kolors"):
+        _need("sentencepiece")
     if config.noise_level and kind != "StableUnCLIPImg2ImgPipeline":
         raise ConfigError(f"noise_level is for Stable unCLIP decoders; this one is a {kind}")
     if config.scheduler not in (OWN_SCHEDULER, *_schedulers_of(kind)):
@@ -103,7 +107,7 @@ def check_options(kind: str, adapted: bool, device: torch.device, config: Expans
 
 def _schedulers_of(kind: str) -> set[str]:
     """Names of the schedulers that can replace any scheduler of the folder."""
-    if kind == _ENLARGES:
+    if kind == _ENLARGES or kind.startswith(_FLOWS):
         return set()
     if kind.startswith("KandinskyV22"):  # it does not scale its network's input, which these schedulers need
         return SCHEDULERS.keys() - {"lcm", "euler", "euler-a"}

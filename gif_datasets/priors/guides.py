@@ -41,6 +41,17 @@ OWN_SIDE = 224
 """Of the images that such an object sees, unless it says otherwise."""
 OWN = "own:"
 """Begins the name of a guide that is an object of the caller."""
+KNOWN = (
+    "PE-Core-T-16-384/meta",
+    "PE-Core-S-16-384/meta",
+    "PE-Core-B-16/meta",
+    "PE-Core-L-14-336/meta",
+    "ViT-B-16-SigLIP2-256/webli",
+    "EVA02-L-14/merged2b_s4b_b131k",
+    "hf-hub:imageomics/bioclip-2",
+    "timm:vit_small_patch14_dinov2.lvd142m",
+)
+"""Guides of the table in ``docs/guides.md`` that the Hub has."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _CLIP, _NETWORK = "open_clip_config.json", "config.json"
 _READ = (".json", ".safetensors", ".model", ".txt")
@@ -123,13 +134,40 @@ def _of_hub(name: str, rest: str) -> GuideInfo:
     return _on_hub(name, repository, revision or "main")
 
 
+def guides_here() -> list[GuideInfo]:
+    """Guides of :data:`KNOWN`, and CLIPs of published priors, whose files are all in the Hub's cache."""
+    found = [_of_clip(name, clip.weights) for name, clip in CLIPS.items()]
+    for name in KNOWN:
+        repository = _repository_of(name)
+        folder = hub.find_model(repository, "main", (_CLIP, _NETWORK))
+        if folder is not None and any((folder / file).is_file() for file in (_CLIP, _NETWORK)):
+            found.append(_in_snapshot(name, repository, folder))
+    return [info for info in found if info.weights is not None and info.weights.here]
+
+
+def _repository_of(name: str) -> str:
+    """The repository of a guide by one of the names of :data:`KNOWN`."""
+    scheme, _, rest = name.partition(":")
+    if scheme == "timm":
+        import timm
+
+        return str(timm.get_pretrained_cfg(rest).hf_hub_id)
+    from gif_datasets.guidance.zeroshot import hub_repository
+
+    return rest or hub_repository(name)
+
+
 def _on_hub(name: str, repository: str, revision: str = "main") -> GuideInfo:
     """A guide on the Hub, at the commit that the revision stands for now."""
     if not _REPOSITORY.fullmatch(repository):
         raise ConfigError(f"guide {name!r}: a repository on the Hub is named OWNER/NAME, got {repository!r}")
     small = (_CLIP, _NETWORK)
     known = hub.find_model(repository, revision, small) if Weights(repository, revision, small).pinned else None
-    folder = known or hub.fetch_model(repository, revision, small)
+    return _in_snapshot(name, repository, known or hub.fetch_model(repository, revision, small))
+
+
+def _in_snapshot(name: str, repository: str, folder: Path) -> GuideInfo:
+    """A guide on the Hub, at the commit whose configuration is in a folder of the cache."""
     weights = Weights(repository, folder.name, ())
     if (folder / _CLIP).is_file():
         return _of_clip(name, dataclasses.replace(weights, files=_clip_files(folder / _CLIP)))

@@ -1,4 +1,4 @@
-"""Img2img priors: diffusers' img2img pipelines that decode with a plain autoencoder, scored by an open_clip model.
+"""Img2img priors: diffusers' img2img pipelines that decode with one autoencoder, scored by an open_clip model.
 
 As in the paper's released code, each copy first goes through img2img. Guidance then perturbs the final latent, and
 only the autoencoder decodes it. Stable Diffusion 1, 2, XL and their distilled models return that latent. Others (Stable
@@ -20,7 +20,14 @@ from gif_datasets.errors import PriorError
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.guidance.zeroshot import Clip, readable
 from gif_datasets.priors.base import ClipPrior, pixels_of
-from gif_datasets.priors.diffusers_folder import INDEX, check_options, load_pipeline, pipeline_name
+from gif_datasets.priors.diffusers_folder import (
+    INDEX,
+    check_options,
+    denoiser,
+    load_pipeline,
+    pipeline_name,
+    quiet_diffusers,
+)
 from gif_datasets.priors.parts import Parts
 
 if TYPE_CHECKING:
@@ -38,6 +45,15 @@ _IMG2IMG = {
 }
 """The img2img class for a folder's class, where the pipeline returns latents. Most are published as text-to-image
 pipelines with the same parts."""
+_NOT_IN_TABLE = {
+    "ChromaPipeline": "ChromaImg2ImgPipeline",
+    "KolorsPipeline": "KolorsImg2ImgPipeline",
+    "SanaSprintPipeline": "SanaSprintImg2ImgPipeline",
+}
+"""The img2img class for a folder's class, where diffusers has one and its table of architectures does not name it."""
+_AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
+_BOTH_STEPS = 2
+"""Number of steps for which SANA-Sprint has a time of its own between them; with another it takes none."""
 _CHECKED = ("safety_checker", "feature_extractor", "image_encoder")
 _UNUSED = {_SD: _CHECKED, _LCM: _CHECKED, _SDXL: ("feature_extractor", "image_encoder")}
 
@@ -69,23 +85,32 @@ def _check_known(name: str, parts: Parts) -> None:
     from diffusers.pipelines import auto_pipeline as auto
 
     tables = (auto.AUTO_TEXT2IMAGE_PIPELINES_MAPPING, auto.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING)
-    if name not in {one.__name__ for table in tables for one in table.values()}:
+    listed = {one.__name__ for table in tables for one in table.values()}
+    if name not in {*listed, *_NOT_IN_TABLE, *_NOT_IN_TABLE.values()}:
         raise PriorError(f"{parts.decoder / INDEX}: diffusers has no img2img pipeline for a {name!r}")
 
 
 def _as_img2img(pipeline: Any, parts: Parts) -> Any:
-    """The img2img pipeline with the same parts, by diffusers' table of architectures."""
+    """The img2img pipeline with the same parts, by diffusers' table of architectures or by ours."""
     import diffusers
 
+    name = type(pipeline).__name__
+    explicit = name if name in _NOT_IN_TABLE.values() else _NOT_IN_TABLE.get(name)
     try:
-        img2img = diffusers.AutoPipelineForImage2Image.from_pipe(pipeline)
+        with quiet_diffusers():
+            if explicit:  # which would else be cast to single precision
+                img2img = getattr(diffusers, explicit).from_pipe(pipeline, torch_dtype=denoiser(pipeline).dtype)
+            else:
+                img2img = diffusers.AutoPipelineForImage2Image.from_pipe(pipeline)
     except ValueError as error:
         raise PriorError(f"{parts.decoder}: {error}") from error
+    img2img.set_progress_bar_config(disable=True)
     wanted = {"prompt", "image", "strength", "num_inference_steps", "guidance_scale", "generator", "output_type"}
     missing = sorted(wanted - {*inspect.signature(img2img.__call__).parameters})
     vae = type(getattr(img2img, "vae", None)).__name__
-    if missing or vae != "AutoencoderKL":
-        lack = f"has no argument {missing[0]}" if missing else f"decodes with {vae}, not with an AutoencoderKL"
+    if missing or vae not in _AUTOENCODERS:
+        known = " or ".join(_AUTOENCODERS)
+        lack = f"has no argument {missing[0]}" if missing else f"decodes with {vae}, not with an {known}"
         raise PriorError(f"{parts.decoder}: a {type(img2img).__name__} {lack}, so gif-sd cannot use it as a prior")
     return img2img
 
@@ -120,6 +145,7 @@ class SdPrior(ClipPrior):
             self.pipeline = _as_img2img(self.pipeline, parts)
         self.upcasts = kind == _SDXL and self.pipeline.vae.config.force_upcast
         self.image_size = parts.image_size
+        self.longest_prompt = parts.max_sequence_length
         self.device = device
 
     @torch.no_grad()
@@ -144,16 +170,7 @@ class SdPrior(ClipPrior):
         prompts = [
             _prompt(config.prompts, name, generator) for (name, _, _), generator in zip(rows, generators, strict=True)
         ]
-        size, blocks = config.decode_batch, []
-        options: dict[str, Any] = {
-            "strength": config.strength,
-            "num_inference_steps": config.decode_steps,
-            "guidance_scale": config.guidance_scale,
-            "output_type": "latent" if self.hands_latents else "pt",
-        }
-        takes = inspect.signature(self.pipeline.__call__).parameters
-        if "height" in takes:  # without them a pipeline draws at its default size, not at the image's
-            options |= {"height": self.image_size, "width": self.image_size}
+        size, blocks, options = config.decode_batch, [], self._call(config)
         for first in range(0, len(rows), size):
             part = slice(first, first + size)
             short = size - len(prompts[part])
@@ -166,6 +183,25 @@ class SdPrior(ClipPrior):
             blocks.append((output if self.hands_latents else self._encoded(output))[: size - short])
         starts = torch.cat(blocks).float()
         return starts.reshape(len(images), config.ratio, *starts.shape[1:])
+
+    def _call(self, config: ExpansionConfig) -> dict[str, Any]:
+        """Arguments of the pipeline beside prompts, images and generators."""
+        options: dict[str, Any] = {
+            "strength": config.strength,
+            "num_inference_steps": config.decode_steps,
+            "guidance_scale": config.guidance_scale,
+            "output_type": "latent" if self.hands_latents else "pt",
+        }
+        takes = inspect.signature(self.pipeline.__call__).parameters
+        if "height" in takes:  # without them a pipeline draws at its default size, not at the image's
+            options |= {"height": self.image_size, "width": self.image_size}
+        if "use_resolution_binning" in takes:  # which would resize to the nearest size that it was trained on, and back
+            options["use_resolution_binning"] = False
+        if "intermediate_timesteps" in takes and config.decode_steps != _BOTH_STEPS:
+            options["intermediate_timesteps"] = None
+        if self.longest_prompt is not None:
+            options["max_sequence_length"] = self.longest_prompt
+        return options
 
     def embed(self, latents: Tensor) -> Tensor:
         """CLIP embeddings of the decoded images."""
@@ -186,7 +222,8 @@ class SdPrior(ClipPrior):
     def _encoded(self, pixels: Tensor) -> Tensor:
         """Latents of images ``(B, 3, H, W)`` in [0, 1]."""
         vae = self._autoencoder()
-        means: Tensor = vae.encode((pixels * 2 - 1).to(vae.dtype)).latent_dist.mode().float()
+        encoded = vae.encode((pixels * 2 - 1).to(vae.dtype))
+        means: Tensor = (encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent).float()
         latents: Tensor = (means - _shift(vae)) * vae.config.scaling_factor
         return latents
 

@@ -17,6 +17,7 @@ class Parts:
         adapter: The file of an IP-Adapter, if any.
         variant: ``"fp16"`` if the decoder's file names contain it.
         null_latent: The latent of unconditional steps: ``"zeros"`` or ``"mean image"``.
+        max_sequence_length: Longest prompt of an img2img pipeline, in tokens; None: the pipeline's own default.
     """
 
     clip: Path | None
@@ -25,6 +26,7 @@ class Parts:
     adapter: Path | None = None
     variant: str | None = None
     null_latent: str = "zeros"
+    max_sequence_length: int | None = None
 
     @property
     def scored_by(self) -> Path:

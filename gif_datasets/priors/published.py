@@ -59,7 +59,9 @@ class Published:
         settings: Further settings, as in ``prior.json``.
         advice: Recommended options.
         note: A remark for the user.
-        distilled: Kind of distillation of a few-step model: ``"LCM"`` or ``"Turbo"``.
+        distilled: Kind of distillation of a few-step model, such as ``"LCM"`` or ``"Turbo"``.
+        half_gigabytes: Size in half precision, where it is not half of :attr:`gigabytes`: files that are in half
+            precision already, under names that do not say so. 0: it is half.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Published:
     advice: str = ""
     note: str = ""
     distilled: str = ""
+    half_gigabytes: float = 0.0
 
     @property
     def sources(self) -> tuple[Weights, ...]:
@@ -102,7 +105,8 @@ class Published:
         """Gigabytes on the device: a diffusion pipeline in half precision, the CLIP in single, and one image."""
         halved = self.samples and self.decoder.variant is None
         picture = self.image_size**2 * (A_PIXEL if self.family in ("unclip", "rae") else A_PIXEL_KEPT)
-        return self.gigabytes / (2 if halved else 1) + self._clip_gigabytes + picture / 1e9
+        weights = self.half_gigabytes or self.gigabytes / (2 if halved else 1)
+        return weights + self._clip_gigabytes + picture / 1e9
 
     @property
     def here(self) -> bool:

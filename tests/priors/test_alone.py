@@ -20,7 +20,7 @@ from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.published import PUBLISHED
 
 CPU = torch.device("cpu")
-OTHERS = {"sd3": pipelines.sd3, "flux": pipelines.flux}
+OTHERS = {"sd3": pipelines.sd3, "flux": pipelines.flux, "chroma": pipelines.chroma}
 EVERY = (
     *PUBLISHED,
     "linear",

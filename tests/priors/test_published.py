@@ -35,6 +35,7 @@ from pipelines import (
     image_encoder,
     masked,
     published_here,
+    side_of,
     write_clip,
 )
 from safetensors.torch import load_file, save_file
@@ -93,7 +94,7 @@ def test_stable_diffusion_redraws_guides_and_decodes(published: str, seed_folder
     expanded = ExpandedDataset(str(seed_folder), prior=published, cache_dir=tmp_path / "c", **options)
     records = [expanded.provenance(12 + index) for index in range(4)]
     assert np.mean([record.consistency_after - record.consistency_before for record in records]) > 0
-    assert expanded[12][0].size == (16, 16)
+    assert expanded[12][0].size == (side_of(published),) * 2
     assert np.abs(np.asarray(expanded[12][0], float) - np.asarray(expanded[13][0], float)).mean() > 0.5
 
 
@@ -482,6 +483,8 @@ REFUSED = [
     ("kandinsky22", "cpu", {"scheduler": "euler"}, "scheduler 'euler' does not fit a KandinskyV22Pipeline; take 'own'"),
     ("sdxl", "cpu", {"scheduler": "lcm"}, "scheduler 'lcm' does not fit a StableDiffusionXLImg2ImgPipeline"),
     ("ip-adapter-sdxl", "cpu", {"noise_level": 5}, "noise_level is for Stable unCLIP"),
+    ("z-image-turbo", "cpu", {"scheduler": "euler"}, "scheduler 'euler' does not fit a ZImageImg2ImgPipeline; take"),
+    ("sana-sprint", "cpu", {"scheduler": "ddim"}, "scheduler 'ddim' does not fit a SanaSprintImg2ImgPipeline; take"),
     ("kandinsky22", "cuda", {"attention": "xformers"}, "pip install xformers"),
     ("kandinsky22", "cuda", {"save_memory": "offload"}, "pip install accelerate"),
 ]
@@ -649,7 +652,7 @@ def test_the_check_of_weights_runs(
     assert re.match(r"not checked: .* \(no image_encoder/model\.safetensors in ", check["told"](missing))
 
 
-@pytest.mark.parametrize("published", ["mae-base", "sd15"], indirect=True)
+@pytest.mark.parametrize("published", ["mae-base", "sd15", "rae-mae-base"], indirect=True)
 def test_the_check_of_weights_rebuilds_pictures(
     published: str, check: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -658,7 +661,7 @@ def test_the_check_of_weights_rebuilds_pictures(
     assert re.match(rf"{published}: rebuilt pictures, dB: \d+\.\d{{3}}, expected at least 20\.0: ", rebuilt)
 
 
-@pytest.mark.parametrize("published", ["ip-adapter-sd15", "mae-base", "sd15"], indirect=True)
+@pytest.mark.parametrize("published", ["ip-adapter-sd15", "mae-base", "sd15", "rae-mae-base"], indirect=True)
 def test_the_check_of_weights_times_a_prior(published: str, check: dict[str, Any], tmp_path: Path) -> None:
     """A block to paste, and seeds above their copies."""
     lines = check["timed"](published, CPU, "float32", tmp_path / "sheet.png").splitlines()

@@ -24,6 +24,7 @@ What is expected:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import platform
 import resource
 import sys
@@ -40,6 +41,7 @@ from torchvision.transforms.v2 import functional as vision
 
 from gif_datasets import ExpandedDataset, ExpansionConfig
 from gif_datasets.expansion.recipe import version_of
+from gif_datasets.guidance import fitted_heads
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.options import parse_setting
 from gif_datasets.priors import find_prior, load_prior
@@ -70,9 +72,11 @@ def imagenet(prior: object, clip: str, folder: Path, per_class: int = 5) -> Iter
 
 def demo(prior: object, pictures: list[Image.Image], labels: torch.Tensor) -> Iterator[Check]:
     classifier = prior.classifier(open_source("demo").classes, ExpansionConfig())
-    rows = [prior.embed_images(pictures[i : i + BLOCK]) for i in range(0, len(pictures), BLOCK)]
-    accuracy = (classifier.scores(torch.cat(rows)).argmax(1).cpu() == labels).float().mean()
-    yield "zero-shot on the demo, %", 100 * float(accuracy), 75.0
+    rows = torch.cat([prior.embed_images(pictures[i : i + BLOCK]) for i in range(0, len(pictures), BLOCK)]).cpu()
+    text = dataclasses.replace(classifier, weights=classifier.weights.cpu())
+    kind, how = ("text", "zero-shot") if text.weights.any() else ("seeds", "by the other images' class means")
+    accuracy = fitted_heads.recognised(kind, text, rows, labels).float().mean()
+    yield f"{how} on the demo, %", 100 * float(accuracy), 75.0
 
 
 def encoder(name: str, prior: object, pictures: list[Image.Image]) -> Iterator[Check]:
@@ -143,7 +147,7 @@ def settings(name: str, dtype: str, guided: bool = False) -> dict[str, object]:
         "ratio": 1,
         "decode_batch": 4,
         **advised,
-        **({} if entry.family == "mae" else {"dtype": dtype}),
+        **({"dtype": dtype} if entry.samples else {}),
     }
 
 
@@ -196,16 +200,15 @@ def sheet(pictures: list[Image.Image], copies: torch.Tensor) -> Image.Image:
 
 def check(name: str, device: torch.device, dtype: str, folder: Path | None) -> bool:
     entry, source = PUBLISHED[name], open_source("demo")
-    method = {"unclip": "unclip", "mae": "mae", "sd": "sd"}[entry.family]
-    options = {} if entry.family == "mae" else {"dtype": dtype, "decode_steps": 25}
-    config = ExpansionConfig(method=method, **options)
+    options = {"dtype": dtype, "decode_steps": 25} if entry.samples else {}
+    config = ExpansionConfig(method=entry.family, **options)
     prior = load_prior(find_prior(name), entry.family, device, config)
     pictures = [source.sample(i)[0] for i in range(200)]
     some, labels = pictures[::25], torch.tensor([source.sample(i)[1] for i in range(200)])
     checks = [*demo(prior, pictures, labels), *decoded(prior, entry.family, some, config)]
     if entry.family == "unclip":
         checks += encoder(name, prior, some)
-    if folder:
+    if folder and entry.clip:
         checks += imagenet(prior, entry.clip, folder)
     for one in checks:
         sys.stdout.write(f"{name}: {told(one)}\n")
