@@ -90,9 +90,9 @@ def load(folder: Path) -> Any:
     """
     _check(folder)
     with quiet_diffusers():
-        from diffusers import AutoencoderRAE
-
         try:
+            from diffusers import AutoencoderRAE
+
             model, found = AutoencoderRAE.from_pretrained(
                 str(folder),
                 use_safetensors=True,
@@ -101,7 +101,16 @@ def load(folder: Path) -> Any:
                 torch_dtype=torch.float32,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        except (
+            ImportError,  # of a diffusers that has none yet
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:
             raise PriorError(f"cannot load the autoencoder in {folder}: {one_line(error)}") from error
     if missing := sorted(found["missing_keys"]):
         raise PriorError(f"cannot load the autoencoder in {folder}: no {missing[0]} among its weights")
