@@ -42,6 +42,7 @@ MAX_RATIO = 1000
 CRITERIA = ("consistency", "entropy", "diversity")
 CLASSIFIERS = ("text", "seeds", "both", "linear")
 AGNOSTIC = "sample-agnostic"
+KEPT = ("none", "boxes", "masks")
 OWN_SCHEDULER = "own"
 """The scheduler that a pipeline's folder names."""
 OWN_STRENGTH = "own"
@@ -49,7 +50,7 @@ OWN_STRENGTH = "own"
 USUAL_STRENGTH = {"unclip": 1.0, "sd": 0.6}
 AUTO = "auto"
 """The strength that is chosen from a few copies before the work; ``auto:SHARE`` says how many must keep their class."""
-_LATER = {"guide": None, "synonyms": (), "webp_effort": 4, "max_side": None}
+_LATER = {"guide": None, "synonyms": (), "webp_effort": 4, "max_side": None, "keep": None}
 """Options that older versions did not have, with the value for what these did: digests are as they were."""
 _NEAR_SEED = "near_seed"
 """Marks, among the options of a manifest, an unCLIP method that begins near its seeds. Without the mark its strength
@@ -265,6 +266,12 @@ class ExpansionConfig:
         low=8,
         high=100_000,
     )
+    keep: str | None = _option(
+        None,
+        "what is marked in the seeds and is in their copies as it is there: boxes, or masks; a source that has some"
+        " needs it, or none, which ignores them",
+        choices=KEPT,
+    )
     originals: bool = _option(True, "also write the seed samples into the shards")
     split: str = _option("train", "name of the split to write")
     validation_share: float = _option(
@@ -375,6 +382,11 @@ class ExpansionConfig:
     def mixes(self) -> bool:
         """Whether a sample shows a part of another seed."""
         return METHODS[self.method].base == "cutmix"
+
+    @property
+    def keeps(self) -> bool:
+        """Whether copies show what is marked in their seeds as these show it."""
+        return self.keep in ("boxes", "masks")
 
     @property
     def constrained(self) -> bool:
@@ -519,6 +531,12 @@ def _check(config: ExpansionConfig) -> None:
     ):
         raise ConfigError(
             f"strength {config.strength} of {config.decode_steps} decode_steps is less than one step; raise either"
+        )
+    if config.keeps and method.moves:
+        still = ", ".join(name for name, one in METHODS.items() if not one.moves and not one.selects)
+        raise ConfigError(
+            f"method {method.name!r} moves or mixes what images show, so keep={config.keep} cannot hold; methods that"
+            f" do not: {still}"
         )
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", config.split):
         raise ConfigError(f"split must be a letter, then at most 39 letters, digits and _, got {config.split!r}")

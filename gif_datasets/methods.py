@@ -77,6 +77,11 @@ class Method:
         return self.base not in ("randaugment", "cutout", "gridmask")
 
     @property
+    def moves(self) -> bool:
+        """Whether what its images show may lie elsewhere than in the seed, or be another seed's."""
+        return self.base in ("randaugment", "cutmix") or self.registered is not None
+
+    @property
     def selects(self) -> bool:
         """Whether it is selective expansion by another method."""
         return SELECTION in self.parts

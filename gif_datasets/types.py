@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gif_datasets.objects import Objects
 
 Progress = Callable[..., Any]
 """``progress(iterable, title, total=None)`` returns the iterable, wrapped."""
@@ -51,6 +53,7 @@ class Seed:
         origin: Where the source has it (a relative path, or ``row 17``), for messages and provenance.
         synthetic: Whether it is an imagined image itself, of an expansion that is expanded again.
         grey: Whether the channels of its image are equal; those of its copies are then equal too.
+        objects: What is marked in its image, where that is kept.
     """
 
     index: int
@@ -59,7 +62,11 @@ class Seed:
     origin: str
     synthetic: bool = False
     grey: bool = False
+    objects: Objects | None = None
 
+
+OBJECTS = "objects"
+"""The field of a record that only some expansions have: see :class:`~gif_datasets.objects.Objects`."""
 
 Row = tuple[Seed, int]
 """A seed sample and the number of one of its copies, from 1; 0 is the seed itself."""
@@ -102,6 +109,7 @@ class Provenance:
         entropy_after: Of the latent that was decoded, nats.
         diversity_before: KL from the mean of the copies, where guidance starts, nats.
         diversity_after: Of those that were decoded, nats.
+        objects: Boxes and masks in the stored image, where they are kept; the record of others has no such field.
     """
 
     synthetic: bool
@@ -132,10 +140,13 @@ class Provenance:
     entropy_after: float
     diversity_before: float
     diversity_after: float
+    objects: Objects | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
-        return asdict(self)
+        value = dict(vars(self))
+        objects = value.pop(OBJECTS)
+        return value if objects is None else {**value, OBJECTS: objects.to_json()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Provenance:
@@ -145,7 +156,8 @@ class Provenance:
             TypeError: If a field is missing, unknown or of another type.
             ValueError: If a number is NaN, infinite or too large, or a text has half of a surrogate pair.
         """
-        record = cls(**value)
+        marked = {OBJECTS: Objects.from_json(value[OBJECTS])} if OBJECTS in value else {}
+        record = cls(**{**value, **marked})
         for name, kind in _provenance_types().items():
             found = getattr(record, name)
             if type(found) is not kind:
@@ -164,7 +176,7 @@ sums of these must stay finite."""
 
 @functools.cache
 def _provenance_types() -> dict[str, type]:
-    return get_type_hints(Provenance)
+    return {name: kind for name, kind in get_type_hints(Provenance).items() if name != OBJECTS}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ SOURCE = """SOURCE is one of
   photos                                  96 photographs of 4 classes, likewise; a folder of that name goes first
   torchvision:NAME[?split=..&root=..]     a torchvision dataset; its arguments follow the ?
   hf:NAME[?config=..&split=..&image=..&label=..]   a Hugging Face dataset, or the path of a local one
+  coco:FOLDER[?annotations=FILE.json]     images with COCO's boxes and masks; --set keep=boxes keeps them
+  yolo:FOLDER[?split=..]                  the same in YOLO's layout
   FOLDER of expanded shards               the output of `expand`
   hub:OWNER/NAME[?revision=..]            a dataset that `push` published"""
 

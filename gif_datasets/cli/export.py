@@ -17,9 +17,9 @@ def add(commands: Commands) -> None:
     flag("dir", type=Path, metavar="DIR", help="an expanded folder")
     to = (
         "imagefolder: a folder per split and class; parquet: Parquet with Hugging Face features; shards: shards without"
-        " the rejected samples"
+        " the rejected samples; coco, yolo: images with the boxes or masks that were kept"
     )
-    flag("--to", choices=("imagefolder", "parquet", "shards"), required=True, help=to)
+    flag("--to", choices=("imagefolder", "parquet", "shards", "coco", "yolo"), required=True, help=to)
     flag("--out", type=Path, required=True, metavar="DIR2", help="output folder")
     add_json(command)
 

@@ -32,6 +32,7 @@ from gif_datasets.options import closest
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, list_seeds, refuse_bad
 from gif_datasets.sources.identity import is_part_of
+from gif_datasets.sources.kept import keeping
 from gif_datasets.types import Progress, no_progress
 
 LARGEST_SIDE = 224
@@ -130,7 +131,7 @@ def compare(
         device=resolve_device(device),
     )
     expansions = _expansions(methods, ratios, config_file, options)
-    opened = wrap_source(source)
+    opened = keeping(wrap_source(source), expansions[0].keep)
     arms = _arms([make_recipe(each, opened.classes, config.device) for each in expansions], only_synthetic)
     teaching = _teaching(arms, config_file, options, config) if any(distil) else None
     notes = _check_priors(arms, any(distil), source, test, allow_seen)

@@ -36,6 +36,7 @@ def load_expanded(
     revision: str | None = None,
     check: bool = False,
     match_classes: bool = False,
+    objects: bool = False,
 ) -> LoadedDataset:
     """Open an expanded folder as a map-style dataset of ``(image, label)``.
 
@@ -53,10 +54,12 @@ def load_expanded(
             another image without an error in most JPEG and WebP files, and in a few PNG files.
         match_classes: Of several folders, also take other seeds: classes are matched by name, those that the first has
             not follow, and an image that several have under one class is one seed.
+        objects: Items are ``(image, label, objects)``, the last a :class:`~gif_datasets.objects.Objects`, of a folder
+            that keeps them.
 
     Raises:
-        UsageError: If the folder is not a finished expansion, or has no such split; or if several differ in classes or
-            seeds.
+        UsageError: If the folder is not a finished expansion, has no such split or no objects; or if several differ in
+            classes or seeds.
         ShardError: If it is damaged; with ``check``, also while reading.
         HubError: If the Hub cannot be reached for long.
 
@@ -71,11 +74,11 @@ def load_expanded(
         (40, (32, 32), True)
     """
     if isinstance(folder, (str, Path)):
-        return LoadedDataset(_place_of(folder, revision), transform, split, check)
+        return LoadedDataset(_place_of(folder, revision), transform, split, check, objects)
     if revision is not None or not folder:
         raise ConfigError(f"give at least one folder, and no revision with a list of them; got {list(folder)!r:.200}")
     joined = join([ExpandedFolder.open(_place_of(name, None)) for name in folder], match_classes)
-    return LoadedDataset(JoinedReader(joined, split, check=check), transform)
+    return LoadedDataset(JoinedReader(joined, split, check=check), transform, objects=objects)
 
 
 def _place_of(folder: str | Path, revision: str | None) -> AnyPath:
@@ -103,11 +106,21 @@ class LoadedDataset(Divisible):
         transform: Callable[[Any], Any] | None = None,
         split: str | None = None,
         check: bool = False,
+        objects: bool = False,
     ) -> None:
         self._reader: ShardReader | JoinedReader = (
             folder if isinstance(folder, JoinedReader) else ShardReader(folder, split, check=check)
         )
-        self.transform = transform
+        self.transform, self.objects = transform, objects
+        if objects and not self.object_classes:
+            raise UsageError(
+                "the folder keeps no objects; expand with keep=boxes or keep=masks, or load without objects"
+            )
+
+    @property
+    def object_classes(self) -> tuple[str, ...]:
+        """Names of the classes of objects; empty where none are kept."""
+        return self._reader.object_classes
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -139,14 +152,14 @@ class LoadedDataset(Divisible):
     def __len__(self) -> int:
         return len(self._reader)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> LoadedRows:
         """Many samples at once, read and decoded together when first looked at. DataLoader calls this."""
         return LoadedRows(self, [self._place(index) for index in indices])
 
-    def __iter__(self) -> Iterator[tuple[Any, int]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return (self[index] for index in range(len(self)))
 
     def provenance(self, index: int) -> Provenance:
@@ -176,14 +189,14 @@ class LoadedDataset(Divisible):
         return bool((index.synthetic & (index.copy == 0)).any())
 
 
-class LoadedRows(Sequence[tuple[Any, int]]):
+class LoadedRows(Sequence[tuple[Any, ...]]):
     """Some samples of a :class:`LoadedDataset`: a sequence of ``(image, label)``, or one batch of tensors."""
 
     def __init__(self, dataset: LoadedDataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, indices
         self._batch: torch.Tensor | None = None
         self._pictures: list[decode.Pixels] | None = None
-        self._made: list[tuple[Any, int]] | None = None
+        self._made: list[tuple[Any, ...]] | None = None
 
     def load(self) -> LoadedRows:
         """Read and decode now; several threads may load different rows at once."""
@@ -194,26 +207,27 @@ class LoadedRows(Sequence[tuple[Any, int]]):
         return len(self._indices)
 
     @overload
-    def __getitem__(self, place: int) -> tuple[Any, int]: ...
+    def __getitem__(self, place: int) -> tuple[Any, ...]: ...
 
     @overload
-    def __getitem__(self, place: slice) -> list[tuple[Any, int]]: ...
+    def __getitem__(self, place: slice) -> list[tuple[Any, ...]]: ...
 
     def __getitem__(self, place: int | slice) -> Any:
         if self._made is None:  # once: a transform may draw at random
             self._made = [self._item(i) for i in range(len(self))]
         return self._made[place]
 
-    def _item(self, place: int) -> tuple[Any, int]:
+    def _item(self, place: int) -> tuple[Any, ...]:
         # a copy, because an image keeps its array, and this one is part of a batch
-        image = Image.fromarray(self._decoded()[place].copy())
+        image, index = Image.fromarray(self._decoded()[place].copy()), self._indices[place]
         transform, reader = self._dataset.transform, self._dataset._reader
-        return (image if transform is None else transform(image)), reader.label(self._indices[place])
+        objects = (reader.provenance(index).objects,) if self._dataset.objects else ()
+        return (image if transform is None else transform(image)), reader.label(index), *objects
 
     @property
     def plain(self) -> bool:
         """Whether images are wanted as they are stored."""
-        return self._dataset.transform is None
+        return self._dataset.transform is None and not self._dataset.objects
 
     def tensors(self) -> list[Any]:
         """``[images, labels]``: ``(N, 3, H, W)`` uint8, channels last in memory, and ``(N,)`` int64.

@@ -45,6 +45,7 @@ def stream_expanded(
     together: int = 4,
     rank: int = 0,
     world_size: int = 1,
+    objects: bool = False,
 ) -> StreamedDataset:
     """Open an expanded folder that is not on this machine as an iterable dataset of ``(image, label)``.
 
@@ -62,9 +63,10 @@ def stream_expanded(
         rank: This process's number among ``world_size``. Each rank, and each worker of its DataLoader, reads one run of
             the order. All ranks have as many samples: where they divide unevenly, some also have the next one's first.
         world_size: Number of processes that share an epoch.
+        objects: Items are ``(image, label, objects)``, as of :func:`gif_datasets.load_expanded`.
 
     Raises:
-        UsageError: If there is no finished expansion, or it has no such split.
+        UsageError: If there is no finished expansion, or it has no such split, or no objects.
         ShardError: While reading, if a shard is missing or damaged.
 
     Example:
@@ -80,7 +82,7 @@ def stream_expanded(
             f"together must be at least 1 and rank below world_size, got together={together}, rank={rank},"
             f" world_size={world_size}"
         )
-    return StreamedDataset(url, transform, split, shuffle, seed, together, rank, world_size)
+    return StreamedDataset(url, transform, split, shuffle, seed, together, rank, world_size, objects)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Fetch:
     places: tuple[int, ...]
 
 
-class StreamedDataset(Grouped, IterableDataset[tuple[Any, int]]):
+class StreamedDataset(Grouped, IterableDataset[tuple[Any, ...]]):
     """The samples of an expanded folder, shard by shard; see :func:`stream_expanded`."""
 
     def __init__(
@@ -113,6 +115,7 @@ class StreamedDataset(Grouped, IterableDataset[tuple[Any, int]]):
         together: int,
         rank: int,
         world_size: int,
+        objects: bool = False,
     ) -> None:
         self.url, self.transform, self._split = url, transform, split
         self.shuffle, self.seed, self.together = shuffle, seed, together
@@ -122,7 +125,9 @@ class StreamedDataset(Grouped, IterableDataset[tuple[Any, int]]):
         self._folder = ExpandedFolder.open(as_path(url))
         self.manifest, self._rejected = self._folder.manifest, self._folder.rejected
         self.manifest.check_split(split)
-        self.classes = self.manifest.classes
+        self.classes, self.objects = self.manifest.classes, objects
+        if objects and self.manifest.plan.objects is None:
+            raise UsageError(f"{url} keeps no objects; expand with keep=boxes or keep=masks, or stream without objects")
         self._shards = self._without_rejected(self.manifest.shards_of(split))
         self.samples = sum(shard.samples for shard in self._shards)
 
@@ -169,7 +174,7 @@ class StreamedDataset(Grouped, IterableDataset[tuple[Any, int]]):
         """
         self.epoch, self.epoch_calls = epoch, self.epoch_calls + 1
 
-    def __iter__(self) -> Iterator[tuple[Any, int]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker else (0, 0)
         this = self._pass or Pass(self.epoch, ((0, self.samples),), Readers(self.world_size, workers))
@@ -182,10 +187,10 @@ class StreamedDataset(Grouped, IterableDataset[tuple[Any, int]]):
         view._pass = which
         return view
 
-    def _rows(self, epoch: int, spans: Spans) -> Iterator[tuple[Any, int]]:
+    def _rows(self, epoch: int, spans: Spans) -> Iterator[tuple[Any, ...]]:
         for folder, places in prefetch(self._fetches(epoch, spans), self._fetch_shards, threads=1, depth=1):
             with folder:
-                loaded = LoadedDataset(Path(folder.name), self.transform, self._split)
+                loaded = LoadedDataset(Path(folder.name), self.transform, self._split, objects=self.objects)
                 for block in blocks(places, BLOCK):
                     yield from loaded.__getitems__(block)
 

@@ -36,13 +36,19 @@ from gif_datasets.priors.guides import apart
 from gif_datasets.publish.push import PushSummary, push_to_hub
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, Source, seed_image, warn_of_bad
+from gif_datasets.sources.coco import CocoSource
 from gif_datasets.sources.folders import FolderSource, ShardSource
+from gif_datasets.sources.yolo import YoloSource
 from gif_datasets.types import ItemTable, Provenance, Row, Seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from gif_datasets.priors.base import Prior
+
+
+_FOLDERS = (FolderSource, ShardSource, CocoSource, YoloSource)
+"""Sources whose items have no form of their own."""
 
 
 class ExpandedDataset(Divisible):
@@ -115,7 +121,7 @@ class ExpandedDataset(Divisible):
             {"ratio": ratio, "method": method, "prior": named, "rng_seed": rng_seed, **options}
         )
         self.source: Source = wrap_source(dataset, classes, image_column, label_column)
-        if config.max_side is not None and not isinstance(self.source, (FolderSource, ShardSource)):
+        if config.max_side is not None and not isinstance(self.source, _FOLDERS):
             raise ConfigError(
                 f"max_side, got {config.max_side}, is for folders here: copies have the form of your dataset's items;"
                 " reduce its images, or use gif_datasets.expand, which writes files"
@@ -135,7 +141,7 @@ class ExpandedDataset(Divisible):
         self.transform = transform
         wrapped = dataset if not isinstance(dataset, (str, Path)) else None
         columns = format_transform(wrapped) if transform is None else None
-        self._form = ItemForm(self.source, wrapped, columns)
+        self._form = ItemForm(self.source, wrapped, columns, self.plan.recipe.objects_of)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from gif_datasets.errors import SourceError
 from gif_datasets.io import decode, forms
+from gif_datasets.objects import Objects
 from gif_datasets.sources.base import Source, seed_image
 from gif_datasets.sources.hugging_face import HuggingFaceSource, is_hugging_face
 from gif_datasets.sources.wrapped import MapSource
@@ -18,6 +19,10 @@ from gif_datasets.types import Seed
 
 FormatTransform: TypeAlias = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
 Transform: TypeAlias = Callable[[Any], Any]
+
+
+def _no_objects(seed: Seed, size: tuple[int, int]) -> Objects | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,13 @@ class ItemForm:
         source: The dataset as this package reads it.
         dataset: The dataset as it was given; None where a text named it.
         columns: What the dataset does to its columns, where it is one of Hugging Face's with such a function.
+        objects_of: The objects in a seed's copies of some width and height, where they are kept.
     """
 
     source: Source
     dataset: Any
     columns: FormatTransform | None = None
+    objects_of: Callable[[Seed, tuple[int, int]], Objects | None] = _no_objects
     _forms: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -53,7 +60,8 @@ class ItemForm:
         image = seed_image(self.source, seed) if made is None else decode.picture(made, seed.origin)
         if isinstance(self.source, HuggingFaceSource):
             shown = self._cell(self.source, seed.index, image, made) if is_own and made is not None else image
-            return self._row(self.source, seed.index, shown, transform)
+            objects = None if made is None else self.objects_of(seed, image.size)
+            return self._row(self.source, seed.index, shown, transform, objects)
         if is_own and isinstance(self.source, MapSource):
             return self.source.item_with(seed, image)
         label = self.source.label(seed.label) if isinstance(self.source, MapSource) else seed.label
@@ -67,9 +75,18 @@ class ItemForm:
             return self._row(self.source, index, _encoded(file))
         return self.dataset[index]
 
-    def _row(self, source: HuggingFaceSource, index: int, shown: Any, transform: Transform | None = None) -> Any:
-        """A seed's row with another image."""
+    def _row(
+        self,
+        source: HuggingFaceSource,
+        index: int,
+        shown: Any,
+        transform: Transform | None = None,
+        objects: Objects | None = None,
+    ) -> Any:
+        """A seed's row with another image, and the objects in that."""
         row = source.row(index) | {source.image_column: shown}
+        if objects is not None and (column := source.objects):
+            row[column.name] = column.cell_of(row[column.name], objects)
         if transform is not None:
             return transform(row)
         if self.columns is None:

@@ -17,6 +17,7 @@ from gif_datasets.io.images import JPEG
 from gif_datasets.priors import PriorInfo
 from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
 from gif_datasets.sources.joined import JoinedSource
+from gif_datasets.sources.kept import keeping
 from gif_datasets.sources.reduced import reduced
 from gif_datasets.sources.splits import without
 from gif_datasets.types import Progress, Reading, Seed, no_progress, silently
@@ -77,14 +78,15 @@ def open_expansion(
         ConfigError: If the prior, the method and the classes do not fit each other.
         SourceError: If the source cannot be read.
     """
+    source = keeping(source, config.keep)
     recipe = make_recipe(config, source.classes, device, own_prior, own_guide)
     source = reduced(source, config.max_side)
-    cache = open_cache(cache_dir)
-    listed = list_seeds(source, limit, show, cache=cache)
+    cache, keep = open_cache(cache_dir), config.keep if config.keeps else None
+    listed = list_seeds(source, limit, show, cache=cache, keep=keep)
     validation_seeds: tuple[Seed, ...] = ()
     if validation is not None:
-        validation = reduced(validation, config.max_side)
-        source, listed, validation_seeds = _joined(source, listed, validation, limit, show, cache)
+        validation = reduced(keeping(validation, config.keep, source), config.max_side)
+        source, listed, validation_seeds = _joined(source, listed, validation, limit, show, cache, keep)
     refuse_bad(listed, config.on_bad_image)
     name = "" if validation is None else validation.name
     real_limit = limit if limit is not None and limit < len(source) else None  # only if it leaves anything out
@@ -106,11 +108,17 @@ def _format_text(config: ExpansionConfig) -> str:
 
 
 def _joined(
-    source: Source, listed: SeedList, validation: Source, limit: int | None, show: Progress, cache: Cache
+    source: Source,
+    listed: SeedList,
+    validation: Source,
+    limit: int | None,
+    show: Progress,
+    cache: Cache,
+    keep: str | None,
 ) -> tuple[Source, SeedList, tuple[Seed, ...]]:
     """Both sources as one, the seeds whose image is not in the validation source, and the validation seeds."""
     joined = JoinedSource(source, validation)
-    listed_validation = list_seeds(validation, limit, show, Reading.VALIDATION, cache)
+    listed_validation = list_seeds(validation, limit, show, Reading.VALIDATION, cache, keep)
     validation_seeds = joined.validation_seeds(listed_validation)
     kept, same = without(listed.seeds, validation_seeds)
     if not kept:

@@ -18,7 +18,7 @@ from gif_datasets.chunks import evenly
 from gif_datasets.config import AUTO, ExpansionConfig
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion.recipe import Recipe, with_population
-from gif_datasets.io.digests import digest
+from gif_datasets.io.digests import digest, digest_rows
 from gif_datasets.io.images import JPEG
 from gif_datasets.io.stores import AnyPath
 from gif_datasets.methods import METHODS
@@ -26,11 +26,12 @@ from gif_datasets.shards import manifest, tar
 from gif_datasets.shards.columns import yaml_list
 from gif_datasets.shards.folder import begun_plan
 from gif_datasets.shards.manifest import ORIGINAL_FILES, shard_size
-from gif_datasets.sources.base import SeedList, Source, jpeg_as_it_is, revision_of
+from gif_datasets.sources.base import SeedList, Source, jpeg_as_it_is, object_classes_of, revision_of
+from gif_datasets.sources.joined import parts_of
 from gif_datasets.sources.own_columns import own_columns, own_members
 from gif_datasets.sources.seed_table import Rows, SeedTable
 from gif_datasets.sources.splits import hold_out
-from gif_datasets.types import VALIDATION, Row, Seed
+from gif_datasets.types import OBJECTS, VALIDATION, Row, Seed
 
 PLAN_FORMAT = 3
 LOOKED_AT = 16
@@ -94,6 +95,7 @@ class Plan:
         strength_choice: How the strength was chosen, where that was left to be done.
         original_files: Whether seeds that are upright JPEG files are stored as they are, where all images are JPEG.
         after: What the seeds are added to; None for a folder of their own.
+        object_classes: Names of the classes of objects, where these are kept.
     """
 
     source_name: str
@@ -108,6 +110,7 @@ class Plan:
     strength_choice: dict[str, Any] | None = None
     original_files: bool = False
     after: After | None = None
+    object_classes: tuple[str, ...] = ()
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:
@@ -176,11 +179,25 @@ class Plan:
             # not in the plans of other sources, whose folders are as they were without it
             **({"source_revision": self.revision} if self.revision else {}),
             **({"own_columns": dataclasses.asdict(self.own)} if self.own else {}),
+            **self._objects,
             **({"strength_choice": self.strength_choice} if self.strength_choice else {}),
             **({"grey_seeds": self._grey_seeds} if self._grey_seeds else {}),
             **({ORIGINAL_FILES: True} if self.original_files else {}),
             **({"after": dataclasses.asdict(self.after)} if self.after else {}),
         }
+
+    @cached_property
+    def _objects(self) -> dict[str, Any]:
+        """What is kept of objects, and a digest of those of all seeds."""
+        if not self.recipe.config.keeps:
+            return {}
+        rows = (
+            [split, seed.index, seed.objects.to_json() if seed.objects else None]
+            for split, seeds in enumerate((self.seeds, self.validation))
+            for seed in seeds
+        )
+        kept = {"keep": self.recipe.config.keep, "classes": list(self.object_classes)}
+        return {OBJECTS: kept, "objects_digest": digest_rows(rows)}
 
     @property
     def _grey_seeds(self) -> int:
@@ -255,6 +272,7 @@ def make_plan(
         revision=revision_of(source),
         own=_own_columns(source, [*seeds.indices.tolist(), *held.indices.tolist()]),
         original_files=config.image_format == JPEG and any(_as_they_are(source, seeds if config.originals else held)),
+        object_classes=object_classes_of(parts_of(source)[0]) if config.keeps else (),
     )
 
 

@@ -19,6 +19,7 @@ from gif_datasets.io.cache.entries import CACHE_FORMAT
 from gif_datasets.io.devices import memory_of, resolve_device
 from gif_datasets.io.digests import digest, digest_rows, digest_text
 from gif_datasets.methods import METHODS
+from gif_datasets.objects import Objects, Window, middle_square
 from gif_datasets.options import closest
 from gif_datasets.priors import (
     SHRINKS,
@@ -68,7 +69,8 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON types; what :attr:`digest` hashes."""
         stored = stored_options(self.config.to_json())
-        options = {name: value for name, value in stored.items() if name not in _NOT_IN_PIXELS}
+        left_out = _NOT_IN_PIXELS if self.config.keeps else (*_NOT_IN_PIXELS, "keep")
+        options = {name: value for name, value in stored.items() if name not in left_out}
         return {
             "format": RECIPE_FORMAT,
             "options": options,
@@ -105,6 +107,8 @@ class Recipe:
     def cache_key(self, seed: Seed, copy: int) -> str:
         """Key of one imagined sample; of the cache's format too, so that versions that share a cache drop nothing."""
         mark = " grey" if self.takes_colours(seed) else ""  # without it lie the coloured copies of older versions
+        if seed.objects is not None:
+            mark += f" objects {digest_text(seed.objects.text().decode('ascii'))}"
         return digest_text(f"{CACHE_FORMAT} {self.digest} {seed.key} {seed.label} {copy}{mark}")
 
     def takes_colours(self, seed: Seed) -> bool:
@@ -115,6 +119,19 @@ class Recipe:
     def shrinks(self) -> bool:
         """Whether copies of seeds that are smaller than what the prior draws are shrunk to their seed's size."""
         return METHODS[self.config.method].imagines and self.prior.card.get(SHRINKS) is True
+
+    @property
+    def squares(self) -> bool:
+        """Whether priors see, and copies show, the middle square of a seed in which something is kept."""
+        return self.config.keeps and METHODS[self.config.method].imagines
+
+    def window(self, size: tuple[int, int]) -> Window:
+        """The part of a seed of some width and height that its copies show."""
+        return middle_square(size) if self.squares else (0, 0, *size)
+
+    def objects_of(self, seed: Seed, size: tuple[int, int]) -> Objects | None:
+        """The objects in a seed's copies, which have some width and height; None where they are not kept."""
+        return seed.objects and seed.objects.seen_through(self.window(seed.objects.size), size)
 
     def guidance_key(self, seed: Seed, attempt: int) -> str:
         """Key of what guidance found for all copies of a seed, in one draw of the perturbation."""
@@ -132,7 +149,8 @@ def embeddings_keys(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _embeddings_key(recipe: Mapping[str, Any], embedder: str) -> str:
-    shape = {name: recipe["options"][name] for name in ("encode_batch", "threads")}
+    options = recipe["options"]
+    shape = {name: options[name] for name in ("encode_batch", "threads", "keep") if name in options}
     fields = [recipe[name] for name in ("population", "device")]
     return digest([CACHE_FORMAT, "embeddings", embedder, *fields, shape, recipe["versions"]])
 

@@ -17,7 +17,7 @@ from gif_datasets.shards.columns import Columns, SourceColumns, expanded_columns
 from gif_datasets.shards.tar import sample_key
 from gif_datasets.sources.base import Source
 from gif_datasets.sources.hugging_face import HuggingFaceSource
-from gif_datasets.types import Row
+from gif_datasets.types import OBJECTS, Row
 
 FORMAT = 3
 """Of the rows; another one makes them again in the cache of ``datasets``."""
@@ -35,10 +35,10 @@ class _Rows:
     def columns(self) -> Columns:
         own = self.source
         if not isinstance(own, HuggingFaceSource):
-            return expanded_columns(self.plan.recipe.classes)
+            return expanded_columns(self.plan.recipe.classes, None, self.plan.json.get(OBJECTS))
         # rows are read one by one, when they are wanted
         found = SourceColumns(own.features, own.image_column, own.label_column, {})
-        return expanded_columns(self.plan.recipe.classes, found)
+        return expanded_columns(self.plan.recipe.classes, found, self.plan.json.get(OBJECTS))
 
     def make(self, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         """Rows of (seed, copy), all copies in one go; copy 0 is the seed itself."""

@@ -136,6 +136,11 @@ def plan_update(opened: Opened, folder: ExpandedFolder, withdraw_missing: bool =
         UsageError: If the source is another dataset.
     """
     _refuse_merged(folder)
+    if opened.plan.recipe.config.keeps:
+        raise PlanMismatch(
+            f"an update does not look for objects that have moved, got keep={opened.plan.recipe.config.keep}; expand"
+            " into another folder, which takes every copy that is the same from the cache"
+        )
     state, now = State.of(folder), opened.plan
     _check_options(state, now)
     digests = _own_digests(opened.source, [*now.seeds.indices.tolist(), *now.validation.indices.tolist()])

@@ -198,7 +198,7 @@ def _of_parquet(folder: ExpandedFolder, exported: Path) -> PictureFiles:
     parts = {"original": [part(split, False)], "synthetic": [part(split, True)]}
     parts["expanded"] = [part(split, False, True)] if manifest.originals else []
     validation = part(VALIDATION, False) if manifest.validation else None
-    columns = expanded_columns(manifest.classes, read_source(folder.local))
+    columns = expanded_columns(manifest.classes, read_source(folder.local), manifest.plan.objects)
     return PictureFiles(
         folder=exported,
         listed=listed,

@@ -16,13 +16,15 @@ from typing import Any
 from gif_datasets.errors import ConfigError, MissingExtra, ShardError, UsageError
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
+from gif_datasets.publish.coco import write_coco
 from gif_datasets.publish.export_job import Job, Tally, keep, parquet_versions
 from gif_datasets.publish.imagefolder import COLUMNS, SOURCE, write_folders
 from gif_datasets.publish.parquet import write_parquet
 from gif_datasets.publish.pruned import prune
+from gif_datasets.publish.yolo import write_yolo
 from gif_datasets.shards import card, tar
 from gif_datasets.shards import manifest as manifests
-from gif_datasets.shards.columns import yaml_list
+from gif_datasets.shards.columns import object_features, yaml_list
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.folder import claim_folder
 from gif_datasets.shards.manifest import Manifest
@@ -30,7 +32,9 @@ from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import EXPORTED, Progress, no_progress
 
 EXPORT_FORMAT = 2
-FORMS = ("imagefolder", "parquet", "shards")
+FORMS = ("imagefolder", "parquet", "shards", "coco", "yolo")
+OF_OBJECTS = ("coco", "yolo")
+"""Forms of what is kept of objects."""
 SHARD_BYTES = 100_000_000
 
 
@@ -71,7 +75,8 @@ def export_expanded(
         folder: Output of ``gif-datasets expand`` or :meth:`ExpandedDataset.precompute`.
         out: Output folder. Run again = resume.
         to: ``"imagefolder"``, a folder per split and class; ``"parquet"`` (needs the extra ``hf``); or ``"shards"``, an
-            expanded folder without rejected samples, for readers of tars.
+            expanded folder without rejected samples, for readers of tars; where boxes or masks are kept, also
+            ``"coco"`` or ``"yolo"``.
         shard_bytes: Parquet only: a file has about as many samples as fit into this many bytes of shards.
         progress: Wraps the loops, for progress bars.
 
@@ -95,6 +100,10 @@ def export_expanded(
     opened, show = ExpandedFolder.open(folder), progress or no_progress
     manifest = opened.manifest
     settings = _settings(opened, to, shard_bytes)
+    if to in OF_OBJECTS and manifest.plan.objects is None:
+        raise UsageError(
+            f"{folder} keeps no boxes, which {to} is for; expand with keep=boxes, or export to imagefolder"
+        )
     _check_shards(folder, manifest, show)
     claim_folder(out, settings, "export")
     readers = {split: ShardReader(opened, split) for split in manifest.splits}
@@ -159,23 +168,37 @@ def _write_shards(job: Job, tally: Tally) -> None:
     tally.images, tally.bytes = len(made), sum(shard.bytes for shard in made)
 
 
-_WRITERS = {"imagefolder": write_folders, "parquet": write_parquet, "shards": _write_shards}
+_WRITERS = {
+    "imagefolder": write_folders,
+    "parquet": write_parquet,
+    "shards": _write_shards,
+    "coco": write_coco,
+    "yolo": write_yolo,
+}
 
 
 def _card(job: Job) -> str:
-    folders = job.settings["to"] == "imagefolder"
+    folders = job.settings["to"] != "parquet"
     parts = []
     for split, reader in job.readers.items():
-        path = f"{split}/**" if folders else f"data/{split}-*.parquet"
+        path = _FILES[job.settings["to"]].format(split)
         parts.append(card.SplitFiles(split, path, len(reader), job.shard_bytes(split)))
     kinds = (("image", "image"), ("label", card.class_label(job.manifest.classes)), ("key", "string"), *COLUMNS)
     columns: list[Any] = [{"name": name, "dtype": kind} for name, kind in kinds]
+    if folders and (kept := job.manifest.plan.objects):
+        columns += yaml_list({job.columns.objects: object_features(kept)})
     if folders and job.plain:
         columns += yaml_list({SOURCE: job.plain})
-    if not folders and job.source:
+    if not folders and (job.source or job.columns.objects):
         columns = yaml_list(job.columns.features)
     load = _LOAD[job.settings["to"]].replace("SPLIT", job.manifest.split)
-    return card.render(job.manifest, card.metadata((), parts, columns, for_builder=folders), load)
+    head = card.metadata((), parts, columns, for_builder=folders)
+    if job.settings["to"] in OF_OBJECTS:  # which no builder of Hugging Face reads
+        head = {name: value for name, value in head.items() if name not in ("configs", "dataset_info")}
+    return card.render(job.manifest, head, load)
+
+
+_FILES = {"imagefolder": "{}/**", "parquet": "data/{}-*.parquet", "coco": "{}/**", "yolo": "images/{}/**"}
 
 
 _LOAD = {
@@ -190,5 +213,12 @@ dataset = load_dataset("PATH_OR_REPO", split="SPLIT")        # columns: image, l
 
 from timm.data import create_dataset
 dataset = create_dataset("hfds/PATH_OR_REPO", split="SPLIT")
+""",
+    "coco": """from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
+dataset = CocoDetection("PATH/SPLIT", "PATH/SPLIT/_annotations.coco.json")   # needs pycocotools
+dataset = wrap_dataset_for_transforms_v2(dataset, target_keys=["boxes", "labels"])
+""",
+    "yolo": """# PATH/data.yaml names the images of each split and the classes
+# gif-datasets reads it as yolo:PATH?split=SPLIT
 """,
 }

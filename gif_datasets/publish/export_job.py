@@ -55,7 +55,7 @@ class Job:
     @cached_property
     def columns(self) -> Columns:
         """Columns of the dataset as Hugging Face features."""
-        return expanded_columns(self.manifest.classes, self.source)
+        return expanded_columns(self.manifest.classes, self.source, self.manifest.plan.objects)
 
     @cached_property
     def plain(self) -> dict[str, Any]:
@@ -76,6 +76,14 @@ class Tally:
     images: int = 0
     bytes: int = 0
     written: int = 0
+
+
+def write_image(path: Path, content: bytes) -> bool:
+    """Write an image unless it is there; all images are flushed to the disk at the end."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    atomic.write_bytes(path, content, synced=False)
+    return True
 
 
 def keep(out: Path, name: str, content: bytes, tally: Tally) -> None:

@@ -7,13 +7,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from gif_datasets.io import atomic
 from gif_datasets.io.parsing import finite
-from gif_datasets.publish.export_job import Job, Tally, keep
+from gif_datasets.publish.export_job import Job, Tally, keep, write_image
 from gif_datasets.shards import card
+from gif_datasets.shards.columns import object_features
 from gif_datasets.shards.reader import ShardReader
 
 COLUMNS = tuple((name, kind) for name, kind in card.RECORD if name != "label")
@@ -68,7 +67,7 @@ def write_folders(job: Job, tally: Tally) -> None:
             row, content = _row(job, reader, index), reader.image_bytes(index)
             name = f"{names[row['label']]}/{row['key']}.{job.suffix}"
             rows.append({"file_name": name, **row})
-            tally.written += _write_image(job.out / split / name, content)
+            tally.written += write_image(job.out / split / name, content)
             tally.images += 1
             tally.bytes += len(content)
         kind, content = ("parquet", _parquet(job, rows)) if "metadata" in job.settings else ("jsonl", _lines(rows))
@@ -91,24 +90,19 @@ def _parquet(job: Job, rows: Sequence[dict[str, Any]]) -> bytes:
         "label": datasets.ClassLabel(names=list(job.manifest.classes)),
     }
     kinds |= {name: datasets.Value(kind) for name, kind in (("key", "string"), *COLUMNS)}
+    kinds |= {job.columns.objects: object_features(kept)} if (kept := job.manifest.plan.objects) else {}
     schema = datasets.Features({**kinds, **({SOURCE: job.plain} if job.plain else {})}).arrow_schema
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def _write_image(path: Path, content: bytes) -> bool:
-    """Write an image unless it is there; all images are flushed to the disk at the end."""
-    if path.is_file() and path.read_bytes() == content:
-        return False
-    atomic.write_bytes(path, content, synced=False)
-    return True
-
-
 def _row(job: Job, reader: ShardReader, index: int) -> dict[str, Any]:
     """The columns of a sample except its image; the source's columns of its seed are one column."""
     record = reader.provenance(index).to_json()
     row = {"label": record["label"], "key": reader.key(index), **{name: record[name] for name, _ in COLUMNS}}
+    if job.manifest.plan.objects:
+        row[job.columns.objects] = job.columns.objects_of(record)
     if not job.plain:
         return row
     own = job.source.rows.get(record["seed_index"], {}) if job.source else {}

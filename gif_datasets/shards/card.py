@@ -16,7 +16,7 @@ from gif_datasets.shards import tar
 from gif_datasets.shards.card_yaml import card_yaml
 from gif_datasets.shards.image_sizes import MOST, sizes_text
 from gif_datasets.shards.manifest import ORIGINAL_FILES, Manifest
-from gif_datasets.types import Provenance
+from gif_datasets.types import OBJECTS, Provenance
 
 SIZES = (
     (10**3, "n<1K"),
@@ -28,8 +28,10 @@ SIZES = (
     (10**9, "100M<n<1B"),
 )
 _JSON_TYPES = {"bool": "bool", "int": "int64", "float": "float64", "str": "string"}
-RECORD = tuple((spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.fields(Provenance))
-"""Name and type of each provenance column; the types are those of Hugging Face."""
+RECORD = tuple(
+    (spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.fields(Provenance) if spec.name != OBJECTS
+)
+"""Name and type of each provenance column that every expansion has; the types are those of Hugging Face."""
 
 
 def render(manifest: Manifest, head: Mapping[str, Any] | None = None, load: str | None = None) -> str:
@@ -188,7 +190,9 @@ them is in `{manifest.split}`.
 
 def shard_columns(manifest: Manifest) -> list[Any]:
     """The columns of shards, as the features of a card."""
-    record = [{"name": name, "dtype": kind} for name, kind in RECORD]
+    record: list[dict[str, Any]] = [{"name": name, "dtype": kind} for name, kind in RECORD]
+    if kept := manifest.plan.objects:
+        record.append({"name": OBJECTS, "struct": _object_fields(kept)})
     source = json.loads(json.dumps(manifest.plan.own_columns, sort_keys=True))  # as a plan.json gives them
     texts = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
     return [
@@ -198,6 +202,14 @@ def shard_columns(manifest: Manifest) -> list[Any]:
         *([{"name": tar.SOURCE_MEMBER, "struct": source["features"]}] if source else []),
         *texts,
     ]
+
+
+def _object_fields(kept: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Fields of the objects in a record; ``kept`` is what a plan says of them."""
+    listed = {"bbox": {"list": "float64", "length": 4}, "category": "string", "id": "int64", "iscrowd": "bool"}
+    masks = {"polygons": {"list": {"list": "float64"}}, "counts": {"list": "int64"}} if kept["keep"] == "masks" else {}
+    sides: list[dict[str, Any]] = [{"name": side, "dtype": "int64"} for side in ("width", "height")]
+    return [*sides, *({"name": name, "list": kind} for name, kind in {**listed, **masks}.items())]
 
 
 def class_label(classes: Sequence[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from gif_datasets.errors import MissingExtra, ShardError, one_line
 from gif_datasets.io.parsing import read_json
 from gif_datasets.shards import card
+from gif_datasets.types import OBJECTS
 
 SOURCE = "source.parquet"
 """The source's own columns in an expanded folder, a row for each of its images that is there."""
@@ -33,6 +34,8 @@ class Columns:
         image, label, key: Names of the image's, the class's and the sample's key's column.
         record: Column of each field of the provenance.
         own: The source's columns besides the image.
+        objects: The column of what is kept of objects; empty without.
+        object_classes: Names of their classes.
     """
 
     features: Any
@@ -41,6 +44,13 @@ class Columns:
     key: str
     record: Mapping[str, str]
     own: tuple[str, ...]
+    objects: str = ""
+    object_classes: tuple[str, ...] = ()
+
+    def objects_of(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """What a row has of the objects of a sample, whose categories are numbers there."""
+        kept = record[OBJECTS]
+        return {**kept, "category": list(map(self.object_classes.index, kept["category"]))}
 
     def row(self, picture: Any, key: str, record: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         """One row.
@@ -53,6 +63,7 @@ class Columns:
         """
         columns = {name: own.get(name) for name in self.own}
         values = {column: record[field] for field, column in self.record.items()}
+        values |= {self.objects: self.objects_of(record)} if self.objects else {}
         return {**columns, self.image: picture, self.label: record["label"], self.key: key, **values}
 
 
@@ -72,12 +83,15 @@ class SourceColumns:
     rows: Mapping[int, Mapping[str, Any]]
 
 
-def expanded_columns(classes: Sequence[str], source: SourceColumns | None = None) -> Columns:
+def expanded_columns(
+    classes: Sequence[str], source: SourceColumns | None = None, kept: Mapping[str, Any] | None = None
+) -> Columns:
     """The columns of an expanded set.
 
     Args:
         classes: Class names, in label order.
         source: What a Hugging Face source has of its own; ``image`` and ``label`` otherwise.
+        kept: What a plan says of objects, where they are kept.
     """
     datasets = _datasets()
     named = datasets.ClassLabel(names=list(classes))
@@ -85,7 +99,8 @@ def expanded_columns(classes: Sequence[str], source: SourceColumns | None = None
     image, label = "image", "label"
     if source is not None:
         features, image, label = dict(source.features), source.image, source.label
-        if getattr(features[label], "names", None) != list(classes):  # texts, or numbers without names
+        # texts, or numbers without names; or none, where the objects say the class
+        if getattr(features.get(label), "names", None) != list(classes):
             label = _free("label", features)
             features[label] = named
     own = tuple(name for name in source.features if name != image) if source else ()
@@ -96,7 +111,30 @@ def expanded_columns(classes: Sequence[str], source: SourceColumns | None = None
         if field != "label":
             record[field] = _free(field, features)
             features[record[field]] = datasets.Value(kind)
-    return Columns(datasets.Features(features), image, label, key, record, own)
+    objects = _free(OBJECTS, features) if kept else ""
+    if kept:
+        features[objects] = object_features(kept)
+    names = tuple(kept["classes"]) if kept else ()
+    return Columns(datasets.Features(features), image, label, key, record, own, objects, names)
+
+
+def object_features(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Features of the column of objects; ``kept`` is what a plan says of them."""
+    datasets = _datasets()
+    whole = datasets.Value("int64")
+    masks = {
+        "polygons": datasets.List(datasets.List(datasets.List(datasets.Value("float64")))),
+        "counts": datasets.List(datasets.List(whole)),
+    }
+    return {
+        "width": whole,
+        "height": whole,
+        "bbox": datasets.List(datasets.List(datasets.Value("float64"), length=4)),
+        "category": datasets.List(datasets.ClassLabel(names=list(kept["classes"]))),
+        "id": datasets.List(whole),
+        "iscrowd": datasets.List(datasets.Value("bool")),
+        **(masks if kept["keep"] == "masks" else {}),
+    }
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:
@@ -110,7 +148,7 @@ def own_features(features: Any, image: str, label: str) -> Any:
 
     Those that JSON holds as they are: images, sounds, dates and arrays are in :data:`SOURCE` only.
     """
-    if set(features) == {image, label}:
+    if set(features) <= {image, label}:
         return {}
     return {name: feature for name, feature in features.items() if name != image and _is_plain(feature)}
 
@@ -200,7 +238,7 @@ def read_source(folder: Path) -> SourceColumns | None:
         features = datasets.Features.from_dict(about["features"])
         image, label = about["image"], about["label"]
         wanted = [SEED_INDEX, *(name for name in features if name != image)]
-        if table.column_names != wanted or label not in features or image not in features:
+        if table.column_names != wanted or not isinstance(label, str) or image not in features:
             raise ValueError("its columns are not those that it names")
         indices = table.column(SEED_INDEX).to_pylist()
         own = table.drop_columns([SEED_INDEX])

@@ -149,6 +149,7 @@ def join(folders: Sequence[ExpandedFolder], match_classes: bool = False) -> Join
         UsageError: If a folder is there twice, or classes or seeds differ; the message has the difference.
     """
     _refuse_twice(folders)
+    _refuse_other_objects(folders)
     classes = _classes(folders, match_classes)
     labels = [_labels(folder, classes) for folder in folders]
     same = len({(f.manifest.plan.seeds_digest, f.manifest.plan.validation_digest) for f in folders}) == 1
@@ -177,6 +178,18 @@ def _refuse_twice(folders: Sequence[ExpandedFolder]) -> None:
             if part in seen:
                 raise UsageError(f"{folder.path} and {seen[part].path} hold the same expansion; give it once")
             seen[part] = folder
+
+
+def _refuse_other_objects(folders: Sequence[ExpandedFolder]) -> None:
+    first, *others = folders
+    for other in others:
+        if other.manifest.plan.objects != first.manifest.plan.objects:
+            texts = [
+                f"{folder.path} keeps {kept['keep'] + ' of ' + _named(kept['classes']) if kept else 'no objects'}"
+                for folder in (first, other)
+                for kept in [folder.manifest.plan.objects]
+            ]
+            raise UsageError(f"{' and '.join(texts)}; join folders that were expanded with the same keep")
 
 
 def _classes(folders: Sequence[ExpandedFolder], match: bool) -> tuple[str, ...]:
@@ -346,6 +359,11 @@ class JoinedReader:
         """What identifies the samples: that of each folder, in order, and the classes."""
         parts = [[reader.fingerprint, member.labels.tolist()] for member, reader in self._parts]
         return f"{digest(['joined', list(self.classes), parts])}/{self.split}"
+
+    @property
+    def object_classes(self) -> tuple[str, ...]:
+        """Names of the classes of objects; empty where none are kept."""
+        return self._parts[0][1].object_classes
 
     @property
     def recipes(self) -> tuple[RecipeRecord, ...]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.config import MAX_RATIO, readable_options
+from gif_datasets.config import KEPT, MAX_RATIO, readable_options
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
@@ -22,7 +22,7 @@ from gif_datasets.io.parsing import read_json
 from gif_datasets.io.stores import AnyPath
 from gif_datasets.shards import switch
 from gif_datasets.shards.index import IMAGE_SUFFIXES
-from gif_datasets.types import EXPORTED, VALIDATION
+from gif_datasets.types import EXPORTED, OBJECTS, VALIDATION
 
 MANIFEST = switch.MANIFEST
 MANIFEST_FORMAT = 3
@@ -242,6 +242,7 @@ class PlanRecord:
         synthetic_seeds, synthetic_validation: Numbers of seeds, in each split, that are synthetic themselves.
         seeds_digest, validation_digest: Digests of the seeds of each split.
         own_columns: Features and digest of the source's own columns; None if it has none.
+        objects: What is kept in every record, ``keep`` and the ``classes`` of objects; None without.
         source_revision: Commit of a source on the Hub.
         generations: The generations of a folder that has changed since it was made; empty for others.
         withdrawn: Digests of the keys of seeds that must not come back; see :func:`withdrawn_digest`.
@@ -257,6 +258,7 @@ class PlanRecord:
     seeds_digest: str | None
     validation_digest: str | None
     own_columns: Mapping[str, Any] | None
+    objects: Mapping[str, Any] | None
     source_revision: str | None
     generations: tuple[Generation, ...]
     withdrawn: frozenset[str]
@@ -275,6 +277,7 @@ class PlanRecord:
             seeds_digest=value.get("seeds_digest"),
             validation_digest=value.get("validation_digest"),
             own_columns=value.get("own_columns"),
+            objects=value.get(OBJECTS),
             source_revision=value.get("source_revision"),
             generations=tuple(map(Generation.from_json, value.get(GENERATIONS, ()))),
             withdrawn=frozenset(value.get(WITHDRAWN, ())),
@@ -538,6 +541,8 @@ def _damage(manifest: Mapping[str, Any]) -> str:
         return f"{IMAGE_SIZES!r} is of another type"
     if not isinstance(manifest["plan"].get("own_columns", {}), dict):
         return "'own_columns' is of another type"
+    if OBJECTS in manifest["plan"] and not _are_objects(manifest["plan"][OBJECTS]):
+        return f"{OBJECTS!r} is of another type"
     if problem := _damage_of_lists(manifest["plan"]):
         return problem
     if problem := _damage_of_merged(manifest["plan"].get(MERGED, [])):
@@ -565,6 +570,14 @@ def _damage_of_lists(plan: Mapping[str, Any]) -> str:
         if not isinstance(listed, list) or not all(isinstance(entry, kind) for entry in listed):
             return f"{name!r} is of another type"
     return ""
+
+
+def _are_objects(value: Any) -> bool:
+    """Whether this says what records keep of objects, and names their classes."""
+    classes = value.get("classes") if isinstance(value, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return False
+    return value.get("keep") in KEPT and len(set(classes)) == len(classes)
 
 
 def _are_sizes(value: Any) -> bool:

@@ -82,6 +82,11 @@ class ShardReader:
         return (self.manifest.plan.recipe,)
 
     @property
+    def object_classes(self) -> tuple[str, ...]:
+        """Names of the classes of objects; empty where none are kept."""
+        return tuple((self.manifest.plan.objects or {"classes": ()})["classes"])
+
+    @property
     def missing(self) -> int:
         """How many samples were rejected: those that are not read, and those left out when the folder was written."""
         return self.rejected + len(self.manifest.left_out)

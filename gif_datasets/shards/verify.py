@@ -255,6 +255,21 @@ def _check_pixels(sample: _Sample, manifest: Manifest, split: _Split) -> Iterato
                 yield f"shows other pixels than {sample.record.seed_origin} had when it was listed"
 
 
+def _check_objects(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
+    """Compare the objects with what the plan keeps, and their boxes with the image."""
+    kept, objects = manifest.plan.objects, sample.record.objects
+    if (kept is None) != (objects is None) or (kept and objects and objects.masks != (kept["keep"] == "masks")):
+        yield "its record has other objects than the plan keeps"
+        return
+    if kept is None or objects is None:
+        return
+    for one in objects.items:
+        ends = [start + length for start, length in zip(one.box[:2], one.box[2:], strict=True)]
+        most = [side + 0.01 for side in objects.size]  # coordinates have three decimals
+        if min(one.box) < 0 or ends[0] > most[0] or ends[1] > most[1] or one.category not in kept["classes"]:
+            yield f"its object {one.id} is outside the image, or of no class"
+
+
 def _check_label(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
     record, text = sample.record, sample.members["cls"]
     if text != str(record.label).encode("ascii") or not 0 <= record.label < len(manifest.classes):
@@ -291,6 +306,7 @@ _SAMPLE_CHECKS = (
     _check_record,
     _check_image,
     _check_pixels,
+    _check_objects,
     _check_label,
     _check_key,
     _check_copy,

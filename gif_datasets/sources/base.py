@@ -19,6 +19,7 @@ from gif_datasets.io import decode, images, jpeg
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.digests import digest_pixels, digest_rows
 from gif_datasets.io.threads import ordered_map
+from gif_datasets.objects import Objects
 from gif_datasets.sources.known_files import Facts, Identity, KnownFiles, identity_of, known_files
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Progress, Reading, Seed, no_progress
@@ -58,6 +59,27 @@ class Source(Protocol):
 def revision_of(source: Source) -> str:
     """The commit of a source that was read from the Hub; empty for any other."""
     return str(getattr(source, "revision", ""))
+
+
+def object_classes_of(source: Source) -> tuple[str, ...]:
+    """Names of the classes of a source's objects; empty if it has no boxes that can be kept."""
+    found: tuple[str, ...] = getattr(source, "object_classes", ())
+    return found
+
+
+def marks_of(source: Source) -> str:
+    """What a source has that is lost unless it is kept, such as ``boxes in column 'objects'``; empty if nothing."""
+    return str(getattr(source, "marks", ""))
+
+
+def annotated(source: Source, index: int, masks: bool) -> tuple[Image.Image, int, Objects]:
+    """A sample with its objects, in pixels of its image; with masks, or with boxes alone.
+
+    Raises:
+        BadImage: If either cannot be read, or an object has no mask where masks are wanted.
+    """
+    found: tuple[Image.Image, int, Objects] = source.annotated(index, masks)  # type: ignore[attr-defined]
+    return found
 
 
 @dataclass(frozen=True)
@@ -168,6 +190,7 @@ def list_seeds(
     show: Progress = no_progress,
     title: Reading = Reading.SEEDS,
     cache: Cache | None = None,
+    keep: str | None = None,
 ) -> SeedList:
     """Read every image of ``source`` once; key it by its pixels.
 
@@ -177,6 +200,7 @@ def list_seeds(
         show: Wraps the loop, for a progress bar.
         title: What the bar says.
         cache: Where the keys of a folder's files are kept, so that they need not be read again.
+        keep: ``"boxes"`` or ``"masks"`` to read them, too.
 
     Raises:
         SourceError: If nothing can be read, or labels and class names disagree.
@@ -189,7 +213,7 @@ def list_seeds(
     bad: list[str] = list(getattr(source, "unreadable", ()))
     negative: set[int] = set()
     known = known_files(source, cache)
-    seeds = SeedTable.of(_readable(source, show(indices, title), known, bad, negative))
+    seeds = SeedTable.of(_readable(source, show(indices, title), known, bad, negative, keep))
     known.keep(whole=limit is None)
     if limit is None or len(source.classes) <= 2:  # of more, chance may have taken all but one
         _refuse_shifted(source, seeds, negative)
@@ -215,17 +239,21 @@ def _refuse_shifted(source: Source, seeds: SeedTable, negative: set[int]) -> Non
 
 
 def _readable(
-    source: Source, indices: Iterable[int], known: KnownFiles, bad: list[str], negative: set[int]
+    source: Source, indices: Iterable[int], known: KnownFiles, bad: list[str], negative: set[int], keep: str | None
 ) -> Iterator[Seed]:
     """Seeds of the images that can be read; a message for each other one goes into ``bad``.
 
     Labels below 0, which name no class, are put into ``negative``.
     """
     is_synthetic = getattr(source, "is_synthetic", _real)
-    for index, identity, found in _looked_at(source, indices, known):
-        origin = source.origin(index)
+    looked_at = ((index, None, None) for index in indices) if keep else _looked_at(source, indices, known)
+    for index, identity, found in looked_at:
+        origin, objects = source.origin(index), None
         try:
-            if found is None:
+            if keep:
+                image, label, objects = annotated(source, index, keep == "masks")
+                found = _facts(np.asarray(image))
+            elif found is None:
                 image, label = source.sample(index)
                 found = _facts(np.asarray(image))
             else:
@@ -233,6 +261,7 @@ def _readable(
         except BadImage as error:
             bad.append(str(error))
             continue
+        assert found is not None
         known.note(identity, found)
         if label < 0:
             negative.add(label)
@@ -240,7 +269,7 @@ def _readable(
             continue
         if label >= len(source.classes):
             raise SourceError(f"{origin} has label {label}, but {source.name} names {len(source.classes)} classes")
-        yield Seed(index, found[0], label, origin, is_synthetic(index), found[1])
+        yield Seed(index, found[0], label, origin, is_synthetic(index), found[1], objects)
 
 
 def _looked_at(

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gif_datasets.errors import SourceError
+from gif_datasets.errors import BadImage, SourceError
 from gif_datasets.io import images
+from gif_datasets.objects import Objects
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.sources import left_out
 from gif_datasets.sources.seed_table import Packed
@@ -54,6 +55,7 @@ class FolderSource:
         self.classes = tuple(_printable(group.name) for group, _ in kept)
         self.unreadable.sort()
         self._labels = np.repeat(np.arange(len(kept)), [count for _, count in kept])
+        self.marks = left_out.marks_in(folder)
         self._empty = [name for name, (_, count) in zip(self.classes, kept, strict=True) if not count]
         self.warnings = tuple(_warn_of_loose(loose))
         self.seed_warnings = tuple(_warn_of_empty(self._empty))
@@ -188,6 +190,9 @@ class ShardSource:
         self.name = name or folder.name
         self._reader = ShardReader(folder)
         self.classes = self._reader.classes
+        kept = self._reader.manifest.plan.objects
+        self.object_classes = self._reader.object_classes
+        self.marks = f"{kept['keep']} of its seeds and copies" if kept else ""
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -199,6 +204,14 @@ class ShardSource:
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One image as 8-bit RGB, and its class index."""
         return images.read_rgb(self.file(index), self.origin(index)), self.label_at(index)
+
+    def annotated(self, index: int, masks: bool) -> tuple[Image.Image, int, Objects]:
+        """One image, its class index, and its objects."""
+        image, label = self.sample(index)
+        found = self._reader.provenance(index).objects
+        if found is None or found.size != image.size or (masks and not found.masks):
+            raise BadImage(f"{self.origin(index)}: no {'masks' if masks and found else 'boxes'} of this image")
+        return image, label, found if masks else found.without_masks()
 
     def file(self, index: int) -> bytes:
         """The image's file."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ from PIL import Image, ImageOps
 
 from gif_datasets.errors import BadImage, SourceError
 from gif_datasets.io import forms, images
+from gif_datasets.objects import Objects
 from gif_datasets.prompts import canonical
+from gif_datasets.sources import marks, object_column
+from gif_datasets.sources.object_column import ObjectColumn
 
 
 def is_hugging_face(dataset: Any) -> bool:
@@ -25,7 +30,9 @@ class HuggingFaceSource:
         rows: The dataset, whose images are left encoded.
         features: ``datasets.Features`` of the dataset as it was given.
         image_column: Its column of images.
-        label_column: Its column of labels.
+        label_column: Its column of labels; a name that no column has, where images are of the class of their largest
+            object.
+        objects: How its column of objects is read; None if it has none.
     """
 
     revision = ""
@@ -37,6 +44,8 @@ class HuggingFaceSource:
         label_column: str | None = None,
         classes: Sequence[str] | None = None,
         name: str = "hugging-face",
+        objects: str | None = None,
+        boxes: str = "xywh",
     ) -> None:
         import datasets
 
@@ -60,11 +69,19 @@ class HuggingFaceSource:
         likely = named or [
             key for key in ("label", "labels", "fine_label", "class", "cls", "target") if key in features
         ]
-        self.label_column = _column(name, "label", label_column, named or likely[:1], features)
         self.rows = dataset.with_format(None).cast_column(self.image_column, datasets.Image(decode=False))
         self.features = features
-        values = list(self.rows[self.label_column])
-        names = classes or getattr(features[self.label_column], "names", None)
+        self.objects = object_column.object_column(self.rows, features, name, objects, boxes)
+        self.marks, self.object_classes = object_column.marked(features), self.objects.classes if self.objects else ()
+        names: Sequence[str] | None
+        values: list[Any]
+        if self.objects and not likely and label_column is None:
+            self.label_column, values = "label", self._largest(self.objects)
+            names = classes or self.objects.classes
+        else:
+            self.label_column = _column(name, "label", label_column, named or likely[:1], features)
+            values = list(self.rows[self.label_column])
+            names = classes or getattr(features[self.label_column], "names", None)
         self.classes, self._labels = _classes_and_labels(values, names)
         self._strange = {i: v for i, v in enumerate(values) if self._labels[i] < 0 and not isinstance(v, int)}
         self._pictures = self.rows.select_columns([self.image_column])  # so that no other column is decoded
@@ -87,6 +104,36 @@ class HuggingFaceSource:
         with images.opened(self._content(index), name) as image:
             rgb = forms.to_rgb(self._shown(image, name), name)
         return rgb, self.label_at(index)
+
+    def _largest(self, column: ObjectColumn) -> list[int | None]:
+        """The class of the largest object of each image; None without one."""
+        cells = self.rows.select_columns([column.name])[column.name]
+        found: list[int | None] = [None] * len(cells)
+        for index, cell in enumerate(cells):
+            with contextlib.suppress(BadImage):  # which says why when it is read
+                found[index] = marks.class_of(column.marks_of(cell, self.origin(index)), self.origin(index))
+        return found
+
+    def keeping(self) -> HuggingFaceSource:
+        """The same dataset, whose objects are not one of its own columns: each copy has its own."""
+        found = copy.copy(self)
+        if self.objects:
+            found.features = type(self.features)({k: v for k, v in self.features.items() if k != self.objects.name})
+        return found
+
+    def annotated(self, index: int, masks: bool) -> tuple[Image.Image, int, Objects]:
+        """One image, its class index, and its objects."""
+        assert self.objects is not None
+        name, cell = self.origin(index), self._cell(index)
+        found = self.objects.marks_of(cell, name)
+        if self.label_column not in self.features:
+            marks.class_of(found, name)
+        image, label = self.sample(index)
+        return image, label, marks.objects_of(found, self.objects.classes, image.size, masks, name)
+
+    def _cell(self, index: int) -> Any:
+        assert self.objects is not None
+        return self.rows.select_columns([self.objects.name])[index][self.objects.name]
 
     def label_at(self, index: int) -> int:
         """Its class index; raises BadImage if it has none."""
@@ -151,8 +198,8 @@ class HuggingFaceSource:
         return found
 
     def others(self, indices: Sequence[int]) -> Any:
-        """Its columns besides the image, of some rows."""
-        return self.rows.select(indices).remove_columns([self.image_column])
+        """Its own columns besides the image, of some rows."""
+        return self.rows.select(indices).select_columns([name for name in self.features if name != self.image_column])
 
 
 def _fetched(address: str, name: str) -> bytes:

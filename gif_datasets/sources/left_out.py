@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _OTHERS = re.compile(
     r"|sha1|sha256)"
 )
 """Suffixes of notes, tables, annotations, programs and the files of operating systems."""
+_COCO = re.compile(r"(.*[._])?coco\.json|instances(_.*)?\.json")
 _POINTER = ".dvc"
 _HEAD = 4096
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # in no text, except one of 16 bits a character
@@ -47,6 +49,35 @@ def is_split(name: str) -> bool:
         ['train', 'Valid', 'test_set', 'val2017']
     """
     return _SPLIT.fullmatch(name) is not None
+
+
+def marks_in(folder: Path) -> str:
+    """What a folder, or one right below it, has of boxes, as far as names tell; empty if nothing.
+
+    Files of COCO's annotations by their usual names, and folders of YOLO's labels.
+    """
+    for place in (folder, *sorted(path for path in folder.iterdir() if is_folder_of_images(path))):
+        with contextlib.suppress(PermissionError):  # it is named where images are looked for
+            if found := _marks_at(place, few=place in (folder, folder / "annotations")):
+                return found.format(folder=folder)
+    return ""
+
+
+def _marks_at(place: Path, few: bool) -> str:
+    """The same of one folder, with a gap for the dataset's; it is listed where it has ``few`` files."""
+    names = sorted(path.name for path in place.iterdir()) if few else ["_annotations.coco.json"]
+    file = next((place / name for name in names if _COCO.fullmatch(name) and (place / name).is_file()), None)
+    if file is not None:
+        return f"boxes in {_plain(file)}, which coco:{{folder}}?annotations={_plain(file)} reads"
+    labels = place / "labels"
+    if labels.is_dir() and (place / "images").is_dir() and any(labels.rglob("*.txt")):
+        return f"boxes in {_plain(labels)}, which yolo:{_plain(place)} reads"
+    return ""
+
+
+def _plain(path: Path) -> str:
+    """A path as a part of a text with gaps."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def why_not_there(path: Path) -> str:

@@ -21,9 +21,11 @@ from gif_datasets.io.hub_retry import scrub, without_log_lines
 from gif_datasets.options import closest
 from gif_datasets.shards.manifest import MANIFEST
 from gif_datasets.sources.base import Source
+from gif_datasets.sources.coco import CocoSource
 from gif_datasets.sources.folders import FolderSource, ShardSource
 from gif_datasets.sources.hugging_face import HuggingFaceSource, is_hugging_face
 from gif_datasets.sources.wrapped import MapSource
+from gif_datasets.sources.yolo import YoloSource
 from gif_datasets.types import PLAN_FILE
 
 SHIPPED = ("demo", "photos")
@@ -38,7 +40,8 @@ def open_source(spec: str) -> Source:
     Args:
         spec: A folder with one sub-folder per class; ``torchvision:NAME?split=..&root=..``;
             ``hf:NAME?config=..&split=..&image=..&label=..`` (both also take ``classes=a,b,c``, for datasets that do
-            not name their classes); a folder of expanded shards, or ``hub:OWNER/NAME?revision=..`` of one on the Hub;
+            not name their classes); ``coco:FOLDER?annotations=FILE.json`` or ``yolo:FOLDER?split=..``, whose images
+            have objects; a folder of expanded shards, or ``hub:OWNER/NAME?revision=..`` of one on the Hub;
             ``demo``, or ``photos`` where no folder is called that; or ``SCHEME:NAME?option=..`` of a scheme that an
             installed package registers.
 
@@ -149,7 +152,8 @@ def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
         raise MissingExtra("datasets", "hf") from error
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    _check_options(f"hf:{name}", options, ("config", "split", "image", "label", "revision", "classes"))
+    known = ("config", "split", "image", "label", "revision", "classes", "objects", "boxes")
+    _check_options(f"hf:{name}", options, known)
     try:
         # what load_dataset does; the builder knows which commit it reads, from the Hub or from the cache
         with without_log_lines():
@@ -159,7 +163,15 @@ def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
     except Exception as error:  # network, parsing and schema errors of many kinds
         raise SourceError(f"hf:{name}: {_told(error)}") from None  # its own text may show a password
     called = Path(name).name if Path(name).exists() else f"hf:{name}"  # a local path is nobody's name on the Hub
-    source = HuggingFaceSource(dataset, options.get("image"), options.get("label"), _class_names(options), called)
+    source = HuggingFaceSource(
+        dataset,
+        options.get("image"),
+        options.get("label"),
+        _class_names(options),
+        called,
+        options.get("objects"),
+        options.get("boxes", "xywh"),
+    )
     source.revision = str(builder.hash or "") if builder.repo_id and not Path(name).exists() else ""
     return source
 
@@ -167,6 +179,25 @@ def _open_hugging_face(name: str, options: dict[str, str]) -> Source:
 def _told(error: Exception) -> str:
     """The text of an error of the Hub's libraries, without secrets."""
     return scrub(one_line(error, 10_000))[:300]
+
+
+def _open_coco(name: str, options: dict[str, str]) -> Source:
+    _check_options(f"coco:{name}", options, ("annotations",))
+    folder, file = Path(name), options.get("annotations")
+    if not folder.is_dir():
+        raise SourceError(f"no such folder: {name!r}; say coco:FOLDER?annotations=FILE.json")
+    within = None if file is None else folder / file
+    path = Path(file) if file is not None and within is not None and not within.is_file() else within
+    return CocoSource(folder, path, folder.name or folder.resolve().name)
+
+
+def _open_yolo(name: str, options: dict[str, str]) -> Source:
+    _check_options(f"yolo:{name}", options, ("split", "classes"))
+    folder = Path(name)
+    if not folder.is_dir():
+        raise SourceError(f"no such folder: {name!r}; say yolo:FOLDER?split=train")
+    called = folder.name or folder.resolve().name
+    return YoloSource(folder, options.get("split", "train"), _class_names(options), called)
 
 
 def _open_hub(name: str, options: dict[str, str]) -> Source:
@@ -193,6 +224,8 @@ _SCHEMES: dict[str, Callable[[str, dict[str, str]], Source]] = {
     "torchvision": _open_torchvision,
     "hf": _open_hugging_face,
     "hub": _open_hub,
+    "coco": _open_coco,
+    "yolo": _open_yolo,
 }
 
 

@@ -20,7 +20,7 @@ def source_columns(source: Source, indices: Sequence[int]) -> dict[str, bytes]:
     A validation source adds its rows if its columns are the same.
     """
     first = parts_of(source)[0]
-    if not isinstance(first, HuggingFaceSource) or set(first.features) == {first.image_column, first.label_column}:
+    if not isinstance(first, HuggingFaceSource) or set(first.features) <= {first.image_column, first.label_column}:
         return {}
     tables = [(part.others(rows), whole) for part, rows, whole in _alike(source, indices) if rows]
     return {columns.SOURCE: columns.source_bytes(tables, first.features, first.image_column, first.label_column)}

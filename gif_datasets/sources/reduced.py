@@ -7,7 +7,8 @@ from typing import Any
 from PIL import Image
 
 from gif_datasets.io.images import at_most
-from gif_datasets.sources.base import Source, revision_of
+from gif_datasets.objects import Objects
+from gif_datasets.sources.base import Source, annotated, revision_of
 
 
 class ReducedSource:
@@ -33,6 +34,12 @@ class ReducedSource:
         """One image as 8-bit RGB, and its class index."""
         image, label = self.source.sample(index)
         return at_most(image, self.max_side), label
+
+    def annotated(self, index: int, masks: bool) -> tuple[Image.Image, int, Objects]:
+        """The same with its objects, which are reduced as the image is."""
+        image, label, objects = annotated(self.source, index, masks)
+        small = at_most(image, self.max_side)
+        return small, label, objects.scaled(small.size)
 
     def __getattr__(self, name: str) -> Any:
         if name == "source":  # while it is copied

@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from gif_datasets.objects import Objects
 from gif_datasets.types import Row, Seed
 
 CHUNK = 4096  # seeds that are objects at once while columns are made or read
@@ -63,6 +64,8 @@ class SeedTable(Sequence[Seed]):
     synthetic: NDArray[np.bool_]
     grey: NDArray[np.bool_]
     origins: Packed
+    objects: Packed | None = None
+    """What is marked in their images, as canonical JSON; None where nothing is kept."""
 
     @classmethod
     def of(cls, seeds: Iterable[Seed]) -> SeedTable:
@@ -70,16 +73,18 @@ class SeedTable(Sequence[Seed]):
         if isinstance(seeds, SeedTable):
             return seeds
         columns: list[tuple[NDArray[Any], ...]] = [_columns([])]
+        objects: list[bytes] = []
 
         def origins() -> Iterator[bytes]:
             rest = iter(seeds)
             while chunk := list(islice(rest, CHUNK)):
                 columns.append(_columns(chunk))
+                objects.extend(b"" if seed.objects is None else seed.objects.text() for seed in chunk)
                 yield from (seed.origin.encode("utf-8", "surrogatepass") for seed in chunk)
 
         origin = Packed.of(origins())
         index, key, label, synthetic, grey = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-        return cls(index, key, label, synthetic, grey, origin)
+        return cls(index, key, label, synthetic, grey, origin, Packed.of(objects) if any(objects) else None)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -99,6 +104,7 @@ class SeedTable(Sequence[Seed]):
         if isinstance(place, slice):
             return self.take(np.arange(len(self))[place])
         number = range(len(self))[place]
+        objects = self.objects[number] if self.objects else b""
         return Seed(
             int(self.indices[number]),
             self.keys[number].decode("ascii"),
@@ -106,6 +112,7 @@ class SeedTable(Sequence[Seed]):
             self.origins[number].decode("utf-8", "surrogatepass"),
             bool(self.synthetic[number]),
             bool(self.grey[number]),
+            Objects.from_text(objects) if objects else None,
         )
 
     def __iter__(self) -> Iterator[Seed]:
@@ -120,6 +127,7 @@ class SeedTable(Sequence[Seed]):
             self.synthetic[places],
             self.grey[places],
             Packed.of(self.origins[place] for place in places.tolist()),
+            Packed.of(self.objects[place] for place in places.tolist()) if self.objects else None,
         )
 
 

@@ -17,6 +17,7 @@ from gif_datasets.chunks import blocks, padded
 from gif_datasets.config import CRITERIA, ExpansionConfig
 from gif_datasets.errors import PriorError
 from gif_datasets.expansion.imagination import augment
+from gif_datasets.expansion.imagination.composite import composed
 from gif_datasets.expansion.imagination.halving import Memory
 from gif_datasets.expansion.imagination.scoring import SeedEmbeddings, _keep_last
 from gif_datasets.expansion.imagination.shared_guidance import KEEP_GUIDED, SharedGuidance
@@ -26,7 +27,8 @@ from gif_datasets.guidance.guide import WHEN, Guided, guide
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.methods import METHODS
-from gif_datasets.types import Row, Seed
+from gif_datasets.objects import Objects
+from gif_datasets.types import OBJECTS, Row, Seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,6 +47,10 @@ class Candidate:
     def in_grey(self) -> Candidate:
         """With the luminance of the image in each of its channels."""
         return Candidate(self.picture.convert("L").convert("RGB"), self.fields)
+
+    def keeping(self, seen: Image, objects: Objects) -> Candidate:
+        """With the pixels of ``seen``, the part of the seed that this image is of, where objects are."""
+        return Candidate(composed(self.picture, seen, objects), {**self.fields, OBJECTS: objects})
 
     def no_larger_than(self, size: tuple[int, int]) -> Candidate:
         """Shrunk, if need be, to the shorter side of its seed's ``size``."""

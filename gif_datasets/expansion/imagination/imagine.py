@@ -282,10 +282,12 @@ class Imaginer:
         return [(*row, *found) for row, found in zip(block, zip(candidates, verdicts, strict=True), strict=True)]
 
     def _like_seed(self, candidate: Candidate, seed: Seed) -> Candidate:
-        """A copy of a grey seed in grey; of a small one, where the prior asks for that, as small."""
+        """A copy of a grey seed in grey; of a small one, where the prior asks for that, as small; with its objects."""
         if self.recipe.shrinks:
             candidate = candidate.no_larger_than(self._pictures.size(seed))
-        return candidate.in_grey() if self.recipe.takes_colours(seed) else candidate
+        candidate = candidate.in_grey() if self.recipe.takes_colours(seed) else candidate
+        objects = self.recipe.objects_of(seed, candidate.picture.size)
+        return candidate if objects is None else candidate.keeping(self._picture(seed), objects)
 
     def _encoded(self, row: Row, attempt: int, candidate: Candidate, verdict: Verdict) -> Sample:
         seed, copy = row
@@ -306,7 +308,9 @@ class Imaginer:
         return self._loaded
 
     def _picture(self, seed: Seed) -> Image:
-        return self._pictures(seed)
+        image = self._pictures(seed)
+        left, top, width, height = self.recipe.window(image.size)
+        return image.crop((left, top, left + width, top + height)) if self.recipe.squares else image
 
     def _read(self, seed: Seed) -> Image:
         """The seed's own image; an error of its dataset names the seed."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.io import images
-from gif_datasets.types import Provenance, Sample, Seed
+from gif_datasets.types import OBJECTS, Provenance, Sample, Seed
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,7 @@ def make_sample(
             **_NO_PARTNER,
             "held_class": seed.label if verdict.held_class is None else verdict.held_class,
             **_picture_fields(verdict.scores, seed.label),
+            OBJECTS: None if copy else seed.objects,
             **fields,
         },
     )
