@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from helpers import install
 from hub_server import WRITER, HubServer
+from objects import coco
 
 import gif_datasets
 from gif_datasets.cli import build_parser, main
@@ -73,6 +74,19 @@ def test_splits_page(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
             exec(compile(block, "docs/splits.md", "exec"), names)
     assert len(names["inner"]) == 3 * len(names["seeds"])
     assert len(names["test"]) + len(names["seeds"]) == 12
+
+
+def test_objects_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/objects.md: a target of torchvision's form, and batches."""
+    options = {"keep": "boxes", "ratio": 1, "method": "cutout", "cache_dir": tmp_path / "cache"}
+    gif_datasets.expand(coco(tmp_path / "seeds"), tmp_path / "x", **options)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in fenced("objects.md", "python"):
+        exec(compile(block, "docs/objects.md", "exec"), names)
+    assert names["target"]["boxes"].shape == (2, 4)
+    assert names["target"]["labels"].tolist() == [0, 1]
+    assert [len(images) for images, labels, objects in names["loader"]] == [8, 4]
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
