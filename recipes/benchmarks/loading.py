@@ -53,7 +53,7 @@ import gif_datasets
 from gif_datasets.io import atomic
 from gif_datasets.shards import index, tar, ustar
 from gif_datasets.shards import manifest as manifests
-from gif_datasets.types import Provenance, Sample
+from gif_datasets.types import OBJECTS, Provenance, Sample
 
 BATCH = 64
 CLASSES = 10
@@ -94,7 +94,9 @@ def picture(number: int) -> bytes:
 def record(number: int, image: bytes = b"", ratio: int = 3) -> Provenance:
     """A record of an image with all its fields, for seed ``number // (ratio + 1)``."""
     kinds = {"int": 0, "float": 0.0, "str": "x", "bool": False}
-    values: dict[str, Any] = {field.name: kinds[str(field.type)] for field in fields(Provenance)}
+    values: dict[str, Any] = {
+        field.name: kinds[str(field.type)] for field in fields(Provenance) if field.name != OBJECTS
+    }
     seed, copy = divmod(number, ratio + 1)
     values |= {"seed_index": seed, "copy": copy, "synthetic": copy > 0, "label": number % CLASSES}
     return Provenance(**{**values, "image_sha256": hashlib.sha256(image).hexdigest()})

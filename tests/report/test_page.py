@@ -29,7 +29,7 @@ from gif_datasets.report import charts, clip_metrics, metrics, page
 from gif_datasets.report.clip_metrics import Compared, Likeness, OwnClass
 from gif_datasets.report.html import render
 from gif_datasets.report.page import read_figures, write_report
-from gif_datasets.types import Provenance, no_progress
+from gif_datasets.types import OBJECTS, Provenance, no_progress
 
 VOID = {"meta", "img", "br", "rect", "circle"}
 
@@ -60,7 +60,9 @@ class Page(HTMLParser):
 
 def record(seed: int, copy: int) -> Provenance:
     values = {"int": 0, "float": 0.0, "str": "", "bool": False}
-    blank = Provenance(**{spec.name: values[str(spec.type)] for spec in dataclasses.fields(Provenance)})
+    blank = Provenance(
+        **{spec.name: values[str(spec.type)] for spec in dataclasses.fields(Provenance) if spec.name != OBJECTS}
+    )
     return dataclasses.replace(blank, seed_key=f"k{seed}", seed_index=seed, copy=copy, synthetic=copy > 0)
 
 
