@@ -28,6 +28,7 @@ import sheet
 import teacher as evidence_teacher
 import torch
 import unseen
+import unseen_sheet
 import vgg
 from PIL import Image, ImageOps
 from torch.nn import functional as F
@@ -198,16 +199,21 @@ def test_the_program(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
         downstream.main(command)
 
 
-def test_a_set_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its seeds are the first of each class, and a test image that shows one of them, mirrored, is left out."""
+def steel(place: Path) -> None:
+    """A set in folders, by the name of one that is known: three images of a class, and four of its test set."""
     demo = Path(gif_datasets.__file__).parent / "assets" / "demo"
     for name in ("cat", "dog"):
         images = [Image.open(path) for path in sorted((demo / name).glob("*.png"))]
         for part, shown in (("train", images[:3]), ("test", [*images[3:6], ImageOps.mirror(images[0])])):
-            folder = tmp_path / "steel" / part / name
+            folder = place / "steel" / part / name
             folder.mkdir(parents=True)
             for number, image in enumerate(shown):
                 image.save(folder / f"{number}.png")
+
+
+def test_a_set_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its seeds are the first of each class, and a test image that shows one of them, mirrored, is left out."""
+    steel(tmp_path)
     task = sets.READERS["steel"](tmp_path, 2, None)
     assert (task.classes, len(task.seeds.labels), len(task.test.labels)) == (("cat", "dog"), 4, 6)
     assert len(task.pool.labels) == 6  # what a judge learns from
@@ -223,6 +229,17 @@ def test_a_set_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         downstream.main(command)
     assert "needs --set NAME" in capsys.readouterr().err
+
+
+def test_a_sheet_of_unseen_sets(tmp_path: Path) -> None:
+    """Copies beside each other, a row for each class, and no seed."""
+    steel(tmp_path)
+    out = tmp_path / "sheet.png"
+    unseen_sheet.main(["steel", "--sets", str(tmp_path), "--rows", "2", "--copies", "3", "--out", str(out)])
+    found, cell = np.asarray(Image.open(out).convert("RGB")), unseen_sheet.CELL
+    assert found.shape == (sheet.HEAD + 2 * (cell + unseen_sheet.NAME), 3 * (cell + sheet.GAP) + unseen_sheet.MARGIN, 3)
+    top = sheet.HEAD + unseen_sheet.NAME
+    assert all(found[top : top + cell - 2, x * (cell + sheet.GAP) :][:, :cell].std() > 5 for x in range(3))
 
 
 # --- teachers and weights -----------------------------------------------------------------------------------------

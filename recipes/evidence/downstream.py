@@ -362,9 +362,7 @@ def main(given: list[str] | None = None) -> None:
 
     config = read_toml(args.config.read_text())
     if (args.set is None) == (config.get("source") == ANY):
-        parser.error(
-            f"{args.config} is on {config.get('source', SET['source'])} set: give --set NAME for any, else none"
-        )
+        parser.error(f"{args.config} {'needs' if args.set is None else 'names its own set and takes no'} --set NAME")
     source = config["source"] = args.set or config.get("source", SET["source"])
     option = "sets" if source in packed.SETS else source
     place = getattr(args, option)
