@@ -42,7 +42,8 @@ class FolderSource:
         except OSError as error:
             raise SourceError(f"cannot list {folder}: {error.strerror}") from error
         if not groups:
-            raise SourceError(f"{folder} has no sub-folders; a source has one sub-folder of images per class")
+            also = f"; it has {marks}" if (marks := left_out.marks_in(folder)) else ""
+            raise SourceError(f"{folder} has no sub-folders; a source has one sub-folder of images per class{also}")
         loose = [path for path in top if path not in groups and not path.name.startswith(".")]
         self._note_missing(loose)
         if not self._names:

@@ -260,3 +260,10 @@ def test_damaged_objects_of_a_record() -> None:
         Objects.from_json({**good, "more": 1})
     with pytest.raises(TypeError):
         Objects.from_json([])
+
+
+def test_a_folder_without_classes_names_what_reads_its_boxes(tmp_path: Path) -> None:
+    """Instead of asking for sub-folders alone."""
+    (tmp_path / "_annotations.coco.json").write_text("{}")
+    with pytest.raises(SourceError, match=r"no sub-folders.*boxes in .*coco\.json, which coco:.* reads"):
+        open_source(str(tmp_path))
