@@ -37,8 +37,8 @@ from gif_datasets.prompts import (
     strength_of,
     templates_of,
 )
+from gif_datasets.ratios import MAX_RATIO, stands_for_copies
 
-MAX_RATIO = 1000
 CRITERIA = ("consistency", "entropy", "diversity")
 CLASSIFIERS = ("text", "seeds", "both", "linear")
 AGNOSTIC = "sample-agnostic"
@@ -57,7 +57,7 @@ _NEAR_SEED = "near_seed"
 is 1, whatever ``strength`` says: versions that had no other wrote a neutral value there."""
 
 
-def _option(default: Any, help: str, of: str = "", **limits: Any) -> Any:
+def _option(default: Any, help: str, of: str = "", hashed: bool = True, **limits: Any) -> Any:
     """A field of :class:`ExpansionConfig`.
 
     Args:
@@ -65,11 +65,12 @@ def _option(default: Any, help: str, of: str = "", **limits: Any) -> Any:
             the final value, so only those that may end as None have ``| None``; the constructor takes None for all.
         help: What it does.
         of: The part that a method must have for it to have an effect; empty: always.
+        hashed: Whether configurations are hashed by it; not by a table.
         limits: ``low`` and ``high``, ``choices``, ``word``, ``items`` or ``read``: see
             :func:`gif_datasets.options.checked`.
     """
     read = {"read": _listed} if "items" in limits else {}
-    return field(default=default, metadata={"help": help, "of": of, **read, **limits})
+    return field(default=default, hash=None if hashed else False, metadata={"help": help, "of": of, **read, **limits})
 
 
 def _listed(text: str) -> list[str]:
@@ -104,7 +105,16 @@ class ExpansionConfig:
     """
 
     method: str = _option(DEFAULT_METHOD, "how to expand; see `gif-datasets methods`", choices=METHODS)
-    ratio: int = _option(5, "new samples per seed sample, K", low=1, high=MAX_RATIO)
+    ratio: int | str | Mapping[str, int] = _option(
+        5,
+        "new samples per seed sample, K; or balance:COUNT: each class grows to so many seeds and copies, and one that"
+        ' has as many seeds gets no copies; or a table of classes, such as {cat = 20, "*" = 5}, where * is all others',
+        hashed=False,
+        low=1,
+        high=MAX_RATIO,
+        word=stands_for_copies,
+        table=True,
+    )
     prior: str = _option("embedded", "name of a prior, or a prior's folder; see `gif-datasets priors`")
     rng_seed: int = _option(0, "random seed; the same number gives the same samples", low=0, high=2**63 - 1)
 
@@ -359,9 +369,34 @@ class ExpansionConfig:
         return self.selection == AGNOSTIC
 
     @property
+    def copies(self) -> int:
+        """Copies of each seed.
+
+        Raises:
+            ConfigError: If seeds have different numbers of them: see :meth:`with_copies`.
+        """
+        if not isinstance(self.ratio, int):
+            raise ConfigError(f"ratio {self.ratio!r} gives seeds different numbers of copies")
+        return self.ratio
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the ratio differs between classes."""
+        return not isinstance(self.ratio, int)
+
+    def with_copies(self, copies: int) -> ExpansionConfig:
+        """The options that make ``copies`` copies of each seed as these make those of a seed that gets so many."""
+        return ExpansionConfig(**uniform_options(vars(self), copies))
+
+    @property
     def draws(self) -> int:
         """Copies drawn for each seed: the ratio, or more if copies are chosen from them."""
-        return self.ratio * (1 + self.redraws) if self.agnostic else self.ratio
+        return self.copies * self.draws_a_copy
+
+    @property
+    def draws_a_copy(self) -> int:
+        """Copies drawn for each one that is taken."""
+        return 1 + self.redraws if self.agnostic else 1
 
     @property
     def classifies(self) -> bool:
@@ -432,6 +467,18 @@ class ExpansionConfig:
         return cls(**merged)
 
 
+def uniform_options(options: Mapping[str, Any], copies: int) -> dict[str, Any]:
+    """Options that give every seed ``copies`` copies, of those whose ratio differs between classes.
+
+    A single copy has no diversity to guide by; that criterion is left out, as it is by default where ``ratio`` is 1.
+    """
+    values = {**options, "ratio": copies}
+    if copies == 1 and "diversity" in values["criteria"]:
+        values["criteria"] = tuple(name for name in values["criteria"] if name != "diversity")
+        values["diversity_weight"] = 1.0
+    return values
+
+
 def stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as recipes and manifests hold them: a strength of 1 has the digest of versions that had no other."""
     if not _begins_from_noise(options["method"]):
@@ -480,10 +527,17 @@ def _resolve(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         ConfigError: If a value has the wrong type or lies outside its range.
     """
     values = checked_fields(ExpansionConfig, given)
+    if isinstance(values["ratio"], Mapping):
+        values["ratio"] = dict(values["ratio"])  # the caller's own may change
     method = METHODS[values["method"]]
     if values["selection"] == AGNOSTIC and not method.selects:
         raise ConfigError(f"selection {AGNOSTIC!r} is for the select: methods, got method {method.name!r}")
-    defaults = {**method.defaults, "criteria": CRITERIA if values["ratio"] > 1 else CRITERIA[:2]}
+    if values["selection"] == AGNOSTIC and not isinstance(values["ratio"], int):
+        raise ConfigError(
+            f"selection {AGNOSTIC!r} chooses among the copies of all seeds, and takes one number as ratio, got"
+            f" {values['ratio']!r}"
+        )
+    defaults = {**method.defaults, "criteria": CRITERIA[:2] if values["ratio"] == 1 else CRITERIA}
     values |= {name: default for name, default in defaults.items() if values[name] is None}
     warned = []
     for name, neutral, where in _without_effect(method, values, defaults):

@@ -62,6 +62,17 @@ def _accepted(kind: Any) -> tuple[type, ...]:
     return (float, int) if kind is float else (kind,)
 
 
+def _stands_for_value(spec: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a value is a text, or a table, that stands for a value of another type."""
+    kinds = (str, Mapping) if spec.metadata.get("table") else (str,)
+    return isinstance(value, kinds) and "word" in spec.metadata and bool(spec.metadata["word"](value))
+
+
+def _read(spec: dataclasses.Field[Any], value: Any) -> Any:
+    """The value that a text stands for."""
+    return spec.metadata["read"](value) if isinstance(value, str) and "read" in spec.metadata else value
+
+
 def _finite(name: str, value: Any) -> float:
     try:
         number = float(value)
@@ -78,7 +89,8 @@ def checked(spec: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
     Args:
         spec: The dataclass field. Its metadata may hold ``low`` and ``high`` (both inclusive), ``choices``, ``items``
             (choices of each item of a tuple), ``word`` (a function that says whether a text stands for a value of
-            another type) and ``read`` (a function that turns a text into the value).
+            another type; a mapping, too, if ``table`` is true) and ``read`` (a function that turns a text into the
+            value).
         kind: The field's type.
         value: The value; None passes if it is the default.
 
@@ -88,11 +100,9 @@ def checked(spec: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
     Raises:
         ConfigError: If the type or a limit is violated; it has the name and the value.
     """
-    word = isinstance(value, str) and "word" in spec.metadata and spec.metadata["word"](value)
-    if word or (value is None and spec.default is None):
+    if _stands_for_value(spec, value) or (value is None and spec.default is None):
         return value
-    if isinstance(value, str) and "read" in spec.metadata:
-        value = spec.metadata["read"](value)
+    value = _read(spec, value)
     kinds = _accepted(kind)
     wrong_bool = isinstance(value, bool) and bool not in kinds
     if wrong_bool or not isinstance(value, kinds):

@@ -54,6 +54,7 @@ class Seed:
         synthetic: Whether it is an imagined image itself, of an expansion that is expanded again.
         grey: Whether the channels of its image are equal; those of its copies are then equal too.
         objects: What is marked in its image, where that is kept.
+        copies: How many copies a plan makes of it, where seeds have different numbers of them; else None.
     """
 
     index: int
@@ -63,6 +64,7 @@ class Seed:
     synthetic: bool = False
     grey: bool = False
     objects: Objects | None = None
+    copies: int | None = None
 
 
 OBJECTS = "objects"

@@ -69,7 +69,15 @@ def add_generation(command: argparse.ArgumentParser, several_guides: bool = Fals
     add_options(command, several_guides)
     add = command.add_argument
     add("--method", help="expansion method (default: gif-unclip); see `gif-datasets methods`")
-    add("--ratio", type=int, metavar="K", help="new samples per seed sample (default: 5)")
+    ratio = "new samples per seed sample (default: 5), or balance:COUNT: each class grows to COUNT seeds and samples"
+    add("--ratio", type=read_ratio, metavar="K", help=ratio)
+
+
+def read_ratio(text: str) -> int | str:
+    """A ratio on the command line."""
+    from gif_datasets import ratios
+
+    return ratios.read_ratio(text)
 
 
 def add_update(command: argparse.ArgumentParser) -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gif_datasets.cli.arguments import SOURCE, Commands, add_json, add_options, comma_list, new_command, say
+from gif_datasets.cli.arguments import (
+    SOURCE,
+    Commands,
+    add_json,
+    add_options,
+    comma_list,
+    new_command,
+    read_ratio,
+    say,
+)
 from gif_datasets.cli.shared import (
     check_count,
     check_out,
@@ -42,7 +51,8 @@ def add(commands: Commands) -> None:
     flag("--methods", required=True, type=comma_list(str), metavar="A,B", help=methods)
     runs = "runs of every arm, each with its own random seed (default: 3)"
     flag("--runs", type=int, default=3, metavar="N", help=runs)
-    flag("--ratios", type=comma_list(int), metavar="K,K", help="new samples per seed sample, an arm each (default: 5)")
+    ratios = "new samples per seed sample, or balance:COUNT, an arm each (default: 5)"
+    flag("--ratios", type=comma_list(read_ratio), metavar="K,K", help=ratios)
     _add_training(command)
     both = "what to do with test images that are also seeds: refuse the test set (default), drop them, or allow them"
     flag("--shared", choices=("refuse", "drop", "allow"), default="refuse", help=both)

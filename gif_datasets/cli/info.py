@@ -56,8 +56,19 @@ def describe(reader: ShardReader) -> dict[str, Any]:
         "own_class": own_class and round(own_class.share, 4),
         "own_class_real": own_class and round(own_class.real_share, 4),
         "own_class_worst": own_class and own_class.worst(),
+        "per_class": _per_class(reader),
+        "expanded": manifest.plan.recipe.expanded,
         "expansion_counts": {str(copies): seeds for copies, seeds in reader.expansion_counts().items()},
         "generations": [generation.to_json() for generation in manifest.plan.generations],
         "withdrawn": sum(generation.withdrawn for generation in manifest.plan.generations),
         "plan_hash": manifest.plan_hash,
     }
+
+
+def _per_class(reader: ShardReader) -> dict[str, list[int]]:
+    """Real and synthetic samples of each class."""
+    import numpy as np
+
+    labels, synthetic, count = reader.index.label, reader.index.synthetic, len(reader.classes)
+    real, made = (np.bincount(labels[synthetic == kind], minlength=count) for kind in (False, True))
+    return {name: [int(real[label]), int(made[label])] for label, name in enumerate(reader.classes)}

@@ -241,6 +241,7 @@ def info_text(value: dict[str, Any]) -> str:
         + f"classes ({len(value['classes'])}): {names}\n"
         + (f"image sizes: {sizes_text(value['image_sizes'])}\n" if value["image_sizes"] else "")
         + (f"fewest copies look like theirs in: {value['own_class_worst']}\n" if value["own_class_worst"] else "")
+        + (f"expanded {value['expanded']}: {_classes_text(value['per_class'])}\n" if _is_uneven(value) else "")
         + f"copies per seed: {_counts_text(value['expansion_counts'])}\n"
         + (f"rejected: {value['rejected']}, not counted above\n" if value["rejected"] else "")
         + (f"failed the check: {value['failed_checks']}\n" if value["failed_checks"] else "")
@@ -252,6 +253,16 @@ def info_text(value: dict[str, Any]) -> str:
         + "".join(f"merged, {part}: {about}\n" for part, about in value["merged"].items())
         + f"options:\n{options}"
     )
+
+
+def _is_uneven(value: dict[str, Any]) -> bool:
+    return type(value["options"]["ratio"]) is not int
+
+
+def _classes_text(counts: dict[str, list[int]]) -> str:
+    """Real and synthetic samples of the first classes."""
+    shown = ", ".join(f"{name} {real} + {made}" for name, (real, made) in list(counts.items())[:12])
+    return shown + (", ..." if len(counts) > 12 else "")
 
 
 def _generations_text(generations: list[dict[str, Any]]) -> str:

@@ -25,10 +25,12 @@ from gif_datasets.comparison.test_set import TestSet, read_test_set, refuse_seen
 from gif_datasets.comparison.train import Training
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError
+from gif_datasets.expansion.plan import copies_in
 from gif_datasets.expansion.recipe import Recipe, make_recipe
 from gif_datasets.io.devices import resolve_device
 from gif_datasets.methods import METHODS
 from gif_datasets.options import closest
+from gif_datasets.ratios import Ratio
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, list_seeds, refuse_bad
 from gif_datasets.sources.identity import is_part_of
@@ -45,7 +47,7 @@ def compare(
     *,
     out: str | Path = "comparison",
     runs: int = 3,
-    ratios: Sequence[int] | None = None,
+    ratios: Sequence[Ratio] | None = None,
     architectures: Sequence[str] = (SMALL,),
     epochs: Sequence[int] | None = None,
     steps: Sequence[int] | None = None,
@@ -79,7 +81,8 @@ def compare(
         out: Folder of expansions, results, ``compare.json`` and ``compare.html``. Run again = resume; more methods,
             runs and settings may be added, other seeds or test images are refused.
         runs: Runs of every arm.
-        ratios: Copies per seed, one arm each; by default that of the options.
+        ratios: Copies per seed, one arm each; by default that of the options. Each may be ``"balance:COUNT"`` or a
+            table of classes, too.
         architectures: ``"small"``, names of timm's, or ``"torchvision:NAME"``; each trains on all arms. From scratch,
             or, after ``"pretrained:"``, from the weights that these libraries publish, which are fetched.
         epochs: Lengths of training, in passes over the largest expansion; 40 by default.
@@ -142,7 +145,7 @@ def compare(
     size = image_size or _median_side(test_set, listed)
     for architecture in architectures:
         check_network(architecture, len(opened.classes), size)
-    trainings = config.trainings(len(listed.seeds) * (1 + max(each.ratio for each in expansions)))
+    trainings = config.trainings(len(listed.seeds) + max(copies_in(arm.recipe, listed.seeds) for arm in arms))
     first = expansions[0].rng_seed
     experiment = Experiment(Path(out), source, listed, test_set, size, config, first, teaching, show)
     results = experiment.run(arms, trainings)
@@ -173,7 +176,7 @@ def compare(
 
 
 def _expansions(
-    methods: str | Sequence[str], ratios: Sequence[int] | None, config_file: Path | None, options: dict[str, Any]
+    methods: str | Sequence[str], ratios: Sequence[Ratio] | None, config_file: Path | None, options: dict[str, Any]
 ) -> list[ExpansionConfig]:
     """Options of every expansion."""
     listed = methods.split(",") if isinstance(methods, str) else methods
@@ -183,10 +186,12 @@ def _expansions(
     for name in named:
         if name not in METHODS:
             raise ConfigError(f"unknown method {name!r}{closest(name, METHODS)}")
+    given = ratios or (options.get("ratio"),)
+    each = [ratio for place, ratio in enumerate(given) if ratio not in given[:place]]
     configs = [
         ExpansionConfig.build({**options, "method": name, "ratio": ratio}, config_file)
         for name in named
-        for ratio in dict.fromkeys(ratios or (options.get("ratio"),))
+        for ratio in each
     ]
     if configs[0].validation_share:
         raise ConfigError(

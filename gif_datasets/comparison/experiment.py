@@ -32,6 +32,7 @@ from gif_datasets.guidance import recognition
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
 from gif_datasets.io.parsing import read_json
+from gif_datasets.ratios import short_text
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.folder import claim_folder
 from gif_datasets.sources.base import SeedList
@@ -62,7 +63,7 @@ class Arm:
         if self.recipe is None:
             return ORIGINAL
         config = self.recipe.config
-        return f"{config.method} {config.ratio}x{', only synthetic' if self.only_synthetic else ''}"
+        return f"{config.method} {short_text(config.ratio)}{', only synthetic' if self.only_synthetic else ''}"
 
     def expansion(self, number: int) -> Recipe | None:
         """How the seeds are expanded in the run of that number."""
@@ -295,7 +296,7 @@ class Experiment:
     def _expanded(self, recipe: Recipe) -> Path:
         """Folder of an expansion."""
         config = recipe.config
-        name = f"{config.method} {config.ratio}x {config.rng_seed} {digest(recipe.to_json())[:12]}"
+        name = f"{config.method} {short_text(config.ratio)} {config.rng_seed} {digest(recipe.to_json())[:12]}"
         return self.folder / "expansions" / file_name(name)
 
 

@@ -28,6 +28,7 @@ def _page(comparison: Comparison) -> str:
         arms=comparison.table(),
         baselines=comparison.baselines(),
         doubts=comparison.doubts(),
+        verdict=comparison.verdict.text,
         classes=comparison.class_table(),
         notes=(*comparison.notes, *comparison.left_out, *comparison.bad),
     )

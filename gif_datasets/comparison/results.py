@@ -9,7 +9,9 @@ from typing import Any
 
 from gif_datasets.comparison.intervals import Difference, Spread, paired_difference
 from gif_datasets.comparison.train import Training
+from gif_datasets.comparison.verdict import Verdict, decide
 from gif_datasets.io.units import aligned
+from gif_datasets.ratios import Ratio
 
 MOST_CLASSES, MOST_COLUMNS = 20, 6
 """Classes and arms up to which the text has a table of classes; the page and the JSON always have it."""
@@ -51,7 +53,7 @@ class Row:
     Attributes:
         arm: Its name.
         method: Of the expansion; ``"original"`` for the seeds alone.
-        ratio: Copies per seed.
+        ratio: Copies per seed; or the count of each class, or the table of classes.
         only_synthetic: Whether the seeds were left out.
         training: How it was trained.
         images: Images trained on.
@@ -66,7 +68,7 @@ class Row:
 
     arm: str
     method: str
-    ratio: int
+    ratio: Ratio
     only_synthetic: bool
     training: Training
     pictures: int
@@ -148,10 +150,16 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON types."""
         rows = [{**asdict(row), "per_class": dict(zip(self.classes, row.per_class, strict=True))} for row in self.rows]
-        return {**asdict(self), "page": self.page, "rows": rows, "doubts": self.doubts()}
+        return {
+            **asdict(self),
+            "page": self.page,
+            "rows": rows,
+            "doubts": self.doubts(),
+            "verdict": asdict(self.verdict),
+        }
 
     def text(self) -> str:
-        """Two tables: the arms, and, where there are not too many, the classes."""
+        """Two tables: the arms, and, where there are not too many, the classes; then the verdict."""
         parts = [f"{self.heading()}\n", "\n".join(aligned(self.table(), numbers=True)), f"\n{self.baselines()}"]
         parts += self.doubts()
         if len(self.classes) <= MOST_CLASSES and len(self.rows) <= MOST_COLUMNS:
@@ -159,7 +167,7 @@ class Comparison:
                 "\npercent right of each class, mean of the runs",
                 "\n".join(aligned(self.class_table(), numbers=True)),
             ]
-        parts.append(f"\nplot and tables: {self.page}")
+        parts += [f"\nplot and tables: {self.page}", self.verdict.text]
         return "\n".join(parts)
 
     def heading(self) -> str:
@@ -182,6 +190,17 @@ class Comparison:
             f"Without training: a guess is right in {self.chance:.1f}%, the name of the test set's largest class in"
             f" {self.majority:.1f}%."
         )
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether to use one of the expansions: see :func:`gif_datasets.comparison.verdict.decide`."""
+        differences, base = dict[str, list[float]](), tuple[float, ...]()
+        for name, row in zip(self.labels(), self.rows, strict=True):
+            if row.difference is None:
+                base = row.accuracies  # of the arms that follow
+            else:
+                differences[name] = [own - other for own, other in zip(row.accuracies, base, strict=True)]
+        return decide(differences)
 
     def doubts(self) -> list[str]:
         """A sentence for each difference whose interval is wide, contains 0, or is not known."""

@@ -236,8 +236,7 @@ def _of_seeds(members: Sequence[Member], tasks: Sequence[_Task]) -> dict[str, An
 
 def _copies(members: Sequence[Member]) -> int:
     """How many copies the plans of all folders ask for."""
-    plans = [member.folder.manifest.plan for member in members]
-    return sum(plan.content.get(COPIES, plan.seeds * plan.recipe.ratio) for plan in plans)
+    return sum(member.folder.manifest.plan.copies for member in members)
 
 
 def _recipe(members: Sequence[Member], ratio: int) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
 from gif_datasets.chunks import blocks
@@ -55,8 +56,9 @@ class ExpandedDataset(Divisible):
     """A seed dataset followed by its imagined copies: ``len == n * (1 + ratio)``, where n is the number of seeds.
 
     Items ``0 .. n-1`` are the seeds, upright where Exif turns an image, and otherwise untouched; item
-    ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. Every image that can be read and has a label is a seed. The
-    others are left out, named in a warning and in :attr:`bad`: later seeds then have earlier places, and
+    ``n + i * ratio + (k - 1)`` is copy ``k`` of seed ``i``. Where the ratio differs between classes, copies follow in
+    the same order, as many of each seed as :attr:`copies` says. Every image that can be read and has a label is a
+    seed. The others are left out, named in a warning and in :attr:`bad`: later seeds then have earlier places, and
     ``provenance(i).seed_index`` is the place in the dataset. With ``validation_share``, n counts the seeds that are not
     held out; those are in :attr:`validation`. A torchvision dataset yields ``(image, label)`` through its own
     transforms; a Hugging Face dataset yields dicts with its own columns, the image replaced. Copies are imagined when
@@ -65,7 +67,8 @@ class ExpandedDataset(Divisible):
     Args:
         dataset: A torchvision or Hugging Face dataset, any map-style dataset of ``(image, label)``, or a source's text
             such as ``"demo"`` or a folder.
-        ratio: Copies per seed, K.
+        ratio: Copies per seed, K; or ``"balance:200"``: so many that each class has 200 seeds and copies, and none of
+            a class that has as many seeds; or a mapping from class names to copies per seed, ``"*"`` for all others.
         method: See ``gif-datasets methods``.
         prior: Name of a prior, a prior's folder, or an object that follows :class:`gif_datasets.priors.base.Prior` and
             has a ``key``, a text that changes whenever its results do.
@@ -99,7 +102,7 @@ class ExpandedDataset(Divisible):
     def __init__(
         self,
         dataset: Any,
-        ratio: int = 5,
+        ratio: int | str | Mapping[str, int] = 5,
         method: str = "gif-unclip",
         prior: str | Path | Prior = "embedded",
         *,
@@ -165,6 +168,11 @@ class ExpandedDataset(Divisible):
         return found
 
     @property
+    def copies(self) -> NDArray[np.int64]:
+        """Copies of each seed, ``(n,)``; their mean, where they are chosen among those of all seeds."""
+        return self.plan.copies
+
+    @property
     def facts(self) -> ItemTable:
         """Label, kind and seed of every item, for samplers; none is made, as with :attr:`targets`."""
         count = len(self.plan.seeds)
@@ -172,7 +180,7 @@ class ExpandedDataset(Divisible):
             place = {seed: number for number, seed in enumerate(self.plan.seeds)}
             parents = np.array([place[seed] for seed, _ in self._chosen], dtype=np.int64)
         else:
-            parents = np.repeat(np.arange(count), self.config.ratio)
+            parents = np.repeat(np.arange(count), self.plan.copies)
         seeds = np.concatenate([np.arange(count), parents])
         own = self.plan.seeds
         return ItemTable(own.labels[seeds], own.synthetic[seeds] | (np.arange(len(self)) >= count), own.indices[seeds])
@@ -188,7 +196,7 @@ class ExpandedDataset(Divisible):
         return ValidationSplit(self)
 
     def __len__(self) -> int:
-        return len(self.plan.seeds) * (1 + self.config.ratio)
+        return len(self.plan.seeds) + (int(self._ends[-1]) if len(self._ends) else 0)
 
     def __getitem__(self, index: int) -> Any:
         index = place_of(index, len(self))
@@ -248,9 +256,10 @@ class ExpandedDataset(Divisible):
         return bool(self._known[index])
 
     def _siblings(self, index: int) -> range:
-        count, ratio = len(self.plan.seeds), self.config.ratio
-        start = index - (index - count) % ratio
-        return range(start, start + ratio)
+        count = len(self.plan.seeds)
+        seed, copy = self._place(index - count)
+        start = index - copy + 1
+        return range(start, start + int(self.plan.copies[seed]))
 
     def _pictures(self, rows: Sequence[Row], beside: Callable[[], Sequence[Row]]) -> list[bytes]:
         """Image files of rows, imagined in common blocks where they are missing."""
@@ -337,14 +346,24 @@ class ExpandedDataset(Divisible):
         return [self._row(i) for i in range(start, min(start + size, len(self))) if i != index]
 
     def _row(self, index: int) -> Row:
-        size, count, ratio = len(self), len(self.plan.seeds), self.config.ratio
-        index = place_of(index, size)
+        count = len(self.plan.seeds)
+        index = place_of(index, len(self))
         if index < count:
             return self.plan.seeds[index], 0
         if self.config.agnostic:
             return self._chosen[index - count]
-        seed, copy = divmod(index - count, ratio)
-        return self.plan.seeds[seed], copy + 1
+        seed, copy = self._place(index - count)
+        return self.plan.seeds[seed], copy
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Place of the seed, and number of the copy, of the copy of that number among all."""
+        seed = int(np.searchsorted(self._ends, number, side="right"))
+        return seed, 1 + number - (int(self._ends[seed - 1]) if seed else 0)
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Number of the copies up to each seed's last one."""
+        return np.cumsum(self.plan.copies)
 
     def _real_images(self, places: Sequence[int]) -> Iterator[Image]:
         return (seed_image(self.source, self.plan.seeds[place]) for place in places)

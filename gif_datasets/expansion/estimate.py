@@ -167,7 +167,7 @@ def estimate(
     reading, plan = time.monotonic() - started, opened.plan
     if say is not silently:
         imaginer = Imaginer(plan.recipe, opened.source, open_cache(cache_dir), plan.seeds)
-        if warning := trial.warning(trial.look(imaginer, plan.seeds), plan.recipe):
+        if warning := trial.warning(trial.look(imaginer, plan.expanded), plan.recipe):
             say(warning)
     return estimate_plan(plan, opened.source, reading, workers, price)
 
@@ -217,7 +217,7 @@ def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, 
     return Estimate(
         source=plan.source_name,
         originals=originals,
-        synthetic=seeds * config.ratio,
+        synthetic=int(plan.copies.sum()),
         validation=len(plan.validation),
         shards=len(plan.shard_names),
         bytes=shard_bytes(plan, probe.original_bytes, probe.copy_bytes),
@@ -246,7 +246,7 @@ def _machines(alone: float, spent: Sequence[float], workers: int, price: float |
 def _shard_seconds(plan: Plan, probe: Probe) -> list[float]:
     """What each shard takes one worker; blocks that are not full take as long."""
     config, spent = plan.recipe.config, list[float]()
-    drawn = probe.copy * config.draws / config.ratio
+    drawn = probe.copy * config.draws_a_copy
     for section in plan.sections:
         for count in section.sizes:
             blocks = -(-count // config.decode_batch)
@@ -284,7 +284,8 @@ def _probes(plan: Plan, source: Source, workers: int) -> list[Probe]:
 def _probe(plan: Plan, source: Source, cache: Path, number: int, workers: int, begun: float) -> Probe:
     """Measure in this process, on its own part of the plan's copies, spread over all of them."""
     recipe = plan.recipe
-    seeds = plan.seeds[number::workers] or plan.seeds
+    expanded = plan.expanded
+    seeds = expanded[number::workers] or expanded
     block = recipe.config.encode_batch
     order = _spread(seeds, 2 * block)
     few, more = order[:block], order[block:] or order
@@ -318,15 +319,20 @@ def _timed_originals(imaginer: Imaginer, seeds: Sequence[Seed]) -> tuple[list[Sa
 def _timed_copies(plan: Plan, imaginer: Imaginer, seeds: SeedTable) -> tuple[list[Sample], float]:
     """Copies of whole blocks of seeds, and the seconds that they took; the first block only warms up."""
     config = plan.recipe.config
-    block = max(config.encode_batch, -(-config.decode_batch // config.ratio))
+    copies = {seed.index: plan.recipe.of(seed).config.copies for seed in seeds} if config.uneven else {}
+    least = min(copies.values(), default=0) or config.copies
+    block = max(config.encode_batch, -(-config.decode_batch // least))
     order = _spread(seeds, len(seeds))
     parts = blocks(order, block)
     full = [part for part in parts if len(part) == block] or parts
     made: list[Sample] = []
     spent = 0.0
     for turn, part in enumerate(full if len(full) > 1 else full * 2):
-        first = turn * config.ratio if len(full) == 1 else 0  # of a single block further copies are made
-        rows: list[Row] = [(seed, first + copy) for seed in part for copy in range(1, config.ratio + 1)]
+        again = turn if len(full) == 1 else 0  # of a single block further copies are made
+        rows: list[Row] = []
+        for seed in part:
+            each = copies.get(seed.index) or config.copies
+            rows += [(seed, again * each + copy) for copy in range(1, each + 1)]
         started = time.perf_counter()
         found = imaginer.imagine(rows)
         if turn:

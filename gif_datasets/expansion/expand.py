@@ -100,6 +100,7 @@ def expand(
         cache_dir=cache_dir,
         show=show,
         say=say,
+        adds=finished is not None,
     )
     warn_of_bad(opened.listed)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import SourceError
-from gif_datasets.expansion.plan import Plan, make_plan, with_image_format
+from gif_datasets.expansion.plan import Plan, about_ratio, make_plan, with_image_format
 from gif_datasets.expansion.recipe import make_recipe
 from gif_datasets.expansion.trial import settle_strength
 from gif_datasets.io.cache.store import Cache, open_cache
@@ -55,6 +55,7 @@ def open_expansion(
     cache_dir: str | Path | None = None,
     show: Progress = no_progress,
     say: Callable[[str], None] = silently,
+    adds: bool = False,
 ) -> Opened:
     """List the seeds of a source and fix the plan of its expansion.
 
@@ -71,7 +72,8 @@ def open_expansion(
         own_guide: Describes a guide that is an object of the caller; None: the one that ``config.guide`` names, if any.
         cache_dir: Where imagined samples are kept, and the keys of a folder's images.
         show: Wraps the loops over seeds.
-        say: Called with one line for each of strength and format that was chosen.
+        say: Called with one line for each of strength and format that was chosen, and one for classes without copies.
+        adds: As :func:`~gif_datasets.expansion.plan.make_plan` takes it.
 
     Raises:
         BadImage: If an image cannot be read and ``on_bad_image`` is ``"stop"``.
@@ -93,7 +95,9 @@ def open_expansion(
     recipe = with_image_format(recipe, source, listed.seeds)
     if recipe.config.image_format != config.image_format:
         say(f"image_format: {_format_text(recipe.config)}")
-    plan = make_plan(source, listed, recipe, validation_seeds, name, real_limit)
+    plan = make_plan(source, listed, recipe, validation_seeds, name, real_limit, adds)
+    if not adds and (text := about_ratio(plan)):
+        say(text)
     if config.auto_strength:
         plan, choice = settle_strength(plan, source, cache, given)
         say(choice.text())

@@ -22,10 +22,11 @@ from gif_datasets.io.digests import digest, digest_rows
 from gif_datasets.io.images import JPEG
 from gif_datasets.io.stores import AnyPath
 from gif_datasets.methods import METHODS
+from gif_datasets.ratios import copies_of_each
 from gif_datasets.shards import manifest, tar
 from gif_datasets.shards.columns import yaml_list
 from gif_datasets.shards.folder import begun_plan
-from gif_datasets.shards.manifest import ORIGINAL_FILES, shard_size
+from gif_datasets.shards.manifest import COPIES, ORIGINAL_FILES, shard_size
 from gif_datasets.sources.base import SeedList, Source, jpeg_as_it_is, object_classes_of, revision_of
 from gif_datasets.sources.joined import parts_of
 from gif_datasets.sources.own_columns import own_columns, own_members
@@ -34,6 +35,7 @@ from gif_datasets.sources.splits import hold_out
 from gif_datasets.types import OBJECTS, VALIDATION, Row, Seed
 
 PLAN_FORMAT = 3
+MOST_NAMED = 10  # classes in a message
 LOOKED_AT = 16
 """Seeds whose files say whether any is stored as it is."""
 
@@ -122,7 +124,8 @@ class Plan:
         own, held = (
             _by_kind(seeds) for seeds in (self.seeds if config.originals else SeedTable.of(()), self.validation)
         )
-        made = _mixed_rows(self.chosen) if self.chosen else Rows(self.seeds, _mixed(self.seeds), config.ratio)
+        each = None if config.uneven else config.copies
+        made = _mixed_rows(self.chosen) if self.chosen else Rows(self.seeds, _mixed(self.seeds), each)
         size, held_size = (
             config.samples_per_shard
             or (self.after.shard_size if self.after else shard_size(samples, config.decode_batch))
@@ -133,6 +136,18 @@ class Plan:
             Section(made, size, config.split, imagined=True),
             *(Section(rows, held_size, VALIDATION) for rows in held),
         )
+
+    @cached_property
+    def copies(self) -> NDArray[np.int64]:
+        """Copies of each seed, ``(N,)``; their mean, where they are chosen among those of all seeds."""
+        if self.recipe.config.uneven:
+            return self.seeds.copies.astype(np.int64)
+        return np.full(len(self.seeds), self.recipe.config.copies, np.int64)
+
+    @property
+    def expanded(self) -> SeedTable:
+        """The seeds that have copies."""
+        return self.seeds.take(np.flatnonzero(self.copies)) if self.recipe.config.uneven else self.seeds
 
     def rows_of(self, shard_id: int) -> Sequence[Row]:
         """(seed, copy) rows of a shard."""
@@ -184,6 +199,7 @@ class Plan:
             **({"grey_seeds": self._grey_seeds} if self._grey_seeds else {}),
             **({ORIGINAL_FILES: True} if self.original_files else {}),
             **({"after": dataclasses.asdict(self.after)} if self.after else {}),
+            **({COPIES: int(self.copies.sum())} if config.uneven else {}),
         }
 
     @cached_property
@@ -243,6 +259,7 @@ def make_plan(
     validation: Sequence[Seed] = (),
     validation_name: str = "",
     limit: int | None = None,
+    adds: bool = False,
 ) -> Plan:
     """Fix the plan of an expansion.
 
@@ -253,9 +270,11 @@ def make_plan(
         validation: Seeds to hold out that are not among ``listed``; without them, ``validation_share`` of ``listed``.
         validation_name: Name of the dataset that ``validation`` is from.
         limit: How many seeds were asked for, where that was said.
+        adds: Whether the seeds are compared with those of a finished folder: then no class needs to grow.
 
     Raises:
-        ConfigError: If both say what to hold out, or copies would be apart from their seeds.
+        ConfigError: If both say what to hold out, or copies would be apart from their seeds; or if the ratio does not
+            fit the classes.
     """
     config = recipe.config
     seeds, held = SeedTable.of(listed.seeds), SeedTable.of(validation)
@@ -265,7 +284,7 @@ def make_plan(
     return Plan(
         source.name,
         with_population(recipe, seeds),
-        seeds,
+        with_copies(seeds, recipe, {} if adds else None),
         held,
         validation_name,
         limit,
@@ -273,6 +292,41 @@ def make_plan(
         own=_own_columns(source, [*seeds.indices.tolist(), *held.indices.tolist()]),
         original_files=config.image_format == JPEG and any(_as_they_are(source, seeds if config.originals else held)),
         object_classes=object_classes_of(parts_of(source)[0]) if config.keeps else (),
+    )
+
+
+def with_copies(seeds: SeedTable, recipe: Recipe, present: Mapping[int, int] | None = None) -> SeedTable:
+    """Seeds with their number of copies, where it differs between classes.
+
+    Args:
+        seeds: The seeds.
+        recipe: How samples are made.
+        present: As :func:`gif_datasets.ratios.copies_of_each` takes it.
+    """
+    if not recipe.config.uneven:
+        return seeds
+    columns = seeds.labels, seeds.keys, seeds.indices
+    return seeds.with_copies(copies_of_each(recipe.config.ratio, recipe.classes, *columns, present))
+
+
+def copies_in(recipe: Recipe | None, seeds: Sequence[Seed]) -> int:
+    """How many copies an expansion of some seeds has; 0 without a recipe."""
+    if recipe is None or not recipe.config.uneven:
+        return len(seeds) * recipe.config.copies if recipe else 0
+    return int(with_copies(SeedTable.of(seeds), recipe).copies.sum())
+
+
+def about_ratio(plan: Plan) -> str:
+    """One line about classes that get no copies by ``balance:COUNT``; empty where there are none."""
+    if not isinstance(plan.recipe.config.ratio, str) or plan.copies.all():
+        return ""
+    grown = set(plan.seeds.labels[plan.copies > 0].tolist())
+    full = [plan.recipe.classes[label] for label in sorted(set(plan.seeds.labels.tolist()) - grown)]
+    if not full:
+        return ""
+    return (
+        f"{plan.recipe.config.ratio}: {len(full)} classes have as many images already, and get no copies:"
+        f" {', '.join(full[:MOST_NAMED])}{', ..' * (len(full) > MOST_NAMED)}"
     )
 
 

@@ -29,7 +29,7 @@ class PreviewSummary:
     Attributes:
         picture: The image file that was written.
         rows: Seeds in it.
-        copies: Copies of each.
+        copies: Copies of each; the most, where they differ.
         generated: Copies that were imagined for it; 0 when all were in the cache.
         recognised: Share of the seeds whose class the classifier names; None where nothing is made by what it says.
         own_class: Share of the copies that look like their class to the classifier; None where no prior made them.
@@ -76,17 +76,19 @@ def preview_expansion(
     recognition = imaginer.recognition()
     if recognition and (warning := recognition.warning(recipe.config, recipe.prior.families)):
         say(warning)
-    shown = choose_seeds(seeds, rows)
-    copies = range(1, min(recipe.config.ratio, MOST_COPIES) + 1)
-    found = trial.look(imaginer, seeds)
+    expanded = opened.plan.expanded
+    shown = choose_seeds(expanded, rows)
+    found = trial.look(imaginer, expanded)
     if warning := trial.warning(found, recipe):
         say(warning)
-    save_preview(_rows(imaginer, shown, copies), f"imagined copies ({recipe.config.method})", out)
+    drawn = _rows(imaginer, shown)
+    save_preview(drawn, f"imagined copies ({recipe.config.method})", out)
+    copies = max(len(row.copies) for row in drawn)
     accuracy = round(recognition.accuracy, 4) if recognition else None
     return PreviewSummary(
         picture=str(out),
         rows=len(shown),
-        copies=len(copies),
+        copies=copies,
         generated=imaginer.generated,
         recognised=accuracy,
         own_class=round(found.share, 4) if found else None,
@@ -95,9 +97,13 @@ def preview_expansion(
     )
 
 
-def _rows(imaginer: Imaginer, seeds: Sequence[Seed], copies: range) -> list[Row]:
-    """Each seed beside its copies."""
-    wanted = [(seed, copy) for seed in seeds for copy in copies]
+def _rows(imaginer: Imaginer, seeds: Sequence[Seed]) -> list[Row]:
+    """Each seed beside its first copies."""
+    recipe, source = imaginer.recipe, imaginer.source
+    copies = [range(1, min(recipe.of(seed).config.copies, MOST_COPIES) + 1) for seed in seeds]
+    wanted = [(seed, copy) for seed, own in zip(seeds, copies, strict=True) for copy in own]
     images = (decode.picture(content, "a copy") for content in imaginer.pictures(wanted))
-    classes, source = imaginer.recipe.classes, imaginer.source
-    return [Row(classes[seed.label], seed_image(source, seed), tuple(next(images) for _ in copies)) for seed in seeds]
+    return [
+        Row(recipe.classes[seed.label], seed_image(source, seed), tuple(next(images) for _ in own))
+        for seed, own in zip(seeds, copies, strict=True)
+    ]

@@ -104,12 +104,27 @@ class Recipe:
         """Key of the embeddings of all seeds: what ``embedder`` sees, and nothing of what is made from them."""
         return _embeddings_key(self.to_json(), embedder)
 
+    def of(self, seed: Seed) -> Recipe:
+        """How the copies of a seed are made: as in an expansion that makes as many of every seed.
+
+        So they have the keys of that expansion, whose copies are taken from the cache.
+        """
+        if not self.config.uneven or not seed.copies:
+            return self
+        if seed.copies not in self._uniform:
+            self._uniform[seed.copies] = dataclasses.replace(self, config=self.config.with_copies(seed.copies))
+        return self._uniform[seed.copies]
+
+    @cached_property
+    def _uniform(self) -> dict[int, Recipe]:
+        return {}
+
     def cache_key(self, seed: Seed, copy: int) -> str:
         """Key of one imagined sample; of the cache's format too, so that versions that share a cache drop nothing."""
         mark = " grey" if self.takes_colours(seed) else ""  # without it lie the coloured copies of older versions
         if seed.objects is not None:
             mark += f" objects {digest_text(seed.objects.text().decode('ascii'))}"
-        return digest_text(f"{CACHE_FORMAT} {self.digest} {seed.key} {seed.label} {copy}{mark}")
+        return digest_text(f"{CACHE_FORMAT} {self.of(seed).digest} {seed.key} {seed.label} {copy}{mark}")
 
     def takes_colours(self, seed: Seed) -> bool:
         """Whether the colours are taken from copies of a seed: it is grey, and the method may make them coloured."""
@@ -135,7 +150,7 @@ class Recipe:
 
     def guidance_key(self, seed: Seed, attempt: int) -> str:
         """Key of what guidance found for all copies of a seed, in one draw of the perturbation."""
-        return guidance_key(self.digest, seed.key, seed.label, attempt)
+        return guidance_key(self.of(seed).digest, seed.key, seed.label, attempt)
 
 
 def guidance_key(recipe: str, seed_key: str, label: int, attempt: int) -> str:

@@ -199,7 +199,7 @@ def make(
     own = _put_own_files(plan, source, imaginer, folder, say) if part.has(0) else None
     if todo and not done and part.has(0) and say is not silently:
         before = imaginer.generated
-        if warning := trial.warning(trial.look(imaginer, plan.seeds), plan.recipe):
+        if warning := trial.warning(trial.look(imaginer, plan.expanded), plan.recipe):
             say(warning)
         generated += imaginer.generated - before
     for shard, count in engine(ShardTask(plan, imaginer, folder), list(todo.values())):
@@ -268,7 +268,7 @@ def _look_at_copies(plan: Plan, imaginer: Imaginer, folder: ExpandedFolder) -> N
         return
     reader = ShardReader(folder)
     copies = []
-    for place, seed in enumerate(spread(plan.seeds, MOST_LOOKED_AT)):
+    for place, seed in enumerate(spread(plan.expanded, MOST_LOOKED_AT)):
         if numbers := reader.copies_of(seed.index):
             number = numbers[place % len(numbers)]
             copies.append((seed, images.read_rgb(reader.image_bytes(number), reader.key(number))))

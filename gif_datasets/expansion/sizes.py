@@ -82,7 +82,7 @@ def _missing_copies(plan: Plan, cache: Cache, shard_ids: Sequence[int]) -> float
     some = [plan.rows_of(made[index]) for index in evenly(len(made), COUNTED)]
     missing = sum(plan.recipe.cache_key(*rows[0]) not in cache for rows in some) / max(1, len(some))
     copies = len(made) * sum(map(len, some)) / max(1, len(some))
-    return copies * missing * plan.recipe.config.draws / plan.recipe.config.ratio
+    return copies * missing * plan.recipe.config.draws_a_copy
 
 
 def _typical(plan: Plan, source: Source, copy: int) -> list[Sample]:

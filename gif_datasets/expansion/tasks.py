@@ -106,5 +106,5 @@ def select(plan: Plan, imaginer: Imaginer, engine: Engine) -> tuple[Plan, int]:
         gained += zip(gains, task.rows(block), strict=True)
         generated += made
     best = sorted(gained, key=lambda one: (-one[0], one[1][0].key, one[1][0].index, one[1][1]))
-    rows = [row for _, row in best[: len(plan.seeds) * plan.recipe.config.ratio]]
+    rows = [row for _, row in best[: int(plan.copies.sum())]]
     return dataclasses.replace(plan, chosen=tuple(sorted(rows, key=lambda row: (row[0].index, row[1])))), generated

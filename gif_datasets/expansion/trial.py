@@ -71,11 +71,12 @@ class StrengthChoice:
 
 
 def look(imaginer: Imaginer, seeds: Sequence[Seed], copies: int = COPIES) -> OwnClass | None:
-    """Draw one copy of some seeds, spread over all, and look at them; None where no prior makes the copies."""
+    """Draw one copy of some seeds that have any, spread over all, and look at them; None where no prior makes them."""
     if not METHODS[imaginer.recipe.config.method].imagines or not imaginer.recipe.prior.trained:
         return None
+    recipe = imaginer.recipe
     chosen = spread(seeds, copies)
-    rows: list[Row] = [(seed, 1 + place % imaginer.recipe.config.ratio) for place, seed in enumerate(chosen)]
+    rows: list[Row] = [(seed, 1 + place % recipe.of(seed).config.copies) for place, seed in enumerate(chosen)]
     images = [decode.picture(content, "a copy") for content in imaginer.pictures(rows)]
     return imaginer.own_class(list(zip(chosen, images, strict=True)))
 
@@ -115,7 +116,7 @@ def settle_strength(
 
     def enough(strength: float) -> bool:
         imaginer = Imaginer(_at(recipe, strength), source, cache, plan.seeds, prior)
-        found = look(imaginer, plan.seeds)
+        found = look(imaginer, plan.expanded)
         assert found is not None
         tried[strength] = found
         return found.kept >= target

@@ -12,17 +12,20 @@ import json
 import shutil
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gif_datasets.config import AUTO, ExpansionConfig
 from gif_datasets.errors import ConfigError, PlanMismatch, UsageError, escaped
 from gif_datasets.expansion.estimate import Estimate, check_numbers, estimate_plan
 from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.open import Opened, open_expansion
-from gif_datasets.expansion.plan import PLAN_FORMAT, After, OwnColumns, Plan
+from gif_datasets.expansion.plan import PLAN_FORMAT, After, OwnColumns, Plan, with_copies
 from gif_datasets.expansion.recipe import with_population
 from gif_datasets.expansion.run import WHOLE, Made, PlanPart, Summary, make, partly, summarise
 from gif_datasets.expansion.tasks import Engine
@@ -36,6 +39,7 @@ from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.folder import difference
 from gif_datasets.shards.generations import Added, Leaving, State, StoredSeed, succeed
 from gif_datasets.shards.manifest import ORIGINAL_FILES, read_manifest
+from gif_datasets.shards.rejections import LeftOut
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import WARNED, Source
 from gif_datasets.sources.numbered import NumberedSource
@@ -166,7 +170,7 @@ def plan_update(opened: Opened, folder: ExpandedFolder, withdraw_missing: bool =
     plan = dataclasses.replace(
         now,
         recipe=with_population(now.recipe, population) if population else now.recipe,
-        seeds=of_split[False],
+        seeds=with_copies(of_split[False], now.recipe, _present(state, leaving)),
         validation=of_split[True],
         limit=None,
         own=own,
@@ -222,9 +226,9 @@ def estimate_update(
     folder = to_update(out, True, withdraw_missing, limit) or ExpandedFolder.open(out)
     settled = config or ExpansionConfig.build(kept_settings(out, {}))
     started, show = time.monotonic(), progress or no_progress
-    opened = open_expansion(wrap_source(source), settled, device=device, cache_dir=cache_dir, show=show)
+    opened = open_expansion(wrap_source(source), settled, device=device, cache_dir=cache_dir, show=show, adds=True)
     wanted = plan_update(opened, folder, withdraw_missing)
-    if not wanted.plan.seeds:
+    if not wanted.plan.copies.any():
         return wanted.difference, None
     reading = time.monotonic() - started
     return wanted.difference, estimate_plan(wanted.plan, wanted.source, reading, workers, price)
@@ -372,6 +376,19 @@ def _compare(state: State, now: Plan, digests: Mapping[int, str]) -> _Found:
     return _Found(same, new, changed, left, tuple(refused))
 
 
+def _present(state: State, leaving: Leaving) -> Counter[int]:
+    """By label, the seeds that stay in the expanded split and their copies, with those that were left out."""
+    split, stays = state.folder.manifest.split, Counter[int]()
+    for number, stored in state.seeds.items():
+        if stored.split == split and number not in leaving.numbers:
+            stays[stored.seed.label] += 1
+    copies = (state.entries.copy > 0) & ~np.isin(state.entries.seed, sorted(leaving.numbers))
+    stays.update(state.entries.label[copies].tolist())
+    left_out = map(LeftOut.from_json, state.folder.manifest.left_out.values())
+    stays.update(one.seed[1] for one in left_out if one.copy and one.seed[2] not in leaving.numbers)
+    return stays
+
+
 def _own_digests(source: Source, indices: Sequence[int]) -> dict[int, str]:
     """Digest of the source's own columns of each seed; none where it has none."""
     members = own_members(source, indices) or {}
@@ -381,7 +398,6 @@ def _own_digests(source: Source, indices: Sequence[int]) -> dict[int, str]:
 def _difference(
     state: State, plan: Plan, found: _Found, leaving: Leaving, population: int, withdraw_missing: bool
 ) -> Difference:
-    copies = len(plan.seeds) * plan.recipe.config.ratio
     return Difference(
         generation=len(state.generations) + bool(found.new or leaving.numbers),
         same=len(found.same),
@@ -390,7 +406,7 @@ def _difference(
         left=tuple(stored.seed.origin for stored in found.left),
         left_stay=not withdraw_missing,
         refused=tuple(seed.origin for seed in found.refused),
-        copies=copies,
+        copies=int(plan.copies.sum()),
         shards=len(plan.shard_names),
         rewritten=len(leaving.names),
         kept=_kept(state, plan, population),
@@ -406,6 +422,11 @@ def _check_options(state: State, now: Plan) -> None:
     before, wanted = _comparable(plan), _comparable(_settled(now))
     if before != wanted:
         raise _other_options(path, difference(before, wanted), f": with these, {_whole(now)}")
+    if now.recipe.config.uneven and not now.recipe.config.originals:
+        raise PlanMismatch(
+            f"{path} has no originals, so it does not say which seeds had no copies by ratio"
+            f" {now.recipe.config.ratio!r}; choose another --out: {_whole(now)}"
+        )
     if now.recipe.config.agnostic:
         raise PlanMismatch(
             f"{path} has the best copies of all seeds together, which new seeds change; choose another --out:"
@@ -463,7 +484,7 @@ def _population(state: State, now: Plan, same: Mapping[int, Seed]) -> list[Seed]
 
 def _whole(now: Plan) -> str:
     """What it costs to begin again."""
-    copies = len(now.seeds) * now.recipe.config.ratio
+    copies = int(now.copies.sum())
     return f"a whole expansion makes {copies:,} copies of {len(now.seeds):,} seeds (`gif-datasets plan` says how long)"
 
 

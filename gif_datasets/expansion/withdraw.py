@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from gif_datasets.config import uniform_options
 from gif_datasets.errors import ConfigError, UsageError, did_you_mean
 from gif_datasets.expansion.recipe import embeddings_keys, guidance_key
 from gif_datasets.io import atomic
@@ -182,17 +185,27 @@ def _with_value(state: State, column: str) -> Iterator[int]:
 
 
 def _recipes(state: State) -> list[dict[str, Any]]:
-    """The recipe of each generation of a folder, or of each folder that it was merged from."""
+    """The recipe of each generation of a folder, or of each folder that it was merged from.
+
+    Where the ratio differs between classes, those that the copies were made by: one for each number of copies.
+    """
     plan = state.folder.manifest.plan
     listed = [(plan.recipe.content, [generation.to_json() for generation in state.generations])]
     if plan.merged:
         listed = [(part["recipe"], part.get(GENERATIONS) or [part["recipe"]]) for part in plan.merged]
     names = ("population", "device", "versions")
+    counts = sorted({int(count) for count in np.unique(state.entries.copy) if count})
     return [
-        {**recipe, **{name: entry[name] for name in names if name in entry}}
+        {**recipe, "options": options, **{name: entry[name] for name in names if name in entry}}
         for recipe, entries in listed
         for entry in entries
+        for options in _even(recipe["options"], counts)
     ]
+
+
+def _even(options: dict[str, Any], counts: Sequence[int]) -> list[dict[str, Any]]:
+    """The options, or those for each number of copies."""
+    return [options] if type(options["ratio"]) is int else [uniform_options(options, count) for count in counts]
 
 
 def _clear_cache(cache: Cache, state: State, keys: set[str]) -> int:

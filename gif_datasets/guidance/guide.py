@@ -144,7 +144,7 @@ def guide(
     centre = latent[:, None] if centre is None else centre
     held = seed_scores.argmax(-1) if config.held_class == "prediction" else labels
     shape = noise_shape(latent.shape[1:], config.noise, channel_axis)
-    noise, bias = (part.to(latent) for part in draw(keys, config.ratio, shape, config.rng_seed))
+    noise, bias = (part.to(latent) for part in draw(keys, config.copies, shape, config.rng_seed))
     objective = _Objective(classifier, embed, held, config)
     if config.steps and config.projection == "post-step":
         _into_ball(centre, noise, bias, config.epsilon)

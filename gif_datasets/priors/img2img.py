@@ -163,8 +163,8 @@ class SdPrior(ClipPrior):
         config: ExpansionConfig,
     ) -> Tensor:
         """Latents after img2img, a different one for every copy, ``(B, K, C, H / 4, W / 4)``."""
-        pixels = pixels_of(images, self.image_size).to(self.device).repeat_interleave(config.ratio, 0)
-        copies = range(1, config.ratio + 1)
+        pixels = pixels_of(images, self.image_size).to(self.device).repeat_interleave(config.copies, 0)
+        copies = range(1, config.copies + 1)
         rows = [(name, key, number) for name, key in zip(names, keys, strict=True) for number in copies]
         generators = [generator_for(config.rng_seed, key, "start", number) for _, key, number in rows]
         prompts = [
@@ -182,7 +182,7 @@ class SdPrior(ClipPrior):
             ).images
             blocks.append((output if self.hands_latents else self._encoded(output))[: size - short])
         starts = torch.cat(blocks).float()
-        return starts.reshape(len(images), config.ratio, *starts.shape[1:])
+        return starts.reshape(len(images), config.copies, *starts.shape[1:])
 
     def _call(self, config: ExpansionConfig) -> dict[str, Any]:
         """Arguments of the pipeline beside prompts, images and generators."""

@@ -104,7 +104,7 @@ def render(it: Published) -> str:
     """Write the card."""
     recipe = it.manifest.plan.recipe
     sections = (
-        f"# {_source(it)}, expanded {recipe.ratio}x by `{card.code(recipe.method)}`",
+        f"# {_source(it)}, expanded {recipe.expanded} by `{card.code(recipe.method)}`",
         card.plain(it.verdict),
         _what(it),
         "![Seeds and their imagined copies](preview.png)" if manifests.PREVIEW in it.files else "",
@@ -127,7 +127,6 @@ def render(it: Published) -> str:
 def metadata(it: Published) -> str:
     """The card's YAML, without its fences."""
     name, total = _hub_name(it.manifest.source), sum(part.samples for part in next(iter(it.configs.values())))
-    options = it.manifest.options
     infos = [
         {
             "config_name": config,
@@ -138,7 +137,7 @@ def metadata(it: Published) -> str:
     return card_yaml(
         {
             "license": it.rights.license or UNKNOWN,
-            "pretty_name": f"{_source_name(it)}, expanded {options['ratio']}x",
+            "pretty_name": f"{_source_name(it)}, expanded {it.manifest.plan.recipe.expanded}",
             "task_categories": ["image-classification"],
             "size_categories": [card.size_category(total)],
             "source_datasets": [name or "extended"],

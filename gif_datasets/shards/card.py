@@ -54,7 +54,7 @@ def render(manifest: Manifest, head: Mapping[str, Any] | None = None, load: str 
     return f"""---
 {card_yaml(_metadata(manifest) if head is None else head)}---
 
-# {plain(manifest.source)}, expanded {recipe.ratio}x by `{code(recipe.method)}`
+# {plain(manifest.source)}, expanded {recipe.expanded} by `{code(recipe.method)}`
 
 {manifest.originals} real and {manifest.synthetic} synthetic images of {len(manifest.classes)} classes.
 {about_validation(manifest)}{left_out(manifest)}

@@ -23,7 +23,7 @@ from gif_datasets.shards.changes import first_change
 from gif_datasets.shards.columns import SOURCE
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.index import INDEX, Index
-from gif_datasets.shards.manifest import Manifest, Shard
+from gif_datasets.shards.manifest import COPIES, Manifest, Shard
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import CLASSIFIER_FILE, PLAN_FILE, Sample, Seed
 
@@ -278,7 +278,7 @@ def finish(
         "classes": recipe["classes"],
         "samples": sum(shard.samples for shard in shards) - plan["validation_seeds"],
         "originals": plan["seeds"] - plan["synthetic_seeds"] if plan["originals"] else 0,
-        "synthetic": plan["seeds"] * recipe["options"]["ratio"] + plan["synthetic_seeds"] * plan["originals"],
+        "synthetic": _copies(plan) + plan["synthetic_seeds"] * plan["originals"],
         "validation": plan["validation_seeds"],
         "failed_checks": sum(shard.failed for shard in shards),
         "plan": plan,
@@ -286,6 +286,11 @@ def finish(
         "shards": [manifests.shard_json(shard) for shard in shards],
     }
     return complete(folder, content, plan, own, beside=beside)
+
+
+def _copies(plan: Mapping[str, Any]) -> int:
+    """All copies that a plan asks for."""
+    return int(plan[COPIES] if COPIES in plan else plan["seeds"] * plan["recipe"]["options"]["ratio"])
 
 
 def complete(

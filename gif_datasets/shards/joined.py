@@ -14,10 +14,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from gif_datasets.config import MAX_RATIO
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.io.digests import digest
 from gif_datasets.prompts import canonical
+from gif_datasets.ratios import MAX_RATIO
 from gif_datasets.shards import index, tar
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.index import Index

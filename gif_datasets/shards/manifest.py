@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gif_datasets.config import KEPT, MAX_RATIO, readable_options
+from gif_datasets.config import KEPT, readable_options
 from gif_datasets.errors import ShardError, UsageError
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.stores import AnyPath
+from gif_datasets.ratios import Ratio, expanded_text, is_ratio
 from gif_datasets.shards import switch
 from gif_datasets.shards.index import IMAGE_SUFFIXES
 from gif_datasets.types import EXPORTED, OBJECTS, VALIDATION
@@ -34,7 +35,7 @@ IMAGE_SIZES = "image_sizes"
 """Manifest field: least width and height, then largest, of real and of synthetic images."""
 
 MERGED, COPIES = "merged", "copies"
-"""Plan fields of a folder that several were merged into: their plans; and the number of all copies, where seeds have
+"""Plan fields: of a folder that several were merged into, their plans; and the number of all copies, where seeds have
 different numbers of them."""
 
 
@@ -221,9 +222,15 @@ class RecipeRecord:
         return str(self.options["method"])
 
     @property
-    def ratio(self) -> int:
-        """Copies of each seed."""
-        return int(self.options["ratio"])
+    def ratio(self) -> Ratio:
+        """Copies of each seed, as :class:`~gif_datasets.config.ExpansionConfig` has it."""
+        ratio: Ratio = self.options["ratio"]
+        return ratio
+
+    @property
+    def expanded(self) -> str:
+        """How much it expands, for titles."""
+        return expanded_text(self.ratio)
 
     @property
     def image_format(self) -> str:
@@ -284,6 +291,13 @@ class PlanRecord:
             merged=tuple(value.get(MERGED, ())),
             content=value,
         )
+
+    @property
+    def copies(self) -> int:
+        """All copies that it asks for."""
+        if COPIES in self.content or not isinstance(self.recipe.ratio, int):
+            return int(self.content[COPIES])
+        return self.seeds * self.recipe.ratio
 
     @property
     def merged_generations(self) -> tuple[tuple[Generation, ...], ...]:
@@ -368,7 +382,7 @@ class Manifest:
     @property
     def title(self) -> str:
         """Title of pages about the dataset, as plain text."""
-        return f"{self.source}, expanded {self.plan.recipe.ratio}x by {self.plan.recipe.method}"
+        return f"{self.source}, expanded {self.plan.recipe.expanded} by {self.plan.recipe.method}"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -595,7 +609,6 @@ def _odd_number(manifest: Mapping[str, Any]) -> str:
     plan = manifest["plan"]
     options, limit = plan["recipe"]["options"], plan.get("limit")
     for name, value, low, high in (
-        ("ratio", options.get("ratio"), 1, MAX_RATIO),
         ("decode_batch", options.get("decode_batch"), 1, _MOST),
         ("limit", 1 if limit is None else limit, 1, _MOST),
         ("seeds", plan["seeds"], 0, _MOST),
@@ -604,7 +617,14 @@ def _odd_number(manifest: Mapping[str, Any]) -> str:
     ):
         if type(value) is not int or not low <= value <= high:
             return f"its {name} is {value!r:.60}"
-    return ""
+    return _odd_ratio(options.get("ratio"), plan)
+
+
+def _odd_ratio(ratio: Any, plan: Mapping[str, Any]) -> str:
+    """What is wrong with a ratio, which needs the number of all copies beside it unless it is one number."""
+    if not is_ratio(ratio):
+        return f"its ratio is {ratio!r:.60}"
+    return "" if type(ratio) is int or COPIES in plan else f"{COPIES!r} is missing beside the ratio {ratio!r:.60}"
 
 
 def _odd_text(manifest: Mapping[str, Any]) -> str:
@@ -632,7 +652,7 @@ def plan_damage(plan: Any) -> str:
     recipe = plan["recipe"]
     if not isinstance(recipe.get("classes"), list) or not isinstance(recipe.get("options"), dict):
         return "its recipe is not a recipe"
-    return "" if type(recipe["options"].get("ratio")) is int else f"its ratio is {recipe['options'].get('ratio')!r}"
+    return _odd_ratio(recipe["options"].get("ratio"), plan)
 
 
 def _unlike(part: Any, fields: Mapping[str, type]) -> str:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gif_datasets.config import MAX_RATIO
 from gif_datasets.errors import ShardError
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.stores import AnyPath
+from gif_datasets.ratios import MAX_RATIO
 from gif_datasets.shards import switch, tar
 from gif_datasets.shards.index import Index
 from gif_datasets.shards.manifest import MANIFEST, Manifest, read_manifest

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gif_datasets.config import AGNOSTIC
-from gif_datasets.errors import BadImage, ShardError
+from gif_datasets.errors import BadImage, ConfigError, ShardError
 from gif_datasets.io.decode import decode
 from gif_datasets.io.digests import digest, digest_file, digest_pixels
 from gif_datasets.io.images import LOSSLESS
 from gif_datasets.io.stores import AnyPath
 from gif_datasets.io.temporary import local_copy
+from gif_datasets.ratios import copies_of_each
 from gif_datasets.shards import index, tar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.expanded_folder import ExpandedFolder
@@ -322,18 +325,42 @@ def _verify_plan(manifest: Manifest, main: _Split, validation: _Split) -> list[s
 
 def _check_seeds(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
     plan = manifest.plan
-    copies = {0 if plan.originals else 1, *range(1, plan.recipe.ratio + 1)}
-    yield from _check_split(manifest.split, main, None if _is_uneven(manifest) else copies, plan.seeds_digest)
-    yield from _check_split(VALIDATION, validation, {0}, plan.validation_digest)
+    try:
+        copies = _copies(manifest, main)
+    except ConfigError as error:
+        yield f"split {manifest.split}: {error}"
+        return
+    seed = {0} if plan.originals else set[int]()
+    for number, count in copies.items():
+        yield from _check_copies(manifest.split, number, main.seeds[number], seed | set(range(1, count + 1)))
+    for number, held in sorted(validation.seeds.items()):
+        yield from _check_copies(VALIDATION, number, held, {0})
+    if plan.originals or not _is_uneven(manifest):  # others lack the seeds that have no copies
+        yield from _check_identities(manifest.split, main, plan.seeds_digest)
+    yield from _check_identities(VALIDATION, validation, plan.validation_digest)
 
 
-def _check_split(name: str, split: _Split, copies: set[int] | None, seeds_digest: str | None) -> Iterator[str]:
-    """Compare a split's seeds, and the copies of each, with the plan; ``copies`` None allows any."""
-    for number, seed in sorted(split.seeds.items()):
-        if copies is not None and (odd := sorted(seed.copies ^ copies)):
-            yield f"split {name}: seed {number}: copy {odd[0]} is missing, or one too many"
+def _check_copies(split: str, number: int, seed: _Seed, wanted: set[int]) -> Iterator[str]:
+    if odd := sorted(seed.copies ^ wanted):
+        yield f"split {split}: seed {number}: copy {odd[0]} is missing, or one too many"
+
+
+def _check_identities(name: str, split: _Split, seeds_digest: str | None) -> Iterator[str]:
     if tar.seeds_digest(split.seeds[number].identity for number in sorted(split.seeds)) != seeds_digest:
         yield f"split {name}: the seeds in the shards are not those of the plan"
+
+
+def _copies(manifest: Manifest, main: _Split) -> dict[int, int]:
+    """Copies of each seed by its number, as the plan asks for them; empty where it leaves them open."""
+    plan, numbers = manifest.plan, sorted(main.seeds)
+    follows_all_seeds = isinstance(plan.recipe.ratio, str) and (plan.generations or len(numbers) != plan.seeds)
+    if follows_all_seeds or (isinstance(plan.recipe.ratio, int) and _is_uneven(manifest)):
+        return {}
+    identities = [main.seeds[number].identity for number in numbers]
+    labels = np.array([label for _, label, _, _ in identities], np.int64)
+    keys = np.array([key.encode() for key, _, _, _ in identities], np.bytes_)
+    copies = copies_of_each(plan.recipe.ratio, manifest.classes, labels, keys, np.array(numbers, np.int64))
+    return dict(zip(numbers, copies.tolist(), strict=True))
 
 
 def _is_uneven(manifest: Manifest) -> bool:
@@ -367,9 +394,8 @@ def _check_withdrawn(manifest: Manifest, main: _Split, validation: _Split) -> It
 def _check_synthetic(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
     plan = manifest.plan
     counts, other = main.synthetic + main.left_out, validation.synthetic + validation.left_out
-    wanted = plan.content.get(manifests.COPIES, plan.seeds * plan.recipe.ratio)
-    if _is_uneven(manifest) and counts[True] != wanted:
-        yield f"{counts[True]} copies, but the plan asks for {wanted}"
+    if _is_uneven(manifest) and counts[True] != plan.copies:
+        yield f"{counts[True]} copies, but the plan asks for {plan.copies}"
     if (counts[False], other[False]) != (plan.synthetic_seeds if plan.originals else 0, plan.synthetic_validation):
         yield "seeds are called synthetic that are real in the plan, or the reverse"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from operator import eq
 from typing import Any, overload
@@ -56,7 +58,10 @@ class Packed(Sequence[bytes]):
 
 @dataclass(frozen=True, eq=False)
 class SeedTable(Sequence[Seed]):
-    """Seeds in order, made into objects when looked at; columns of ``(N,)``, as :class:`~gif_datasets.types.Seed`."""
+    """Seeds in order, made into objects when looked at; columns of ``(N,)``, as :class:`~gif_datasets.types.Seed`.
+
+    ``copies`` is -1 where a seed says nothing of them.
+    """
 
     indices: NDArray[np.int64]
     keys: NDArray[np.bytes_]
@@ -64,6 +69,7 @@ class SeedTable(Sequence[Seed]):
     synthetic: NDArray[np.bool_]
     grey: NDArray[np.bool_]
     origins: Packed
+    copies: NDArray[np.int32]
     objects: Packed | None = None
     """What is marked in their images, as canonical JSON; None where nothing is kept."""
 
@@ -83,8 +89,8 @@ class SeedTable(Sequence[Seed]):
                 yield from (seed.origin.encode("utf-8", "surrogatepass") for seed in chunk)
 
         origin = Packed.of(origins())
-        index, key, label, synthetic, grey = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-        return cls(index, key, label, synthetic, grey, origin, Packed.of(objects) if any(objects) else None)
+        index, key, label, synthetic, grey, copies = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        return cls(index, key, label, synthetic, grey, origin, copies, Packed.of(objects) if any(objects) else None)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -113,6 +119,7 @@ class SeedTable(Sequence[Seed]):
             bool(self.synthetic[number]),
             bool(self.grey[number]),
             Objects.from_text(objects) if objects else None,
+            None if self.copies[number] < 0 else int(self.copies[number]),
         )
 
     def __iter__(self) -> Iterator[Seed]:
@@ -127,8 +134,13 @@ class SeedTable(Sequence[Seed]):
             self.synthetic[places],
             self.grey[places],
             Packed.of(self.origins[place] for place in places.tolist()),
+            self.copies[places],
             Packed.of(self.objects[place] for place in places.tolist()) if self.objects else None,
         )
+
+    def with_copies(self, copies: NDArray[np.integer]) -> SeedTable:
+        """The same seeds, of each of which so many copies are made, ``(N,)``."""
+        return dataclasses.replace(self, copies=copies.astype(np.int32))
 
 
 def _columns(seeds: Sequence[Seed]) -> tuple[NDArray[Any], ...]:
@@ -138,19 +150,33 @@ def _columns(seeds: Sequence[Seed]) -> tuple[NDArray[Any], ...]:
         np.array([seed.label for seed in seeds], np.int64),
         np.array([seed.synthetic for seed in seeds], np.bool_),
         np.array([seed.grey for seed in seeds], np.bool_),
+        np.array([-1 if seed.copies is None else seed.copies for seed in seeds], np.int32),
     )
 
 
 @dataclass(frozen=True)
 class Rows(Sequence[Row]):
-    """(seed, copy) rows of seeds, made when looked at: copies 1 to ``copies`` of each, or the seeds (copy 0) if 0."""
+    """(seed, copy) rows of seeds, made when looked at.
+
+    Attributes:
+        seeds: The seeds.
+        order: Places of some of them.
+        copies: Copies of each, 1 and on; 0: the seeds themselves (copy 0); None: as many as each seed says.
+    """
 
     seeds: SeedTable
     order: NDArray[np.int64]
-    copies: int
+    copies: int | None
 
     def __len__(self) -> int:
+        if self.copies is None:
+            return int(self._ends[-1]) if len(self._ends) else 0
         return len(self.order) * max(self.copies, 1)
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Number of the rows up to each seed's last one."""
+        return np.cumsum(self.seeds.copies[self.order], dtype=np.int64)
 
     @overload
     def __getitem__(self, place: int) -> Row: ...
@@ -161,5 +187,9 @@ class Rows(Sequence[Row]):
     def __getitem__(self, place: int | slice) -> Any:
         if isinstance(place, slice):
             return [self[i] for i in range(len(self))[place]]
-        number, copy = divmod(range(len(self))[place], max(self.copies, 1))
+        row = range(len(self))[place]
+        if self.copies is None:
+            number = int(np.searchsorted(self._ends, row, side="right"))
+            return self.seeds[int(self.order[number])], 1 + row - (int(self._ends[number - 1]) if number else 0)
+        number, copy = divmod(row, max(self.copies, 1))
         return self.seeds[int(self.order[number])], copy + (self.copies > 0)

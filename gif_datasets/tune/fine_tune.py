@@ -354,8 +354,8 @@ def _copies(prior: Prior, picture: Image, name: str, key: str, config: Expansion
     from torchvision.transforms.v2.functional import to_pil_image
 
     start = prior.start([picture], prior.encode([picture]), [name], [key], config)[0]
-    latents = start.expand(config.ratio, *start.shape[1:])
-    generators = [generator_for(config.rng_seed, key, "decode", copy + 1) for copy in range(config.ratio)]
+    latents = start.expand(config.copies, *start.shape[1:])
+    generators = [generator_for(config.rng_seed, key, "decode", copy + 1) for copy in range(config.copies)]
     pixels = prior.decode(latents, generators, config).float().cpu()
     return tuple(to_pil_image((row * 255).round().byte()) for row in pixels)
 

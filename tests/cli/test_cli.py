@@ -83,7 +83,7 @@ BAD = {
     "texts called pictures": (["{tmp}/fakes"], "no readable image"),
     "ratio 0": (["{seeds}", "--ratio", "0"], "ratio must be at least 1, got 0"),
     "ratio -1": (["{seeds}", "--ratio", "-1"], "ratio must be at least 1, got -1"),
-    "ratio x": (["{seeds}", "--ratio", "x"], "invalid int value: 'x'"),
+    "ratio x": (["{seeds}", "--ratio", "x"], "ratio must be a number, balance:COUNT, or a table"),
     "method": (["{seeds}", "--method", "gif-dalle"], "unknown method 'gif-dalle'"),
     "prior": (["{seeds}", "--prior", "dalle3"], "unknown prior 'dalle3'"),
     "option": (["{seeds}", "--set", "epsilom=1"], "did you mean 'epsilon'"),

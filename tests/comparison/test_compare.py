@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 from scipy import stats
@@ -34,6 +36,7 @@ from gif_datasets.comparison.architectures import check_network, network
 from gif_datasets.comparison.intervals import Difference, Spread, paired_difference, student_t
 from gif_datasets.comparison.results import Result, Row
 from gif_datasets.comparison.train import Pictures, Training, train
+from gif_datasets.comparison.verdict import DO_NOT, UNDECIDED, USE, decide
 from gif_datasets.guidance import recognition
 from gif_datasets.priors import find_prior
 from gif_datasets.sources.identity import is_part_of
@@ -138,7 +141,10 @@ def test_what_the_numbers_are_worth(done: gif_datasets.comparison.compare.Compar
     assert (done.chance, done.majority) == (pytest.approx(100 / 3), pytest.approx(100 * 6 / 18))
     page, value = Path(done.page).read_text(), json.loads((Path(done.out) / "compare.json").read_text())
     assert value["doubts"] == done.doubts()
-    for words in ("training, %", "a guess is right in 33.3%", "largest class in 33.3%", *done.doubts()):
+    assert value["verdict"] == dataclasses.asdict(done.verdict)
+    assert done.text().endswith(f"\n{done.verdict.text}")
+    sure = (*done.doubts(), done.verdict.text)
+    for words in ("training, %", "a guess is right in 33.3%", "largest class in 33.3%", *sure):
         assert words in done.text()
         assert words in html.unescape(page)
 
@@ -165,6 +171,64 @@ def test_wide_intervals_say_so(
     row = dataclasses.replace(done.rows[1], difference=Difference(mean, half))
     told = dataclasses.replace(done, rows=(done.rows[0], row), runs=3).doubts()
     assert told == ([f"{row.arm}: {words}; add some with --runs"] if words else [])
+
+
+@pytest.mark.parametrize(
+    ("differences", "decision", "words"),
+    [
+        ([[2.0, 3.0, 2.5]], USE, ["Use arm 0: it adds 2.5 points", "+1.3 to +3.7 (95% interval of 3 runs)"]),
+        ([[-2.0, -3.0, -2.5]], DO_NOT, ["Do not use arm 0: it takes 2.5 points", "-3.7 to -1.3"]),
+        ([[0.1, 0.2, 0.3, 0.2]], DO_NOT, ["it adds 0.3 points at most", "fewer than 1 are not worth the copies"]),
+        ([[0.0, 0.0]], DO_NOT, ["it adds 0.0 points at most"]),
+        ([[0.0, 3.0, 1.5]], UNDECIDED, ["arm 0 is +1.5 points", "-2.2 to +5.2 contains 0", "about 7 runs", "--runs 7"]),
+        ([[90.0, -90.0]], UNDECIDED, ["more than 1000 runs"]),
+        ([[3.0]], UNDECIDED, ["one run of arm 0", "--runs 3"]),
+        ([[0.0, 3.0, 1.5], [2.0, 3.0, 2.5]], USE, ["Use arm 1", "for 2 arms together"]),
+        ([[-2.0, -3.0, -2.5], [-9.0, -9.0, -9.0]], DO_NOT, ["any of 2 arms, of which arm 0"]),
+        ([[2.0, 4.2, 3.1]] * 20, UNDECIDED, ["for 20 arms together", "contains 0"]),
+    ],
+)
+def test_the_verdict(differences: list[list[float]], decision: str, words: list[str]) -> None:
+    """One sentence with its reason; the best of many arms must be surer than one alone."""
+    found = decide({f"arm {number}": values for number, values in enumerate(differences)})
+    assert found.decision == decision
+    assert all(word in found.text for word in words), found.text
+    assert found.text.endswith(".")
+    assert "\n" not in found.text
+
+
+def test_one_of_twenty_arms_would_be_sure_alone() -> None:
+    """The same differences, of which twenty decided nothing above."""
+    assert decide({"arm": [2.0, 4.2, 3.1]}).decision == USE
+
+
+@given(st.floats(-5, 5), st.floats(0.1, 5), st.integers(2, 8))
+def test_as_many_runs_would_decide_it(mean: float, spread: float, runs: int) -> None:
+    """Runs of the same mean and deviation, so many of them, decide; one fewer does not."""
+
+    def like(count: int) -> list[float]:
+        shape = np.resize([1.0, -1.0], count) if count % 2 == 0 else np.append(np.resize([1.0, -1.0], count - 1), 0)
+        return (mean + spread * shape / np.std(shape, ddof=1)).tolist()
+
+    needed = decide({"arm": like(runs)}).runs_to_decide
+    if needed is not None:
+        assert decide({"arm": like(needed)}).decision != UNDECIDED
+        assert decide({"arm": like(needed - 1)}).decision == UNDECIDED
+
+
+def test_ratios_by_class_are_arms(sets: tuple[Path, Path], tmp_path: Path) -> None:
+    """Each has its own name and images; an epoch passes over the largest; run again, nothing is made."""
+    (sets[0] / "ant" / "0.png").rename(tmp_path / "0.png")
+    try:
+        how = {**QUICK, "ratios": ["balance:5", {"ant": 2, "*": 0}, 1], "runs": 1, "epochs": [10], "steps": None}
+        found = gif_datasets.compare(str(sets[0]), str(sets[1]), "cutout", out=tmp_path / "out", **how)
+    finally:
+        (tmp_path / "0.png").rename(sets[0] / "ant" / "0.png")
+    names = ["original", "cutout balance:5", "cutout ant 2x, * 0x", "cutout 1x"]
+    assert [row.arm for row in found.rows] == names
+    assert [row.pictures for row in found.rows] == [11, 15, 11 + 6, 22]
+    assert [row.training.steps for row in found.rows] == [28] * 4  # 10 * 22 / 8
+    assert [row["ratio"] for row in found.to_json()["rows"]] == [0, "balance:5", {"ant": 2, "*": 0}, 1]
 
 
 def test_results_of_older_versions_are_kept(done: gif_datasets.comparison.compare.Comparison) -> None:
@@ -492,7 +556,7 @@ BAD = {
     "runs": (["--runs", "0"], "runs must be at least 1, got 0"),
     "steps": (["--steps", "3"], "steps must be at least 20, got 3"),
     "ratios": (["--ratios", "0"], "ratio must be at least 1, got 0"),
-    "ratios x": (["--ratios", "5,x"], "invalid value in '5,x'"),
+    "ratios x": (["--ratios", "5,x"], "ratio must be a number, balance:COUNT"),
     "share": (["--synthetic-share", "1"], "synthetic_share must be above 0 and below 1, got 1.0"),
     "distil": (["--distil", "0,2"], "distil must be from 0 to 1, got 2.0"),
     "no teacher": (["--distil", "0.5"], "prior 'linear' has no CLIP, so it cannot be the teacher"),

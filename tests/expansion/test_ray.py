@@ -55,10 +55,11 @@ def run(task: Task, count: int, **options: Any) -> list[tuple[int, str]]:
     return list(run_ray(task, range(count), **options))
 
 
-def test_same_bytes_as_the_local_engine(cluster: Cluster, seed_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ratio", [2, {"ant": 3, "bee": 1, "crab": 2}], ids=["even", "by class"])
+def test_same_bytes_as_the_local_engine(cluster: Cluster, ratio: Any, seed_folder: Path, tmp_path: Path) -> None:
     """Shard for shard, and the files that make the folder whole."""
-    gif_datasets.expand(str(seed_folder), tmp_path / "local", cache_dir=tmp_path / "c1", **OPTIONS)
-    options = {**OPTIONS, "engine": "ray", "cache_dir": tmp_path / "c2"}
+    gif_datasets.expand(str(seed_folder), tmp_path / "local", cache_dir=tmp_path / "c1", **{**OPTIONS, "ratio": ratio})
+    options = {**OPTIONS, "ratio": ratio, "engine": "ray", "cache_dir": tmp_path / "c2"}
     assert gif_datasets.expand(str(seed_folder), tmp_path / "ray", **options).generated == 24
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     assert gif_datasets.expand(str(seed_folder), tmp_path / "ray", **options).generated == 0

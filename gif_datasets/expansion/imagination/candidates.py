@@ -20,7 +20,7 @@ from gif_datasets.expansion.imagination import augment
 from gif_datasets.expansion.imagination.composite import composed
 from gif_datasets.expansion.imagination.halving import Memory
 from gif_datasets.expansion.imagination.scoring import SeedEmbeddings, _keep_last
-from gif_datasets.expansion.imagination.shared_guidance import KEEP_GUIDED, SharedGuidance
+from gif_datasets.expansion.imagination.shared_guidance import KEEP_GUIDED, SharedGuidance, identity
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.guidance import criteria
 from gif_datasets.guidance.guide import WHEN, Guided, guide
@@ -179,7 +179,7 @@ class GuidedMaker:
 
     def _draw_of(self, seed: Seed, copy: int, attempt: int) -> Draw:
         """The draw of a copy of any number: a copy above the ratio is a later attempt of a copy within it."""
-        turn, within = divmod(copy - 1, self.recipe.config.ratio)
+        turn, within = divmod(copy - 1, self.recipe.of(seed).config.copies)
         return Draw(seed, within + 1, attempt + turn)
 
     def _guided_rows(self, draws: Sequence[Draw]) -> list[Guided]:
@@ -188,14 +188,14 @@ class GuidedMaker:
         for draw in draws:
             seeds.setdefault(self._perturbation(draw.attempt), []).append(draw.seed)
         guided = {perturbation: self.guide(part, perturbation) for perturbation, part in seeds.items()}
-        return [guided[self._perturbation(draw.attempt)][draw.seed.key, draw.seed.label] for draw in draws]
+        return [guided[self._perturbation(draw.attempt)][identity(draw.seed)] for draw in draws]
 
     def _perturbation(self, attempt: int) -> int:
         """Which draw of the perturbation an attempt uses: the first, if the decoder draws noise of its own."""
         return 0 if self.prior.decodes_noise else attempt
 
     def _guide_block(self, seeds: Sequence[Seed], attempt: int) -> list[Guided]:
-        config, prior = self.recipe.config, self.prior
+        config, prior = self.recipe.of(seeds[0]).config, self.prior
         pictures = {seed.index: self.embeddings.picture(seed) for seed in seeds}
         shown = [pictures[seed.index] for seed in seeds]
         embeddings = self.embeddings(seeds)

@@ -292,7 +292,8 @@ class Imaginer:
     def _encoded(self, row: Row, attempt: int, candidate: Candidate, verdict: Verdict) -> Sample:
         seed, copy = row
         with _naming([f"copy {copy} of {_name(seed)}"]):
-            return make_sample(self.recipe, seed, copy, attempt + 1, candidate.picture, candidate.fields, verdict)
+            recipe = self.recipe.of(seed)
+            return make_sample(recipe, seed, copy, attempt + 1, candidate.picture, candidate.fields, verdict)
 
     def _settle(self, group: Group, key: str, encode: Callable[[], Sample]) -> None:
         """Keep a sample; what the copies of its seed share goes with the last of them."""

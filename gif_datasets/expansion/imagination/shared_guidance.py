@@ -20,6 +20,12 @@ from gif_datasets.types import Seed
 KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access copy by copy
 
 GuideBlock: TypeAlias = "Callable[[Sequence[Seed], int], list[Guided]]"
+Identity: TypeAlias = "tuple[str, int, int | None]"
+
+
+def identity(seed: Seed) -> Identity:
+    """What guidance knows of a seed besides its image: key, label, and number of copies, where seeds differ in it."""
+    return seed.key, seed.label, seed.copies
 
 
 @dataclass
@@ -29,32 +35,42 @@ class SharedGuidance:
     Attributes:
         recipe: How copies are made.
         cache: Shared with those that make copies of the same seeds.
-        guide_block: Guides a block of seeds, in one draw of the perturbation.
+        guide_block: Guides a block of seeds with equally many copies, in one draw of the perturbation.
     """
 
     recipe: Recipe
     cache: Cache
     guide_block: GuideBlock
-    _kept: OrderedDict[tuple[str, int, int], Guided] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[tuple[Identity, int], Guided] = field(default_factory=OrderedDict)
     _memory: Memory = field(default_factory=Memory)
 
-    def __call__(self, seeds: Sequence[Seed], attempt: int) -> dict[tuple[str, int], Guided]:
-        """What guidance finds for each seed, by key and label; what others are guiding is waited for."""
-        return self._guide(seeds, attempt, ahead=False)
+    def __call__(self, seeds: Sequence[Seed], attempt: int) -> dict[Identity, Guided]:
+        """What guidance finds for each seed, by identity; what others are guiding is waited for."""
+        return self._guide_all(seeds, attempt, ahead=False)
 
     def ahead(self, seeds: Sequence[Seed], attempt: int) -> None:
         """Guide in full blocks those seeds that will be needed, and that nobody else is guiding."""
-        self._guide(seeds, attempt, ahead=True)
+        self._guide_all(seeds, attempt, ahead=True)
 
     def let_go(self, seeds: Sequence[Seed]) -> None:
         """Remove from the cache what was found for those seeds whose copies are all there."""
-        for seed in {(seed.key, seed.label): seed for seed in seeds}.values():
+        for seed in {identity(seed): seed for seed in seeds}.values():
             if self._is_spent(seed):
                 attempts = range(1 + self.recipe.config.redraws)
                 self.cache.drop_tensors(self.recipe.guidance_key(seed, attempt) for attempt in attempts)
 
-    def _guide(self, seeds: Sequence[Seed], attempt: int, ahead: bool) -> dict[tuple[str, int], Guided]:
-        names = {(seed.key, seed.label, attempt): seed for seed in seeds}
+    def _guide_all(self, seeds: Sequence[Seed], attempt: int, ahead: bool) -> dict[Identity, Guided]:
+        """Guide seeds, those with equally many copies together."""
+        parts: dict[int | None, list[Seed]] = {}
+        for seed in seeds:
+            parts.setdefault(seed.copies, []).append(seed)
+        result: dict[Identity, Guided] = {}
+        for part in parts.values():
+            result |= self._guide(part, attempt, ahead)
+        return result
+
+    def _guide(self, seeds: Sequence[Seed], attempt: int, ahead: bool) -> dict[Identity, Guided]:
+        names = {(identity(seed), attempt): seed for seed in seeds}
         result = {name: self._kept[name] for name in names if name in self._kept}
         missing = {self.recipe.guidance_key(seed, attempt): name for name, seed in names.items() if name not in result}
 
@@ -73,9 +89,9 @@ class SharedGuidance:
         for key, tensors in stored.items():
             result[missing[key]] = Guided.of({name: value.to(device) for name, value in tensors.items()})
         _keep_last(self._kept, result, KEEP_GUIDED)
-        return {(key, label): found for (key, label, _), found in result.items()}
+        return {seed: found for (seed, _), found in result.items()}
 
     def _is_spent(self, seed: Seed) -> bool:
         """Whether all copies of a seed are in the cache."""
-        copies = range(1, self.recipe.config.draws + 1)
+        copies = range(1, self.recipe.of(seed).config.draws + 1)
         return all(self.recipe.cache_key(seed, copy) in self.cache for copy in copies)

@@ -65,6 +65,24 @@ def test_what_comes_back_is_whole_and_goes_on(hub: HubServer, made: Path, tmp_pa
     assert (again.originals, again.synthetic) == (12, 24 + 36)
 
 
+def test_a_ratio_by_class_goes_there_and_back(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:
+    """The card says how each class grew; what is loaded by name has these images, and describes itself."""
+    options: dict[str, Any] = {**OPTIONS, "ratio": {"ant": 3, "bee": 0, "crab": 1}}
+    gif_datasets.expand(str(seed_folder), tmp_path / "out", **options)
+    push_to_hub(tmp_path / "out", NAME)
+    card = hub.content(NAME, "README.md").decode()
+    assert "# seeds, expanded 0x to 3x by class by `gif-unclip`" in card
+    assert "ant (4 + 12), bee (4 + 0), crab (4 + 4)" in card
+    assert metadata(card)["pretty_name"] == "seeds, expanded 0x to 3x by class"
+    for streaming in (False, True):
+        rows = datasets.load_dataset(NAME, split="train", streaming=streaming)
+        assert sorted(row["cls"] for row in rows) == [0] * 16 + [1] * 4 + [2] * 8
+    place = download(NAME)
+    assert verify(place) == []
+    assert manifests.read_manifest(place).plan.recipe.ratio == options["ratio"]
+    assert len(gif_datasets.load_expanded(NAME)) == 28
+
+
 def test_from_the_cache_without_a_network(hub: HubServer, made: Path) -> None:
     """What was loaded once loads again offline: the same pixels and labels, and nothing is asked."""
     push_to_hub(made, NAME)
