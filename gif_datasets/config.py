@@ -19,6 +19,7 @@ from gif_datasets.methods import (
     IMG2IMG,
     METHODS,
     NEUTRAL,
+    NOVELTY,
     PERTURBATION,
     PRESETS,
     REDRAWS,
@@ -50,7 +51,9 @@ OWN_STRENGTH = "own"
 USUAL_STRENGTH = {"unclip": 1.0, "sd": 0.6}
 AUTO = "auto"
 """The strength that is chosen from a few copies before the work; ``auto:SHARE`` says how many must keep their class."""
-_LATER = {"guide": None, "synonyms": (), "webp_effort": 4, "max_side": None, "keep": None}
+NOVEL = "novel"
+"""The check that compares images with others; the classifier has no say in it."""
+_LATER = {"guide": None, "synonyms": (), "webp_effort": 4, "max_side": None, "keep": None, "novel_bits": None}
 """Options that older versions did not have, with the value for what these did: digests are as they were."""
 _NEAR_SEED = "near_seed"
 """Marks, among the options of a manifest, an unCLIP method that begins near its seeds. Without the mark its strength
@@ -215,11 +218,20 @@ class ExpansionConfig:
     check: str = _option(
         None,
         "score the new image, and draw it again unless its class is the label (label) or the seed's predicted class"
-        " (prediction); selective: the predicted class and a higher entropy",
-        choices=("none", "label", "prediction", "selective"),
+        " (prediction); selective: the predicted class and a higher entropy; novel: it shows something else than every"
+        " seed and the copies of its own seed with lower numbers",
+        choices=("none", "label", "prediction", "selective", NOVEL),
     )
     redraws: int = _option(
         None, "most new draws of one image; then the best draw is taken", low=0, high=1000, of=REDRAWS
+    )
+    novel_bits: int | None = _option(
+        None,
+        "with check=novel: bits, of the 255 of a perceptual hash, from which two images count as different, if they are"
+        " not alike otherwise; None: 50, or fewer, at least 21, where the seeds themselves look alike",
+        low=1,
+        high=127,
+        of=NOVELTY,
     )
     selection: str = _option(
         "sample-wise",
@@ -411,7 +423,17 @@ class ExpansionConfig:
     @property
     def uses_all_seeds(self) -> bool:
         """Whether a sample depends on other seeds too."""
-        return self.fits_classifier or self.mixes
+        return self.fits_classifier or self.mixes or self.compares
+
+    @property
+    def compares(self) -> bool:
+        """Whether images are compared with seeds and with each other."""
+        return self.check == NOVEL
+
+    @property
+    def judges_class(self) -> bool:
+        """Whether images are drawn again by what a classifier says of them."""
+        return self.check not in ("none", NOVEL)
 
     @property
     def mixes(self) -> bool:
@@ -556,7 +578,7 @@ def _without_effect(
     neutral = {**{name: spec.default for name, spec in specs.items()}, **defaults, **NEUTRAL}
     for name, spec in specs.items():
         if spec.metadata["of"] not in parts:
-            without = " without a check" if spec.metadata["of"] == REDRAWS else ""
+            without = {REDRAWS: " without a check", NOVELTY: " without check='novel'"}.get(spec.metadata["of"], "")
             yield name, neutral[name], f"for method {method.name!r}{without}"
     if GUIDANCE in parts:
         for criterion in sorted(set(CRITERIA) - criteria):
@@ -603,9 +625,9 @@ def _check(config: ExpansionConfig) -> None:
 def _parts(method: Method, values: Mapping[str, Any]) -> set[str]:
     """Parts whose options have an effect; the part without a name always has."""
     check = values.get("check", method.defaults["check"])
-    checks = check != "none"
-    classifies = method.imagines or checks or bool(values.get("measure_pictures", False))
-    return {"", *method.parts, *[CLASSIFIER] * classifies, *[REDRAWS] * checks}
+    checks, compares = check != "none", check == NOVEL
+    classifies = method.imagines or (checks and not compares) or bool(values.get("measure_pictures", False))
+    return {"", *method.parts, *[CLASSIFIER] * classifies, *[REDRAWS] * checks, *[NOVELTY] * compares}
 
 
 def own_defaults(method: Method) -> dict[str, Any]:

@@ -34,6 +34,8 @@ CLASSIFIER = "classifier"
 """Part of every method that scores: methods with a prior, and methods that check or measure their images."""
 REDRAWS = "redraws"
 """Part of every method that checks its images."""
+NOVELTY = "novelty"
+"""Part of every method that compares its images with others."""
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, 
     originals = seeds if config.originals else 0
     fitted = min(seeds, MOST_FITTED) if config.fits_classifier else 0
     alone_in_process = workers == 1
-    told_apart = METHODS[config.method].guided or config.check != "none"  # by a prior that the first process loads too
+    told_apart = METHODS[config.method].guided or config.judges_class  # by a prior that the first process loads too
     stages = {
         "reading seeds": reading,
         "preparing the classifier": probe.fit * fitted

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import SourceError
-from gif_datasets.expansion.plan import Plan, about_ratio, make_plan, with_image_format
+from gif_datasets.expansion.plan import Plan, about_ratio, make_plan, with_image_format, with_novel_bits
 from gif_datasets.expansion.recipe import make_recipe
 from gif_datasets.expansion.trial import settle_strength
 from gif_datasets.io.cache.store import Cache, open_cache
+from gif_datasets.io.duplicates import BITS
 from gif_datasets.io.images import JPEG
 from gif_datasets.priors import PriorInfo
 from gif_datasets.sources.base import SeedList, Source, list_seeds, refuse_bad
@@ -95,6 +96,9 @@ def open_expansion(
     recipe = with_image_format(recipe, source, listed.seeds)
     if recipe.config.image_format != config.image_format:
         say(f"image_format: {_format_text(recipe.config)}")
+    recipe = with_novel_bits(recipe, source, listed.seeds)
+    if recipe.config.novel_bits != config.novel_bits:
+        say(f"novel_bits: images count as different from {recipe.config.novel_bits} of {BITS} bits")
     plan = make_plan(source, listed, recipe, validation_seeds, name, real_limit, adds)
     if not adds and (text := about_ratio(plan)):
         say(text)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from gif_datasets.chunks import evenly
 from gif_datasets.config import AUTO, ExpansionConfig
 from gif_datasets.errors import ConfigError
-from gif_datasets.expansion.recipe import Recipe, with_population
+from gif_datasets.expansion.recipe import Recipe, spread, with_population
 from gif_datasets.io.digests import digest, digest_rows
+from gif_datasets.io.duplicates import MOST, different_from, spectra
 from gif_datasets.io.images import JPEG
 from gif_datasets.io.stores import AnyPath
 from gif_datasets.methods import METHODS
@@ -27,7 +28,14 @@ from gif_datasets.shards import manifest, tar
 from gif_datasets.shards.columns import yaml_list
 from gif_datasets.shards.folder import begun_plan
 from gif_datasets.shards.manifest import COPIES, ORIGINAL_FILES, shard_size
-from gif_datasets.sources.base import SeedList, Source, jpeg_as_it_is, object_classes_of, revision_of
+from gif_datasets.sources.base import (
+    SeedList,
+    Source,
+    jpeg_as_it_is,
+    object_classes_of,
+    revision_of,
+    seed_image,
+)
 from gif_datasets.sources.joined import parts_of
 from gif_datasets.sources.own_columns import own_columns, own_members
 from gif_datasets.sources.seed_table import Rows, SeedTable
@@ -342,6 +350,16 @@ def with_image_format(recipe: Recipe, source: Source, seeds: Sequence[Seed]) -> 
     if all(_as_they_are(source, seeds)):
         found = {"image_format": JPEG}
     return dataclasses.replace(recipe, config=dataclasses.replace(recipe.config, **found))
+
+
+def with_novel_bits(recipe: Recipe, source: Source, seeds: Sequence[Seed]) -> Recipe:
+    """The recipe with the bits of ``check="novel"`` settled, by how alike the seeds are."""
+    if not recipe.config.compares or recipe.config.novel_bits is not None:
+        return recipe
+    shown = [spectra(seed_image(source, seed)) for seed in spread(seeds, MOST)]
+    return dataclasses.replace(
+        recipe, config=dataclasses.replace(recipe.config, novel_bits=different_from(np.stack(shown)))
+    )
 
 
 def as_begun(plan: Plan, folder: AnyPath) -> Plan:

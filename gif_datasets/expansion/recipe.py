@@ -36,6 +36,7 @@ from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Seed
 
 RECIPE_FORMAT = 5
+MOST_COMPARED = 20_000  # seeds whose images copies are compared with: 40 MB
 MOST_FITTED = 20_000  # seeds that a classifier is fitted to: 100 MB of embeddings at a width of 1,280
 BYTES_A_PIXEL = 6_000  # of a decoded image, while it is decoded: Stable Diffusion's autoencoder, single precision
 KEPT_A_PIXEL = 25_000  # of an image whose gradient is taken: what that autoencoder keeps (22,753 bytes a pixel)
@@ -100,6 +101,11 @@ class Recipe:
         """Key of the embeddings of all seeds by the prior's CLIP."""
         return self.embeddings_key_of(self.prior.digest)
 
+    @property
+    def spectra_key(self) -> str:
+        """Key of what is compared of the seeds' images."""
+        return _spectra_key(self.to_json())
+
     def embeddings_key_of(self, embedder: str) -> str:
         """Key of the embeddings of all seeds: what ``embedder`` sees, and nothing of what is made from them."""
         return _embeddings_key(self.to_json(), embedder)
@@ -159,8 +165,15 @@ def guidance_key(recipe: str, seed_key: str, label: int, attempt: int) -> str:
 
 
 def embeddings_keys(recipe: Mapping[str, Any]) -> list[str]:
-    """Keys of the embeddings of all seeds, of a recipe as JSON: by the prior's CLIP, and by a guide."""
-    return [_embeddings_key(recipe, recipe[name]["digest"]) for name in ("prior", "guide") if name in recipe]
+    """Keys of what is known of all seeds, of a recipe as JSON: embeddings by each CLIP or guide, and spectra."""
+    embedders = [recipe[name]["digest"] for name in ("prior", "guide") if name in recipe]
+    return [*(_embeddings_key(recipe, embedder) for embedder in embedders), _spectra_key(recipe)]
+
+
+def _spectra_key(recipe: Mapping[str, Any]) -> str:
+    return digest(
+        [CACHE_FORMAT, "spectra", recipe["population"], recipe["options"].get("max_side"), recipe["versions"]]
+    )
 
 
 def _embeddings_key(recipe: Mapping[str, Any], embedder: str) -> str:
@@ -196,7 +209,8 @@ def with_population(recipe: Recipe, seeds: Sequence[Seed]) -> Recipe:
     """Name in the recipe the seeds that all of its samples depend on, if there are any."""
     if not recipe.config.uses_all_seeds:
         return recipe
-    used = ordered(seeds) if recipe.config.mixes else fitted_seeds(seeds, len(recipe.classes))
+    every = recipe.config.mixes or recipe.config.compares
+    used = ordered(seeds) if every else fitted_seeds(seeds, len(recipe.classes))
     return dataclasses.replace(recipe, population=digest_rows([seed.key, seed.label] for seed in used))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -76,14 +77,58 @@ def near_duplicates(known: Spectra, asked: Sequence[Spectra]) -> dict[int, tuple
         By number in ``asked``: the nearest known image and the bits in which they differ, where fewer than
         :func:`threshold` has for the known ones.
     """
-    kinds = [(part, _signs(part), threshold(part)) for part in np.moveaxis(known, 1, 0)]
-    duplicates = {}
+    images, duplicates = KnownImages.of(known), dict[int, tuple[int, int]]()
     for number, image in enumerate(asked):
-        near = [pair for own, kind in zip(image, kinds, strict=True) for pair in _near(own, *kind)]
-        if near:
-            bits, nearest = min(near)
+        if near := images.nearest(image):
+            bits, nearest = near
             duplicates[number] = nearest, bits
     return duplicates
+
+
+@dataclass(frozen=True, eq=False)
+class KnownImages:
+    """Images that others are compared with.
+
+    Attributes:
+        kinds: Of their grey values, and of the ranks of these: spectra and signs, ``(N, 255)``, and the bits from which
+            images count as different.
+    """
+
+    kinds: tuple[tuple[Spectra, Spectra, float], ...]
+
+    @classmethod
+    def of(cls, known: Spectra, limit: float | None = None) -> KnownImages:
+        """Images by their spectra, ``(N, 2, 255)``.
+
+        Args:
+            known: The spectra.
+            limit: Bits from which images count as different; None: what :func:`threshold` has for these.
+        """
+        parts = np.moveaxis(known, 1, 0)
+        return cls(tuple((part, _signs(part), threshold(part) if limit is None else limit) for part in parts))
+
+    def nearest(self, image: Spectra) -> tuple[int, int] | None:
+        """Bits and number of the nearest image that shows the same as another, ``(2, 255)``; None if none does.
+
+        Example:
+            >>> photo = Image.effect_mandelbrot((64, 64), (-2.0, -1.2, 1.0, 1.2), 50)
+            >>> known = KnownImages.of(spectra(photo)[None], NEAR)
+            >>> known.nearest(spectra(photo.rotate(180))), known.nearest(spectra(Image.radial_gradient("L")))
+            ((0, 0), None)
+        """
+        return min(self._near(image), default=None)
+
+    def all_near(self, image: Spectra) -> set[int]:
+        """Numbers of all images that show the same as another, ``(2, 255)``."""
+        return {number for _, number in self._near(image)}
+
+    def _near(self, image: Spectra) -> list[tuple[int, int]]:
+        return [pair for own, kind in zip(image, self.kinds, strict=True) for pair in _near(own, *kind)]
+
+
+def different_from(known: Spectra) -> int:
+    """Bits from which images count as different among images like these, ``(N, 2, 255)``, by either kind of spectra."""
+    return int(min(threshold(part) for part in np.moveaxis(known, 1, 0)))
 
 
 def sets_of_alike(known: Spectra) -> NDArray[np.int64]:

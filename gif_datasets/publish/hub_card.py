@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gif_datasets.config import NOVEL
 from gif_datasets.methods import is_imagined
 from gif_datasets.priors import find_prior, names
 from gif_datasets.report.set_statistics import Measures, Nearness
@@ -203,7 +204,7 @@ def _imagined(it: Published) -> bool:
 def _by_prior(it: Published) -> bool:
     """Whether a prior made the images, or chose among them."""
     options = it.manifest.options
-    return _imagined(it) or options.get("check", "none") != "none" or bool(options.get("measure_pictures"))
+    return _imagined(it) or options.get("check", "none") not in ("none", NOVEL) or bool(options.get("measure_pictures"))
 
 
 def _maker(it: Published) -> str:
@@ -307,6 +308,8 @@ def _measures(it: Published) -> str:
     )
     lines += ["", f"- Class consistency: {consistency}"]
     lines.append(f"- Repeats: {m.repeated} of {copies} copies are, byte for byte, the image of another sample.")
+    if m.near_copies:
+        lines.append(f"- Near-duplicates: {m.near_copies.text()}")
     if missing := card.left_out(it.manifest).strip():
         lines.append(f"- By eye: {missing}")
     return "\n".join([*lines, _nearness(m.nearness), *([_likeness(it.likeness)] if it.likeness else [])])

@@ -18,6 +18,8 @@ from gif_datasets.chunks import evenly
 from gif_datasets.config import CRITERIA
 from gif_datasets.io import images
 from gif_datasets.methods import is_imagined
+from gif_datasets.report import near_copies
+from gif_datasets.report.near_copies import NearCopies
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.types import Provenance
 
@@ -59,6 +61,7 @@ class Measures:
         consistent: Share of these with the class of their label.
         repeated: Copies whose image is, byte for byte, that of another sample.
         nearness: None if there are too few images.
+        near_copies: Near-duplicates among the copies; None without copies.
     """
 
     per_class: tuple[tuple[int, int], ...]
@@ -67,6 +70,7 @@ class Measures:
     consistent: float
     repeated: int
     nearness: Nearness | None
+    near_copies: NearCopies | None = None
 
 
 def measure_records(reader: ShardReader, records: Sequence[Provenance]) -> Measures:
@@ -84,6 +88,7 @@ def measure_records(reader: ShardReader, records: Sequence[Provenance]) -> Measu
         consistent=sum(r.picture_class == r.label for r in scored) / len(scored) if scored else 0.0,
         repeated=sum(pictures[record.image_sha256] > 1 for record in copies),
         nearness=_nearness(reader, [r.seed_key for r in records], real, synthetic),
+        near_copies=near_copies.measure(reader, records),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +13,8 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.expansion.imagination.candidates import Candidate
 from gif_datasets.expansion.imagination.models import Models
 from gif_datasets.expansion.imagination.samples import Verdict
+from gif_datasets.expansion.imagination.shared_guidance import Identity
+from gif_datasets.io.duplicates import Spectra
 from gif_datasets.types import Row, Sample, Seed
 
 if TYPE_CHECKING:
@@ -27,18 +29,25 @@ class Judge:
         config: All options.
         seeds: Seeds that candidates may be of; their own images are scored once, at the first check.
         load: Returns the models.
+        earlier: With ``check="novel"``: spectra of the finished copies of lower numbers, by seed.
     """
 
     config: ExpansionConfig
     seeds: Sequence[Seed]
     load: Callable[[], Models]
+    earlier: Mapping[Identity, Sequence[Spectra]] = field(default_factory=dict)
 
     def __call__(self, rows: Sequence[Row], candidates: Sequence[Candidate]) -> list[Verdict]:
         """One verdict for each candidate."""
-        scorer = self.load().scorer
-        if scorer is None:
+        pictures = [candidate.picture for candidate in candidates]
+        models = self.load()
+        scores = models.scorer(pictures) if models.scorer else None
+        if models.novelty is not None:
+            near = models.novelty(rows, pictures, self.earlier)
+            of_each = [None] * len(rows) if scores is None else scores
+            return [Verdict(*row) for row in zip(of_each, *_compared(near), strict=True)]
+        if scores is None:
             return [Verdict()] * len(rows)
-        scores = scorer([candidate.picture for candidate in candidates])
         if self.config.check == "none":
             return [Verdict(row) for row in scores]
         import torch
@@ -57,6 +66,11 @@ class Judge:
         assert score is not None
         unique = {seed.key: seed for seed in self.seeds}
         return dict(zip(unique, score(list(unique.values())), strict=True))
+
+
+def _compared(near: Sequence[int | None]) -> tuple[list[bool], list[float]]:
+    """Whether each draw is new; where none is, that in more bits from what is there is the better one."""
+    return [bits is None for bits in near], [float(bits or 0) for bits in near]
 
 
 @dataclass

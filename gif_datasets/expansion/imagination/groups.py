@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gif_datasets.expansion.imagination.samples import relabelled
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.io.cache.sharing import Sharing
 from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.duplicates import Spectra
 from gif_datasets.io.threads import Jobs
 from gif_datasets.types import Row, Sample, Seed
 
@@ -26,6 +28,7 @@ class Group:
         sharing: What shares them with others; None where nothing is missing.
         jobs: What threads do for them: at most a block waits while the next one is drawn.
         drawn: Number of images drawn for them.
+        earlier: Spectra of images that they are compared with, by seed.
     """
 
     seeds: Sequence[Seed]
@@ -35,6 +38,7 @@ class Group:
     sharing: Sharing[Sample] | None
     jobs: Jobs
     drawn: int = field(default=0)
+    earlier: Mapping[Any, Sequence[Spectra]] = field(default_factory=dict)
 
     def rounds(self) -> Iterator[Iterator[list[str]]]:
         """See :meth:`Sharing.rounds`."""
@@ -60,11 +64,13 @@ class Group:
             self.jobs.stop()
 
 
-def group_of(recipe: Recipe, cache: Cache, wanted: Sequence[Row]) -> Group:
+def group_of(
+    recipe: Recipe, cache: Cache, wanted: Sequence[Row], earlier: Mapping[Any, Sequence[Spectra]] | None = None
+) -> Group:
     """Look for some samples in the cache."""
     keys = [recipe.cache_key(seed, copy) for seed, copy in wanted]
     found = {key: sample for key in dict.fromkeys(keys) if (sample := cache.get(key)) is not None}
     missing = {key: row for key, row in zip(keys, wanted, strict=True) if key not in found}
     block = recipe.config.decode_batch
     sharing = Sharing(cache.claims(), missing, block, cache.get, cache.put) if missing else None
-    return Group([seed for seed, _ in wanted], keys, found, missing, sharing, Jobs(block))
+    return Group([seed for seed, _ in wanted], keys, found, missing, sharing, Jobs(block), earlier=earlier or {})

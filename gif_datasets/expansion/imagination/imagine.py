@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +15,13 @@ from gif_datasets import chunks
 from gif_datasets.errors import EngineError, GifDatasetsError
 from gif_datasets.expansion.imagination.groups import Group, group_of
 from gif_datasets.expansion.imagination.pictures import PicturesAhead
-from gif_datasets.expansion.imagination.samples import Verdict, make_sample
+from gif_datasets.expansion.imagination.samples import Verdict, make_sample, relabelled
+from gif_datasets.expansion.imagination.shared_guidance import Identity, identity
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.guidance.recognition import OwnClass, Recognition
+from gif_datasets.io import decode
 from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.duplicates import Spectra, spectra
 from gif_datasets.io.forks import on_fork
 from gif_datasets.io.threads import ordered_map
 from gif_datasets.methods import METHODS
@@ -111,8 +114,37 @@ class Imaginer:
         """The samples of :meth:`imagine` for one group after the other, and how many images were drawn for each.
 
         While the last images of a group are encoded and kept, the first of the next one are drawn. A group of rows of
-        copy 0 is one of :meth:`originals`.
+        copy 0 is one of :meth:`originals`. Copies that are compared with those of lower numbers are made one number
+        after the other.
         """
+        if self.recipe.config.compares:
+            return map(self._in_turn, groups)
+        return self._stream(groups)
+
+    def _in_turn(self, wanted: Sequence[Row]) -> tuple[list[Sample], int]:
+        """The samples of a group, lower numbers first: whoever makes a copy knows those that it is compared with."""
+        if not any(copy for _, copy in wanted):
+            return self.originals([seed for seed, _ in wanted]), 0
+        keys, drawn = [self.recipe.cache_key(*row) for row in wanted], 0
+        samples = {key: sample for key in dict.fromkeys(keys) if (sample := self.cache.get(key)) is not None}
+        last: dict[Identity, Row] = {}
+        for key, (seed, copy) in zip(keys, wanted, strict=True):
+            if key not in samples and copy > last.get(identity(seed), (seed, 0))[1]:
+                last[identity(seed)] = seed, copy
+        earlier = defaultdict[Identity, list[Spectra]](list)
+        for number in range(1, max((copy for _, copy in last.values()), default=0) + 1):
+            rows = [(seed, number) for seed, most in last.values() if number <= most]
+            [(made, count)] = self._stream([rows], earlier)
+            drawn += count
+            for (seed, _), sample in zip(rows, made, strict=True):
+                samples[self.recipe.cache_key(seed, number)] = sample
+                earlier[identity(seed)].append(spectra(decode.picture(sample.image, "a copy")))
+        return [relabelled(samples[key], seed) for key, (seed, _) in zip(keys, wanted, strict=True)], drawn
+
+    def _stream(
+        self, groups: Iterable[Sequence[Row]], earlier: Mapping[Identity, Sequence[Spectra]] | None = None
+    ) -> Iterator[tuple[list[Sample], int]]:
+        """See :meth:`stream`; ``earlier`` has the spectra of images that these are compared with, by seed."""
         making = deque[Group]()
         try:
             for wanted, following in _with_next(groups):
@@ -120,7 +152,7 @@ class Imaginer:
                     yield from _finished(making, 0)
                     yield self.originals([seed for seed, _ in wanted]), 0
                     continue
-                making.append(group_of(self.recipe, self.cache, wanted))
+                making.append(group_of(self.recipe, self.cache, wanted, earlier))
                 try:
                     for _ in self._draw_all(making[-1], following):
                         yield from _finished(making, 1)
@@ -208,7 +240,7 @@ class Imaginer:
     def recognition(self) -> Recognition | None:
         """How well the classifier recognises the seeds' classes; None if it does not influence the copies."""
         config = self.recipe.config
-        if not (METHODS[config.method].guided or config.check != "none"):
+        if not (METHODS[config.method].guided or config.judges_class):
             return None
         with self._lock, _settled(self.recipe):
             recognise = self._load().recognition
@@ -240,7 +272,8 @@ class Imaginer:
         config = self.recipe.config
         attempts = 1 if config.check == "none" or config.agnostic else 1 + config.redraws
         for claimed in group.rounds():
-            judge, best = Judge(config, [seed for seed, _ in group.missing.values()], self._load), BestDraws()
+            seeds = [seed for seed, _ in group.missing.values()]
+            judge, best = Judge(config, seeds, self._load, group.earlier), BestDraws()
             blocks: Iterable[Block] = ([(key, group.missing[key]) for key in keys] for keys in claimed)
             rows, upcoming = group.missing, following
             for attempt in range(attempts):

@@ -12,6 +12,7 @@ import torch
 
 from gif_datasets.chunks import evenly
 from gif_datasets.expansion.imagination.candidates import AugmentMaker, GuidedMaker, Maker
+from gif_datasets.expansion.imagination.novelty import Novelty
 from gif_datasets.expansion.imagination.scoring import Scorer, SeedEmbeddings
 from gif_datasets.expansion.recipe import Recipe, fitted_seeds, ordered, spread
 from gif_datasets.guidance import fitted_heads, recognition
@@ -39,7 +40,8 @@ Known: TypeAlias = "tuple[list[Seed], torch.Tensor, torch.Tensor]"
 class Models:
     """What makes candidates, and what scores images and seeds, where any are scored.
 
-    ``own_class`` says of finished copies, each with its seed, how many look like their class.
+    ``own_class`` says of finished copies, each with its seed, how many look like their class; ``novelty`` compares
+    candidates with images that are there already.
     """
 
     maker: Maker
@@ -47,6 +49,7 @@ class Models:
     seed_scores: Callable[[Sequence[Seed]], torch.Tensor] | None = None
     recognition: Callable[[], Recognition] | None = None
     own_class: Callable[[Sequence[tuple[Seed, Image]]], OwnClass] | None = None
+    novelty: Novelty | None = None
 
 
 def load_models(
@@ -56,7 +59,27 @@ def load_models(
     cache: Cache,
     given_prior: Prior | None = None,
 ) -> Models:
-    """Load what a recipe needs; no prior where nothing is asked of one.
+    """Load what a recipe needs, and what compares images where that is its check.
+
+    Args:
+        recipe: As :func:`_load_models`.
+        seeds: As there.
+        picture: As there.
+        cache: As there; keeps what is compared of the seeds, too.
+        given_prior: As there.
+    """
+    novelty = Novelty(recipe, seeds, picture, cache) if recipe.config.compares else None
+    return dataclasses.replace(_load_models(recipe, seeds, picture, cache, given_prior), novelty=novelty)
+
+
+def _load_models(
+    recipe: Recipe,
+    seeds: Sequence[Seed],
+    picture: Callable[[Seed], Image],
+    cache: Cache,
+    given_prior: Prior | None,
+) -> Models:
+    """Load what makes and scores; no prior where nothing is asked of one.
 
     Args:
         recipe: What is made.
@@ -66,7 +89,7 @@ def load_models(
         given_prior: A prior that is loaded already.
     """
     config, family = recipe.config, METHODS[recipe.config.method].family
-    augments, scored = family == AUGMENT, config.check != "none" or config.measure_pictures
+    augments, scored = family == AUGMENT, config.judges_class or config.measure_pictures
     if augments and not scored:
         return Models(AugmentMaker(recipe, picture, ordered(seeds)))
     device = torch.device(recipe.device)

@@ -83,6 +83,24 @@ def test_a_ratio_by_class_goes_there_and_back(hub: HubServer, seed_folder: Path,
     assert len(gif_datasets.load_expanded(NAME)) == 28
 
 
+def test_novel_copies_go_there_and_back(hub: HubServer, seed_folder: Path, tmp_path: Path) -> None:
+    """The card has the bits and the rates; whoever loads the set by name has the verdict in each record."""
+    options: dict[str, Any] = {"method": "randaugment", "check": "novel", "novel_bits": 50, "redraws": 1}
+    gif_datasets.expand(str(seed_folder), tmp_path / "out", **{**OPTIONS, **options})
+    push_to_hub(tmp_path / "out", NAME)
+    records = [truth["json"] for truth in datasets.load_dataset(NAME, split="train") if truth["json"]["copy"]]
+    first = sum(record["attempts"] > 1 for record in records) / 24
+    last = sum(not record["passed"] for record in records) / 24
+    assert first > last
+    card = hub.content(NAME, "README.md").decode()
+    assert f"By check=novel {first:.1%} of the first draws showed" in card
+    assert f"and {last:.1%} of those that were taken" in card
+    assert "fewer than 50 of the 255 bits" in card
+    assert "| novel_bits | `50` |" in card
+    assert verify(download(NAME)) == []
+    assert len(gif_datasets.load_expanded(NAME)) == 36
+
+
 def test_from_the_cache_without_a_network(hub: HubServer, made: Path) -> None:
     """What was loaded once loads again offline: the same pixels and labels, and nothing is asked."""
     push_to_hub(made, NAME)

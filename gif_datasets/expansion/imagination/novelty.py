@@ -1,0 +1,78 @@
+"""Find candidates that show what a seed, or an earlier copy of their seed, shows already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gif_datasets.expansion.imagination.shared_guidance import Identity, identity
+from gif_datasets.expansion.recipe import MOST_COMPARED, Recipe, spread
+from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.duplicates import KnownImages, Spectra, spectra
+from gif_datasets.types import Row, Seed
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass
+class Novelty:
+    """Says of candidates how near they are to images that are there already.
+
+    Attributes:
+        recipe: How copies are made.
+        seeds: All seeds; of more than ``MOST_COMPARED`` so many, evenly spread, beside a candidate's own.
+        picture: Reads a seed's image.
+        cache: Keeps what is compared of the seeds' images.
+    """
+
+    recipe: Recipe
+    seeds: Sequence[Seed]
+    picture: Callable[[Seed], Image]
+    cache: Cache
+    _own: dict[str, Spectra] = field(default_factory=dict)
+
+    def __call__(
+        self, rows: Sequence[Row], pictures: Sequence[Image], earlier: Mapping[Identity, Sequence[Spectra]]
+    ) -> list[int | None]:
+        """Bits in which each candidate differs from the nearest image that shows the same; None for a new one.
+
+        Args:
+            rows: Its seed, and its number.
+            pictures: Its image.
+            earlier: Spectra of the finished copies of lower numbers, by seed.
+        """
+        found = []
+        for (seed, _), image in zip(rows, pictures, strict=True):
+            shown, own = spectra(image), np.stack([self._seed(seed), *earlier.get(identity(seed), ())])
+            near = [known.nearest(shown) for known in (KnownImages.of(own, self._limit), self._known)]
+            found.append(min((pair[0] for pair in near if pair), default=None))
+        return found
+
+    @property
+    def _limit(self) -> int:
+        limit = self.recipe.config.novel_bits
+        assert limit is not None  # settled before anything is made
+        return limit
+
+    def _seed(self, seed: Seed) -> Spectra:
+        """Of a candidate's own seed, of which several copies may be asked for in turn."""
+        if seed.key not in self._own:
+            self._own = {**dict(list(self._own.items())[-MOST_KEPT:]), seed.key: spectra(self.picture(seed))}
+        return self._own[seed.key]
+
+    @cached_property
+    def _known(self) -> KnownImages:
+        def look() -> dict[str, torch.Tensor]:
+            chosen = spread(self.seeds, MOST_COMPARED)
+            return {"spectra": torch.from_numpy(np.stack([spectra(self.picture(seed)) for seed in chosen]))}
+
+        return KnownImages.of(self.cache.tensors(self.recipe.spectra_key, look)["spectra"].numpy(), self._limit)
+
+
+MOST_KEPT = 255  # seeds whose spectra stay in memory
