@@ -17,6 +17,7 @@ from gif_datasets.methods import (
     DIFFUSION,
     GUIDANCE,
     IMG2IMG,
+    INTERPOLATION,
     METHODS,
     NEUTRAL,
     NOVELTY,
@@ -51,9 +52,19 @@ OWN_STRENGTH = "own"
 USUAL_STRENGTH = {"unclip": 1.0, "sd": 0.6}
 AUTO = "auto"
 """The strength that is chosen from a few copies before the work; ``auto:SHARE`` says how many must keep their class."""
+BETWEEN = "between"
+"""The start of copies on the arc from their seed's embedding to another one's."""
 NOVEL = "novel"
 """The check that compares images with others; the classifier has no say in it."""
-_LATER = {"guide": None, "synonyms": (), "webp_effort": 4, "max_side": None, "keep": None, "novel_bits": None}
+_LATER = {
+    "guide": None,
+    "synonyms": (),
+    "webp_effort": 4,
+    "max_side": None,
+    "keep": None,
+    "novel_bits": None,
+    "start": "seed",
+}
 """Options that older versions did not have, with the value for what these did: digests are as they were."""
 _NEAR_SEED = "near_seed"
 """Marks, among the options of a manifest, an unCLIP method that begins near its seeds. Without the mark its strength
@@ -123,6 +134,13 @@ class ExpansionConfig:
 
     epsilon: float = _option(
         None, "radius of the L-infinity ball, in units of the latent (Eq. 1)", low=0.0, high=1e6, of=PERTURBATION
+    )
+    start: str = _option(
+        "seed",
+        "where copies start in the embedding space: at their seed's embedding (seed), or on the short arc to that of"
+        " another seed of the class, at most half of the way (between)",
+        choices=("seed", BETWEEN),
+        of=INTERPOLATION,
     )
     steps: int = _option(None, "guidance steps; 0 keeps the random perturbation", low=0, high=10_000, of=GUIDANCE)
     noise: str = _option(
@@ -423,7 +441,12 @@ class ExpansionConfig:
     @property
     def uses_all_seeds(self) -> bool:
         """Whether a sample depends on other seeds too."""
-        return self.fits_classifier or self.mixes or self.compares
+        return self.fits_classifier or self.pairs or self.compares
+
+    @property
+    def pairs(self) -> bool:
+        """Whether a copy comes of its seed and of another one, which its record names."""
+        return self.mixes or self.start == BETWEEN
 
     @property
     def compares(self) -> bool:

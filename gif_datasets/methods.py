@@ -29,6 +29,8 @@ DIFFUSION = "diffusion"
 IMG2IMG = "img2img"
 STRENGTH = "strength"
 """Part of every method whose copies can begin near their seed."""
+INTERPOLATION = "interpolation"
+"""Part of every method whose latent is an image embedding, so that two have a middle."""
 SELECTION = "selection"
 CLASSIFIER = "classifier"
 """Part of every method that scores: methods with a prior, and methods that check or measure their images."""
@@ -175,6 +177,7 @@ _BASE = (
         GUIDANCE,
         DIFFUSION,
         STRENGTH,
+        INTERPOLATION,
     ),
     _method(
         "unclip",
@@ -185,6 +188,7 @@ _BASE = (
         PERTURBATION,
         DIFFUSION,
         STRENGTH,
+        INTERPOLATION,
     ),
     _method(
         "gif-mae",

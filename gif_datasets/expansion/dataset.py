@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
 from gif_datasets.chunks import blocks
-from gif_datasets.config import ExpansionConfig
+from gif_datasets.config import BETWEEN, ExpansionConfig
 from gif_datasets.data.map_style import place_of
 from gif_datasets.data.splits import Divisible, Grouped
 from gif_datasets.errors import BadImage, ConfigError, EngineError
 from gif_datasets.expansion.engines.local import run_local, visible_gpus
+from gif_datasets.expansion.imagination.between import companion
 from gif_datasets.expansion.imagination.candidates import partner_of
 from gif_datasets.expansion.imagination.imagine import Imaginer
 from gif_datasets.expansion.item_format import ItemForm, format_transform
@@ -372,9 +373,13 @@ class ExpandedDataset(Divisible):
         return [self.plan.seeds[place].key for place in places]
 
     def _partner_keys(self, places: Sequence[int]) -> list[str]:
-        if not self.config.mixes:
+        if not self.config.pairs:
             return [""] * len(places)
         rows = [self._row(place) for place in places]
+        if self.config.start == BETWEEN:
+            every = ordered(self.plan.seeds)
+            companions = [companion(self.config.rng_seed, every, *row)[0].key for row in rows]
+            return [key if key != seed.key else "" for key, (seed, _) in zip(companions, rows, strict=True)]
         if self.config.check == "none":
             seeds = ordered(self.plan.seeds)
             return [partner_of(self.config, seeds, *row).key for row in rows]

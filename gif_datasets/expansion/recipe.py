@@ -209,7 +209,7 @@ def with_population(recipe: Recipe, seeds: Sequence[Seed]) -> Recipe:
     """Name in the recipe the seeds that all of its samples depend on, if there are any."""
     if not recipe.config.uses_all_seeds:
         return recipe
-    every = recipe.config.mixes or recipe.config.compares
+    every = recipe.config.pairs or recipe.config.compares
     used = ordered(seeds) if every else fitted_seeds(seeds, len(recipe.classes))
     return dataclasses.replace(recipe, population=digest_rows([seed.key, seed.label] for seed in used))
 

@@ -14,9 +14,10 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from gif_datasets.chunks import blocks, padded
-from gif_datasets.config import CRITERIA, ExpansionConfig
+from gif_datasets.config import BETWEEN, CRITERIA, ExpansionConfig
 from gif_datasets.errors import PriorError
 from gif_datasets.expansion.imagination import augment
+from gif_datasets.expansion.imagination.between import companion, on_arc
 from gif_datasets.expansion.imagination.composite import composed
 from gif_datasets.expansion.imagination.halving import Memory
 from gif_datasets.expansion.imagination.scoring import SeedEmbeddings, _keep_last
@@ -28,6 +29,7 @@ from gif_datasets.guidance.rng import generator_for
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.methods import METHODS
 from gif_datasets.objects import Objects
+from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import OBJECTS, Row, Seed
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ class GuidedMaker:
     """Guides the copies of a seed together, once, and decodes those that are wanted.
 
     ``classifier`` gives class probabilities to ``embeddings`` of seeds, and to what ``embed`` makes of latents (None:
-    the latents themselves).
+    the latents themselves). ``seeds`` are all of them, ordered, where copies start between two.
     """
 
     recipe: Recipe
@@ -103,6 +105,7 @@ class GuidedMaker:
     embeddings: SeedEmbeddings
     embed: Callable[[Tensor], Tensor] | None
     cache: Cache
+    seeds: SeedTable = field(default_factory=lambda: SeedTable.of(()))
     _anchors: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
     _memory: Memory = field(default_factory=Memory)
 
@@ -131,7 +134,9 @@ class GuidedMaker:
         pixels = self._decode(draws, [one.latents[0, draw.copy - 1] for one, draw in zip(guided, draws, strict=True)])
         arrays = (pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()  # one transfer, of bytes
         return [
-            Candidate(PillowImage.fromarray(array), _copy_fields(one, draw.copy - 1))
+            Candidate(
+                PillowImage.fromarray(array), {**_copy_fields(one, draw.copy - 1), **self._companion_fields(draw)}
+            )
             for array, one, draw in zip(arrays, guided, draws, strict=True)
         ]
 
@@ -194,6 +199,28 @@ class GuidedMaker:
         """Which draw of the perturbation an attempt uses: the first, if the decoder draws noise of its own."""
         return 0 if self.prior.decodes_noise else attempt
 
+    def _companion(self, seed: Seed, copy: int) -> tuple[Seed, float]:
+        return companion(self.recipe.config.rng_seed, self.seeds, seed, copy)
+
+    def _companion_fields(self, draw: Draw) -> dict[str, Any]:
+        """The other seed that a copy starts towards, as its record names it; empty without one."""
+        if self.recipe.config.start != BETWEEN:
+            return {}
+        other, share = self._companion(draw.seed, draw.copy)
+        if other.key == draw.seed.key:
+            return {}
+        return {"partner_key": other.key, "partner_label": other.label, "partner_share": share}
+
+    def _between(self, seeds: Sequence[Seed], latents: Tensor) -> Tensor:
+        """Where each copy of seeds starts, ``(B, K, D)``, on the way to another seed of its class."""
+        if not self.prior.latent_is_embedding or latents.dim() != 2:
+            raise PriorError(f"start={BETWEEN!r} needs a prior whose latent is one embedding; give start='seed'")
+        copies = range(1, self.recipe.of(seeds[0]).config.copies + 1)
+        others, shares = zip(*(self._companion(seed, copy) for seed in seeds for copy in copies), strict=True)
+        embeddings = self.embeddings(others).to(latents).reshape(len(seeds), len(copies), -1)
+        share = torch.tensor(shares).to(latents).reshape(len(seeds), len(copies))
+        return on_arc(latents[:, None].expand_as(embeddings), embeddings, share)
+
     def _guide_block(self, seeds: Sequence[Seed], attempt: int) -> list[Guided]:
         config, prior = self.recipe.of(seeds[0]).config, self.prior
         pictures = {seed.index: self.embeddings.picture(seed) for seed in seeds}
@@ -212,7 +239,9 @@ class GuidedMaker:
                 embed=self.embed,
                 seed_scores=self.classifier.scores(embeddings),
                 channel_axis=prior.channel_axis,
-                centre=prior.start(shown, latents, names, keys, config),
+                centre=self._between(seeds, latents)
+                if config.start == BETWEEN
+                else prior.start(shown, latents, names, keys, config),
             ),
             config,
         )

@@ -106,7 +106,13 @@ def _load_models(
         assert own is not None
         space_of_latents = own if prior.latent_is_embedding else judge
         maker = GuidedMaker(
-            recipe, prior, space_of_latents.classifier, space_of_latents.embeddings, _embed(prior, guide), cache
+            recipe,
+            prior,
+            space_of_latents.classifier,
+            space_of_latents.embeddings,
+            _embed(prior, guide),
+            cache,
+            ordered(seeds if config.pairs else ()),
         )
     means = guide is not None or (prior is not None and prior.recognises)
     recognise, look = (judge.recognition, judge.own_class) if means else (None, None)
