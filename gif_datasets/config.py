@@ -64,6 +64,7 @@ _LATER = {
     "keep": None,
     "novel_bits": None,
     "start": "seed",
+    "prototype_weight": 0.0,
 }
 """Options that older versions did not have, with the value for what these did: digests are as they were."""
 _NEAR_SEED = "near_seed"
@@ -175,6 +176,13 @@ class ExpansionConfig:
     consistency_weight: float = _option(1.0, "weight of prediction consistency", low=0.0, of=GUIDANCE)
     entropy_weight: float = _option(None, "weight of the entropy gain", low=0.0, of=GUIDANCE)
     diversity_weight: float = _option(1.0, "weight of diversity", low=0.0, of=GUIDANCE)
+    prototype_weight: float = _option(
+        0.0,
+        "weight of nearness to prototypes, beside the criteria: to the mean of the class's seeds, and to the nearest of"
+        " their three clusters, in the space that guides; 0: none",
+        low=0.0,
+        of=GUIDANCE,
+    )
     balance: str = _option(
         "sum",
         "sum: add the criteria unchanged; unit: scale their gradients to equal length",
@@ -441,7 +449,12 @@ class ExpansionConfig:
     @property
     def uses_all_seeds(self) -> bool:
         """Whether a sample depends on other seeds too."""
-        return self.fits_classifier or self.pairs or self.compares
+        return self.fits_classifier or self.pairs or self.compares or self.prototype_weight > 0
+
+    @property
+    def embeds_all_seeds(self) -> bool:
+        """Whether the embeddings of all seeds are needed before the first copy."""
+        return self.fits_classifier or self.prototype_weight > 0
 
     @property
     def pairs(self) -> bool:

@@ -492,6 +492,7 @@ def _kept(state: State, plan: Plan, population: int) -> tuple[str, ...]:
     """What follows from all seeds and is kept as the first generation had it, in words."""
     config = plan.recipe.config
     kept = [f"a classifier fitted to {population} seeds of generation 1"] * config.fits_classifier
+    kept += [f"prototypes of {population} seeds of generation 1"] * (config.prototype_weight > 0)
     kept += [f"partners of mixes among {population} seeds of generation 1"] * config.pairs
     kept += [f"images compared with those of {population} seeds of generation 1"] * config.compares
     return (*kept, *["the strength of generation 1"] * ("strength_choice" in state.folder.manifest.plan.content))

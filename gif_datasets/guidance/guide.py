@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from gif_datasets.config import CRITERIA, ExpansionConfig
 from gif_datasets.guidance import criteria
 from gif_datasets.guidance.perturb import perturb, project
+from gif_datasets.guidance.prototypes import Prototypes
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.guidance.zeroshot import TINY, ZeroShotClassifier
 
@@ -111,6 +112,7 @@ def guide(
     seed_scores: Tensor | None = None,
     channel_axis: int = 0,
     centre: Tensor | None = None,
+    prototypes: Prototypes | None = None,
 ) -> Guided:
     """Perturb each latent K times and ascend the weighted criteria, for all seeds at once.
 
@@ -129,6 +131,7 @@ def guide(
         channel_axis: Which axis of one latent counts its channels.
         centre: Where the copies start and the middle of their balls, ``(B, K, *axes)`` or ``(B, 1, *axes)``; None: the
             seeds' latents.
+        prototypes: Of the labels' classes, where ``config.prototype_weight`` is above 0.
 
     Returns:
         Perturbed latents with the criteria before and after.
@@ -145,7 +148,7 @@ def guide(
     held = seed_scores.argmax(-1) if config.held_class == "prediction" else labels
     shape = noise_shape(latent.shape[1:], config.noise, channel_axis)
     noise, bias = (part.to(latent) for part in draw(keys, config.copies, shape, config.rng_seed))
-    objective = _Objective(classifier, embed, held, config)
+    objective = _Objective(classifier, embed, held, config, labels, prototypes)
     if config.steps and config.projection == "post-step":
         _into_ball(centre, noise, bias, config.epsilon)
     final = project(perturb(centre, noise, bias), centre, config.epsilon)
@@ -168,6 +171,8 @@ class _Objective:
     embed: Embed | None
     held: Tensor
     config: ExpansionConfig
+    labels: Tensor | None = None
+    prototypes: Prototypes | None = None
 
     @torch.no_grad()
     def measure(self, perturbed: Tensor) -> Criteria:
@@ -185,13 +190,15 @@ class _Objective:
         """Gradient at ``perturbed``, and the :meth:`slack` there."""
         copies = perturbed.shape[1]
         spread = self._diversity_gradient(perturbed).flatten(0, 1)
-        held = self.held.repeat_interleave(copies)
-        parts = zip(*(self._parts(rows) for rows in (perturbed.flatten(0, 1), spread, held)), strict=True)
+        held, labels = (
+            rows.repeat_interleave(copies) for rows in (self.held, self.held if self.labels is None else self.labels)
+        )
+        parts = zip(*(self._parts(rows) for rows in (perturbed.flatten(0, 1), spread, held, labels)), strict=True)
         gradients, slacks = zip(*(self._part_gradient(*part) for part in parts), strict=True)
         gradient, slack = (_joined(found)[: len(held)] for found in (gradients, slacks))
         return gradient.reshape(perturbed.shape), slack.reshape(-1, copies)
 
-    def _part_gradient(self, rows: Tensor, pull: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    def _part_gradient(self, rows: Tensor, pull: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient and slack of some copies; ``pull`` is diversity's gradient where diversity is taken.
 
         The criteria's gradients in the embedding are closed forms; only ``embed`` is differentiated automatically.
@@ -202,17 +209,21 @@ class _Objective:
         slack = self._slack(log_scores, classes)
         consistency, entropy, diversity = self._weights(slack)
         terms = criteria.score_gradients(log_scores, classes)
+        nearness, near = self._prototype_gradient(embedding, labels, slack)
         embedded = self.config.diversity_space == "embedding"
         if embedded:
             pull = _through_unit_norm(embedding, pull)
         if self.config.balance == "sum":
             of_logits = consistency[:, None] * terms[0] + entropy[:, None] * terms[1]
             own = self.classifier.embedding_gradient(embedding, logits, of_logits)
+            own = own if near is None else own.add_(nearness[:, None] * near)
             pull = pull * diversity.reshape(-1, *[1] * (pull.dim() - 1))
             return (back([own.add_(pull)])[0] if embedded else back([own])[0].add_(pull)), slack
         gradients = [self.classifier.embedding_gradient(embedding, logits, of_logits) for of_logits in terms]
+        gradients += [] if near is None else [near]
         gradients = back([*gradients, pull]) if embedded else [*back(gradients), pull]
-        weighted = zip((consistency, entropy, diversity), gradients, strict=True)
+        weights = (consistency, entropy, *([] if near is None else [nearness]), diversity)
+        weighted = zip(weights, gradients, strict=True)
         directions = [weight[:, None] * F.normalize(gradient.flatten(1), dim=1) for weight, gradient in weighted]
         return torch.stack(directions).sum(0).reshape(rows.shape), slack
 
@@ -232,6 +243,11 @@ class _Objective:
             ]
 
         return embedding.detach(), back
+
+    def _prototype_gradient(self, embedding: Tensor, labels: Tensor, slack: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight of nearness to prototypes for each copy, 0 where the constraint fails; and its gradient, if any."""
+        weight = slack.new_tensor(self.config.prototype_weight) * (slack >= 0)
+        return weight, None if self.prototypes is None else self.prototypes.gradient(embedding, labels)
 
     def _weights(self, slack: Tensor) -> Sequence[Tensor]:
         """Weights of the three criteria for each copy, ``(N,)`` each: consistency alone where the constraint fails."""

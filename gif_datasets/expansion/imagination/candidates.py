@@ -25,6 +25,7 @@ from gif_datasets.expansion.imagination.shared_guidance import KEEP_GUIDED, Shar
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.guidance import criteria
 from gif_datasets.guidance.guide import WHEN, Guided, guide
+from gif_datasets.guidance.prototypes import Prototypes
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.methods import METHODS
@@ -106,6 +107,7 @@ class GuidedMaker:
     embed: Callable[[Tensor], Tensor] | None
     cache: Cache
     seeds: SeedTable = field(default_factory=lambda: SeedTable.of(()))
+    prototypes: Prototypes | None = None
     _anchors: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
     _memory: Memory = field(default_factory=Memory)
 
@@ -239,6 +241,7 @@ class GuidedMaker:
                 embed=self.embed,
                 seed_scores=self.classifier.scores(embeddings),
                 channel_axis=prior.channel_axis,
+                prototypes=self.prototypes,
                 centre=self._between(seeds, latents)
                 if config.start == BETWEEN
                 else prior.start(shown, latents, names, keys, config),

@@ -233,7 +233,7 @@ class Imaginer:
             fetch_prior(self.recipe.prior, self.recipe.device, self.recipe.config)
         if guide is not None and guide.weights is not None:
             guide.weights.bring()
-        if self.recipe.config.fits_classifier:
+        if self.recipe.config.embeds_all_seeds:
             with self._lock, _settled(self.recipe):
                 self._load()
 

@@ -16,6 +16,7 @@ from gif_datasets.expansion.imagination.novelty import Novelty
 from gif_datasets.expansion.imagination.scoring import Scorer, SeedEmbeddings
 from gif_datasets.expansion.recipe import Recipe, fitted_seeds, ordered, spread
 from gif_datasets.guidance import fitted_heads, recognition
+from gif_datasets.guidance.prototypes import Prototypes
 from gif_datasets.guidance.recognition import OwnClass, Recognition
 from gif_datasets.guidance.zeroshot import OwnHead
 from gif_datasets.io.cache.store import Cache
@@ -113,6 +114,7 @@ def _load_models(
             _embed(prior, guide),
             cache,
             ordered(seeds if config.pairs else ()),
+            space_of_latents.prototypes if config.prototype_weight else None,
         )
     means = guide is not None or (prior is not None and prior.recognises)
     recognise, look = (judge.recognition, judge.own_class) if means else (None, None)
@@ -187,7 +189,7 @@ class _Space:
     def known(self) -> Known:
         """Seeds looked at together: all that a classifier is fitted to, if one is; their embeddings are kept then."""
         chosen = fitted_seeds(self.seeds, len(self.recipe.classes))
-        if self.fits:
+        if self.fits or self.recipe.config.embeds_all_seeds:
             key = self.recipe.embeddings_key_of(self.digest)
             stored = self.cache.tensors(key, lambda: {"embeddings": self.embeddings(chosen).cpu()})
             rows = stored["embeddings"].to(self.recipe.device)
@@ -195,6 +197,12 @@ class _Space:
             chosen = [chosen[index] for index in evenly(len(chosen), MOST_RECOGNISED)]
             rows = self.embeddings(chosen)
         return chosen, rows, torch.tensor([seed.label for seed in chosen], device=rows.device)
+
+    @cached_property
+    def prototypes(self) -> Prototypes:
+        """Those of the classes."""
+        _, rows, labels = self.known()
+        return Prototypes.of(rows, labels, len(self.recipe.classes))
 
     def own_class(self, copies: Sequence[tuple[Seed, Image]]) -> OwnClass:
         """How many copies look like their class, beside at most ``MOST_RECOGNISED`` seeds and those of the copies."""
