@@ -333,8 +333,8 @@ def about_ratio(plan: Plan) -> str:
     if not full:
         return ""
     return (
-        f"{plan.recipe.config.ratio}: {len(full)} classes have as many images already, and get no copies:"
-        f" {', '.join(full[:MOST_NAMED])}{', ..' * (len(full) > MOST_NAMED)}"
+        f"{plan.recipe.config.ratio}: no copies of classes that have as many images already:"
+        f" {', '.join(full[:MOST_NAMED])}{f' and {len(full) - MOST_NAMED} more' * (len(full) > MOST_NAMED)}"
     )
 
 
