@@ -13,7 +13,6 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.expansion.imagination.candidates import Candidate
 from gif_datasets.expansion.imagination.models import Models
 from gif_datasets.expansion.imagination.samples import Verdict
-from gif_datasets.expansion.imagination.shared_guidance import Identity
 from gif_datasets.io.duplicates import Spectra
 from gif_datasets.types import Row, Sample, Seed
 
@@ -35,7 +34,7 @@ class Judge:
     config: ExpansionConfig
     seeds: Sequence[Seed]
     load: Callable[[], Models]
-    earlier: Mapping[Identity, Sequence[Spectra]] = field(default_factory=dict)
+    earlier: Mapping[str, Sequence[Spectra]] = field(default_factory=dict)
 
     def __call__(self, rows: Sequence[Row], candidates: Sequence[Candidate]) -> list[Verdict]:
         """One verdict for each candidate."""

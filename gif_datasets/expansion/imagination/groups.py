@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from gif_datasets.expansion.imagination.samples import relabelled
 from gif_datasets.expansion.recipe import Recipe
@@ -38,7 +37,7 @@ class Group:
     sharing: Sharing[Sample] | None
     jobs: Jobs
     drawn: int = field(default=0)
-    earlier: Mapping[Any, Sequence[Spectra]] = field(default_factory=dict)
+    earlier: Mapping[str, Sequence[Spectra]] = field(default_factory=dict)
 
     def rounds(self) -> Iterator[Iterator[list[str]]]:
         """See :meth:`Sharing.rounds`."""
@@ -65,7 +64,7 @@ class Group:
 
 
 def group_of(
-    recipe: Recipe, cache: Cache, wanted: Sequence[Row], earlier: Mapping[Any, Sequence[Spectra]] | None = None
+    recipe: Recipe, cache: Cache, wanted: Sequence[Row], earlier: Mapping[str, Sequence[Spectra]] | None = None
 ) -> Group:
     """Look for some samples in the cache."""
     keys = [recipe.cache_key(seed, copy) for seed, copy in wanted]

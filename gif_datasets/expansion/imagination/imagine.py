@@ -16,7 +16,6 @@ from gif_datasets.errors import EngineError, GifDatasetsError
 from gif_datasets.expansion.imagination.groups import Group, group_of
 from gif_datasets.expansion.imagination.pictures import PicturesAhead
 from gif_datasets.expansion.imagination.samples import Verdict, make_sample, relabelled
-from gif_datasets.expansion.imagination.shared_guidance import Identity, identity
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.guidance.recognition import OwnClass, Recognition
 from gif_datasets.io import decode
@@ -127,24 +126,25 @@ class Imaginer:
             return self.originals([seed for seed, _ in wanted]), 0
         keys, drawn = [self.recipe.cache_key(*row) for row in wanted], 0
         samples = {key: sample for key in dict.fromkeys(keys) if (sample := self.cache.get(key)) is not None}
-        last: dict[Identity, Row] = {}
+        last: dict[str, Row] = {}
         for key, (seed, copy) in zip(keys, wanted, strict=True):
-            if key not in samples and copy > last.get(identity(seed), (seed, 0))[1]:
-                last[identity(seed)] = seed, copy
-        earlier = defaultdict[Identity, list[Spectra]](list)
+            own = self.recipe.cache_key(seed, 0)
+            if key not in samples and copy > last.get(own, (seed, 0))[1]:
+                last[own] = seed, copy
+        earlier = defaultdict[str, list[Spectra]](list)
         for number in range(1, max((copy for _, copy in last.values()), default=0) + 1):
             rows = [(seed, number) for seed, most in last.values() if number <= most]
             [(made, count)] = self._stream([rows], earlier)
             drawn += count
             for (seed, _), sample in zip(rows, made, strict=True):
                 samples[self.recipe.cache_key(seed, number)] = sample
-                earlier[identity(seed)].append(spectra(decode.picture(sample.image, "a copy")))
+                earlier[self.recipe.cache_key(seed, 0)].append(spectra(decode.picture(sample.image, "a copy")))
         return [relabelled(samples[key], seed) for key, (seed, _) in zip(keys, wanted, strict=True)], drawn
 
     def _stream(
-        self, groups: Iterable[Sequence[Row]], earlier: Mapping[Identity, Sequence[Spectra]] | None = None
+        self, groups: Iterable[Sequence[Row]], earlier: Mapping[str, Sequence[Spectra]] | None = None
     ) -> Iterator[tuple[list[Sample], int]]:
-        """See :meth:`stream`; ``earlier`` has the spectra of images that these are compared with, by seed."""
+        """See :meth:`stream`; ``earlier`` has the spectra of images to compare with, by key of their seed."""
         making = deque[Group]()
         try:
             for wanted, following in _with_next(groups):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gif_datasets.expansion.imagination.shared_guidance import Identity, identity
 from gif_datasets.expansion.recipe import MOST_COMPARED, Recipe, spread
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.duplicates import KnownImages, Spectra, spectra
@@ -38,18 +37,19 @@ class Novelty:
     _own: dict[str, Spectra] = field(default_factory=dict)
 
     def __call__(
-        self, rows: Sequence[Row], pictures: Sequence[Image], earlier: Mapping[Identity, Sequence[Spectra]]
+        self, rows: Sequence[Row], pictures: Sequence[Image], earlier: Mapping[str, Sequence[Spectra]]
     ) -> list[int | None]:
         """Bits in which each candidate differs from the nearest image that shows the same; None for a new one.
 
         Args:
             rows: Its seed, and its number.
             pictures: Its image.
-            earlier: Spectra of the finished copies of lower numbers, by seed.
+            earlier: Spectra of the finished copies of lower numbers, by the cache key of their seed, as copy 0.
         """
         found = []
         for (seed, _), image in zip(rows, pictures, strict=True):
-            shown, own = spectra(image), np.stack([self._seed(seed), *earlier.get(identity(seed), ())])
+            copies = earlier.get(self.recipe.cache_key(seed, 0), ())
+            shown, own = spectra(image), np.stack([self._seed(seed), *copies])
             near = [known.nearest(shown) for known in (KnownImages.of(own, self._limit), self._known)]
             found.append(min((pair[0] for pair in near if pair), default=None))
         return found
