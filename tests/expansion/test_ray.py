@@ -26,6 +26,8 @@ from gif_datasets import ConfigError, EngineError, SourceError
 from gif_datasets.expansion.engines.ray import MOST_LOSSES, _connected, run_ray
 from gif_datasets.expansion.run import Summary
 
+pytestmark = pytest.mark.filterwarnings("ignore:the cluster has had no free place")  # a busy machine starts slowly
+
 DRIVER = """
 import os, sys
 import ray
