@@ -18,6 +18,8 @@ from gif_datasets.sources.base import changed
 from gif_datasets.sources.transforms import images_in, seen, watched, watching
 from gif_datasets.types import Seed, item_table
 
+BOXES = "boxes are kept of coco: and yolo: sources, and of Hugging Face columns of objects (keep=boxes)"
+
 
 class MapSource:
     """A map-style dataset of ``(image, label)``; images as PIL, arrays or tensors."""
@@ -27,7 +29,9 @@ class MapSource:
         self.dataset = watched(dataset)
         found = classes if classes is not None else _class_names(dataset, name)
         if found is None:
-            raise SourceError(f"{name} does not name its classes; pass classes=[...], in the order of the labels")
+            how = "pass classes=[...], in the order of the labels"
+            boxes = f"; {BOXES}" if "Detection" in type(dataset).__name__ else ""
+            raise SourceError(f"{name} does not name its classes; {how}{boxes}")
         self.classes = tuple(found)
         self._facts = item_table(dataset)
         self._label_types = set[type]()  # of the items that were read
@@ -66,7 +70,9 @@ class MapSource:
         try:
             return image, operator.index(item[1].item() if hasattr(item[1], "item") else item[1])
         except (TypeError, ValueError, RuntimeError) as error:  # several numbers, a fraction, a text
-            raise SourceError(f"{self.name}[{index}] has the label {item[1]!r}; labels must be integers") from error
+            boxes = f"; {BOXES}" if isinstance(item[1], (dict, list)) else ""
+            what = f"{self.name}[{index}] has the label {item[1]!r:.60}"
+            raise SourceError(f"{what}; labels must be integers{boxes}") from error
 
     def label(self, label: int) -> Any:
         """A class index as the dataset gives its labels, where these are all of one type of numbers of its own."""

@@ -267,3 +267,22 @@ def test_a_folder_without_classes_names_what_reads_its_boxes(tmp_path: Path) -> 
     (tmp_path / "_annotations.coco.json").write_text("{}")
     with pytest.raises(SourceError, match=r"no sub-folders.*boxes in .*coco\.json, which coco:.* reads"):
         open_source(str(tmp_path))
+
+
+class TinyDetection:
+    """As torchvision's CocoDetection gives its items."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, list[dict[str, Any]]]:
+        return Image.new("RGB", (8, 8)), [{"bbox": [0, 0, 4, 4], "category_id": 1, "segmentation": [[0.0] * 200]}]
+
+
+def test_wrapped_detection_sets_name_what_reads_boxes() -> None:
+    """With class names and without; a long target is cut."""
+    with pytest.raises(SourceError, match=r"does not name its classes.*boxes are kept of coco: and yolo: sources"):
+        wrap_source(TinyDetection())
+    with pytest.raises(SourceError, match=r"must be integers; boxes are kept of coco: and yolo: sources") as error:
+        wrap_source(TinyDetection(), ["cat", "dog"]).sample(0)
+    assert len(str(error.value)) < 300
