@@ -31,6 +31,18 @@ def memory_of(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // min(os.cpu_count() or 1, MOST_WORKERS)
 
 
+def is_fast_in_bfloat16(device: str) -> bool:
+    """Whether a device has instructions for bfloat16; one that emulates it is several times slower than in float32."""
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def keep_freed_memory() -> None:
     """Let glibc reuse freed memory instead of giving it back to the kernel; does nothing elsewhere.
 

@@ -7,11 +7,13 @@ import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from gif_datasets.io.devices import memory_of
+from gif_datasets.io.devices import is_fast_in_bfloat16, memory_of
 
+FLAGS = Path("/proc/cpuinfo")
 FAULTS = """
 import resource, sys
 import torch, gif_datasets
@@ -40,3 +42,12 @@ def test_freed_memory_is_reused() -> None:
 def test_memory_of_the_machine_is_more_than_this_process_uses() -> None:
     """In bytes."""
     assert memory_of("cpu") * (os.cpu_count() or 1) > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.skipif(not FLAGS.exists(), reason="Linux says which instructions there are")
+def test_bfloat16_where_the_processor_has_it() -> None:
+    """By the flags that the kernel names: AVX-512 on x86; emulation elsewhere is ten times slower than float32."""
+    flags = set(FLAGS.read_text().split())
+    if platform.machine() == "x86_64":
+        assert is_fast_in_bfloat16("cpu") == ({"avx512bw", "avx512vl", "avx512dq"} <= flags)
+    assert not is_fast_in_bfloat16("mps")
