@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gif_datasets.comparison.architectures import SMALL, network
-from gif_datasets.io.devices import is_fast_in_bfloat16
+from gif_datasets.io.devices import fast_autocast
 from gif_datasets.types import Progress, no_progress
 
 AUGMENTS = ("none", "light", "randaugment")
@@ -118,7 +117,7 @@ def train(
         for _ in show(range(training.steps), "training"):
             index = draw()
             x = _augmented(data.images[index].to(device), training.augment, generator)
-            with _autocast(device):
+            with fast_autocast(device):
                 logits = model(x.contiguous(memory_format=torch.channels_last))
             loss = _loss(logits.float(), data, index)
             optimizer.zero_grad()
@@ -135,7 +134,7 @@ def predict(model: nn.Module, images: Tensor, device: str = "cpu") -> Tensor:
     predicted = []
     for part in torch.split(images, block):
         x = part.to(device).float() / 127.5 - 1
-        with _autocast(device):
+        with fast_autocast(device):
             predicted.append(model(x.contiguous(memory_format=torch.channels_last)).argmax(1).cpu())
     return torch.cat(predicted)
 
@@ -154,11 +153,6 @@ def _loss(logits: Tensor, data: Pictures, index: Tensor) -> Tensor:
         return losses.mean()
     weights = data.weights[index].to(logits.device)
     return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-
-
-def _autocast(device: str) -> Any:
-    """bfloat16, which halves the time, where the device has it."""
-    return torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=is_fast_in_bfloat16(device))
 
 
 class _Draws:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gif_datasets.io.devices import is_fast_in_bfloat16
+from gif_datasets.io.devices import fast_autocast
 
 LAYERS = (2, 2, 3, 3, 3)
 """Convolutions of each block; a block but the first halves the image."""
@@ -53,7 +53,7 @@ class Trunk(nn.Module):
         parts = []
         for part in images.split(32):
             x = (part.flip(1).float() - mean).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16, enabled=is_fast_in_bfloat16("cpu")):
+            with fast_autocast("cpu"):
                 parts.append(self(x).float())
         return torch.cat(parts)
 

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from train_unclip import CONDITION_NOISE, HELD_OUT, contact_sheet, times
 
+from gif_datasets.io.devices import fast_autocast
+
 
 @torch.no_grad()
 def guided(network: nn.Module, x: Tensor, t: Tensor, condition: Tensor, scale: float) -> Tensor:
@@ -33,7 +35,7 @@ def guided(network: nn.Module, x: Tensor, t: Tensor, condition: Tensor, scale: f
 
 def predicted(network: nn.Module, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
     """A network's velocity, ``(N, C, 8, 8)``; times in (0, 1)."""
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with fast_autocast(x.device.type):
         out = network(x, t * 1000, None, added_cond_kwargs={"image_embeds": condition}, return_dict=False)[0]
     velocity: Tensor = out[:, : x.shape[1]].float()
     return velocity

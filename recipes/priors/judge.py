@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gif_datasets.io.devices import fast_autocast
+
 WIDTHS = (64, 192, 256)
 BATCH_SIZE = 256
 SIDE = 32
@@ -84,7 +86,7 @@ def main() -> None:
 
     def loss_of(index: Tensor) -> Tensor:
         x = images[index].permute(0, 3, 1, 2).float().div(127.5).sub(1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast("cpu"):
             logits = model(_augment(x).contiguous(memory_format=torch.channels_last))
         return F.cross_entropy(logits.float(), labels[index], label_smoothing=0.1)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gif_datasets.extend import Clip
+from gif_datasets.io.devices import fast_autocast
 
 PART = 8192
 SHRUNK, GREY = 0.1, 0.05
@@ -111,7 +112,7 @@ def main() -> None:
         targets, conditions = [], []
         for start in range(first, min(first + PART, len(images)), 128):
             x = seen(torch.from_numpy(images[start : min(start + 128, first + PART)]), start, args.view).to(device)
-            with torch.autocast(device.type, torch.bfloat16):
+            with fast_autocast(device.type):
                 targets.append(encoder(x).float().half().cpu())
                 conditions.append(clip.embed_pixels(x).float().half().cpu())
         parts = {"targets": torch.cat(targets).contiguous(), "conditions": torch.cat(conditions)}

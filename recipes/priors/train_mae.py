@@ -20,6 +20,7 @@ import training
 from torch import Tensor
 from train_movq import HELD_OUT, pool_pixels
 
+from gif_datasets.io.devices import fast_autocast
 from gif_datasets.priors import mae
 
 HIDDEN_SHARE = 0.75
@@ -65,7 +66,7 @@ def main() -> None:
         x = pool_pixels(images, index).to(device)
         x = torch.where(torch.rand(len(x), 1, 1, 1).to(device) < 0.5, x, x.flip(3))
         keep = visible_patches(len(x)).to(device) if run.step % 2 else None
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_autocast(device.type):
             y = model.decode(model.encode(x, keep), keep)
         return ((y.float() - x) / model.std).square().mean()
 

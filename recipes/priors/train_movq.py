@@ -24,6 +24,8 @@ from latents import Latents, seen
 from torch import Tensor
 from torch.nn import functional as F
 
+from gif_datasets.io.devices import fast_autocast
+
 LATENT_NOISE = 0.07  # standard deviation, in units of the latent's own
 SPACE_WEIGHT = 0.5  # of the distance to the teacher's latents
 HELD_OUT = 1000  # last images of the pool, as in train_unclip.py
@@ -89,7 +91,7 @@ def main() -> None:
     def loss_of(index: Tensor) -> Tensor:
         x = (pool_pixels(images, index) * 2 - 1).to(device)
         target = data.normalised(torch.zeros_like(index), index).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_autocast(device.type):
             z = forward.encode(x).latents.float()
             half = torch.cat([target[::2], z[1::2]])  # the decoder sees the teacher's latents, and its encoder's
             noisy = half + LATENT_NOISE * torch.randn(half.shape).to(device)

@@ -25,6 +25,8 @@ from latents import Latents
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gif_datasets.io.devices import fast_autocast
+
 DROP_CONDITION = 0.1
 CONDITION_NOISE = 0.1  # largest standard deviation added to a latent, the radius of the paper's ball
 HELD_OUT = 1000  # last images of the pool, which no step sees
@@ -76,7 +78,7 @@ def flow_loss(network: Callable[..., Any], x0: Tensor, *condition: Any, **condit
     noise = torch.randn(x0.shape).to(x0.device)
     level = t[:, None, None, None]
     xt = ((1 - level) * x0 + level * noise).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(x0.device.type, torch.bfloat16):
+    with fast_autocast(x0.device.type):
         out = network(xt, t * 1000, *condition, **conditions, return_dict=False)[0]
     return F.mse_loss(out[:, : x0.shape[1]].float(), noise - x0)
 
@@ -90,7 +92,7 @@ def draw(network: nn.Module, condition: Tensor, scale: float, steps: int, genera
     rows = condition if scale == 1 else torch.cat([torch.zeros_like(condition), condition])
     for t in scheduler.timesteps:
         inputs = torch.cat([x] * (len(rows) // len(x)))
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast("cpu"):
             out = network(inputs, t, None, added_cond_kwargs={"image_embeds": rows}, return_dict=False)[0]
         *null, conditioned = out[:, : x.shape[1]].float().split(len(x))
         velocity = null[0] + scale * (conditioned - null[0]) if null else conditioned
