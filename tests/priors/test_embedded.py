@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import gif_datasets
 from gif_datasets import ConfigError, ExpandedDataset, ExpansionConfig, PriorError
+from gif_datasets.expansion.imagination.shared_guidance import identity
 from gif_datasets.guidance import int8_rows
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.guidance.zeroshot import Clip, ZeroShotClassifier
@@ -132,7 +133,7 @@ def test_guidance_is_independent_of_companions(tmp_path: Path) -> None:
             maker.guide._kept.clear()
             expanded.imaginer.cache.clear()
             guided = maker.guide([seeds[i] for i in block], 0)
-            found.append(guided[seeds[5].key, seeds[5].label].latents)
+            found.append(guided[identity(seeds[5])].latents)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(found[0], found[1])
