@@ -463,6 +463,19 @@ def test_own_columns_of_another_type_are_refused(folder: Path) -> None:
         manifests.read_manifest(folder)
 
 
+@pytest.mark.parametrize(
+    "objects",
+    ["boxes", {"keep": "boxes"}, {"keep": "boxes", "classes": [1]}, {"keep": "x", "classes": ["a"]},
+     {"keep": "boxes", "classes": ["a", "a"]}],
+)  # fmt: skip
+def test_objects_of_another_form_are_refused(folder: Path, objects: Any) -> None:
+    """What is kept, and the classes of objects, are what a reader relies on."""
+    plan = manifests.read_manifest(folder).to_json()["plan"]
+    forge_manifest(folder, plan={**plan, "objects": objects})
+    with pytest.raises(ShardError, match="'objects' is of another type"):
+        manifests.read_manifest(folder)
+
+
 def test_members_are_those_that_other_readers_see(folder: Path) -> None:
     """Python's own tar reader lists the same members at the same places."""
     for path in tars(folder):
