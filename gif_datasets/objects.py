@@ -15,7 +15,7 @@ Window: TypeAlias = "tuple[int, int, int, int]"
 """A part of an image: left, top, width, height."""
 _Point: TypeAlias = "tuple[float, float]"
 SMALLEST = 1.0
-"""Pixels: an object of which less is left in a cut image, in width or height, is not in it any more."""
+"""Pixels: an object with less left of it in a cut image, in width or height, is not in that image."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Objects:
     def seen_through(self, window: Window, size: tuple[int, int]) -> Objects:
         """The objects of a part of the image that is cut out and scaled.
 
-        What leaves the part is cut off, and an object of which less than a pixel is left is not in it.
+        What leaves the part is cut off, and an object with less than a pixel left is not in it.
 
         Args:
             window: The part.

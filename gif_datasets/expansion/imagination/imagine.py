@@ -121,7 +121,7 @@ class Imaginer:
         return self._stream(groups)
 
     def _in_turn(self, wanted: Sequence[Row]) -> tuple[list[Sample], int]:
-        """The samples of a group, lower numbers first: whoever makes a copy knows those that it is compared with."""
+        """The samples of a group, lower numbers first, because a copy is compared with them."""
         if not any(copy for _, copy in wanted):
             return self.originals([seed for seed, _ in wanted]), 0
         keys, drawn = [self.recipe.cache_key(*row) for row in wanted], 0
