@@ -20,7 +20,7 @@ from gif_datasets.expansion.imagination import augment
 from gif_datasets.expansion.imagination.between import companion, on_arc
 from gif_datasets.expansion.imagination.composite import composed
 from gif_datasets.expansion.imagination.halving import Memory
-from gif_datasets.expansion.imagination.scoring import SeedEmbeddings, _keep_last
+from gif_datasets.expansion.imagination.scoring import SeedEmbeddings, keep_last
 from gif_datasets.expansion.imagination.shared_guidance import KEEP_GUIDED, SharedGuidance, identity
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.guidance import criteria
@@ -181,7 +181,7 @@ class GuidedMaker:
             shown = padded([self.embeddings.picture(seed) for seed in part], self.recipe.config.encode_batch)
             rows = self._memory.rows(self.prior.anchors, shown, "encode_batch")
             found.update({seed.key: row for seed, row in zip(part, rows, strict=False)})
-        _keep_last(self._anchors, found, KEEP_GUIDED)
+        keep_last(self._anchors, found, KEEP_GUIDED)
         return found
 
     def _draw_of(self, seed: Seed, copy: int, attempt: int) -> Draw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from gif_datasets.expansion.imagination.scoring import keep_last
 from gif_datasets.expansion.recipe import MOST_COMPARED, Recipe, spread
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.duplicates import KnownImages, Spectra, spectra
@@ -17,6 +19,8 @@ from gif_datasets.types import Row, Seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+MOST_KEPT = 256  # seeds whose spectra stay in memory
 
 
 @dataclass
@@ -34,7 +38,7 @@ class Novelty:
     seeds: Sequence[Seed]
     picture: Callable[[Seed], Image]
     cache: Cache
-    _own: dict[str, Spectra] = field(default_factory=dict)
+    _own: OrderedDict[str, Spectra] = field(default_factory=OrderedDict)
 
     def __call__(
         self, rows: Sequence[Row], pictures: Sequence[Image], earlier: Mapping[str, Sequence[Spectra]]
@@ -61,10 +65,10 @@ class Novelty:
         return limit
 
     def _seed(self, seed: Seed) -> Spectra:
-        """Of a candidate's own seed, of which several copies may be asked for in turn."""
-        if seed.key not in self._own:
-            self._own = {**dict(list(self._own.items())[-MOST_KEPT:]), seed.key: spectra(self.picture(seed))}
-        return self._own[seed.key]
+        """Of a candidate's own seed; kept, because copies of one seed are asked for in turn."""
+        found = self._own[seed.key] if seed.key in self._own else spectra(self.picture(seed))
+        keep_last(self._own, {seed.key: found}, MOST_KEPT)
+        return found
 
     @cached_property
     def _known(self) -> KnownImages:
@@ -73,6 +77,3 @@ class Novelty:
             return {"spectra": torch.from_numpy(np.stack([spectra(self.picture(seed)) for seed in chosen]))}
 
         return KnownImages.of(self.cache.tensors(self.recipe.spectra_key, look)["spectra"].numpy(), self._limit)
-
-
-MOST_KEPT = 255  # seeds whose spectra stay in memory

@@ -31,7 +31,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-def _keep_last(kept: OrderedDict[Key, Value], asked: Mapping[Key, Value], most: int) -> None:
+def keep_last(kept: OrderedDict[Key, Value], asked: Mapping[Key, Value], most: int) -> None:
     """Keep what was asked for last."""
     for key, value in asked.items():
         kept[key] = value
@@ -95,4 +95,4 @@ class SeedEmbeddings:
         self._keep({seed.key: row for seed, row in zip(seeds, rows, strict=True)})
 
     def _keep(self, rows: dict[str, Tensor]) -> None:
-        _keep_last(self._kept, rows, KEEP_EMBEDDED)
+        keep_last(self._kept, rows, KEEP_EMBEDDED)

@@ -11,7 +11,7 @@ import torch
 
 from gif_datasets.chunks import padded
 from gif_datasets.expansion.imagination.halving import Memory
-from gif_datasets.expansion.imagination.scoring import _keep_last
+from gif_datasets.expansion.imagination.scoring import keep_last
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.guidance.guide import Guided
 from gif_datasets.io.cache.store import Cache
@@ -88,7 +88,7 @@ class SharedGuidance:
         device = self.recipe.device
         for key, tensors in stored.items():
             result[missing[key]] = Guided.of({name: value.to(device) for name, value in tensors.items()})
-        _keep_last(self._kept, result, KEEP_GUIDED)
+        keep_last(self._kept, result, KEEP_GUIDED)
         return {seed: found for (seed, _), found in result.items()}
 
     def _is_spent(self, seed: Seed) -> bool:
