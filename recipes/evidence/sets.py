@@ -103,9 +103,10 @@ def read_folders(name: str) -> Reader:
 
     def read(place: Path, per_class: int, test_per_class: int | None) -> Set:
         classes = sorted(folder.name for folder in (place / name / "train").iterdir())
-        seeds = _folder(place / name / "train", classes, per_class)
-        test = _folder(place / name / "test", classes, test_per_class)
         train = _folder(place / name / "train", classes, None)
+        test = _folder(place / name / "test", classes, test_per_class)
+        of_class = [np.flatnonzero(train.labels == label) for label in range(len(classes))]
+        seeds = train.take(np.concatenate([places[:per_class] for places in of_class]))
         return Set(tuple(classes), seeds, _unlike(test, seeds), train)
 
     return read
