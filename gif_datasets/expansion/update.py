@@ -13,7 +13,7 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from gif_datasets.expansion.run import WHOLE, Made, PlanPart, Summary, make, par
 from gif_datasets.expansion.tasks import Engine
 from gif_datasets.io import atomic
 from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.digests import keys_of
 from gif_datasets.io.stores import AnyPath
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards import switch, tar
@@ -148,7 +149,7 @@ def plan_update(opened: Opened, folder: ExpandedFolder, withdraw_missing: bool =
     state, now = State.of(folder), opened.plan
     _check_options(state, now)
     digests = _own_digests(opened.source, [*now.seeds.indices.tolist(), *now.validation.indices.tolist()])
-    found = _compare(state, now, digests)
+    found = _compare(state, now, digests, opened.source)
     if not found.same:
         raise UsageError(f"no image of {now.source_name} is in {folder.path}; an update needs the folder's own source")
     leaving = state.leaving(stored.seed.index for stored in (*found.changed, *(found.left if withdraw_missing else ())))
@@ -341,16 +342,17 @@ class _Found:
     refused: tuple[Seed, ...]
 
 
-def _compare(state: State, now: Plan, digests: Mapping[int, str]) -> _Found:
+def _compare(state: State, now: Plan, digests: Mapping[int, str], source: Source) -> _Found:
     """Find each seed again, by its image, label and own columns: by its name first, then under any name."""
     manifest, by_identity = state.folder.manifest, dict[tuple[Any, ...], list[int]]()
     apart = bool(now.validation_name)  # two sources: an image that is in the other one now has changed sides
     for number, stored in state.seeds.items():
         side = stored.split if apart else ""
         by_identity.setdefault((stored.seed.key, stored.seed.label, stored.own, side), []).append(number)
-    never, same = manifest.plan.withdrawn, dict[int, Seed]()
+    keys, same = {stored.seed.key for stored in state.seeds.values()}, dict[int, Seed]()
     listed = [*((manifest.split, seed) for seed in now.seeds), *((VALIDATION, seed) for seed in now.validation)]
-    refused = [seed for _, seed in listed if never and manifests.withdrawn_digest(seed.key) in never]
+    never = manifest.plan.withdrawn
+    refused = [seed for _, seed in listed if never and seed.key not in keys and _is_among(never, source, seed)]
     out = {seed.index for seed in refused}
     rest = [(split, seed) for split, seed in listed if seed.index not in out]
 
@@ -366,14 +368,22 @@ def _compare(state: State, now: Plan, digests: Mapping[int, str]) -> _Found:
     for named in (True, False):
         rest = [(split, seed) for split, seed in rest if is_new(split, seed, named)]
     gone = [stored for number, stored in state.seeds.items() if number not in same]
-    keys, origins = {seed.key for _, seed in rest}, {seed.origin for _, seed in rest}
-    changed = tuple(one for one in gone if one.seed.key in keys or one.seed.origin in origins)
+    new_keys, origins = {seed.key for _, seed in rest}, {seed.origin for _, seed in rest}
+    changed = tuple(one for one in gone if one.seed.key in new_keys or one.seed.origin in origins)
     numbers = {one.seed.index for one in changed}
     left = tuple(one for one in gone if one.seed.index not in numbers)
     sides = {state.seeds[number].seed.key: state.seeds[number].split for number in same}
     sides |= {stored.seed.key: stored.split for stored in left}
     new = sorted(((sides.get(seed.key, split), seed) for split, seed in rest), key=lambda one: one[1].index)
     return _Found(same, new, changed, left, tuple(refused))
+
+
+def _is_among(withdrawn: Container[str], source: Source, seed: Seed) -> bool:
+    """Whether an image that is not in the folder was withdrawn from it, by this version or an earlier one."""
+    if manifests.withdrawn_digest(seed.key) in withdrawn:
+        return True
+    pixels = np.asarray(source.sample(seed.index)[0])
+    return any(manifests.withdrawn_digest(key) in withdrawn for key in keys_of(pixels))
 
 
 def _present(state: State, leaving: Leaving) -> Counter[int]:

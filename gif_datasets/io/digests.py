@@ -74,15 +74,39 @@ def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
+LARGEST_BY_SHA = 2048 * 2048
+"""Pixels; SHA-256 of a photograph takes 0.4 of the time that decoding it takes, BLAKE3 0.15."""
+
+
 def digest_pixels(pixels: np.ndarray) -> str:
-    """SHA-256 of an image's size and pixels: a content key that no container, path or order changes.
+    """Digest of an image's size and pixels: a content key that no container, path or order changes.
+
+    SHA-256, and BLAKE3 for images of more than ``LARGEST_BY_SHA`` pixels.
 
     Args:
         pixels: ``(H, W, 3)`` uint8.
     """
-    hasher = hashlib.sha256(f"rgb8 {pixels.shape[0]} {pixels.shape[1]}\n".encode("ascii"))
+    if pixels.shape[0] * pixels.shape[1] <= LARGEST_BY_SHA:
+        return _sha_of_pixels(pixels)
+    from blake3 import blake3
+
+    return _digest_of(pixels, blake3(), "blake3 rgb8")
+
+
+def keys_of(pixels: np.ndarray) -> tuple[str, ...]:
+    """The content key of an image; of a large one also the key that earlier versions gave it, by SHA-256."""
+    return tuple(dict.fromkeys((digest_pixels(pixels), _sha_of_pixels(pixels))))
+
+
+def _sha_of_pixels(pixels: np.ndarray) -> str:
+    return _digest_of(pixels, hashlib.sha256(), "rgb8")
+
+
+def _digest_of(pixels: np.ndarray, hasher: Any, kind: str) -> str:
+    hasher.update(f"{kind} {pixels.shape[0]} {pixels.shape[1]}\n".encode("ascii"))
     hasher.update(pixels.data if pixels.flags.c_contiguous else pixels.tobytes())
-    return hasher.hexdigest()
+    found: str = hasher.hexdigest()
+    return found
 
 
 def digest_file(path: AnyPath) -> str:

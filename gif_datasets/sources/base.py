@@ -18,7 +18,7 @@ from gif_datasets.errors import BadImage, SourceError, escaped
 from gif_datasets.io import decode, images, jpeg
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.digests import digest_pixels, digest_rows
-from gif_datasets.io.threads import ordered_map
+from gif_datasets.io.threads import ordered_map, threads
 from gif_datasets.objects import Objects
 from gif_datasets.sources.known_files import Facts, Identity, KnownFiles, identity_of, known_files
 from gif_datasets.sources.seed_table import SeedTable
@@ -27,7 +27,8 @@ from gif_datasets.types import Progress, Reading, Seed, no_progress
 READ_TWICE = 16
 """Seeds that are read again, to see whether something random is done to them."""
 READ_TOGETHER = 8
-"""Files that a thread reads in one go."""
+"""Files that a thread reads in one go, at most; fewer where all threads would not get several turns."""
+TURNS = 4
 WARNED = 5
 """Samples that a warning names."""
 
@@ -116,11 +117,11 @@ def plain_image(source: Source, seed: Seed) -> Image.Image | None:
     return None if pixels is None or digest_pixels(pixels) != seed.key else Image.fromarray(pixels)
 
 
-def plain_pixels(source: Source, index: int) -> NDArray[np.uint8] | None:
+def plain_pixels(source: Source, index: int, scratch: decode.Scratch | None = None) -> NDArray[np.uint8] | None:
     """The pixels of a sample that is a plain file, which any number of threads may read at once; None for any other."""
     with contextlib.suppress(Exception):  # who reads it with care says what
         content, side = file_of(source, index), max_side_of(source)
-        pixels = None if content is None else decode.plain(content)
+        pixels = None if content is None else decode.plain(content, scratch)
         if pixels is None or side is None or max(pixels.shape) <= side:
             return pixels
         return np.asarray(images.at_most(Image.fromarray(pixels), side))
@@ -153,7 +154,7 @@ def file_of(source: Source, index: int) -> bytes | None:
 
 def has_file(source: Source, index: int) -> bool:
     """Whether a sample is a file, to which nothing random is done."""
-    return hasattr(source, "file") and file_of(source, index) is not None
+    return hasattr(source, "entry") or (hasattr(source, "file") and file_of(source, index) is not None)
 
 
 def label_at(source: Source, index: int) -> int:
@@ -280,18 +281,20 @@ def _looked_at(
         yield from ((index, None, None) for index in indices)
         return
 
+    scratch = decode.Scratch()
+
     def look(part: Sequence[int]) -> list[tuple[int, Identity | None, Facts | None]]:
         return [one(index) for index in part]
 
     def one(index: int) -> tuple[int, Identity | None, Facts | None]:
         identity = identity_of(source, index)
         found = known.of(identity)
-        if found is None and (pixels := plain_pixels(source, index)) is not None:
+        if found is None and (pixels := plain_pixels(source, index, scratch)) is not None:
             found = _facts(pixels)
         return index, identity, found
 
-    rest = iter(indices)
-    parts = iter(lambda: list(islice(rest, READ_TOGETHER)), [])
+    rest, together = iter(indices), max(1, min(READ_TOGETHER, len(source) // (TURNS * threads())))
+    parts = iter(lambda: list(islice(rest, together)), [])
     for part in ordered_map(look, parts):
         yield from part
 

@@ -28,6 +28,8 @@ LEAST_BYTES = 1 << 20
 """Of the files; fewer are read again in no time."""
 LISTING = "listing"
 """What the cache calls such an entry."""
+KEYS = "listing 2"
+"""How images are keyed: large ones by BLAKE3."""
 
 Identity: TypeAlias = "tuple[int, int, int, int, int]"
 """Of a file: a digest of its path, its size, the times of change of content and of inode, and its inode."""
@@ -99,7 +101,7 @@ def known_files(source: Any, cache: Cache | None) -> KnownFiles:
         return KnownFiles(None, "", 0)
     versions = [version(name) for name in ("pillow", "simplejpeg")]  # another decoder may round otherwise
     side = getattr(source, "max_side", None)
-    key = digest([CACHE_FORMAT, LISTING, os.fsencode(folder.resolve()).hex(), versions, side])
+    key = digest([CACHE_FORMAT, KEYS, os.fsencode(folder.resolve()).hex(), versions, side])
     known = KnownFiles(cache, key, time.time_ns())
     with contextlib.suppress(CacheError):
         if (tensors := cache.stored_tensors(key)) is not None:

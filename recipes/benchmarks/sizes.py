@@ -2,20 +2,23 @@
 
     python recipes/benchmarks/sizes.py                          # 40 files of 4000 x 3000, 5 MB each
     python recipes/benchmarks/sizes.py --photographs 200
+    python recipes/benchmarks/sizes.py --photographs 10000 --size 64 64     # the second listing of many small files
 
 Listing decodes each file, digests its pixels and looks whether it is grey; the decoder alone is simplejpeg, in as many
 threads. Both are timed in turn, so that the ratio is that of one machine at one time. The second listing finds the keys
-in the cache. Then `--max` seeds are expanded by cutout, as JPEG, and the stored originals compared with the files. Give
-the cores with `taskset`.
+in the cache. Then `--max` seeds are expanded by cutout, as JPEG, and the stored originals compared with the files. Peak
+memory is that of a process that only lists, and of one that also expands. Give the cores with `taskset`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
-import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +26,12 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
+from blake3 import blake3
 from timing import times
 
 import gif_datasets
 from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.decode import Scratch, plain
 from gif_datasets.io.devices import usable_cpus
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.sources import open_source
@@ -63,6 +68,32 @@ def decode_all(files: list[Path], threads: int) -> None:
             pass
 
 
+def milliseconds(path: Path) -> dict[str, float]:
+    """Of one core, for one photograph: read and decoded into memory that is used again, and its pixels hashed."""
+    scratch = Scratch()
+    pixels = plain(path.read_bytes(), scratch)
+    assert pixels is not None
+    steps = {
+        "decoding": lambda: plain(path.read_bytes(), scratch),
+        "SHA-256": lambda: hashlib.sha256(pixels.data).digest(),
+        "BLAKE3": lambda: blake3(pixels.data).digest(),
+    }
+    return {name: round(1000 * min(times(step, 5)), 2) for name, step in steps.items()}
+
+
+def peak(folder: Path, cache: Path, count: int) -> int:
+    """Peak memory of a new process that lists a folder, and expands `count` of its images; MB."""
+    of_listing = f"list_seeds(open_source({str(folder)!r}))"
+    options = f"method='cutout', ratio=1, image_format='auto', limit={count}, cache_dir={str(cache)!r}"
+    work = f"expand({str(folder)!r}, {str(cache.parent / 'peak')!r}, {options})" if count else of_listing
+    code = (
+        "import resource; from gif_datasets import expand; from gif_datasets.sources import open_source\n"
+        f"from gif_datasets.sources.base import list_seeds; {work}\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=int, default=40)
@@ -89,15 +120,22 @@ def main() -> None:
         gif_datasets.expand(str(folder / "seeds"), folder / "out", cache_dir=folder / "cache", **options)
         reader = ShardReader(folder / "out")
         real = [i for i in range(len(reader)) if not reader.is_synthetic(i)]
+        peaks = {
+            what: peak(folder / "seeds", folder / "peak_cache", n)
+            for what, n in (("listing", 0), ("expanding", args.max))
+        }
+        one = milliseconds(files[0])
         stored = sum(len(reader.image_bytes(i)) for i in real)
         given = sum(os.stat(folder / "seeds" / reader.provenance(i).seed_origin).st_size for i in real)  # noqa: PTH116
     report = {
         "setting": f"{len(files)} files of {args.size[0]} x {args.size[1]}, {written / 1e6:.0f} MB, {cores} cores",
         "listing / decoding, rate": round(statistics.median(alone / ours for alone, ours in rounds), 3),
         "listing, files a second": round(len(files) / statistics.median(ours for _, ours in rounds), 2),
+        "a photograph, ms of one core": one,
         "listing again, seconds": round(again, 3),
+        "listing again, seconds for 10,000": round(again / len(files) * 10_000, 3),
         "originals / files, bytes": round(stored / given, 4),
-        "peak memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak memory, MB": peaks,
     }
     print(json.dumps(report, indent=1))
 

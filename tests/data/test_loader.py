@@ -787,7 +787,7 @@ def test_a_seed_that_cannot_be_read_any_more_is_named(
     expanded: ExpandedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever its dataset raises, it is the one seed that is named, of all those of its block."""
-    monkeypatch.setattr("gif_datasets.io.decode.plain", lambda content: None)  # the source reads every image itself
+    monkeypatch.setattr("gif_datasets.io.decode.plain", lambda *given: None)  # the source reads every image itself
     sample = type(expanded.source).sample
     for error in (OSError("gone"), BadImage("bee/1.png: truncated")):
 

@@ -121,9 +121,9 @@ def test_images_that_stay_are_not_read_again(
     monkeypatch.setattr(known_files, "LEAST_BYTES", 0)
     monkeypatch.setattr(unchanged, "SETTLED", -10 * 10**9)  # files of a test are younger than that
 
-    def noted(source: base.Source, index: int) -> Any:
+    def noted(source: base.Source, index: int, *more: Any) -> Any:
         read.append(source.origin(index))
-        return plain(source, index)
+        return plain(source, index, *more)
 
     gif_datasets.expand(str(seed_folder), tmp_path / "out", cache_dir=tmp_path / "cache", **AUGMENTED)
     edited, times = seed_folder / "ant" / "0.png", (seed_folder / "ant" / "0.png").stat()

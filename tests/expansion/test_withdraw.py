@@ -18,7 +18,7 @@ import gif_datasets.shards.columns
 import gif_datasets.shards.rejections
 from gif_datasets import ConfigError, UsageError, withdraw
 from gif_datasets.cli import main
-from gif_datasets.io import unchanged
+from gif_datasets.io import digests, unchanged
 from gif_datasets.io.cache.store import open_cache
 from gif_datasets.io.digests import digest
 from gif_datasets.shards import switch
@@ -78,6 +78,22 @@ def test_nothing_of_a_seed_is_left(
         again = gif_datasets.expand(str(seed_folder), out, update=True, cache_dir=tmp_path / "cache")
     assert again.bad == (f"bee/2.png: withdrawn from {out}",)
     assert (again.generation, again.added) == (2, 0)
+
+
+def test_images_that_earlier_versions_keyed_otherwise(
+    seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where large images had keys by SHA-256: the folder still verifies, and what was withdrawn does not come back."""
+    for name in ("ant/0.png", "bee/2.png"):
+        Image.open(seed_folder / name).resize((64, 64)).save(seed_folder / name)
+    out = expanded(str(seed_folder), tmp_path / "out")
+    withdraw(out, ["bee/2.png"], cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(digests, "LARGEST_BY_SHA", 64 * 64 - 1)
+    assert verify(out) == []
+    with pytest.warns(UserWarning, match="bee/2.png: withdrawn from"):
+        found = gif_datasets.expand(str(seed_folder), out, update=True, cache_dir=tmp_path / "cache")
+    assert (found.added, found.withdrawn, found.bad) == (1, 1, (f"bee/2.png: withdrawn from {out}",))
+    assert verify(out) == []
 
 
 def test_again_and_in_several_ways(

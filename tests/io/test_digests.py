@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from gif_datasets.io.digests import (
     digest_pixels,
     digest_rows,
     digest_text,
+    keys_of,
 )
 
 values = st.recursive(
@@ -85,6 +87,19 @@ def test_pixel_digest_knows_the_shape() -> None:
     """The same bytes in another shape are another picture."""
     pixels = np.arange(2 * 6 * 3, dtype=np.uint8)
     assert digest_pixels(pixels.reshape(2, 6, 3)) != digest_pixels(pixels.reshape(6, 2, 3))
+
+
+def test_large_images_are_keyed_by_blake3() -> None:
+    """Those of up to 2,048 x 2,048 pixels keep the keys that they have had; of others the former key is known, too."""
+    pixels = np.zeros((2048, 2049, 3), np.uint8)
+    pixels[0, 0] = 1, 2, 3
+    wanted = blake3(b"blake3 rgb8 2048 2049\n" + pixels.tobytes()).hexdigest()
+    former = hashlib.sha256(b"rgb8 2048 2049\n" + pixels.tobytes()).hexdigest()
+    assert digest_pixels(pixels) == wanted
+    assert keys_of(pixels) == (wanted, former)
+    assert digest_pixels(pixels[:, ::-1]) == digest_pixels(np.ascontiguousarray(pixels[:, ::-1])) != wanted
+    square = pixels[:, :2048]
+    assert keys_of(square) == (hashlib.sha256(b"rgb8 2048 2048\n" + square.tobytes()).hexdigest(),)
 
 
 def test_folder_digest_sees_contents_and_names(tmp_path: Path) -> None:

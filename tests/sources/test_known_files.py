@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     plain, careful = decode.plain, images.read_rgb
     monkeypatch.setattr(known_files, "LEAST_BYTES", 0)
     monkeypatch.setattr(unchanged, "SETTLED", -10 * 10**9)
-    monkeypatch.setattr(decode, "plain", lambda content: (found.append("plain"), plain(content))[1])
+    monkeypatch.setattr(decode, "plain", lambda *given: (found.append("plain"), plain(*given))[1])
     monkeypatch.setattr(images, "read_rgb", lambda file, name: (found.append(name), careful(file, name))[1])
     return found
 
@@ -72,11 +73,11 @@ def test_files_are_read_by_several_threads_at_once(folder: Path, monkeypatch: py
     meeting, plain = threading.Barrier(2), decode.plain
     monkeypatch.setattr(base, "READ_TOGETHER", 1)
 
-    def meet(content: bytes) -> object:
+    def meet(*given: Any) -> object:
         if not meeting.broken and meeting.n_waiting < 2:
             meeting.wait(60)
             meeting.abort()
-        return plain(content)
+        return plain(*given)
 
     monkeypatch.setattr(decode, "plain", meet)
     try:
