@@ -24,7 +24,7 @@ from gif_datasets.errors import ConfigError
 from gif_datasets.expansion import trial
 from gif_datasets.expansion.engines.local import default_workers, pool, refuse_unsendable, visible_gpus
 from gif_datasets.expansion.imagination.imagine import Imaginer
-from gif_datasets.expansion.open import open_expansion
+from gif_datasets.expansion.open import Opened, open_expansion
 from gif_datasets.expansion.plan import Plan
 from gif_datasets.expansion.recipe import MOST_FITTED
 from gif_datasets.expansion.sizes import mean_size, shard_bytes
@@ -122,78 +122,79 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(
-    source: Any,
-    *,
-    workers: int | None = None,
-    limit: int | None = None,
-    device: str = "auto",
-    price: float | None = None,
-    config: ExpansionConfig | None = None,
-    cache_dir: str | Path | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] = silently,
-) -> Estimate:
-    """Measure what ``expand`` would take, without making it: the command ``gif-datasets plan`` as a function.
+@dataclass(frozen=True)
+class Asked:
+    """What an estimate is asked for.
 
-    Args:
-        source: A source's text, or a dataset object.
+    Attributes:
         workers: Processes; None: as many as ``gif-datasets expand`` starts. The calling script needs the usual
             ``if __name__ == "__main__":``.
         limit: Use this many seeds, spread evenly.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         price: Of one such machine, an hour.
-        config: All options; None: the defaults.
+        config: All options; None: the defaults or, of an update, those of the folder.
         cache_dir: Where imagined samples are kept: a few copies are looked at.
         progress: Wraps the loop over seeds.
-        say: Called with one line if they do not look like their class.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    workers: int | None = None
+    limit: int | None = None
+    device: str = "auto"
+    price: float | None = None
+    config: ExpansionConfig | None = None
+    cache_dir: str | Path | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers must be at least 1, got {self.workers}")
+        if self.price is not None and not 0 <= self.price < float("inf"):
+            raise ConfigError(f"a price must be a number from 0, got {self.price}")
+
+    def open(self, source: Any, say: Callable[[str], None] = silently, adds: bool = False) -> tuple[Opened, float]:
+        """Open a source's text or a dataset object; returns it with the seconds that this took."""
+        seed_dataset, started = wrap_source(source), time.monotonic()
+        opened = open_expansion(
+            seed_dataset,
+            self.config or ExpansionConfig(),
+            limit=self.limit,
+            device=self.device,
+            cache_dir=self.cache_dir,
+            show=self.progress or no_progress,
+            say=say,
+            adds=adds,
+        )
+        return opened, time.monotonic() - started
+
+    def measure(self, plan: Plan, source: Source, reading: float) -> Estimate:
+        """Measure what a plan will take, whose seeds took some seconds to read."""
+        count = min(self.workers or default_workers(plan.recipe.device), len(plan.shard_names))
+        return _predict(plan, _probes(plan, source, count), reading, count, self.price)
+
+
+def estimate(source: Any, *, say: Callable[[str], None] = silently, **asked: Any) -> Estimate:
+    """Measure what ``expand`` would take, without making it: the command ``gif-datasets plan`` as a function.
+
+    Args:
+        source: A source's text, or a dataset object.
+        say: Called with one line if a few copies do not look like their class.
+        asked: Fields of :class:`Asked`.
 
     Raises:
         ConfigError: If a number is out of range.
         SourceError: If the source cannot be read.
     """
-    check_numbers(workers, price)
-    seed_dataset = wrap_source(source)
-    started = time.monotonic()
-    opened = open_expansion(
-        seed_dataset,
-        config or ExpansionConfig(),
-        limit=limit,
-        device=device,
-        cache_dir=cache_dir,
-        show=progress or no_progress,
-        say=say,
-    )
-    reading, plan = time.monotonic() - started, opened.plan
+    wanted = Asked(**asked)
+    opened, reading = wanted.open(source, say)
+    plan = opened.plan
     if say is not silently:
-        imaginer = Imaginer(plan.recipe, opened.source, open_cache(cache_dir), plan.seeds)
+        imaginer = Imaginer(plan.recipe, opened.source, open_cache(wanted.cache_dir), plan.seeds)
         if warning := trial.warning(trial.look(imaginer, plan.expanded), plan.recipe):
             say(warning)
-    return estimate_plan(plan, opened.source, reading, workers, price)
-
-
-def check_numbers(workers: int | None, price: float | None) -> None:
-    """Raise ConfigError if a number of :func:`estimate` is out of range."""
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers must be at least 1, got {workers}")
-    if price is not None and not 0 <= price < float("inf"):
-        raise ConfigError(f"a price must be a number from 0, got {price}")
-
-
-def estimate_plan(
-    plan: Plan, source: Source, reading: float, workers: int | None = None, price: float | None = None
-) -> Estimate:
-    """Measure what a plan will take; see :func:`estimate`.
-
-    Args:
-        plan: The plan.
-        source: Where its seeds are.
-        reading: Seconds that it took to read them.
-        workers: As there.
-        price: As there.
-    """
-    count = min(workers or default_workers(plan.recipe.device), len(plan.shard_names))
-    return _predict(plan, _probes(plan, source, count), reading, count, price)
+    return wanted.measure(plan, opened.source, reading)
 
 
 def _predict(plan: Plan, probes: Sequence[Probe], reading: float, workers: int, price: float | None) -> Estimate:

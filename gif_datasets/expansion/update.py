@@ -22,9 +22,9 @@ import numpy as np
 
 from gif_datasets.config import AUTO, ExpansionConfig
 from gif_datasets.errors import ConfigError, PlanMismatch, UsageError, escaped
-from gif_datasets.expansion.estimate import Estimate, check_numbers, estimate_plan
+from gif_datasets.expansion.estimate import Asked, Estimate
 from gif_datasets.expansion.imagination.imagine import Imaginer
-from gif_datasets.expansion.open import Opened, open_expansion
+from gif_datasets.expansion.open import Opened
 from gif_datasets.expansion.plan import PLAN_FORMAT, After, OwnColumns, Plan, with_copies
 from gif_datasets.expansion.recipe import with_population
 from gif_datasets.expansion.run import WHOLE, Made, PlanPart, Summary, make, partly, summarise
@@ -41,12 +41,11 @@ from gif_datasets.shards.folder import difference
 from gif_datasets.shards.generations import Added, Leaving, State, StoredSeed, succeed
 from gif_datasets.shards.manifest import ORIGINAL_FILES, read_manifest
 from gif_datasets.shards.rejections import LeftOut
-from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import WARNED, Source
 from gif_datasets.sources.numbered import NumberedSource
 from gif_datasets.sources.own_columns import own_members
 from gif_datasets.sources.seed_table import SeedTable
-from gif_datasets.types import PLAN_FILE, VALIDATION, Progress, Seed, no_progress, silently
+from gif_datasets.types import PLAN_FILE, VALIDATION, Seed, silently
 
 if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
@@ -191,17 +190,7 @@ def plan_update(opened: Opened, folder: ExpandedFolder, withdraw_missing: bool =
 
 
 def estimate_update(
-    source: Any,
-    out: AnyPath,
-    *,
-    withdraw_missing: bool = False,
-    workers: int | None = None,
-    limit: int | None = None,
-    device: str = "auto",
-    price: float | None = None,
-    config: ExpansionConfig | None = None,
-    cache_dir: str | Path | None = None,
-    progress: Progress | None = None,
+    source: Any, out: AnyPath, *, withdraw_missing: bool = False, **asked: Any
 ) -> tuple[Difference, Estimate | None]:
     """What an update would do, without doing it, and what it would take: ``gif-datasets plan --update``.
 
@@ -209,13 +198,7 @@ def estimate_update(
         source: A source's text, or a dataset object.
         out: The folder to update.
         withdraw_missing: Whether seeds that are no longer in the source are to leave.
-        workers: As :func:`~gif_datasets.expansion.estimate.estimate`.
-        limit: As there; refused.
-        device: As there.
-        price: As there.
-        config: As there; None: the options of the folder.
-        cache_dir: Where imagined samples are kept.
-        progress: Wraps the loop over seeds.
+        asked: Fields of :class:`~gif_datasets.expansion.estimate.Asked`; a limit is refused.
 
     Returns:
         The difference, and the estimate; None where no copies will be made.
@@ -223,16 +206,14 @@ def estimate_update(
     Raises:
         UsageError: If the folder is not finished, and as :func:`plan_update`.
     """
-    check_numbers(workers, price)
-    folder = to_update(out, True, withdraw_missing, limit) or ExpandedFolder.open(out)
-    settled = config or ExpansionConfig.build(kept_settings(out, {}))
-    started, show = time.monotonic(), progress or no_progress
-    opened = open_expansion(wrap_source(source), settled, device=device, cache_dir=cache_dir, show=show, adds=True)
-    wanted = plan_update(opened, folder, withdraw_missing)
-    if not wanted.plan.copies.any():
-        return wanted.difference, None
-    reading = time.monotonic() - started
-    return wanted.difference, estimate_plan(wanted.plan, wanted.source, reading, workers, price)
+    wanted = Asked(**asked)
+    folder = to_update(out, True, withdraw_missing, wanted.limit) or ExpandedFolder.open(out)
+    config = wanted.config or ExpansionConfig.build(kept_settings(out, {}))
+    opened, reading = dataclasses.replace(wanted, config=config).open(source, adds=True)
+    found = plan_update(opened, folder, withdraw_missing)
+    if not found.plan.copies.any():
+        return found.difference, None
+    return found.difference, wanted.measure(found.plan, found.source, reading)
 
 
 def update(
