@@ -68,7 +68,7 @@ class Difference:
         refused: Names of images that were withdrawn from the folder, and are left out.
         copies: Copies that will be made.
         shards: Shards that will be written for new images.
-        rewritten: Shards that will be written again because samples leave them.
+        rewritten: Shards that will be written again because samples leave some.
         kept: What follows from all seeds, and is kept as the first generation had it.
     """
 
@@ -159,7 +159,7 @@ def plan_update(opened: Opened, folder: ExpandedFolder, withdraw_missing: bool =
         places[number] = seed.index
         seeds.append(StoredSeed(dataclasses.replace(seed, index=number), split, digests.get(seed.index, "")))
     numbers = manifests.next_numbers(state.shards)
-    for name in leaving.names.values():
+    for name in leaving.written:
         numbers[manifests.split_of(name)] += 1
     of_split = {
         held: SeedTable.of(one.seed for one in seeds if (one.split != folder.manifest.split) == held)
@@ -399,7 +399,7 @@ def _difference(
         refused=tuple(seed.origin for seed in found.refused),
         copies=int(plan.copies.sum()),
         shards=len(plan.shard_names),
-        rewritten=len(leaving.names),
+        rewritten=len(leaving.written),
         kept=_kept(state, plan, population),
     )
 

@@ -40,7 +40,7 @@ class Withdrawal:
         seeds: Names of the seeds that were withdrawn; empty if that was done before.
         samples: Samples that left the folder.
         unmixed: Those of them that are copies of other seeds, and showed one that was withdrawn.
-        rewritten: Shards that were written again.
+        rewritten: Shards that were written for what is left of those that the samples were in.
         removed: Shards that had no sample left.
         cache: The cache that was searched.
         cache_entries: Entries that were removed from it.
@@ -118,7 +118,7 @@ def withdraw(
         seeds=tuple(state.seeds[number].seed.origin for number in sorted(leaving.numbers)),
         samples=int(leaving.rows.sum()),
         unmixed=last.unmixed if last else 0,
-        rewritten=len(leaving.names),
+        rewritten=len(leaving.written),
         removed=len(leaving.gone),
         cache=str(cache.folder),
         cache_entries=entries,

@@ -55,7 +55,7 @@ def prune(
     before = len(finished)
     for number, (name, shard) in enumerate(show(wanted, "copying shards")):
         if number not in finished:
-            finished[number] = tar.copy_shard(folder / shard.name, out / name, keys)
+            finished[number] = tar.copy_shards([folder / shard.name], out / name, keys)
             folders.write_sidecar(out, hashed, number, finished[number])
     listed = [finished[number] for number in range(len(wanted))]
     missing = _left_out(folder, manifest, keys)

@@ -29,7 +29,17 @@ from gif_datasets.shards.columns import SOURCE, merged_source
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.folder import complete, draw_preview
 from gif_datasets.shards.index import Index
-from gif_datasets.shards.manifest import COPIES, GENERATIONS, LEFT_OUT, WITHDRAWN, Generation, Shard, split_of
+from gif_datasets.shards.manifest import (
+    COPIES,
+    GENERATIONS,
+    LEFT_OUT,
+    WITHDRAWN,
+    Generation,
+    Shard,
+    shard_size,
+    split_of,
+    withdrawn_digest,
+)
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.rejections import LeftOut
 from gif_datasets.types import CLASSIFIER_FILE, OWN_CLASS_FILE, Provenance, Seed
@@ -118,17 +128,44 @@ class State:
         for number, record in _records(self.folder.local, self.shards, self.entries, others):
             rows[number] = tar.partner_of(record) in keys
         counts = np.bincount(self.shard_of[~rows], minlength=len(self.shards)).tolist()
-        touched = set(np.unique(self.shard_of[rows]).tolist())
-        following, names = manifests.next_numbers(self.shards), dict[str, str]()
-        again = [shard for place, shard in enumerate(self.shards) if place in touched and counts[place]]
-        of_split = Counter(split_of(shard.name) for shard in again)
-        last = following + of_split
-        for shard in again:
-            split = split_of(shard.name)
-            names[shard.name] = manifests.shard_name(split, following[split], last[split])
-            following[split] += 1
+        touched = np.unique(self.shard_of[rows]).tolist()
+        again = self._packed([place for place in touched if counts[place]], counts, len(numbers))
+        names = [tuple(self.shards[place].name for place in group) for group in again]
         gone = {self.shards[place].name for place in touched if not counts[place]}
-        return Leaving(numbers, rows, names, frozenset(gone))
+        return Leaving(numbers, rows, self._new_names(names), frozenset(gone))
+
+    def _packed(self, places: Sequence[int], counts: Sequence[int], most: int) -> list[list[int]]:
+        """Shards in groups of one kind, each to become one shard; ``most``, as far as none gets twice the usual size.
+
+        A seed and its copies are in shards of their own, so ten seeds may be in twenty shards.
+        """
+        size = shard_size(len(self.entries), self.folder.manifest.options["decode_batch"])
+        starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
+        groups, at = [[place] for place in places], 0
+
+        def kind(place: int) -> tuple[str, bool, bool]:
+            first = starts[place]
+            copy, synthetic = bool(self.entries.copy[first]), bool(self.entries.synthetic[first])
+            return split_of(self.shards[place].name), copy, synthetic
+
+        while len(groups) > most and at + 1 < len(groups):
+            both = groups[at] + groups[at + 1]
+            if kind(both[0]) == kind(both[-1]) and sum(counts[place] for place in both) <= 2 * size:
+                groups[at : at + 2] = [both]
+            else:
+                at += 1
+        return groups
+
+    def _new_names(self, groups: Sequence[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """The next names for shards that take the place of some."""
+        following = manifests.next_numbers(self.shards)
+        last = following + Counter(split_of(group[0]) for group in groups)
+        names = dict[str, tuple[str, ...]]()
+        for group in groups:
+            split = split_of(group[0])
+            names[manifests.shard_name(split, following[split], last[split])] = group
+            following[split] += 1
+        return names
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +175,13 @@ class Leaving:
     Attributes:
         numbers: Seeds.
         rows: Whether an entry of the index goes, ``(N,)``.
-        names: New names of the shards that are written again, by their old ones.
+        written: Names of the shards that are written for what is left of some, with the names of these.
         gone: Shards that have no sample left.
     """
 
     numbers: frozenset[int]
     rows: NDArray[np.bool_]
-    names: Mapping[str, str]
+    written: Mapping[str, tuple[str, ...]]
     gone: frozenset[str]
 
 
@@ -289,15 +326,16 @@ def _put_shards(building: Path, state: State, leaving: Leaving, added: Added | N
     """Put all shards of the next generation into a folder; returns them in order, and their index."""
     folder, starts = state.folder.local, np.cumsum([0, *(shard.samples for shard in state.shards)]).tolist()
     parts = list[tuple[Shard, Index]]()
+    first = {group[0]: (name, group) for name, group in leaving.written.items()}
+    dropped = {name for group in leaving.written.values() for name in group} | leaving.gone
+    keys = _keys(state, leaving, np.flatnonzero(leaving.rows).tolist())
     for place, shard in enumerate(state.shards):
-        if shard.name in leaving.gone:
-            continue
-        if (name := leaving.names.get(shard.name)) is None:
+        if shard.name in first:
+            name, group = first[shard.name]
+            parts.append(_indexed(building, tar.copy_shards([folder / one for one in group], building / name, keys)))
+        elif shard.name not in dropped:
             atomic.link_or_copy(folder / shard.name, building / shard.name)
             parts.append((shard, state.entries.part(starts[place], starts[place + 1])))
-        else:
-            keys = _keys(state, leaving, range(starts[place], starts[place + 1]))
-            parts.append(_indexed(building, tar.copy_shard(folder / shard.name, building / name, keys)))
     if added is not None:
         for shard in added.shards:
             atomic.link_or_copy(added.folder / shard.name, building / shard.name)
@@ -342,7 +380,7 @@ def _entry(state: State, leaving: Leaving, added: Added | None, samples: int) ->
         added=len(new),
         withdrawn=len(leaving.numbers),
         unmixed=int(unmixed.sum()),
-        shards=len(leaving.names) + (len(added.shards) if added else 0),
+        shards=len(leaving.written) + (len(added.shards) if added else 0),
         samples=samples,
         next_seed=max([last.next_seed, *(stored.seed.index + 1 for stored in new)]),
         device=added.device if added else last.device,
@@ -364,7 +402,7 @@ def _plan(
     manifest = state.folder.manifest
     plan = dict(manifest.plan.content)
     parts = {held: [one for one in seeds if (one.split != manifest.split) == held] for held in (False, True)}
-    never_again = {*manifest.plan.withdrawn, *map(manifests.withdrawn_digest, never)}
+    never_again = {*manifest.plan.withdrawn, *map(withdrawn_digest, never)}
     plan |= {
         "seeds": len(parts[False]),
         "limit": None,

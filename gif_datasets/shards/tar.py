@@ -76,18 +76,18 @@ def write_shard(
     return _write_members(path, ((key, members(sample), sample.provenance.passed) for key, sample in samples))
 
 
-def copy_shard(source: Path, target: Path, left_out: Container[str]) -> Shard:
-    """Copy a shard without some samples, byte for byte as :func:`write_shard` would write the others.
+def copy_shards(sources: Sequence[Path], target: Path, left_out: Container[str]) -> Shard:
+    """Copy shards into one without some samples, byte for byte as :func:`write_shard` would write the others.
 
     Args:
-        source: The shard.
+        sources: The shards.
         target: Where to write it.
         left_out: Keys of the samples to leave out.
 
     Raises:
-        ShardError: If the shard is missing or damaged.
+        ShardError: If a shard is missing or damaged.
     """
-    samples = read_samples(source, lambda key: key not in left_out)
+    samples = (sample for source in sources for sample in read_samples(source, lambda key: key not in left_out))
     return _write_members(target, ((key, parts, read_record(parts["json"], key).passed) for key, parts in samples))
 
 

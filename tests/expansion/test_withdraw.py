@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 import gif_datasets
 import gif_datasets.shards.columns
+import gif_datasets.shards.manifest
 import gif_datasets.shards.rejections
 from gif_datasets import ConfigError, UsageError, withdraw
 from gif_datasets.cli import main
@@ -71,7 +73,8 @@ def test_nothing_of_a_seed_is_left(
         assert b"bee/2.png" not in content, path
     assert len(samples(out)) == len(before) - len(gone)
     touched = files.keys() - shards(out).keys()
-    assert len(touched) == found.rewritten + found.removed
+    assert len(touched) >= found.rewritten + found.removed
+    assert len(shards(out).keys() - files.keys()) == found.rewritten
     assert all(shards(out)[shard] == files[shard] for shard in files.keys() - touched)
     assert open_cache(tmp_path / "cache").verify().damaged == ()
     with pytest.warns(UserWarning, match="bee/2.png: withdrawn from"):
@@ -218,3 +221,21 @@ def test_verify_looks_for_withdrawn_images(seed_folder: Path, tmp_path: Path) ->
         forge_manifest(out, plan=damaged, plan_hash=digest(damaged))
         with pytest.raises(gif_datasets.ShardError, match="damaged entry of a generation"):
             verify(out)
+
+
+def test_no_more_shards_than_seeds_are_written(tmp_path: Path, picture: Draw) -> None:
+    """Seeds and copies are in shards of their own, and what is left of several becomes one, within a size."""
+    source = tmp_path / "source"
+    for number in range(60):
+        (source / "abc"[number % 3]).mkdir(parents=True, exist_ok=True)
+        picture(number).save(source / "abc"[number % 3] / f"{number}.png")
+    out = expanded(str(source), tmp_path / "out", method="randaugment", ratio=2, samples_per_shard=10)
+    before, usual = shards(out), gif_datasets.shards.manifest.shard_size(180, 4)
+    names = [f"{'abc'[number % 3]}/{number}.png" for number in range(0, 60, 8)]
+    found = withdraw(out, names, cache_dir=tmp_path / "cache")
+    assert len(before.keys() - shards(out).keys()) > found.rewritten == len(names)
+    assert verify(out) == []
+    manifest = gif_datasets.shards.manifest.read_manifest(out)
+    assert max(shard.samples for shard in manifest.shards) <= 2 * usual
+    samples_of_seed = Counter(gif_datasets.load_expanded(out).groups.tolist())
+    assert (len(samples_of_seed), set(samples_of_seed.values())) == (60 - len(names), {3})
