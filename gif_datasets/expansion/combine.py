@@ -25,7 +25,17 @@ from gif_datasets.shards.columns import SOURCE
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.index import Index
 from gif_datasets.shards.joined import Member, join, seeds_of
-from gif_datasets.shards.manifest import COPIES, GENERATIONS, LEFT_OUT, MERGED, ORIGINAL_FILES, WITHDRAWN, Shard
+from gif_datasets.shards.manifest import (
+    COPIES,
+    GENERATIONS,
+    LEFT_OUT,
+    MERGED,
+    ORIGINAL_FILES,
+    WITHDRAWN,
+    WITHDRAWN_IMAGES,
+    Shard,
+    withdrawn_digest,
+)
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.rejections import LeftOut
 from gif_datasets.types import CLASSIFIER_FILE, VALIDATION, Progress, Provenance, no_progress
@@ -189,14 +199,17 @@ def _plan(members: Sequence[Member], tasks: Sequence[_Task], same: bool) -> dict
     parts = [part for plan in plans for part in plan.get(MERGED, [plan])]
     originals = any(member.folder.manifest.plan.originals for member in members)
     gone = {one for member in members for one in member.folder.manifest.plan.withdrawn}
+    images = _withdrawn_images(members)
+    own = (GENERATIONS, WITHDRAWN, WITHDRAWN_IMAGES, COPIES)
     common = {
-        **{name: value for name, value in _agreed(plans).items() if name not in (GENERATIONS, WITHDRAWN, COPIES)},
+        **{name: value for name, value in _agreed(plans).items() if name not in own},
         "source": " + ".join(dict.fromkeys(member.folder.manifest.source for member in members)),
         "split": members[0].folder.manifest.split,
         "originals": originals,
         "shards": [len(task.entries) for task in tasks],
         MERGED: parts,
         **({WITHDRAWN: sorted(gone)} if gone else {}),
+        **({WITHDRAWN_IMAGES: sorted(images)} if images else {}),
         **({ORIGINAL_FILES: True} if any(ORIGINAL_FILES in plan for plan in plans) else {}),
         **({"own_columns": plans[0]["own_columns"]} if "own_columns" in plans[0] else {}),
     }
@@ -205,6 +218,20 @@ def _plan(members: Sequence[Member], tasks: Sequence[_Task], same: bool) -> dict
     uneven = any(COPIES in plan for plan in plans) or not same
     recipe = _recipe(members, max(1, round(copies / max(1, seeds["seeds"]))))
     return {**common, **seeds, **({COPIES: copies} if uneven else {}), "recipe": recipe}
+
+
+def _withdrawn_images(members: Sequence[Member]) -> set[str]:
+    """Digests of the images that were withdrawn from a folder, and that no other seed has in another one."""
+    found = set[str]()
+    for member in members:
+        images = set(member.folder.manifest.plan.withdrawn_images)
+        for other in (other for other in members if images and other is not member):
+            for split in other.folder.manifest.splits:
+                reader = ShardReader(other.folder, split, whole=True)
+                shown = (tar.image_digest(reader.record(number)) for number in range(len(reader)))
+                images.difference_update(map(withdrawn_digest, shown))
+        found |= images
+    return found
 
 
 _OF_SEEDS = (

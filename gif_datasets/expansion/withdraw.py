@@ -69,8 +69,8 @@ def withdraw(
     """Withdraw seeds from an expanded folder: the command ``gif-datasets withdraw`` as a function.
 
     The seeds, all their copies, copies of others that show a part of them, their records and their cache entries are
-    removed. Shards that they were in are written again, and no others. The manifest keeps how many there were, and a
-    digest by which an update knows their images again and leaves them out. Run again = resume.
+    removed. Shards that they were in are written again, and no others. The manifest keeps how many there were, and
+    digests of their keys and images: an update leaves these out, and ``verify`` looks for them. Run again = resume.
 
     Args:
         folder: A finished folder on this machine.
@@ -106,7 +106,7 @@ def withdraw(
     leaving = state.leaving(number for number, one in state.seeds.items() if one.seed.key in keys)
     with switch.changing(path):
         state.check_current()
-        entries = _clear_cache(cache, state, keys)
+        entries = _clear_cache(cache, state, keys, set(state.images(leaving.rows)))
         if numbers:
             switch.tidy(path)
             note = {"request": request}
@@ -208,12 +208,12 @@ def _even(options: dict[str, Any], counts: Sequence[int]) -> list[dict[str, Any]
     return [options] if type(options["ratio"]) is int else [uniform_options(options, count) for count in counts]
 
 
-def _clear_cache(cache: Cache, state: State, keys: set[str]) -> int:
+def _clear_cache(cache: Cache, state: State, keys: set[str], images: set[str]) -> int:
     """Remove what a cache has of some seeds: samples, guidance, embeddings of all seeds together, and their keys."""
     if not keys:
         return 0
     recipes = _recipes(state)
-    found, removed = cache.drop_seeds(keys)
+    found, removed = cache.drop_seeds(keys, images)
     seeds = {(one.seed.key, one.seed.label) for one in state.seeds.values() if one.seed.key in keys}
     attempts = range(1 + max(int(recipe["options"].get("redraws") or 0) for recipe in recipes))
     guidance = itertools.product({*found, *map(digest, recipes)}, seeds, attempts)

@@ -34,6 +34,7 @@ from gif_datasets.shards.manifest import (
     GENERATIONS,
     LEFT_OUT,
     WITHDRAWN,
+    WITHDRAWN_IMAGES,
     Generation,
     Shard,
     shard_size,
@@ -113,6 +114,10 @@ class State:
             population=recipe.content.get("population", ""),
         )
         return manifest.plan.generations or (first,)
+
+    def images(self, rows: NDArray[np.bool_]) -> Iterator[str]:
+        """SHA-256 of the image files of some entries, ``(N,)``."""
+        return _images(self.folder.local, self.shards, self.entries, rows)
 
     def check_current(self) -> None:
         """Raise UsageError if the folder has another state now."""
@@ -245,6 +250,8 @@ def succeed(
     left_out = _left_out(state, leaving)
     entry = _entry(state, leaving, added, len(entries))
     plan = _plan(state, seeds, listed, entry, added, never)
+    if images := _withdrawn_images(state, leaving if never else None, added):
+        plan[WITHDRAWN_IMAGES] = sorted(images)
     held = np.repeat([split_of(shard.name) != manifest.split for shard in listed], [shard.samples for shard in listed])
     if plan["recipe"]["options"].get("selection") == AGNOSTIC or COPIES in plan:
         plan[COPIES] = int((entries.copy > 0).sum()) + sum(one.copy > 0 for one in left_out.values())
@@ -420,6 +427,27 @@ def _plan(
         digests = {stored.seed.index: stored.own for stored in seeds if stored.own}
         plan["own_columns"] = {**own, "digest": tar.own_digest(digests)}
     return plan
+
+
+def _withdrawn_images(state: State, withdrawn: Leaving | None, added: Added | None) -> set[str]:
+    """Digests of the images that must not be there: those before, and those that are withdrawn now.
+
+    Images that other seeds have as well, such as one of a single colour, are not among them.
+    """
+    found = set(state.folder.manifest.plan.withdrawn_images)
+    if withdrawn is not None:
+        found |= set(map(withdrawn_digest, state.images(withdrawn.rows)))
+        found.difference_update(map(withdrawn_digest, state.images(~withdrawn.rows)))
+    if found and added is not None:
+        made = index.joined([tar.index_of(added.folder / shard.name) for shard in added.shards])
+        images = _images(added.folder, added.shards, made, np.ones(len(made), bool))
+        found.difference_update(map(withdrawn_digest, images))
+    return found
+
+
+def _images(folder: Path, shards: Sequence[Shard], entries: Index, rows: NDArray[np.bool_]) -> Iterator[str]:
+    records = _records(folder, shards, entries, np.flatnonzero(rows).tolist())
+    return (tar.image_digest(record) for _, record in records)
 
 
 def _digest(seeds: Iterable[StoredSeed]) -> str:

@@ -129,9 +129,9 @@ _GENERATION_FIELDS = {
     "population": str,
     "kept": tuple,
 }
-GENERATIONS, WITHDRAWN = "generations", "withdrawn"
-"""Plan fields of a folder that has changed since it was made: its generations, and digests of the keys of seeds that
-must not come back."""
+GENERATIONS, WITHDRAWN, WITHDRAWN_IMAGES = "generations", "withdrawn", "withdrawn_images"
+"""Plan fields of a folder that has changed since it was made: its generations; digests of the keys of seeds that must
+not come back; and digests of the images that left with these."""
 
 
 _MANIFEST_FIELDS = {
@@ -253,6 +253,7 @@ class PlanRecord:
         source_revision: Commit of a source on the Hub.
         generations: The generations of a folder that has changed since it was made; empty for others.
         withdrawn: Digests of the keys of seeds that must not come back; see :func:`withdrawn_digest`.
+        withdrawn_images: The same of the image files that left with them, of seeds, copies and mixes.
         merged: The plans of the folders that it was merged from; empty for others.
         content: The whole JSON object; :attr:`Manifest.plan_hash` is its digest.
     """
@@ -269,6 +270,7 @@ class PlanRecord:
     source_revision: str | None
     generations: tuple[Generation, ...]
     withdrawn: frozenset[str]
+    withdrawn_images: frozenset[str]
     merged: tuple[Mapping[str, Any], ...]
     content: Mapping[str, Any] = field(repr=False)
 
@@ -288,6 +290,7 @@ class PlanRecord:
             source_revision=value.get("source_revision"),
             generations=tuple(map(Generation.from_json, value.get(GENERATIONS, ()))),
             withdrawn=frozenset(value.get(WITHDRAWN, ())),
+            withdrawn_images=frozenset(value.get(WITHDRAWN_IMAGES, ())),
             merged=tuple(value.get(MERGED, ())),
             content=value,
         )
@@ -422,9 +425,15 @@ def next_numbers(shards: Iterable[Shard]) -> Counter[str]:
     return numbers
 
 
-def withdrawn_digest(seed_key: str) -> str:
-    """What a plan remembers of a seed that was withdrawn: enough to know its image again, and not to find it."""
-    return digest(["withdrawn", seed_key])
+def withdrawn_digest(content: str) -> str:
+    """What a plan remembers of an image that was withdrawn: enough to know it again, and not to find it.
+
+    There is no salt: who checks a folder needs it, so it would lie beside the digests and hide nothing.
+
+    Args:
+        content: Key of the seed, or SHA-256 of the image file.
+    """
+    return digest(["withdrawn", content])
 
 
 def split_of(name: str) -> str:
@@ -579,7 +588,7 @@ def _damage_of_merged(plans: Any) -> str:
 
 def _damage_of_lists(plan: Mapping[str, Any]) -> str:
     """The first of a plan's lists that is damaged; empty if there is none."""
-    for name, kind in ((GENERATIONS, dict), (WITHDRAWN, str)):
+    for name, kind in ((GENERATIONS, dict), (WITHDRAWN, str), (WITHDRAWN_IMAGES, str)):
         listed = plan.get(name, [])
         if not isinstance(listed, list) or not all(isinstance(entry, kind) for entry in listed):
             return f"{name!r} is of another type"

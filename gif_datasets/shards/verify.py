@@ -14,6 +14,7 @@ import numpy as np
 
 from gif_datasets.config import AGNOSTIC
 from gif_datasets.errors import BadImage, ConfigError, ShardError
+from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.decode import decode
 from gif_datasets.io.digests import digest, digest_file, keys_of
 from gif_datasets.io.images import LOSSLESS
@@ -29,12 +30,17 @@ from gif_datasets.shards.rejections import REJECTED, LeftOut
 from gif_datasets.types import OWN_CLASS_FILE, VALIDATION, Provenance
 
 
-def verify(folder: AnyPath | ExpandedFolder, progress: Callable[..., Iterable[Shard]] | None = None) -> list[str]:
+def verify(
+    folder: AnyPath | ExpandedFolder,
+    progress: Callable[..., Iterable[Shard]] | None = None,
+    cache: Cache | None = None,
+) -> list[str]:
     """Check every byte of an expanded folder's shards, indices and card, and every record against the plan.
 
     Args:
         folder: The expanded folder; one in a store is fetched shard by shard.
         progress: Wraps the loop over the shards, for a progress bar.
+        cache: Where to look for withdrawn images, too.
 
     Returns:
         One line for each problem; empty if there is none.
@@ -68,6 +74,8 @@ def verify(folder: AnyPath | ExpandedFolder, progress: Callable[..., Iterable[Sh
         problems += _verify_plan(manifest, splits[manifest.split], splits[VALIDATION])
         problems += odd[:1] or _verify_indices(path, manifest, index.joined(parts))
         problems += _verify_rejections(opened, {key for split in splits.values() for key in split.keys})
+    if manifest.plan.withdrawn:
+        problems += _withdrawn_elsewhere(path, manifest, cache)
     return problems
 
 
@@ -118,7 +126,6 @@ class _Split:
     Attributes:
         keys: Keys of the samples in the shards.
         seeds: Their seeds, by index, and the seeds of samples that were left out.
-        partners: Keys of the other seeds that mixes show.
         failed: Samples that did not pass their check.
         synthetic: Number of synthetic samples, by whether they are copies.
         left_out: The same for samples that were left out.
@@ -126,7 +133,6 @@ class _Split:
 
     keys: set[str] = field(default_factory=set)
     seeds: dict[int, _Seed] = field(default_factory=dict)
-    partners: set[str] = field(default_factory=set)
     failed: int = 0
     synthetic: Counter[bool] = field(default_factory=Counter)
     left_out: Counter[bool] = field(default_factory=Counter)
@@ -138,7 +144,6 @@ class _Split:
         seed.copies.add(record.copy)
         seed.own = seed.own or sample.own
         self.keys.add(sample.key)
-        self.partners.add(record.partner_key)
         self.failed += not record.passed
         self.synthetic[record.copy > 0] += record.synthetic
 
@@ -241,8 +246,11 @@ def _check_record(sample: _Sample, manifest: Manifest, split: _Split) -> Iterato
 
 def _check_image(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
     content = sample.members[manifest.plan.recipe.image_format]
-    if hashlib.sha256(content).hexdigest() != sample.record.image_sha256:
+    found = hashlib.sha256(content).hexdigest()
+    if found != sample.record.image_sha256:
         yield "image differs from its digest"
+    if _is_withdrawn(manifest, found, sample.record.seed_key, sample.record.partner_key):
+        yield _WITHDRAWN
 
 
 def _check_pixels(sample: _Sample, manifest: Manifest, split: _Split) -> Iterator[str]:
@@ -381,16 +389,6 @@ def _check_overlap(manifest: Manifest, main: _Split, validation: _Split) -> Iter
         yield f"the image {key} is in both splits"
 
 
-def _check_withdrawn(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
-    """Look for seeds that were withdrawn: themselves, their copies, and mixes that show them."""
-    if not manifest.plan.withdrawn:
-        return
-    shown = {seed.identity[0] for split in (main, validation) for seed in split.seeds.values()}
-    for key in sorted(shown | main.partners | validation.partners):
-        if manifests.withdrawn_digest(key) in manifest.plan.withdrawn:
-            yield f"the image {key} was withdrawn, and is still there"
-
-
 def _check_synthetic(manifest: Manifest, main: _Split, validation: _Split) -> Iterator[str]:
     plan = manifest.plan
     counts, other = main.synthetic + main.left_out, validation.synthetic + validation.left_out
@@ -413,8 +411,44 @@ def _check_counts(manifest: Manifest, main: _Split, validation: _Split) -> Itera
             yield f"{count} {name}, but the manifest says {listed}"
 
 
-_PLAN_CHECKS = (_check_seeds, _check_own_columns, _check_overlap, _check_withdrawn, _check_synthetic, _check_counts)
+_PLAN_CHECKS = (_check_seeds, _check_own_columns, _check_overlap, _check_synthetic, _check_counts)
 """Checks of all samples, of the expanded and the validation split, against the manifest and its plan."""
+
+
+_WITHDRAWN = "was withdrawn, or shows an image that was, and is still there"
+
+
+def _is_withdrawn(manifest: Manifest, image: str, *keys: str) -> bool:
+    """Whether one of some seeds was withdrawn, or the image file of this SHA-256 was, by its content."""
+    plan = manifest.plan
+    if not plan.withdrawn:
+        return False
+    if manifests.withdrawn_digest(image) in plan.withdrawn_images:
+        return True
+    return any(manifests.withdrawn_digest(key) in plan.withdrawn for key in keys)
+
+
+def _withdrawn_elsewhere(folder: AnyPath, manifest: Manifest, cache: Cache | None) -> Iterator[str]:
+    """Look for what was withdrawn in hidden folders, where other commands are at work, and in a cache."""
+    for path in sorted(folder.glob(".*/**/*.tar")) if isinstance(folder, Path) else ():
+        yield from _withdrawn_in(path, manifest)
+    for name, record, content in cache.samples() if cache else ():
+        keys = (str(record.get(key)) for key in ("seed_key", "partner_key"))
+        if _is_withdrawn(manifest, hashlib.sha256(content).hexdigest(), *keys):
+            yield f"{name} in the cache {_WITHDRAWN}"
+
+
+def _withdrawn_in(path: Path, manifest: Manifest) -> Iterator[str]:
+    """Look for what was withdrawn in a shard that the manifest does not list."""
+    name = f"{path.parent.parent.name}/{path.name}"
+    try:
+        for key, members in tar.read_samples(path, lambda _: True):
+            record = tar.read_record(members.get("json", b""), key)
+            content = members.get(manifest.plan.recipe.image_format, b"")
+            if _is_withdrawn(manifest, hashlib.sha256(content).hexdigest(), record.seed_key, record.partner_key):
+                yield f"{name}: {key} {_WITHDRAWN}"
+    except ShardError as error:
+        yield f"{name}: {error}"
 
 
 def _verify_rejections(folder: ExpandedFolder, keys: set[str]) -> list[str]:

@@ -139,7 +139,8 @@ def changes(base: Path, source: Path, hub: Any) -> list[Change]:
         gif_datasets.push_to_hub(place / "out", f"me/{place.name}")
 
     def damage(place: Path) -> list[str]:
-        return [*verify(place / "out"), *open_cache(place / "cache").verify().damaged]
+        cache = open_cache(place / "cache")
+        return [*verify(place / "out", cache=cache), *cache.verify().damaged]
 
     def local(place: Path) -> Any:
         return shown(place / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -65,7 +66,10 @@ def test_nothing_of_a_seed_is_left(
     mixes = sum(record.partner_key == key != record.seed_key for record, _ in before)
     found = withdraw(out, [key if name == "seed_key" else name], cache_dir=tmp_path / "cache")
     assert (found.seeds, found.samples, found.unmixed) == (("bee/2.png",), len(gone), mixes)
-    assert verify(out) == []
+    cache = open_cache(tmp_path / "cache")
+    assert verify(out, cache=cache) == []
+    noted = gif_datasets.shards.manifest.read_manifest(out).plan.withdrawn_images
+    assert noted == {withdrawn_digest(hashlib.sha256(image).hexdigest()) for image in gone}
     for path, content in {**contents(out), **contents(tmp_path / "cache")}.items():
         assert not any(image in content for image in gone), path
         assert key.encode() not in content, path
@@ -76,7 +80,7 @@ def test_nothing_of_a_seed_is_left(
     assert len(touched) >= found.rewritten + found.removed
     assert len(shards(out).keys() - files.keys()) == found.rewritten
     assert all(shards(out)[shard] == files[shard] for shard in files.keys() - touched)
-    assert open_cache(tmp_path / "cache").verify().damaged == ()
+    assert cache.verify().damaged == ()
     with pytest.warns(UserWarning, match="bee/2.png: withdrawn from"):
         again = gif_datasets.expand(str(seed_folder), out, update=True, cache_dir=tmp_path / "cache")
     assert again.bad == (f"bee/2.png: withdrawn from {out}",)
@@ -210,10 +214,14 @@ def test_verify_looks_for_withdrawn_images(seed_folder: Path, tmp_path: Path) ->
     plan = json.loads((out / "manifest.json").read_text())["plan"]
     plan["withdrawn"] = [withdrawn_digest(record.partner_key)]
     forge_manifest(out, plan=plan, plan_hash=digest(plan))
-    assert verify(out) == [f"the image {record.partner_key} was withdrawn, and is still there"]
-    forge_manifest(out, plan={**plan, "withdrawn": 3}, plan_hash=digest({**plan, "withdrawn": 3}))
-    with pytest.raises(gif_datasets.ShardError, match="'withdrawn' is of another type"):
-        verify(out)
+    problems = verify(out)
+    shown = [one for one, _ in samples(out) if record.partner_key in (one.seed_key, one.partner_key)]
+    assert len(problems) == len(shown)
+    assert all(text.endswith("was withdrawn, or shows an image that was, and is still there") for text in problems)
+    for name in ("withdrawn", "withdrawn_images"):
+        forge_manifest(out, plan={**plan, name: 3}, plan_hash=digest({**plan, name: 3}))
+        with pytest.raises(gif_datasets.ShardError, match=f"'{name}' is of another type"):
+            verify(out)
     whole = {**dict.fromkeys(("added", "withdrawn", "unmixed", "shards", "samples", "next_seed"), 1), "versions": {}}
     whole |= {"after": "", "device": "cpu", "population": "", "kept": []}
     for entry in ({"added": 1}, {**whole, "kept": [3]}, {**whole, "added": "1"}):
@@ -221,6 +229,62 @@ def test_verify_looks_for_withdrawn_images(seed_folder: Path, tmp_path: Path) ->
         forge_manifest(out, plan=damaged, plan_hash=digest(damaged))
         with pytest.raises(gif_datasets.ShardError, match="damaged entry of a generation"):
             verify(out)
+
+
+def test_verify_looks_for_the_content_of_withdrawn_images(
+    seed_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A withdrawn image under the name of another seed is found: in a shard, in a hidden folder, and in a cache."""
+    out = expanded(str(seed_folder), tmp_path / "out", method="randaugment")
+    shutil.copytree(out / "data", tmp_path / "before")
+    shutil.copytree(tmp_path / "cache", tmp_path / "old")
+    withdraw(out, ["bee/2.png"], cache_dir=tmp_path / "cache")
+    plan = json.loads((out / "manifest.json").read_text())["plan"]
+    kept = {**plan, "withdrawn": ["0" * 64]}  # as if none of their keys were known
+    forge_manifest(out, plan=kept, plan_hash=digest(kept))
+    assert verify(out) == []
+    (out / ".added").mkdir()
+    shutil.copytree(tmp_path / "before", out / ".added" / "data")
+    (out / ".added" / "data" / "damaged.tar").write_bytes(b"no tar")
+    hidden = verify(out)
+    assert len([text for text in hidden if "is still there" in text]) == 3  # the seed, and its copies
+    assert len([text for text in hidden if "damaged.tar" in text]) == 1
+    shutil.rmtree(out / ".added")
+    command = ["verify", str(out), "--cache-dir"]
+    assert main([*command, str(tmp_path / "cache")]) == 0
+    assert main([*command, str(tmp_path / "old")]) == 1
+    assert capsys.readouterr().out.count("in the cache was withdrawn") == 2
+    assert main([*command, str(tmp_path / "none")]) == 2
+    record, image = samples(out)[0]
+    shown = [withdrawn_digest(hashlib.sha256(image).hexdigest())]
+    forged = {**kept, "withdrawn_images": shown}
+    forge_manifest(out, plan=forged, plan_hash=digest(forged))
+    (problem,) = verify(out)
+    assert f"-{record.seed_index:07d}-0000: was withdrawn" in problem
+
+
+def test_images_that_others_have_too(tmp_path: Path) -> None:
+    """Two seeds may be one JPEG file: where one is withdrawn, the other one stays, or comes later."""
+    source = tmp_path / "source"
+    for number in range(8):
+        (source / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (30 * number, 90, 200)).save(source / "ab"[number % 2] / f"{number}.png")
+    twin = Image.open(source / "a" / "0.png")
+    twin.putpixel((3, 3), (1, 90, 200))
+    twin.save(source / "a" / "twin.png")
+    options = {"method": "cutout", "ratio": 1, "image_format": "jpg", "jpeg_quality": 10}
+    out = expanded(str(source), tmp_path / "out", **options)
+    files = {record.seed_origin: image for record, image in samples(out) if record.copy == 0}
+    assert files["a/0.png"] == files["a/twin.png"]
+    withdraw(out, ["a/twin.png"], cache_dir=tmp_path / "cache")
+    assert verify(out) == []
+    (source / "a" / "0.png").rename(tmp_path / "0.png")
+    later = expanded(str(source), tmp_path / "later", **options)
+    withdraw(later, ["a/twin.png"], cache_dir=tmp_path / "cache")
+    (source / "a" / "twin.png").unlink()
+    (tmp_path / "0.png").rename(source / "a" / "0.png")
+    assert gif_datasets.expand(str(source), later, update=True, cache_dir=tmp_path / "cache").added == 1
+    assert verify(later) == []
 
 
 def test_no_more_shards_than_seeds_are_written(tmp_path: Path, picture: Draw) -> None:

@@ -543,11 +543,12 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_samples_of_a_seed_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of it and those that show it, and no others; damaged entries and tensors are passed over."""
+    """Those of it, those that show it or have its image, and what cannot be read; no others, and no tensors."""
     cache = Cache(tmp_path)
     for number, (seed, partner) in enumerate([("a", ""), ("b", "a"), ("b", ""), ("c", "b")]):
         one = sample(number)
         record = dataclasses.replace(one.provenance, seed_key=seed, partner_key=partner, recipe=f"r{number}")
+        record = dataclasses.replace(record, image_sha256=digest(number))
         cache.put(digest(number), dataclasses.replace(one, provenance=record))
     cache.tensors(digest("t"), lambda: {"x": torch.zeros(1)})
     for number, content in ((10, b"head\n[1]\n"), (11, b"head\n{\n")):
@@ -555,7 +556,12 @@ def test_samples_of_a_seed_are_dropped(tmp_path: Path, monkeypatch: pytest.Monke
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
     assert cache.drop_seeds({"a"}) == ({"r0", "r1"}, 2)
-    assert [digest(number) in cache for number in range(4)] == [False, False, True, True]
+    assert [digest(number) in cache for number in (0, 1, 2, 3, 10, 11)] == [False, False, True, True, False, False]
+    assert sorted(record["seed_key"] for _, record, _ in cache.samples()) == ["b", "c"]
+    assert {image for _, _, image in cache.samples()} == {sample(2).image, sample(3).image}
+    assert cache.drop_seeds(set(), {digest(3)}) == ({"r3"}, 1)
+    assert [digest(number) in cache for number in (2, 3)] == [True, False]
+    assert cache.stored_tensors(digest("t")) is not None
 
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "not yours")

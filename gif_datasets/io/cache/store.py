@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -191,11 +191,12 @@ class Cache:
         for key in keys:
             drop(self._name(key, _TENSORS))
 
-    def drop_seeds(self, keys: Container[str]) -> tuple[set[str], int]:
-        """Remove all samples of some seeds, and those that show a part of one.
+    def drop_seeds(self, keys: Container[str], images: Container[str] = ()) -> tuple[set[str], int]:
+        """Remove all samples of some seeds, those that show a part of one, and those that do not say what they show.
 
         Args:
             keys: Content keys of the seeds.
+            images: SHA-256 of further image files.
 
         Returns:
             The recipes that made what was removed, and how many samples these were.
@@ -205,16 +206,28 @@ class Cache:
         """
         recipes, removed = set[str](), 0
         for entry in self._entries():
-            if entry.path.suffix != _SAMPLE or (record := read_record(entry.path)) is None:
+            if entry.path.suffix != _SAMPLE:
                 continue
-            if record.get("seed_key") in keys or record.get("partner_key") in keys:
-                recipes.add(str(record.get("recipe")))
+            record = read_record(entry.path)
+            if record is None or _shows(record, keys, images):
                 try:
                     entry.path.unlink(missing_ok=True)
                 except OSError as error:
                     raise self._cannot_write(error) from error
+            if record is not None and _shows(record, keys, images):
+                recipes.add(str(record.get("recipe")))
                 removed += 1
+        self._sweep()
         return recipes, removed
+
+    def samples(self) -> Iterator[tuple[str, dict[str, Any], bytes]]:
+        """Name, record and image of every sample whose record can be read; what vanishes meanwhile is left out."""
+        for entry in self._entries():
+            record = read_record(entry.path) if entry.path.suffix == _SAMPLE else None
+            if record is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    image = entry.path.read_bytes().split(b"\n", 2)[2]
+                    yield entry.path.relative_to(self.folder).as_posix(), record, image
 
     def stored_tensors(self, key: str) -> dict[str, Tensor] | None:
         """Return tensors from the store, or None when they are not there or damaged."""
@@ -394,6 +407,11 @@ class Cache:
 
     def _name(self, key: str, suffix: str) -> str:
         return f"{self.folder}/{key[:2]}/{key}{suffix}"
+
+
+def _shows(record: Mapping[str, Any], keys: Container[str], images: Container[str]) -> bool:
+    """Whether a sample is of one of some seeds, shows a part of one, or has one of some images."""
+    return record.get("seed_key") in keys or record.get("partner_key") in keys or record.get("image_sha256") in images
 
 
 def _date(nanoseconds: int) -> str:
