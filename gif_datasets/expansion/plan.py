@@ -18,7 +18,7 @@ from gif_datasets.chunks import evenly
 from gif_datasets.config import AUTO, ExpansionConfig
 from gif_datasets.errors import ConfigError
 from gif_datasets.expansion.recipe import Recipe, spread, with_population
-from gif_datasets.io.digests import digest, digest_rows
+from gif_datasets.io.digests import digest
 from gif_datasets.io.duplicates import MOST, different_from, spectra
 from gif_datasets.io.images import JPEG
 from gif_datasets.io.stores import AnyPath
@@ -27,7 +27,7 @@ from gif_datasets.ratios import copies_of_each
 from gif_datasets.shards import manifest, tar
 from gif_datasets.shards.columns import yaml_list
 from gif_datasets.shards.folder import begun_plan
-from gif_datasets.shards.manifest import COPIES, ORIGINAL_FILES, shard_size
+from gif_datasets.shards.manifest import COPIES, OBJECTS_DIGEST, ORIGINAL_FILES, shard_size
 from gif_datasets.sources.base import (
     SeedList,
     Source,
@@ -202,7 +202,8 @@ class Plan:
             # not in the plans of other sources, whose folders are as they were without it
             **({"source_revision": self.revision} if self.revision else {}),
             **({"own_columns": dataclasses.asdict(self.own)} if self.own else {}),
-            **self._objects,
+            **self.kept_objects,
+            **({OBJECTS_DIGEST: tar.objects_digest((self.seeds, self.validation))} if self.kept_objects else {}),
             **({"strength_choice": self.strength_choice} if self.strength_choice else {}),
             **({"grey_seeds": self._grey_seeds} if self._grey_seeds else {}),
             **({ORIGINAL_FILES: True} if self.original_files else {}),
@@ -210,18 +211,12 @@ class Plan:
             **({COPIES: int(self.copies.sum())} if config.uneven else {}),
         }
 
-    @cached_property
-    def _objects(self) -> dict[str, Any]:
-        """What is kept of objects, and a digest of those of all seeds."""
+    @property
+    def kept_objects(self) -> dict[str, Any]:
+        """What is kept of objects; empty where nothing is."""
         if not self.recipe.config.keeps:
             return {}
-        rows = (
-            [split, seed.index, seed.objects.to_json() if seed.objects else None]
-            for split, seeds in enumerate((self.seeds, self.validation))
-            for seed in seeds
-        )
-        kept = {"keep": self.recipe.config.keep, "classes": list(self.object_classes)}
-        return {OBJECTS: kept, "objects_digest": digest_rows(rows)}
+        return {OBJECTS: {"keep": self.recipe.config.keep, "classes": list(self.object_classes)}}
 
     @property
     def _grey_seeds(self) -> int:

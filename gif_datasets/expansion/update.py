@@ -45,7 +45,7 @@ from gif_datasets.sources.base import WARNED, Source
 from gif_datasets.sources.numbered import NumberedSource
 from gif_datasets.sources.own_columns import own_members
 from gif_datasets.sources.seed_table import SeedTable
-from gif_datasets.types import PLAN_FILE, VALIDATION, Seed, silently
+from gif_datasets.types import OBJECTS, PLAN_FILE, VALIDATION, Seed, silently
 
 if TYPE_CHECKING:
     from gif_datasets.priors.base import Prior
@@ -140,11 +140,6 @@ def plan_update(opened: Opened, folder: ExpandedFolder, withdraw_missing: bool =
         UsageError: If the source is another dataset.
     """
     _refuse_merged(folder)
-    if opened.plan.recipe.config.keeps:
-        raise PlanMismatch(
-            f"an update does not look for objects that have moved, got keep={opened.plan.recipe.config.keep}; expand"
-            " into another folder, which takes every copy that is the same from the cache"
-        )
     state, now = State.of(folder), opened.plan
     _check_options(state, now)
     digests = _own_digests(opened.source, [*now.seeds.indices.tolist(), *now.validation.indices.tolist()])
@@ -311,7 +306,7 @@ class _Found:
     Attributes:
         same: Seeds of the source that are in the folder, by their number there.
         new: Those that are not, each with its split.
-        changed: Seeds of the folder whose image or label is another one now.
+        changed: Seeds of the folder whose image, label, objects or own columns are others now.
         left: Seeds of the folder that the source has no longer.
         refused: Seeds of the source that were withdrawn from the folder.
     """
@@ -324,12 +319,13 @@ class _Found:
 
 
 def _compare(state: State, now: Plan, digests: Mapping[int, str], source: Source) -> _Found:
-    """Find each seed again, by its image, label and own columns: by its name first, then under any name."""
+    """Find each seed again, by its image, label, objects and own columns: by its name first, then under any name."""
     manifest, by_identity = state.folder.manifest, dict[tuple[Any, ...], list[int]]()
     apart = bool(now.validation_name)  # two sources: an image that is in the other one now has changed sides
     for number, stored in state.seeds.items():
         side = stored.split if apart else ""
-        by_identity.setdefault((stored.seed.key, stored.seed.label, stored.own, side), []).append(number)
+        seed = stored.seed
+        by_identity.setdefault((seed.key, seed.label, seed.objects, stored.own, side), []).append(number)
     keys, same = {stored.seed.key for stored in state.seeds.values()}, dict[int, Seed]()
     listed = [*((manifest.split, seed) for seed in now.seeds), *((VALIDATION, seed) for seed in now.validation)]
     never = manifest.plan.withdrawn
@@ -338,7 +334,8 @@ def _compare(state: State, now: Plan, digests: Mapping[int, str], source: Source
     rest = [(split, seed) for split, seed in listed if seed.index not in out]
 
     def is_new(split: str, seed: Seed, named: bool) -> bool:
-        numbers = by_identity.get((seed.key, seed.label, digests.get(seed.index, ""), split if apart else ""), [])
+        own, side = digests.get(seed.index, ""), split if apart else ""
+        numbers = by_identity.get((seed.key, seed.label, seed.objects, own, side), [])
         for number in numbers:
             if not named or state.seeds[number].seed.origin == seed.origin:
                 numbers.remove(number)
@@ -418,6 +415,11 @@ def _check_options(state: State, now: Plan) -> None:
             f"{path} has no originals, so it does not say which seeds had no copies by ratio"
             f" {now.recipe.config.ratio!r}; choose another --out: {_whole(now)}"
         )
+    if now.recipe.config.keeps and any(stored.seed.objects is None for stored in state.seeds.values()):
+        raise PlanMismatch(
+            f"{path} lacks originals, so it does not say what is marked in their images; choose another --out:"
+            f" {_whole(now)}"
+        )
     if now.recipe.config.agnostic:
         raise PlanMismatch(
             f"{path} has the best copies of all seeds together, which new seeds change; choose another --out:"
@@ -437,11 +439,12 @@ def _settled(now: Plan) -> dict[str, Any]:
     config = now.recipe.config
     own = {name: getattr(config, name) for name in ("split", "validation_share", "originals")}
     columns = {"own_columns": dataclasses.asdict(now.own)} if now.own else {}
-    return {"format": PLAN_FORMAT, **own, "validation": now.validation_name, "recipe": now.recipe.to_json(), **columns}
+    kept = {**columns, **now.kept_objects}
+    return {"format": PLAN_FORMAT, **own, "validation": now.validation_name, "recipe": now.recipe.to_json(), **kept}
 
 
 def _comparable(plan: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("format", "split", "validation_share", "originals")
+    names = ("format", "split", "validation_share", "originals", OBJECTS)
     recipe = {name: value for name, value in plan["recipe"].items() if name not in _OF_EACH_RUN}
     fields = {name: plan.get(name) for name in names}
     compared = {**fields, "validation": bool(plan.get("validation")), "recipe": recipe, "own_columns": _features(plan)}

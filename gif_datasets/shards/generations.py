@@ -33,6 +33,7 @@ from gif_datasets.shards.manifest import (
     COPIES,
     GENERATIONS,
     LEFT_OUT,
+    OBJECTS_DIGEST,
     WITHDRAWN,
     WITHDRAWN_IMAGES,
     Generation,
@@ -426,6 +427,8 @@ def _plan(
     if (own := manifest.plan.own_columns) is not None:
         digests = {stored.seed.index: stored.own for stored in seeds if stored.own}
         plan["own_columns"] = {**own, "digest": tar.own_digest(digests)}
+    if manifest.plan.objects is not None:
+        plan[OBJECTS_DIGEST] = tar.objects_digest(map(_in_order, (parts[False], parts[True])))
     return plan
 
 
@@ -451,8 +454,11 @@ def _images(folder: Path, shards: Sequence[Shard], entries: Index, rows: NDArray
 
 
 def _digest(seeds: Iterable[StoredSeed]) -> str:
-    ordered = sorted((stored.seed for stored in seeds), key=lambda seed: seed.index)
-    return tar.seeds_digest([seed.key, seed.label, seed.index, seed.origin] for seed in ordered)
+    return tar.seeds_digest([seed.key, seed.label, seed.index, seed.origin] for seed in _in_order(seeds))
+
+
+def _in_order(seeds: Iterable[StoredSeed]) -> list[Seed]:
+    return sorted((stored.seed for stored in seeds), key=lambda seed: seed.index)
 
 
 def _own_files(state: State, leaving: Leaving, added: Added | None) -> dict[str, bytes]:

@@ -160,6 +160,8 @@ _PLAN_FIELDS = {
     "shards": list,
     "recipe": dict,
 }
+OBJECTS_DIGEST = "objects_digest"
+"""Of a plan: digest of what is marked in the seeds; absent where nothing is kept of it."""
 ORIGINAL_FILES = "original_files"
 """Of a plan: whether originals that are upright JPEG files are stored as they are; absent where none is."""
 SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")

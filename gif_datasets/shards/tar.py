@@ -21,10 +21,11 @@ from gif_datasets.io.digests import digest_file, digest_rows
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.stores import AnyPath, RemotePath, size_of
 from gif_datasets.io.temporary import local_copy
+from gif_datasets.objects import Objects
 from gif_datasets.shards import index, ustar
 from gif_datasets.shards.index import IMAGE_SUFFIXES, LONGEST_LABEL, LONGEST_RECORD, Index
 from gif_datasets.shards.manifest import Shard, split_of
-from gif_datasets.types import Provenance, Sample, Seed
+from gif_datasets.types import OBJECTS, Provenance, Sample, Seed
 
 SOURCE_MEMBER = "source.json"
 """Suffix of the member with the source's own columns, if it has any."""
@@ -239,6 +240,15 @@ def entries(path: Path) -> Iterator[Entry]:
         yield Entry(key, members)
 
 
+def objects_digest(splits: Iterable[Iterable[Seed]]) -> str:
+    """Digest of what is marked in the seeds of each split, in order of index."""
+    return digest_rows(
+        [split, seed.index, seed.objects.to_json() if seed.objects else None]
+        for split, seeds in enumerate(splits)
+        for seed in seeds
+    )
+
+
 def seeds_digest(seeds: Iterable[Sequence[Any]]) -> str:
     """Digest of seeds, each given as its key, label, index and origin, in order of index."""
     return digest_rows(list(seed) for seed in seeds)
@@ -264,15 +274,20 @@ def image_digest(record: bytes) -> str:
 
 
 def read_seed(content: bytes, key: str) -> Seed:
-    """The seed that a ``KEY.json`` names, quicker than :func:`read_record`; raises ShardError as that does."""
+    """The seed that a ``KEY.json`` names, quicker than :func:`read_record`; raises ShardError as that does.
+
+    Its objects are known from its own record, not from that of a copy.
+    """
     try:
         record = read_json(content)
+        own = record[OBJECTS] if OBJECTS in record and record["copy"] == 0 else None
         seed = Seed(
             record["seed_index"],
             record["seed_key"],
             record["label"],
             record["seed_origin"],
             record["synthetic"] is True and record["copy"] == 0,
+            objects=None if own is None else Objects.from_json(own),
         )
     except (ValueError, TypeError, LookupError) as error:
         raise ShardError(f"damaged record of {key}: {error}") from error

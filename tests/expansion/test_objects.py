@@ -316,10 +316,46 @@ def test_an_expansion_is_expanded_again(kept: dict[str, Path], tmp_path: Path) -
     assert {record.image_sha256: record.objects for record in after} == before
 
 
+@pytest.mark.parametrize("keep", ["boxes", "masks"])
+def test_a_set_with_objects_grows(keep: str, tmp_path: Path) -> None:
+    """A box that moved makes its image another one; all others stay; the plan has the digest of what is marked now."""
+    content, seeds = marked.annotations(), tmp_path / "s"
+    content["images"].pop()
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != 15]
+    source, cache = marked.coco(seeds, content), tmp_path / "c"
+    options: dict[str, Any] = {"keep": keep, "ratio": 1, "method": "cutout", "samples_per_shard": 2, "cache_dir": cache}
+    expand(source, tmp_path / "x", **options)
+    before = {(record.seed_index, record.copy): record for record in records(tmp_path / "x")}
+    assert expand(source, tmp_path / "x", update=True, cache_dir=cache).generation == 1
+    whole = marked.annotations()
+    box = whole["annotations"][2]["bbox"]  # of image 1
+    box[0] += 3
+    whole["annotations"][2]["segmentation"] = [marked.outline(box)]
+    marked.coco(seeds, whole)
+    found = expand(source, tmp_path / "x", update=True, cache_dir=cache)
+    assert (found.generation, found.added, found.withdrawn, found.left) == (2, 2, 1, ())
+    assert verify(tmp_path / "x") == []
+    after = {(record.seed_index, record.copy): record for record in records(tmp_path / "x")}
+    assert {key: after[key] for key in before if key[0] != 1} == {key: before[key] for key in before if key[0] != 1}
+    assert {key[0] for key in after} == {0, 2, 3, 4, 5, 6}
+    moved_box = next(record for record in after.values() if record.seed_origin == "1.png" and not record.copy)
+    assert list(moved_box.objects.items[0].box) == box
+    expand(source, tmp_path / "once", **options)
+    digests = [ExpandedFolder.open(tmp_path / name).manifest.plan.content["objects_digest"] for name in ("x", "once")]
+    assert len(set(digests)) == 2  # other numbers
+    whole["categories"].append({"id": 9, "name": "emu"})
+    marked.coco(seeds, whole)
+    with pytest.raises(PlanMismatch, match="objects"):
+        expand(source, tmp_path / "x", update=True, cache_dir=cache)
+    expand(source, tmp_path / "copies", originals=False, **options)
+    with pytest.raises(PlanMismatch, match="lacks originals"):
+        expand(source, tmp_path / "copies", update=True, cache_dir=cache)
+    gif_datasets.withdraw(tmp_path / "x", ["0.png"], cache_dir=cache)
+    assert verify(tmp_path / "x") == []
+
+
 def test_what_is_not_followed_is_refused(kept: dict[str, Path], tmp_path: Path) -> None:
-    """Updates, exports and loads that would lose boxes, and joins of what keeps other things."""
-    with pytest.raises(PlanMismatch, match="an update does not look for objects that have moved"):
-        expand(f"coco:{kept['seeds']}", kept["boxes"], keep="boxes", update=True)
+    """Exports and loads that would lose boxes, and joins of what keeps other things."""
     with pytest.raises(UsageError, match=r"boxes keeps boxes of .*cat.* and .*masks keeps masks"):
         load_expanded([kept["boxes"], kept["masks"]])
     expand("demo", tmp_path / "plain", ratio=1, prior="linear", limit=20, cache_dir=tmp_path / "c")

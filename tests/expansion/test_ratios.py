@@ -266,6 +266,29 @@ def test_an_update_fills_classes_up(uneven: Path, tmp_path: Path, picture: Draw)
     assert verify(out) == []
 
 
+@pytest.mark.parametrize(("ratio", "copies"), [("balance:7", 0), ('{ant = 3, "*" = 1}', 4)])
+def test_the_plan_of_an_update_says_what_it_makes(
+    ratio: str, copies: int, uneven: Path, tmp_path: Path, picture: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``plan --update`` counts the copies by class, leaves the folder as it is, and the update makes as many."""
+    flags = ["--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache"), "--workers", "1", "--json"]
+    assert main(["expand", str(uneven), *flags, "--method", "randaugment", "--set", f"ratio={ratio}"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    picture(50).save(uneven / "ant" / "new.png")
+    picture(51).save(uneven / "crab" / "new.png")
+    before = contents(tmp_path / "out")
+    assert main(["plan", str(uneven), *flags, "--update"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert contents(tmp_path / "out") == before
+    assert main(["expand", str(uneven), *flags, "--update"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert planned["difference"]["copies"] == made["synthetic"] - first["synthetic"] == copies
+    assert (planned["estimate"] or {"synthetic": 0})["synthetic"] == copies
+    assert planned["difference"]["shards"] == made["shards"] - first["shards"]
+    assert planned["difference"]["new"] == ["ant/new.png", "crab/new.png"]
+    assert planned["difference"]["generation"] == made["generation"] == 2
+
+
 def test_an_update_of_full_classes_adds_seeds_alone(uneven: Path, tmp_path: Path, picture: Draw) -> None:
     """A count that no class is below any more is refused of a first run, not of an update; a table goes on by class."""
     out = tmp_path / "out"
