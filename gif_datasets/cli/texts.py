@@ -88,7 +88,8 @@ def expand_text(value: dict[str, Any]) -> str:
             f" {value['seconds']} s; {value['missing']} belong to other parts: run those with the same --out,"
             " or in separate folders, followed by `gif-datasets merge`"
         )
-    fresh = f"{value['generated']} made now" if value["generated"] else "nothing to do, already complete"
+    changed = value["generated"] or value["added"] or value["withdrawn"]
+    fresh = f"{value['generated']} made now" if changed else "nothing to do, already complete"
     validation = f", {value['validation']} seeds held out" if value["validation"] else ""
     failed = (
         f"check:   {value['failed']} samples failed it in every draw; the best draw was kept\n"
