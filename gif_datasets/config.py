@@ -48,8 +48,7 @@ KEPT = ("none", "boxes", "masks")
 OWN_SCHEDULER = "own"
 """The scheduler that a pipeline's folder names."""
 OWN_STRENGTH = "own"
-"""The strength that a prior's card names for the family of the method; without one, :data:`USUAL_STRENGTH`."""
-USUAL_STRENGTH = {"unclip": 1.0, "sd": 0.6}
+"""The strength that a prior's card names for the family of the method; without one, the method's own, or 1."""
 AUTO = "auto"
 """The strength that is chosen from a few copies before the work; ``auto:SHARE`` says how many must keep their class."""
 BETWEEN = "between"

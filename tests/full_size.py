@@ -17,6 +17,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 
 UnCLIPTextProjModel = sys.modules[diffusers.UnCLIPPipeline.__module__].UnCLIPTextProjModel  # which has moved since 0.36
@@ -134,8 +135,20 @@ _DC_AE = {
     "decoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
     "upsample_block_type": "interpolate", "downsample_block_type": "Conv",
 }  # fmt: skip
+
+
+def _redux(network: dict[str, Any]) -> dict[str, Part]:
+    """With the file of Redux as a part; Flex.1 has 8 of FLUX.1's 19 double blocks."""
+    return {
+        "transformer": (diffusers.FluxTransformer2DModel, {"guidance_embeds": True, **network}),
+        "vae": _VAE16,
+        "redux": (ReduxImageEncoder, {}),
+    }
+
+
 IN_HALF: dict[str, tuple[str, ...]] = {
     "sd35-medium": (), "flux1-schnell": (), "z-image-turbo": ("transformer",), "sana-sprint": ("vae",),
+    "flux1-redux": (), "flex1-redux": (),
 }  # fmt: skip
 """Priors whose files are in half precision though their names do not say so, and parts of them that are not."""
 
@@ -207,6 +220,8 @@ PARTS: dict[str, dict[str, Part]] = {
         "transformer": (diffusers.SanaTransformer2DModel, _SANA), "vae": (diffusers.AutoencoderDC, _DC_AE),
         "text_encoder": (transformers.Gemma2Model, {"config": transformers.Gemma2Config(**_GEMMA2)}),
     },
+    "flux1-redux": _redux({}),
+    "flex1-redux": _redux({"num_layers": 8}),
     "rae-dinov2-base": _rae(768, 12),
     "rae-dinov2-small": _rae(384, 12),
     "rae-dinov2-large": _rae(1024, 24),

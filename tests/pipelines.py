@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ import diffusers
 import huggingface_hub
 import open_clip
 import pytest
+import timm
 import torch
 import transformers
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import save_file
 
 from gif_datasets.priors import embedded_folder
-from gif_datasets.priors.published import PUBLISHED, Published
+from gif_datasets.priors.published import PUBLISHED, REDUX, Published
 from gif_datasets.priors.weights import CLIPS, Weights
 
 UnCLIPTextProjModel = sys.modules[diffusers.UnCLIPPipeline.__module__].UnCLIPTextProjModel  # which has moved since 0.36
@@ -58,9 +60,22 @@ def forget(weights: Weights) -> None:
     shutil.rmtree(root, ignore_errors=True)
 
 
+@timm.models.register_model
+def tiny_siglip(pretrained: bool = False, *, num_classes: int, global_pool: str, **_: Any) -> torch.nn.Module:
+    """As timm's ``vit_so400m_patch16_siglip_512``: tokens without a class token, pooled by attention."""
+    return timm.models.VisionTransformer(
+        img_size=SIDE, patch_size=8, embed_dim=TEXT, depth=2, num_heads=2, class_token=False, num_classes=num_classes,
+        global_pool=global_pool,
+    )  # fmt: skip
+
+
 def clip_config(name: str, **smaller: Any) -> dict[str, Any]:
     """open_clip's configuration of a published CLIP; its shape is kept but for what ``smaller`` says."""
     config = open_clip.get_model_config(name.split("/")[0])
+    if "SigLIP" in name:
+        vision = config["vision_cfg"] | {"timm_model_name": "tiny_siglip", "image_size": SIDE}
+        text = config["text_cfg"] | {"layers": 2, "width": TEXT, "heads": 2, "vocab_size": 80}
+        return config | {"embed_dim": TEXT, "vision_cfg": vision, "text_cfg": text} | smaller
     vision = config["vision_cfg"] | {"layers": 2, "width": 32, "image_size": SIDE, "patch_size": 8, "head_width": 8}
     text = config["text_cfg"] | {"layers": 2, "width": TEXT, "heads": 2}
     quick = {"quick_gelu": True} if name.endswith("openai") else {}
@@ -70,16 +85,27 @@ def clip_config(name: str, **smaller: Any) -> dict[str, Any]:
 def write_clip(name: str) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         torch.manual_seed(0)
-        config = clip_config(name)
-        quick = config.pop("quick_gelu", False)
-        model = open_clip.CLIP(**config, quick_gelu=quick)
+        model = tiny_clip(name)
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / CLIP_FILE)
-        model_cfg = config | ({"quick_gelu": True} if quick else {})
-        mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-        value = {"model_cfg": model_cfg, "preprocess_cfg": {"mean": mean, "std": std}}
-        (folder / "open_clip_config.json").write_text(json.dumps(value))
+        published = open_clip.get_pretrained_cfg(*name.split("/"))
+        how = {key: published[key] for key in ("mean", "std", "interpolation", "resize_mode") if published.get(key)}
+        (folder / "open_clip_config.json").write_text(
+            json.dumps({"model_cfg": clip_config(name), "preprocess_cfg": how})
+        )
+        if "hf_tokenizer_name" in clip_config(name)["text_cfg"]:
+            with tempfile.TemporaryDirectory() as scratch:
+                tokens = tokenizer(Path(scratch) / "tokens")
+                tokens.add_special_tokens({"pad_token": "<|endoftext|>", "sep_token": "<|endoftext|>"})
+                tokens.save_pretrained(folder)
 
     return write
+
+
+def tiny_clip(name: str) -> Any:
+    """A tiny published CLIP of open_clip's."""
+    config = clip_config(name)
+    custom = config.pop("custom_text", False)
+    return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config).eval()
 
 
 CLIP_FILE = "open_clip_model.safetensors"
@@ -109,6 +135,43 @@ def transformers_names(visual: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
             layer = {"ln_pre": "pre_layrnorm", "ln_post": "post_layernorm"}[name.partition(".")[0]]
             named[f"vision_model.{layer}.{name.partition('.')[2]}"] = value
     return named
+
+
+def siglip_names(trunk: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """timm's SigLIP under the names of transformers' ``SiglipVisionModel``."""
+    named = {
+        "embeddings.patch_embedding.weight": trunk["patch_embed.proj.weight"],
+        "embeddings.patch_embedding.bias": trunk["patch_embed.proj.bias"],
+        "embeddings.position_embedding.weight": trunk["pos_embed"][0],
+        "head.probe": trunk["attn_pool.latent"],
+    }
+    renamed = {"norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "self_attn.out_proj", "mlp.fc1": "mlp.fc1"}
+    renamed |= {"mlp.fc2": "mlp.fc2"}
+    pooled = {"proj": "attention.out_proj", "norm": "layernorm", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+    for kind in ("weight", "bias"):
+        named[f"post_layernorm.{kind}"] = trunk[f"norm.{kind}"]
+        named[f"head.attention.in_proj_{kind}"] = torch.cat([trunk[f"attn_pool.{part}.{kind}"] for part in ("q", "kv")])
+        named |= {f"head.{new}.{kind}": trunk[f"attn_pool.{old}.{kind}"] for old, new in pooled.items()}
+        for number in range(2):
+            block, layer = f"blocks.{number}", f"encoder.layers.{number}"
+            named |= {f"{layer}.{new}.{kind}": trunk[f"{block}.{old}.{kind}"] for old, new in renamed.items()}
+            for part, third in zip("qkv", trunk[f"{block}.attn.qkv.{kind}"].chunk(3), strict=True):
+                named[f"{layer}.self_attn.{part}_proj.{kind}"] = third
+    return named
+
+
+def siglip_encoder(ours: Any) -> transformers.SiglipVisionModel:
+    """The vision tower of a tiny published SigLIP as a pipeline has it."""
+    theirs = transformers.SiglipVisionModel(
+        transformers.SiglipVisionConfig(
+            hidden_size=TEXT, num_hidden_layers=2, num_attention_heads=2, intermediate_size=4 * TEXT, image_size=SIDE,
+            patch_size=8, hidden_act="gelu",
+        )
+    )  # fmt: skip
+    given = siglip_names(ours.visual.trunk.state_dict())
+    prefix = "vision_model." if any(name.startswith("vision_model.") for name in theirs.state_dict()) else ""
+    theirs.load_state_dict({f"{prefix}{name}": value for name, value in given.items()})
+    return theirs.eval()
 
 
 def image_encoder(name: str, ours: open_clip.CLIP) -> transformers.CLIPVisionModelWithProjection:
@@ -321,6 +384,32 @@ def flux(scratch: Path) -> diffusers.DiffusionPipeline:
     )
 
 
+def redux(scratch: Path) -> diffusers.DiffusionPipeline:
+    """A Flux without text encoders, whose texts have the width that FluxPriorReduxPipeline writes zeros of."""
+    pipeline = flux(scratch)
+    widths = {"joint_attention_dim": REDUX_WIDTH, "pooled_projection_dim": 768}
+    network = diffusers.FluxTransformer2DModel.from_config({**pipeline.transformer.config, **widths})
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    pipeline.register_modules(transformer=network, scheduler=scheduler)
+    return pipeline
+
+
+REDUX_WIDTH = 4096
+
+
+def write_redux(folder: Path) -> None:
+    """Redux under the names of the published files, of 50 million parameters: its inner widths follow from a text's."""
+    inner = 3 * REDUX_WIDTH
+    tensors = {
+        "redux_up.weight": torch.randn(inner, TEXT) / TEXT**0.5,
+        "redux_up.bias": torch.zeros(inner),
+        "redux_down.weight": torch.randn(REDUX_WIDTH, inner) / 8,
+        "redux_down.bias": torch.zeros(REDUX_WIDTH),
+    }
+    for file in ("flux1-redux-dev", "flex1_redux_siglip2_512"):
+        save_file({name: value.bfloat16() for name, value in tensors.items()}, folder / f"{file}.safetensors")
+
+
 def lcm(scratch: Path) -> diffusers.DiffusionPipeline:
     parts = sd15(scratch, time_cond_proj_dim=32).components
     scheduler = diffusers.LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
@@ -416,6 +505,8 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "ip-adapter-sd15": sd15,
     "ip-adapter-sdxl": sdxl,
     "ip-adapter-sdxl-vit-h": sdxl,
+    "flex1-redux": redux,
+    "flux1-redux": redux,
     "sd15": sd15,
     "sdxl": sdxl,
     "lcm-dreamshaper": lcm,
@@ -566,7 +657,7 @@ def publish(prior: Published, scratch: Path) -> None:
     if prior.clip:
         write_snapshot(CLIPS[prior.clip].weights, write_clip(prior.clip))
     if prior.adapter:
-        write_snapshot(prior.adapter, write_adapter(pipeline))
+        write_snapshot(prior.adapter, write_redux if prior.pipeline == REDUX else write_adapter(pipeline))
 
 
 def side_of(name: str) -> int:

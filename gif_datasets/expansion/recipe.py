@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gif_datasets.chunks import evenly
-from gif_datasets.config import OWN_STRENGTH, USUAL_STRENGTH, ExpansionConfig, stored_options
+from gif_datasets.config import OWN_STRENGTH, ExpansionConfig, stored_options
 from gif_datasets.errors import ConfigError, SourceError
 from gif_datasets.io.cache.entries import CACHE_FORMAT
 from gif_datasets.io.devices import memory_of, resolve_device
@@ -27,6 +27,7 @@ from gif_datasets.priors import (
     check_classifier,
     check_fit,
     check_published_strength,
+    check_start,
     check_strength,
     find_prior,
 )
@@ -240,6 +241,7 @@ def make_recipe(
     check_fit(prior, config.method)
     config = _with_strength_of(prior, config)
     check_strength(prior, config)
+    check_start(prior, config)
     if own_guide is None:
         check_classifier(prior, config)
     if len(classes) < 2:
@@ -265,9 +267,12 @@ def _with_strength_of(prior: PriorInfo, config: ExpansionConfig) -> ExpansionCon
     """The options with ``strength=own`` replaced by what the prior's card names for the family of the method."""
     if config.strength != OWN_STRENGTH:
         return config
-    family, named = METHODS[config.method].family, prior.card.get("strength")
-    own = named.get(family) if isinstance(named, Mapping) else None
-    return dataclasses.replace(config, strength=USUAL_STRENGTH[family] if own is None else own)
+    method, named = METHODS[config.method], prior.card.get("strength")
+    usual = method.defaults["strength"]
+    own = named.get(method.family) if isinstance(named, Mapping) else None
+    if own is None:
+        own = 1.0 if usual == OWN_STRENGTH else usual
+    return dataclasses.replace(config, strength=own)
 
 
 def _fitting(config: ExpansionConfig, prior: PriorInfo, memory: int) -> ExpansionConfig:

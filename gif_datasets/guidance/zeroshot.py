@@ -153,6 +153,23 @@ class Clip:
             visual.output_tokens = False
 
     @property
+    def pools_map(self) -> bool:
+        """Whether an image latent is a function of the whole feature map alone, as SigLIP's attention pools it."""
+        trunk: Any = getattr(self.model.visual, "trunk", None)
+        return getattr(trunk, "attn_pool", None) is not None and trunk.num_prefix_tokens == 0
+
+    @property
+    def map_width(self) -> int:
+        """Channels of the feature map, where :attr:`pools_map`."""
+        return int(self.model.visual.trunk.num_features)
+
+    def pool_map(self, found: Tensor) -> Tensor:
+        """Raw image latents of feature maps ``(B, places, channels)``, differentiably, where :attr:`pools_map`."""
+        visual = self.model.visual
+        latents: Tensor = visual.head(visual.trunk.forward_head(found)).float()
+        return latents
+
+    @property
     def image_size(self) -> int:
         """Side of the images that it sees, pixels."""
         size = self.model.visual.image_size

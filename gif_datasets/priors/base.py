@@ -29,12 +29,14 @@ class Prior(Protocol):
     Attributes:
         channel_axis: Which axis of one latent counts its channels.
         latent_is_embedding: Whether ``embed`` is the identity.
+        guides_itself: Whether its own classifier guides, even where a guide scores images.
         decodes_noise: Whether ``decode`` draws from its generators, so that an image can be drawn again.
         recognises: Whether its classifier's scores mean anything, so that a warning about them is useful.
     """
 
     channel_axis: int = 0
     latent_is_embedding: bool = True
+    guides_itself: bool = False
     decodes_noise: bool = True
     recognises: bool = True
 

@@ -245,6 +245,11 @@ def _set_attention(pipeline: Any, backend: str) -> None:
         raise ConfigError(f"attention='xformers' does not work here ({_first_line(error)}); take 'sdpa'") from error
 
 
+def shift_of(vae: Any) -> float:
+    """The shift of an autoencoder's latents before they are scaled; Stable Diffusion 1, 2 and XL have none."""
+    return float(getattr(vae.config, "shift_factor", None) or 0.0)
+
+
 def denoiser(pipeline: Any) -> Any:
     """The network that runs at every step."""
     return next(getattr(pipeline, name) for name in ("unet", "transformer", "decoder") if hasattr(pipeline, name))

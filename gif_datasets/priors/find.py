@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gif_datasets.config import ExpansionConfig
+from gif_datasets.config import BETWEEN, ExpansionConfig
 from gif_datasets.errors import ConfigError, PriorError
 from gif_datasets.io.digests import digest, digest_folder
 from gif_datasets.io.parsing import read_json
 from gif_datasets.methods import AUGMENT, METHODS
 from gif_datasets.options import closest
 from gif_datasets.priors.parts import Parts
-from gif_datasets.priors.published import FROM_NOISE_ALONE, PUBLISHED, Published, from_noise_alone
+from gif_datasets.priors.published import FROM_NOISE_ALONE, PUBLISHED, REDUX, Published, from_noise_alone
 from gif_datasets.priors.weights import CLIPS, HALF
 
 if TYPE_CHECKING:
@@ -87,9 +87,26 @@ class PriorInfo:
         return next((family for family in self.families if family not in WITHOUT_CLIP), None)
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether its unCLIP decoder reads a map of tokens, not one embedding."""
+        return self.unclip_pipeline == REDUX
+
+    @property
     def adapted(self) -> bool:
         """Whether its unCLIP decoder sees a latent through an IP-Adapter."""
-        return "adapter" in self.card or (self.published is not None and self.published.adapter is not None)
+        has = "adapter" in self.card or (self.published is not None and self.published.adapter is not None)
+        return has and not self.reads_tokens
+
+    @cached_property
+    def unclip_pipeline(self) -> str:
+        """Class of its unCLIP decoder; empty where it has none."""
+        if self.published is not None:
+            return self.published.pipeline if self.published.family == "unclip" else ""
+        if self.folder is None or "unclip" not in self.card.get("decoders", ()):
+            return ""
+        from gif_datasets.priors.diffusers_folder import pipeline_name
+
+        return pipeline_name(self.folder / self.card["decoders"]["unclip"])
 
     @cached_property
     def training_sources(self) -> tuple[str, ...]:
@@ -182,7 +199,7 @@ def _in_folder(folder: Path) -> PriorInfo:
     parts = [part for part in (clip, *card["decoders"].values(), adapter) if part and part not in CLIPS]
     content = digest_folder(folder, ("prior.json", *parts))
     if clip in CLIPS:
-        content = digest([content, CLIPS[clip].weights.revision])
+        content = digest([content, CLIPS[clip].weights.resolved().revision])
     return PriorInfo(card["name"], tuple(card["decoders"]), folder, content, card)
 
 
@@ -235,11 +252,18 @@ def check_strength(info: PriorInfo, config: ExpansionConfig) -> None:
     if not config.near_seed or info.published:
         return
     if info.folder is not None:
-        from gif_datasets.priors.diffusers_folder import pipeline_name
-
-        _check_pipeline(pipeline_name(info.folder / info.card["decoders"]["unclip"]), info.name, config)
+        _check_pipeline(info.unclip_pipeline, info.name, config)
     elif not info.anchored:
         raise ConfigError(f"prior {info.name!r} has no autoencoder to begin near a seed with; give strength=1")
+
+
+def check_start(info: PriorInfo, config: ExpansionConfig) -> None:
+    """Raise ConfigError if copies are to start between two seeds of a prior whose latent is not one embedding."""
+    if config.start == BETWEEN and info.reads_tokens:
+        raise ConfigError(
+            f"start={BETWEEN!r} does not fit prior {info.name!r}: its latent is a map of tokens, not one embedding;"
+            " give start=seed, or another prior"
+        )
 
 
 def _check_pipeline(pipeline: str, name: str, config: ExpansionConfig) -> None:
@@ -289,7 +313,7 @@ def _check_published(info: PriorInfo, device: torch.device, config: ExpansionCon
     if info.published and info.published.samples:
         from gif_datasets.priors.diffusers_folder import check_options
 
-        check_options(info.published.pipeline, info.published.adapter is not None, device, config)
+        check_options(info.published.pipeline, info.adapted, device, config)
 
 
 def prior_parts(info: PriorInfo, family: str) -> Parts:
@@ -317,6 +341,12 @@ def _clip_of(card: Mapping[str, Any], folder: Path, family: str) -> Path | None:
 
 
 def _load_unclip(parts: Parts, device: torch.device, config: ExpansionConfig) -> Prior:
+    from gif_datasets.priors.diffusers_folder import pipeline_name
+
+    if pipeline_name(parts.decoder) == REDUX:
+        from gif_datasets.priors.redux import ReduxPrior
+
+        return ReduxPrior(parts, device, config)
     from gif_datasets.priors.unclip import UnclipPrior
 
     return UnclipPrior(parts, device, config)

@@ -111,7 +111,7 @@ def find_guide(name: str) -> GuideInfo:
     if path.is_dir():
         return _in_folder(name, path)
     if name in CLIPS:
-        return _of_clip(name, CLIPS[name].weights)
+        return _of_clip(name, CLIPS[name].weights.resolved())
     from gif_datasets.guidance.zeroshot import hub_repository
 
     return _on_hub(name, hub_repository(name))
@@ -136,7 +136,7 @@ def _of_hub(name: str, rest: str) -> GuideInfo:
 
 def guides_here() -> list[GuideInfo]:
     """Guides of :data:`KNOWN`, and CLIPs of published priors, whose files are all in the Hub's cache."""
-    found = [_of_clip(name, clip.weights) for name, clip in CLIPS.items()]
+    found = [_of_clip(name, clip.weights) for name, clip in CLIPS.items() if clip.weights.pinned]
     for name in KNOWN:
         repository = _repository_of(name)
         folder = hub.find_model(repository, "main", (_CLIP, _NETWORK))

@@ -27,6 +27,7 @@ from gif_datasets.priors.diffusers_folder import (
     load_pipeline,
     pipeline_name,
     quiet_diffusers,
+    shift_of,
 )
 from gif_datasets.priors.parts import Parts
 
@@ -224,13 +225,13 @@ class SdPrior(ClipPrior):
         vae = self._autoencoder()
         encoded = vae.encode((pixels * 2 - 1).to(vae.dtype))
         means: Tensor = (encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent).float()
-        latents: Tensor = (means - _shift(vae)) * vae.config.scaling_factor
+        latents: Tensor = (means - shift_of(vae)) * vae.config.scaling_factor
         return latents
 
     def pixels(self, latents: Tensor) -> Tensor:
         """Images of latents, differentiably."""
         vae = self._autoencoder()
-        unscaled = latents / vae.config.scaling_factor + _shift(vae)
+        unscaled = latents / vae.config.scaling_factor + shift_of(vae)
         pixels: Tensor = vae.decode(unscaled.to(vae.dtype)).sample.float()
         return (pixels / 2 + 0.5).clamp(0, 1)
 
@@ -238,8 +239,3 @@ class SdPrior(ClipPrior):
 def _prompt(prompts: Sequence[str], name: str, generator: torch.Generator) -> str:
     """A random one of the prompts, filled with a class name."""
     return prompts[int(torch.randint(len(prompts), (), generator=generator))].replace("{}", readable(name))
-
-
-def _shift(vae: Any) -> float:
-    """The shift of an autoencoder's latents before they are scaled; Stable Diffusion 1, 2 and XL have none."""
-    return float(getattr(vae.config, "shift_factor", None) or 0.0)

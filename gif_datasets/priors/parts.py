@@ -14,7 +14,7 @@ class Parts:
         clip: An open_clip folder; None where the decoder needs none.
         decoder: The decoder's folder, or a checkpoint's file.
         image_size: Side of the images, pixels.
-        adapter: The file of an IP-Adapter, if any.
+        adapter: The file of an IP-Adapter or of Redux, if any.
         variant: ``"fp16"`` if the decoder's file names contain it.
         null_latent: The latent of unconditional steps: ``"zeros"`` or ``"mean image"``.
         max_sequence_length: Longest prompt of an img2img pipeline, in tokens; None: the pipeline's own default.

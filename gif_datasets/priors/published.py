@@ -27,13 +27,26 @@ NOT_TUNABLE = (
     " base model instead"
 )
 """Why a distilled model cannot be tuned; fields: its name, and the kind of distillation."""
-
+TUNABLE_PIPELINES = (
+    "UnCLIPImageVariationPipeline",
+    "StableUnCLIPImg2ImgPipeline",
+    "KandinskyV22Pipeline",
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+)
+"""Diffusion pipelines that can be tuned."""
 
 FROM_NOISE_ALONE = {
     "UnCLIPImageVariationPipeline": "it draws small images and enlarges them, without an autoencoder",
     "StableUnCLIPImg2ImgPipeline": "diffusers has no pipeline that noises an image for it",
 }
 """Pipelines of unCLIP priors that cannot begin near a seed, and why."""
+
+
+REDUX = "FluxPipeline"
+"""The pipeline that draws, as an unCLIP prior, what Redux makes of a SigLIP's tokens."""
 
 
 def from_noise_alone(pipeline: str) -> str:
@@ -55,11 +68,12 @@ class Published:
         image_size: Side of its images, pixels.
         license: Licence of the weights, and whether access on the Hub is gated.
         gigabytes: Size of the download without the CLIP.
-        adapter: Files of an IP-Adapter, if any.
+        adapter: Files of an IP-Adapter or of Redux, if any.
         settings: Further settings, as in ``prior.json``.
         advice: Recommended options.
         note: A remark for the user.
         distilled: Kind of distillation of a few-step model, such as ``"LCM"`` or ``"Turbo"``.
+        clip_weights: The CLIP's files; None where it has none.
         half_gigabytes: Size in half precision, where it is not half of :attr:`gigabytes`: files that are in half
             precision already, under names that do not say so. 0: it is half.
     """
@@ -79,12 +93,12 @@ class Published:
     note: str = ""
     distilled: str = ""
     half_gigabytes: float = 0.0
+    clip_weights: Weights | None = None
 
     @property
     def sources(self) -> tuple[Weights, ...]:
         """All files to fetch, the decoder's first."""
-        clip = (CLIPS[self.clip].weights,) if self.clip else ()
-        return (self.decoder, *clip, *((self.adapter,) if self.adapter else ()))
+        return tuple(weights for weights in (self.decoder, self.clip_weights, self.adapter) if weights)
 
     @property
     def samples(self) -> bool:
@@ -118,15 +132,19 @@ class Published:
         return dataclasses.replace(self, decoder=dataclasses.replace(self.decoder, revision=revision))
 
     def resolved(self) -> Published:
-        """The same prior with its revision resolved to a commit."""
-        return dataclasses.replace(self, decoder=self.decoder.resolved())
+        """The same prior with its revisions resolved to commits."""
+        return dataclasses.replace(
+            self,
+            decoder=self.decoder.resolved(),
+            clip_weights=self.clip_weights and self.clip_weights.resolved(),
+            adapter=self.adapter and self.adapter.resolved(),
+        )
 
     def parts(self) -> Parts:
         """Its local files; missing files are fetched."""
-        decoder, clip = self.decoder.bring(), CLIPS[self.clip].weights.bring() if self.clip else None
         return Parts(
-            clip,
-            decoder,
+            self.clip_weights.bring() if self.clip_weights else None,
+            self.decoder.bring(),
             self.image_size,
             self.adapter.bring() if self.adapter else None,
             self.decoder.variant,
@@ -180,8 +198,9 @@ def _read_table() -> dict[str, Published]:
 
 
 def _published(name: str, fields: Mapping[str, Any], weights: Mapping[str, Weights]) -> Published:
-    adapter = weights[fields["adapter"]] if "adapter" in fields else None
-    return Published(name=name, **{**fields, "decoder": weights[fields["decoder"]], "adapter": adapter})
+    files = {"decoder": weights[fields["decoder"]], "adapter": weights.get(fields.get("adapter", ""))}
+    clip = CLIPS[fields["clip"]].weights if fields["clip"] else None
+    return Published(name=name, **{**fields, **files, "clip_weights": clip})
 
 
 PUBLISHED = _read_table()

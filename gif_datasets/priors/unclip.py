@@ -19,7 +19,7 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
 from gif_datasets.guidance.zeroshot import Clip
 from gif_datasets.priors.base import ClipPrior, pixels_of
-from gif_datasets.priors.diffusers_folder import check_options, denoiser, load_pipeline, pipeline_class
+from gif_datasets.priors.diffusers_folder import check_options, denoiser, load_pipeline, pipeline_class, shift_of
 from gif_datasets.priors.parts import Parts
 from gif_datasets.priors.published import from_noise_alone
 
@@ -74,7 +74,7 @@ class UnclipPrior(ClipPrior):
         if "movq" in parts:
             latents: Tensor = parts["movq"].encode(scaled).latents
         elif "vae" in parts:
-            latents = _encoded(parts["vae"], scaled)
+            latents = encoded(parts["vae"], scaled)
         else:
             latents = scaled
         return latents.float()
@@ -106,21 +106,23 @@ MEAN_IMAGE = "mean image"
 """An alternative to zeros as the latent of unconditional steps: that of an image of CLIP's mean colour."""
 
 
-def _encoded(vae: Any, pixels: Tensor) -> Tensor:
+def encoded(vae: Any, pixels: Tensor) -> Tensor:
     """Scaled latents of an AutoencoderKL; in single precision where half precision overflows."""
     dtype = vae.dtype
     if dtype == torch.float16 and vae.config.force_upcast:
         vae.to(torch.float32)
-    latents: Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
-    vae.to(dtype)
+    means = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
+    latents: Tensor = (means - shift_of(vae)) * vae.config.scaling_factor
+    if vae.dtype != dtype:
+        vae.to(dtype)
     return latents
 
 
-def _sampling(prior: UnclipPrior, generators: Generators, config: ExpansionConfig) -> dict[str, Any]:
+def sampling(image_size: int, generators: Generators, config: ExpansionConfig) -> dict[str, Any]:
     """Arguments of a call that all pipelines except Karlo's share."""
     return {
-        "height": prior.image_size,
-        "width": prior.image_size,
+        "height": image_size,
+        "width": image_size,
         "num_inference_steps": config.decode_steps,
         "guidance_scale": config.guidance_scale,
         "generator": generators,
@@ -128,15 +130,23 @@ def _sampling(prior: UnclipPrior, generators: Generators, config: ExpansionConfi
     }
 
 
-def _near_seed(anchors: Tensor, generators: Generators, config: ExpansionConfig) -> dict[str, Any]:
-    """Arguments of an img2img call that begins from anchors, noised to the strength.
+def steps_near(config: ExpansionConfig) -> tuple[int, int]:
+    """How many steps begin near a seed, and of how many.
 
-    Of N steps an img2img pipeline runs ``int(N * strength)``. So that few steps do not make the strength coarse, N is
-    chosen for it: with 6 decode steps, a strength of 0.4 runs 3 of 8.
+    So that few steps do not make the strength coarse, their number is chosen for it: with 6 decode steps, a strength of
+    0.4 runs 3 of 8.
     """
     assert isinstance(config.strength, float)
     steps = math.ceil(config.decode_steps * config.strength - 1e-9)
-    of = max(steps, round(steps / config.strength))
+    return steps, max(steps, round(steps / config.strength))
+
+
+def _near_seed(anchors: Tensor, generators: Generators, config: ExpansionConfig) -> dict[str, Any]:
+    """Arguments of an img2img call that begins from anchors, noised to the strength.
+
+    Of N steps an img2img pipeline runs ``int(N * strength)``.
+    """
+    steps, of = steps_near(config)
     return {
         "image": anchors,
         "strength": min(1.0, (steps + 0.5) / of),
@@ -155,7 +165,7 @@ def _kandinsky(
     if anchors is not None:
         near: Tensor = prior.img2img(**condition, **_near_seed(anchors, generators, config)).images
         return near
-    pixels: Tensor = prior.pipeline(**condition, **_sampling(prior, generators, config)).images
+    pixels: Tensor = prior.pipeline(**condition, **sampling(prior.image_size, generators, config)).images
     return pixels.float() / 2 + 0.5
 
 
@@ -176,7 +186,7 @@ def _stable(
     prior: UnclipPrior, latents: Tensor, generators: Generators, config: ExpansionConfig, anchors: None
 ) -> Tensor:
     condition = {"image_embeds": latents, "noise_level": config.noise_level}
-    return _diffused(prior.pipeline, len(latents), **condition, **_sampling(prior, generators, config))
+    return _diffused(prior.pipeline, len(latents), **condition, **sampling(prior.image_size, generators, config))
 
 
 def _adapter(
@@ -187,7 +197,7 @@ def _adapter(
     condition = {"ip_adapter_image_embeds": [rows[:, None]]}
     if anchors is not None:
         return _diffused(prior.img2img, len(latents), **condition, **_near_seed(anchors, generators, config))
-    return _diffused(prior.pipeline, len(latents), **condition, **_sampling(prior, generators, config))
+    return _diffused(prior.pipeline, len(latents), **condition, **sampling(prior.image_size, generators, config))
 
 
 def _rows_apart(pipeline: Any) -> Any:

@@ -104,8 +104,8 @@ class ClipWeights:
     gigabytes: float
 
 
-def _open_clip(repository: str, revision: str) -> Weights:
-    return Weights(repository, revision, ("open_clip_config.json", "open_clip_model.safetensors"))
+def _open_clip(repository: str, revision: str, *more: str) -> Weights:
+    return Weights(repository, revision, ("open_clip_config.json", "open_clip_model.safetensors", *more))
 
 
 CLIPS = {
@@ -138,6 +138,20 @@ CLIPS = {
             1280,
             _open_clip("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "743c27bd53dfe508a0ade0f50698f99b39d03bec"),
             10.2,
+        ),
+        ClipWeights(
+            "ViT-SO400M-14-SigLIP-384",
+            "webli",
+            1152,
+            _open_clip("timm/ViT-SO400M-14-SigLIP-384", "ac16108d567c4389e6cd2b11c9b8585f7474435b", "tokenizer*"),
+            3.5,
+        ),
+        ClipWeights(
+            "ViT-SO400M-16-SigLIP2-512",
+            "webli",
+            1152,
+            _open_clip("timm/ViT-SO400M-16-SigLIP2-512", "main", "tokenizer*"),
+            4.5,
         ),
     )
 }

@@ -33,7 +33,7 @@ from gif_datasets.priors import (
     load_prior,
     prior_parts,
 )
-from gif_datasets.priors.published import NOT_TUNABLE
+from gif_datasets.priors.published import NOT_TUNABLE, TUNABLE_PIPELINES
 from gif_datasets.priors.weights import CLIPS
 from gif_datasets.prompts import DOMAINS, check_prompts, prompts_of
 from gif_datasets.report import charts
@@ -239,6 +239,11 @@ def _task(
         )
     if base.published and base.published.distilled:
         raise ConfigError(NOT_TUNABLE.format(base.name, base.published.distilled))
+    if base.published and base.published.samples and base.published.pipeline not in TUNABLE_PIPELINES:
+        raise ConfigError(
+            f"cannot tune prior {base.name!r}: its {base.published.pipeline} is of another architecture than those that"
+            " can be tuned (Stable Diffusion 1, 2 and XL, IP-Adapters, Stable unCLIP, Kandinsky 2.2, Karlo)"
+        )
     if family in WITHOUT_CLIP:
         raise ConfigError(
             f"cannot tune prior {base.name!r}: its decoder draws the tokens of a frozen encoder and knows nothing of a"

@@ -10,17 +10,20 @@ import diffusers
 import pytest
 import torch
 import transformers
+from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from PIL import Image
-from pipelines import SIDE, image_encoder, published_here, side_of
+from pipelines import SIDE, TEXT, image_encoder, published_here, side_of, siglip_encoder
+from safetensors.torch import load_file
 
 from gif_datasets import ExpansionConfig
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.priors import find_prior, load_prior
 from gif_datasets.priors.diffusers_folder import _name_moved_modules
-from gif_datasets.priors.published import PUBLISHED
+from gif_datasets.priors.published import PUBLISHED, REDUX
 
 UNCLIP, SD = ([name for name, prior in PUBLISHED.items() if prior.family == family] for family in ("unclip", "sd"))
-
+TOKENS = [name for name in UNCLIP if PUBLISHED[name].pipeline == REDUX]
+"""Priors whose latent is a map of tokens."""
 
 CPU = torch.device("cpu")
 
@@ -92,7 +95,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("published", UNCLIP, indirect=True)
+@pytest.mark.parametrize("published", [name for name in UNCLIP if name not in TOKENS], indirect=True)
 def test_an_image_s_variation_is_diffusers_own(published: str, seeds: list[Image.Image]) -> None:
     """Three copies in one block are the three variations that the pipeline draws of one image after another."""
     config = ExpansionConfig(decode_steps=3, guidance_scale=4.0)
@@ -101,6 +104,31 @@ def test_an_image_s_variation_is_diffusers_own(published: str, seeds: list[Image
     theirs, call = pipeline_of(published, prior), CALLS[PUBLISHED[published].pipeline]
     for row, (seed, generator) in enumerate(zip(seeds, draws("abc"), strict=True)):
         drawn = call(theirs, seed, prior, num_inference_steps=3, guidance_scale=4.0, generator=generator).images[0]
+        expected = torch.from_numpy(numpy_of(drawn)).permute(2, 0, 1)
+        torch.testing.assert_close(ours[row], expected, rtol=0, atol=1.5 / 255)
+
+
+@pytest.mark.parametrize("published", TOKENS, indirect=True)
+def test_a_variation_by_redux_is_diffusers_own(published: str, seeds: list[Image.Image]) -> None:
+    """https://huggingface.co/docs/diffusers/api/pipelines/flux, Redux: one pipeline reads an image, another draws."""
+    config = ExpansionConfig(decode_steps=3, guidance_scale=2.5)
+    prior = load_prior(find_prior(published), "unclip", CPU, config)
+    ours = prior.decode(prior.encode(seeds), draws("abc"), config)
+    entry = PUBLISHED[published]
+    assert entry.adapter is not None
+    embedder = ReduxImageEncoder(redux_dim=TEXT)
+    embedder.load_state_dict(load_file(entry.adapter.bring()))
+    reads = diffusers.FluxPriorReduxPipeline(
+        image_encoder=siglip_encoder(prior.clip.model),
+        feature_extractor=transformers.SiglipImageProcessor(size={"height": SIDE, "width": SIDE}),
+        image_embedder=embedder,
+    )
+    paints = diffusers.FluxPipeline.from_pretrained(entry.decoder.bring(), text_encoder=None, text_encoder_2=None)
+    for pipeline in (reads, paints):
+        pipeline.set_progress_bar_config(disable=True)
+    for row, (seed, generator) in enumerate(zip(seeds, draws("abc"), strict=True)):
+        call = {"guidance_scale": 2.5, "num_inference_steps": 3, "generator": generator}
+        drawn = paints(**call, **reads(seed), height=16, width=16).images[0]
         expected = torch.from_numpy(numpy_of(drawn)).permute(2, 0, 1)
         torch.testing.assert_close(ours[row], expected, rtol=0, atol=1.5 / 255)
 

@@ -17,6 +17,7 @@ import full_size
 import open_clip
 import pipelines
 import pytest
+import timm
 import torch
 from PIL import Image
 from pipelines import adapter_tensors, forget
@@ -36,7 +37,7 @@ def test_sizes_of_downloads(name: str) -> None:
     prior = PUBLISHED[name]
     counts = {part: full_size.count(full_size.build(spec)) / 1e9 for part, spec in full_size.PARTS[name].items()}
     found = sum(count * full_size.width(name, part, prior.decoder.variant) for part, count in counts.items())
-    extra = 0.8 if prior.adapter else 0.06
+    extra = 0.8 if prior.adapter and "redux" not in counts else 0.06
     extra += 0.45 if name == "sd35-medium" else 0  # places of 384 x 384 patches, which are no parameter
     assert found - 0.06 < prior.gigabytes < found + extra
     if prior.half_gigabytes:
@@ -45,9 +46,11 @@ def test_sizes_of_downloads(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_sizes_of_clips(name: str) -> None:
+    config = open_clip.get_model_config(CLIPS[name].model)
+    custom, side = config.pop("custom_text", False), config["vision_cfg"]["image_size"]
     with torch.device("meta"):
-        model = open_clip.CLIP(**open_clip.get_model_config(CLIPS[name].model))
-        assert model.encode_image(torch.empty(2, 3, 224, 224)).shape == (2, CLIPS[name].width)
+        model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
+        assert model.encode_image(torch.empty(2, 3, side, side)).shape == (2, CLIPS[name].width)
     assert full_size.count(model) * 4 / 1e9 == pytest.approx(CLIPS[name].gigabytes, abs=0.06)
 
 
@@ -72,6 +75,30 @@ CONDITIONS = {
     },
 }  # fmt: skip
 """Shapes of what each decoder is conditioned on."""
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("flux1-redux", 729), ("flex1-redux", 1024)])
+def test_shapes_of_redux(name: str, tokens: int) -> None:
+    """From a picture to tokens, to those of a text behind 512 zeros, and through the network, on the meta device."""
+    prior, parts = PUBLISHED[name], full_size.PARTS[name]
+    config = open_clip.get_model_config(CLIPS[prior.clip].model)
+    side = config["vision_cfg"]["image_size"]
+    with torch.device("meta"):
+        trunk = timm.create_model(config["vision_cfg"]["timm_model_name"], num_classes=0, global_pool="map")
+        found = trunk.forward_features(torch.empty(2, 3, side, side))
+        assert found.shape == (2, tokens, 1152)
+        assert trunk.forward_head(found).shape == (2, CLIPS[prior.clip].width)
+    texts = full_size.build(parts["redux"])(found).image_embeds
+    network, inner = full_size.build(parts["transformer"]), prior.image_size // 16
+    out = network(
+        torch.empty(2, inner**2, 64, device="meta"), torch.cat([texts.new_empty(2, 512, 4096), texts], 1),
+        torch.empty(2, 768, device="meta"), torch.empty(2, device="meta"), torch.empty(inner**2, 3, device="meta"),
+        torch.empty(512 + tokens, 3, device="meta"), torch.empty(2, device="meta"),
+    ).sample  # fmt: skip
+    assert out.shape == (2, inner**2, 64)
+    vae = full_size.build(parts["vae"])
+    assert vae.decode(torch.empty(1, 16, 2 * inner, 2 * inner, device="meta")).sample.shape == (1, 3, 1024, 1024)
+    assert full_size.count(network) == pytest.approx({"flux1-redux": 11.9e9, "flex1-redux": 8.16e9}[name], rel=2e-3)
 
 
 @pytest.mark.parametrize("name", CONDITIONS)

@@ -36,6 +36,8 @@ from pipelines import (
     masked,
     published_here,
     side_of,
+    siglip_encoder,
+    tiny_clip,
     write_clip,
 )
 from safetensors.torch import load_file, save_file
@@ -46,13 +48,15 @@ from gif_datasets.guidance.rng import generator_for
 from gif_datasets.priors import diffusers_folder, embedded_folder, find_prior, load_prior, mae, mae_checkpoints
 from gif_datasets.priors.diffusers_folder import SCHEDULERS, denoiser
 from gif_datasets.priors.parts import Parts
-from gif_datasets.priors.published import PUBLISHED, Published
+from gif_datasets.priors.published import PUBLISHED, REDUX, Published
 from gif_datasets.priors.weights import CLIPS, Weights
 
 CPU = torch.device("cpu")
 UNCLIP, SD, MAE = (
-    [name for name, prior in PUBLISHED.items() if prior.family == family] for family in ("unclip", "sd", "mae")
+    [name for name, prior in PUBLISHED.items() if prior.family == family and prior.pipeline != REDUX]
+    for family in ("unclip", "sd", "mae")
 )
+PLAIN = [name for name in CLIPS if "SigLIP" not in name]
 QUICK = {"decode_steps": 2, "decode_batch": 4, "encode_batch": 4, "criteria": ("consistency",)}
 
 
@@ -573,13 +577,16 @@ def test_the_noise_level_of_stable_unclip(published: str) -> None:
 @pytest.mark.parametrize("name", CLIPS)
 def test_a_pipeline_s_image_encoder_is_open_clip_s(name: str) -> None:
     """transformers' vision tower, with open_clip's tensors under its names, gives equal embeddings."""
-    config = clip_config(name)
-    quick = config.pop("quick_gelu", False)
+    quick = clip_config(name).get("quick_gelu", False)
     assert quick == (open_clip.get_pretrained_cfg(*name.split("/")).get("quick_gelu", False))
     torch.manual_seed(0)
-    ours = open_clip.CLIP(**config, quick_gelu=quick).eval()
+    ours, pixels = tiny_clip(name), torch.randn(2, 3, 32, 32)
+    if name not in PLAIN:
+        with torch.no_grad():
+            expected = siglip_encoder(ours)(pixels).pooler_output
+            torch.testing.assert_close(ours.encode_image(pixels), expected, rtol=1e-4, atol=1e-4)
+        return
     theirs = image_encoder(name, ours)
-    pixels = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(theirs(pixels).image_embeds, ours.encode_image(pixels), rtol=1e-4, atol=1e-4)
 
@@ -599,8 +606,13 @@ def test_a_picture_reaches_the_clip_as_it_reaches_a_pipeline_s_image_encoder(pub
 
 def test_published_clips_see_pictures_as_transformers_does_by_default() -> None:
     """Size, mean and spread of open_clip's checkpoints are those that a pipeline's feature extractor has."""
-    theirs = transformers.CLIPImageProcessor()
-    for name in CLIPS:
+    theirs, squashing = transformers.CLIPImageProcessor(), transformers.SiglipImageProcessor()
+    for name in CLIPS.keys() - set(PLAIN):
+        cfg = open_clip.get_pretrained_cfg(*name.split("/"))
+        assert (list(cfg["mean"]), list(cfg["std"])) == (list(squashing.image_mean), list(squashing.image_std))
+        assert (cfg["interpolation"], squashing.resample) == ("bicubic", Image.Resampling.BICUBIC)
+        assert cfg["resize_mode"] == "squash"
+    for name in PLAIN:
         model, pretrained = name.split("/")
         cfg, size = open_clip.get_pretrained_cfg(model, pretrained), open_clip.get_model_config(model)["vision_cfg"]
         assert {size["image_size"]} == {
@@ -661,7 +673,9 @@ def test_the_check_of_weights_rebuilds_pictures(
     assert re.match(rf"{published}: rebuilt pictures, dB: \d+\.\d{{3}}, expected at least 20\.0: ", rebuilt)
 
 
-@pytest.mark.parametrize("published", ["ip-adapter-sd15", "mae-base", "sd15", "rae-mae-base"], indirect=True)
+@pytest.mark.parametrize(
+    "published", ["ip-adapter-sd15", "flex1-redux", "mae-base", "sd15", "rae-mae-base"], indirect=True
+)
 def test_the_check_of_weights_times_a_prior(published: str, check: dict[str, Any], tmp_path: Path) -> None:
     """A block to paste, and seeds above their copies."""
     lines = check["timed"](published, CPU, "float32", tmp_path / "sheet.png").splitlines()
@@ -757,5 +771,4 @@ def test_the_command_line_and_the_page_tell_the_table(capsys: pytest.CaptureFixt
 
 def test_what_is_not_pinned_says_why() -> None:
     for prior in PUBLISHED.values():
-        assert prior.decoder.pinned or prior.note
-        assert all(weights.pinned for weights in prior.sources[1:])
+        assert prior.note or all(weights.pinned for weights in prior.sources)

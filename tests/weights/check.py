@@ -50,7 +50,8 @@ from gif_datasets.priors.weights import CLIPS
 from gif_datasets.sources import open_source
 
 IMAGENET = {"ViT-B-32/openai": 63.2, "ViT-L-14/openai": 75.5, "ViT-H-14/laion2b_s32b_b79k": 78.0}
-IMAGENET |= {"ViT-bigG-14/laion2b_s39b_b160k": 80.1}
+IMAGENET |= {"ViT-bigG-14/laion2b_s39b_b160k": 80.1, "ViT-SO400M-14-SigLIP-384/webli": 83.1}
+IMAGENET |= {"ViT-SO400M-16-SigLIP2-512/webli": 84.3}
 ENCODER = ("image_encoder/config.json", "image_encoder/model.safetensors", "feature_extractor/preprocessor_config.json")
 BLOCK = 8
 Check = tuple[str, float | None, float]
@@ -100,8 +101,8 @@ def decoded(prior: object, family: str, pictures: list[Image.Image], config: Exp
     generators = [generator_for(0, str(number), "decode", 1) for number in range(len(pictures))]
     shown = prior.decode(latents, generators, config).float().cpu()
     if family == "unclip":
-        again = prior.encode([vision.to_pil_image(picture) for picture in shown])
-        nearest = F.cosine_similarity(again[:, None], latents[None], dim=-1).argmax(1).cpu()
+        again = prior.embed_images([vision.to_pil_image(picture) for picture in shown])
+        nearest = F.cosine_similarity(again[:, None], prior.embed(latents)[None], dim=-1).argmax(1).cpu()
         yield (
             "pictures nearest to their own latent, %",
             100 * float((nearest == torch.arange(len(nearest))).float().mean()),

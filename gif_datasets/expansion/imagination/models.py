@@ -105,7 +105,7 @@ def _load_models(
     if not augments:
         assert prior is not None
         assert own is not None
-        space_of_latents = own if prior.latent_is_embedding else judge
+        space_of_latents = own if prior.latent_is_embedding or prior.guides_itself else judge
         maker = GuidedMaker(
             recipe,
             prior,
@@ -128,7 +128,9 @@ def _embed(prior: Prior, guide: Guide | None) -> Callable[[torch.Tensor], torch.
     """Embeddings of latents: by the guide, of their images; None where the latents are embeddings."""
     if prior.latent_is_embedding:
         return None
-    return prior.embed if guide is None else lambda latents: guide.embed_pixels(prior.pixels(latents))
+    if guide is None or prior.guides_itself:
+        return prior.embed
+    return lambda latents: guide.embed_pixels(prior.pixels(latents))
 
 
 @dataclass(frozen=True)
