@@ -7,12 +7,14 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from gif_datasets.errors import ConfigError
 from gif_datasets.methods import (
     CLASSIFIER,
+    CONFIRMATION,
     DEFAULT_METHOD,
     DIFFUSION,
     GUIDANCE,
@@ -43,7 +45,8 @@ from gif_datasets.ratios import MAX_RATIO, stands_for_copies
 
 CRITERIA = ("consistency", "entropy", "diversity")
 CLASSIFIERS = ("text", "seeds", "both", "linear")
-AGNOSTIC = "sample-agnostic"
+WISE, AGNOSTIC, HARDEST = "sample-wise", "sample-agnostic", "hardest"
+"""How ``select:`` methods select."""
 KEPT = ("none", "boxes", "masks")
 OWN_SCHEDULER = "own"
 """The scheduler that a pipeline's folder names."""
@@ -64,6 +67,7 @@ _LATER = {
     "novel_bits": None,
     "start": "seed",
     "prototype_weight": 0.0,
+    "confirmed_by": "prior",
 }
 """Options that older versions did not have, with the value for what these did: digests are as they were."""
 _NEAR_SEED = "near_seed"
@@ -259,11 +263,19 @@ class ExpansionConfig:
         of=NOVELTY,
     )
     selection: str = _option(
-        "sample-wise",
-        "for select: methods: every seed gets ratio copies; or sample-agnostic: the best draws of all seeds together"
-        " are taken, so that some seeds get more and some none (appendix B)",
-        choices=("sample-wise", AGNOSTIC),
+        WISE,
+        "for select: methods: every seed gets ratio copies, each the first draw that passes; or sample-agnostic: the"
+        " best draws of all seeds together are taken, so that some seeds get more and some none (appendix B); or"
+        " hardest: each is, of all its draws whose label is confirmed, the one of the highest entropy to the guide",
+        choices=(WISE, AGNOSTIC, HARDEST),
         of=SELECTION,
+    )
+    confirmed_by: str = _option(
+        "prior",
+        "with selection=hardest and a guide: what confirms the label, the classifier of the prior's CLIP (prior) or the"
+        " guide itself (guide), which then never takes what it gets wrong",
+        choices=("prior", "guide"),
+        of=CONFIRMATION,
     )
     measure_pictures: bool = _option(False, "score every new image and record the scores, even without a check")
 
@@ -404,6 +416,16 @@ class ExpansionConfig:
     def agnostic(self) -> bool:
         """Whether copies are chosen from the draws of all seeds together."""
         return self.selection == AGNOSTIC
+
+    @property
+    def hardest(self) -> bool:
+        """Whether all draws of a copy are made, and the hardest is taken."""
+        return self.selection == HARDEST
+
+    @property
+    def asks_prior_too(self) -> bool:
+        """Whether images are scored by the prior's CLIP beside a guide."""
+        return self.hardest and self.guide is not None and self.confirmed_by == "prior"
 
     @property
     def copies(self) -> int:
@@ -587,8 +609,8 @@ def _resolve(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if isinstance(values["ratio"], Mapping):
         values["ratio"] = dict(values["ratio"])  # the caller's own may change
     method = METHODS[values["method"]]
-    if values["selection"] == AGNOSTIC and not method.selects:
-        raise ConfigError(f"selection {AGNOSTIC!r} is for the select: methods, got method {method.name!r}")
+    if values["selection"] != WISE and not method.selects:
+        raise ConfigError(f"selection {values['selection']!r} is for the select: methods, got method {method.name!r}")
     if values["selection"] == AGNOSTIC and not isinstance(values["ratio"], int):
         raise ConfigError(
             f"selection {AGNOSTIC!r} chooses among the copies of all seeds, and takes one number as ratio, got"
@@ -604,6 +626,13 @@ def _resolve(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return values, warned
 
 
+_LACKS = {
+    REDRAWS: " without a check",
+    NOVELTY: " without check='novel'",
+    CONFIRMATION: f" without selection={HARDEST!r} and a guide",
+}
+
+
 def _without_effect(
     method: Method, values: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, str]]:
@@ -613,7 +642,7 @@ def _without_effect(
     neutral = {**{name: spec.default for name, spec in specs.items()}, **defaults, **NEUTRAL}
     for name, spec in specs.items():
         if spec.metadata["of"] not in parts:
-            without = {REDRAWS: " without a check", NOVELTY: " without check='novel'"}.get(spec.metadata["of"], "")
+            without = _LACKS.get(spec.metadata["of"], "")
             yield name, neutral[name], f"for method {method.name!r}{without}"
     if GUIDANCE in parts:
         for criterion in sorted(set(CRITERIA) - criteria):
@@ -662,7 +691,9 @@ def _parts(method: Method, values: Mapping[str, Any]) -> set[str]:
     check = values.get("check", method.defaults["check"])
     checks, compares = check != "none", check == NOVEL
     classifies = method.imagines or (checks and not compares) or bool(values.get("measure_pictures", False))
-    return {"", *method.parts, *[CLASSIFIER] * classifies, *[REDRAWS] * checks, *[NOVELTY] * compares}
+    confirms = values.get("selection") == HARDEST and values.get("guide") is not None
+    own = [CLASSIFIER] * classifies, [REDRAWS] * checks, [NOVELTY] * compares, [CONFIRMATION] * confirms
+    return {"", *method.parts, *chain.from_iterable(own)}
 
 
 def own_defaults(method: Method) -> dict[str, Any]:

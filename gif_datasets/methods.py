@@ -38,6 +38,8 @@ REDRAWS = "redraws"
 """Part of every method that checks its images."""
 NOVELTY = "novelty"
 """Part of every method that compares its images with others."""
+CONFIRMATION = "confirmation"
+"""Part of every method that takes the draw of the highest entropy, of those whose label is confirmed."""
 
 
 @dataclass(frozen=True)

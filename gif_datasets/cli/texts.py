@@ -9,6 +9,7 @@ from typing import Any
 from gif_datasets.io.units import aligned, duration_text, size_text
 from gif_datasets.methods import (
     CLASSIFIER,
+    CONFIRMATION,
     DIFFUSION,
     GUIDANCE,
     IMG2IMG,
@@ -293,6 +294,7 @@ WHERE = {
     REDRAWS: "if images are checked",
     NOVELTY: "with check=novel",
     SELECTION: "select: methods",
+    CONFIRMATION: "with selection=hardest",
     DIFFUSION: "unclip and sd",
     STRENGTH: "unclip and sd",
     INTERPOLATION: "unclip",

@@ -230,9 +230,17 @@ def _priors_of(family: str) -> str:
 
 
 def check_classifier(info: PriorInfo, config: ExpansionConfig) -> None:
-    """Raise ConfigError if class texts alone are to score images, and neither the prior nor a guide has any."""
+    """Raise ConfigError if class texts alone are to score images, and neither the prior nor a guide has any.
+
+    Also where they are to confirm what a guide ranks, and the prior has none.
+    """
     family = METHODS[config.method].family
     texts = info.has_clip or not info.trained if family == AUGMENT else family not in WITHOUT_CLIP or bool(info.make)
+    if config.classifies and config.classifier == "text" and not texts and config.asks_prior_too:
+        raise ConfigError(
+            f"prior {info.name!r} has no class texts to confirm labels by; give confirmed_by=guide, or"
+            " classifier=seeds or linear"
+        )
     if config.classifies and config.classifier == "text" and config.guide is None and not texts:
         raise ConfigError(
             f"classifier 'text' does not fit: the tokens of prior {info.name!r} have no class texts; give"

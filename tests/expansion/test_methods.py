@@ -163,6 +163,63 @@ def test_what_fails_is_drawn_again(method: str, seed_folder: Path) -> None:
         assert max(attempts) > 1
 
 
+class TintGuide(torch.nn.Module):
+    """Logits of an image's tint; a stand-in for the network that is to learn."""
+
+    image_size = 8
+
+    def __init__(self, scale: float = 4.0) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(scale))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.scale * pixels.mean((2, 3))
+
+
+@pytest.mark.parametrize("confirmed_by", ["prior", "guide"])
+@pytest.mark.parametrize("method", ["select:unclip", "select:cutout"])
+def test_the_hardest_confirmed_draw_is_taken(method: str, confirmed_by: str, seed_folder: Path) -> None:
+    """Of all draws of a copy, that of the highest entropy to the guide of those that CLIP, or it, gives the label."""
+    options = {
+        "ratio": 2, "method": method, "prior": "linear", "redraws": 3, "logit_scale": 60.0, "classifier": "both",
+        "guide": TintGuide(), "selection": "hardest", "confirmed_by": confirmed_by,
+    }  # fmt: skip
+    expanded = ExpandedDataset(str(seed_folder), **options)
+    records = [expanded.provenance(12 + i) for i in range(24)]
+    loaded = expanded.imaginer._load()
+    maker, scorer = loaded.maker, loaded.scorer
+    assert scorer is not None
+    assert (loaded.confirm is None) == (confirmed_by == "guide")
+    taken, first = [], []
+    for index, record in enumerate(records):
+        row = expanded._row(12 + index)
+        pictures = [maker.draw([row], attempt)[0].picture for attempt in range(4)]
+        entropies = criteria.entropy(scorer(pictures))
+        confirming = (loaded.confirm or scorer)(pictures)
+        confirmed = confirming.argmax(1) == row[0].label
+        chosen = int((entropies + 10).where(confirmed, confirming[:, row[0].label]).argmax())
+        assert (record.passed, record.attempts, record.held_class) == (bool(confirmed.any()), 4, row[0].label)
+        assert record.picture_entropy == pytest.approx(float(entropies[chosen]), abs=1e-5)
+        taken.append(record.picture_entropy)
+        first.append(float(entropies[0]))
+    assert any(record.passed for record in records)
+    assert confirmed_by == "guide" or np.mean(taken) > np.mean(first)
+
+
+def test_who_confirms_is_an_option_of_hardest_alone(seed_folder: Path) -> None:
+    """It changes no other digest, is refused where nothing is selected, and does nothing without a guide."""
+    plain = ExpansionConfig(method="select:unclip")
+    assert "confirmed_by" not in plain.to_json()
+    with pytest.raises(ConfigError, match="selection 'hardest' is for the select: methods"):
+        ExpansionConfig(selection="hardest")
+    with pytest.warns(UserWarning, match="confirmed_by does nothing .* without selection='hardest' and a guide"):
+        assert ExpansionConfig(method="select:unclip", confirmed_by="guide") == plain
+    alone = ExpandedDataset(str(seed_folder), ratio=1, method="select:cutout", prior="linear", selection="hardest",
+                            redraws=1)  # fmt: skip
+    assert alone.provenance(12).attempts == 2
+    assert alone.imaginer._load().confirm is None
+
+
 def test_a_check_that_fails_in_every_draw_is_told(seed_folder: Path, tmp_path: Path) -> None:
     """Summary, manifest and record say of which copies every draw failed; a false count is found by `verify`."""
     options = {"ratio": 2, "method": "select:cutout", "prior": "linear", "redraws": 1, "logit_scale": 60.0}

@@ -51,10 +51,16 @@ class Judge:
             return [Verdict(row) for row in scores]
         import torch
 
-        from gif_datasets.guidance.accept import accept
+        from gif_datasets.guidance.accept import accept, hardest
+        from gif_datasets.guidance.criteria import entropy
 
-        seed_scores = torch.stack([self._seed_scores[seed.key] for seed, _ in rows])
         labels = torch.tensor([seed.label for seed, _ in rows])
+        if self.config.hardest:
+            confirming = models.confirm(pictures) if models.confirm else scores
+            ranked = hardest(entropy(scores), confirming, labels)
+            rows_of = zip(scores, *(part.tolist() for part in ranked), strict=True)
+            return [dataclasses.replace(Verdict(*row), settles=False) for row in rows_of]
+        seed_scores = torch.stack([self._seed_scores[seed.key] for seed, _ in rows])
         verdicts = accept(self.config.check, scores, seed_scores, labels)
         return [Verdict(*row) for row in zip(scores, *(part.tolist() for part in verdicts), strict=True)]
 
@@ -74,10 +80,10 @@ def _compared(near: Sequence[int | None]) -> tuple[list[bool], list[float]]:
 
 @dataclass
 class BestDraws:
-    """The best draw of each sample whose draws have all failed the check so far.
+    """The best draw of each sample that none has settled so far.
 
     Attributes:
-        failed: Samples whose last draw failed, by cache key.
+        failed: Samples to draw again, by cache key.
     """
 
     failed: dict[str, Row] = field(default_factory=dict)
@@ -85,14 +91,15 @@ class BestDraws:
 
     def settles(self, key: str, row: Row, verdict: Verdict) -> bool:
         """Whether a draw passes, and so is the sample."""
-        if verdict.passed:
+        settled = verdict.passed and verdict.settles
+        if settled:
             self._best.pop(key, None)
         else:
             self.failed[key] = row
-        return verdict.passed
+        return settled
 
     def improves(self, key: str, verdict: Verdict) -> bool:
-        """Whether a draw that fails is the best so far."""
+        """Whether a draw that settles nothing is the best so far."""
         return key not in self._best or verdict.rank > self._best[key][0]
 
     def take(self, key: str, verdict: Verdict, sample: Future[Sample]) -> None:
@@ -105,7 +112,7 @@ class BestDraws:
         return failed
 
     def samples(self, attempts: int) -> Iterator[tuple[str, Sample]]:
-        """The best draw of each sample whose ``attempts`` draws all failed."""
+        """The best draw of each sample that none of its ``attempts`` draws has settled."""
         for key, (_, encoding) in self._best.items():
             sample = encoding.result()
             yield key, Sample(sample.image, dataclasses.replace(sample.provenance, attempts=attempts))

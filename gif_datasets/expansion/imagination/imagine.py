@@ -228,12 +228,13 @@ class Imaginer:
 
     def prepare(self) -> None:
         """Make what all samples depend on, so that workers find it in the cache; fetch a published prior or guide."""
-        imagines, guide = METHODS[self.recipe.config.method].imagines, self.recipe.guide
-        if self.given_prior is None and self.recipe.config.classifies and (imagines or guide is None):
-            fetch_prior(self.recipe.prior, self.recipe.device, self.recipe.config)
+        config, guide = self.recipe.config, self.recipe.guide
+        asked = METHODS[config.method].imagines or guide is None or config.asks_prior_too
+        if self.given_prior is None and config.classifies and asked:
+            fetch_prior(self.recipe.prior, self.recipe.device, config)
         if guide is not None and guide.weights is not None:
             guide.weights.bring()
-        if self.recipe.config.embeds_all_seeds:
+        if config.embeds_all_seeds:
             with self._lock, _settled(self.recipe):
                 self._load()
 

@@ -41,8 +41,9 @@ Known: TypeAlias = "tuple[list[Seed], torch.Tensor, torch.Tensor]"
 class Models:
     """What makes candidates, and what scores images and seeds, where any are scored.
 
-    ``own_class`` says of finished copies, each with its seed, how many look like their class; ``novelty`` compares
-    candidates with images that are there already.
+    ``confirm`` scores images by the prior's CLIP, where that says the class and a guide the entropy; ``own_class`` says
+    of finished copies, each with its seed, how many look like their class; ``novelty`` compares candidates with images
+    that are there already.
     """
 
     maker: Maker
@@ -51,6 +52,7 @@ class Models:
     recognition: Callable[[], Recognition] | None = None
     own_class: Callable[[Sequence[tuple[Seed, Image]]], OwnClass] | None = None
     novelty: Novelty | None = None
+    confirm: Scorer | None = None
 
 
 def load_models(
@@ -95,7 +97,7 @@ def _load_models(
         return Models(AugmentMaker(recipe, picture, ordered(seeds)))
     device = torch.device(recipe.device)
     guide, prior = recipe.guide.load(device) if recipe.guide else None, given_prior
-    if prior is None and not (augments and guide):
+    if prior is None and not (augments and guide and not config.asks_prior_too):
         prior = load_prior(recipe.prior, None if augments else family, device, config)
     space = partial(_Space, recipe, seeds, picture, cache)
     own = space(prior, recipe.prior.digest) if prior else None
@@ -121,7 +123,8 @@ def _load_models(
     if not scored:
         return Models(maker, recognition=recognise, own_class=None if augments else look)
     scorer = Scorer(judge.embedder, judge.classifier, config.decode_batch)
-    return Models(maker, scorer, judge.scores, recognise, None if augments else look)
+    confirm = Scorer(own.embedder, own.classifier, config.decode_batch) if own and config.asks_prior_too else None
+    return Models(maker, scorer, judge.scores, recognise, None if augments else look, confirm=confirm)
 
 
 def _embed(prior: Prior, guide: Guide | None) -> Callable[[torch.Tensor], torch.Tensor] | None:

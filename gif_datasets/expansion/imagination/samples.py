@@ -22,12 +22,16 @@ _NO_PARTNER = {"partner_key": "", "partner_label": -1, "partner_share": 0.0}
 
 @dataclass(frozen=True)
 class Verdict:
-    """Scores of a candidate's image, if it was scored; whether it passes, its rank, and the class asked of it."""
+    """Scores of a candidate's image, if it was scored; whether it passes, its rank, and the class asked of it.
+
+    ``settles`` says whether no other draw is made once one passes.
+    """
 
     scores: torch.Tensor | None = None
     passed: bool = True
     rank: float = 0.0
     held_class: int | None = None
+    settles: bool = True
 
 
 def make_sample(
