@@ -25,6 +25,7 @@ from gif_datasets.errors import (
 
 if TYPE_CHECKING:
     from gif_datasets.comparison.compare import compare
+    from gif_datasets.comparison.refine import refine
     from gif_datasets.comparison.teacher import soft_labels
     from gif_datasets.config import ExpansionConfig
     from gif_datasets.data.loader import DataLoader
@@ -51,6 +52,7 @@ _LAZY = {
     "load_expanded": "gif_datasets.data.map_style",
     "merge_parts": "gif_datasets.expansion.merge",
     "push_to_hub": "gif_datasets.publish.push",
+    "refine": "gif_datasets.comparison.refine",
     "soft_labels": "gif_datasets.comparison.teacher",
     "stream_expanded": "gif_datasets.data.streaming",
     "withdraw": "gif_datasets.expansion.withdraw",
@@ -80,6 +82,7 @@ __all__ = [
     "load_expanded",
     "merge_parts",
     "push_to_hub",
+    "refine",
     "soft_labels",
     "stream_expanded",
     "withdraw",

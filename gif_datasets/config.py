@@ -458,6 +458,11 @@ class ExpansionConfig:
         return 1 + self.redraws if self.agnostic else 1
 
     @property
+    def attempts(self) -> int:
+        """Draws that are made of one image at most."""
+        return 1 if self.check == "none" or self.agnostic else 1 + self.redraws
+
+    @property
     def classifies(self) -> bool:
         """Whether a classifier is used: to guide, or to score seeds and images."""
         return CLASSIFIER in _parts(METHODS[self.method], vars(self))

@@ -275,8 +275,10 @@ def _generations_text(generations: list[dict[str, Any]]) -> str:
     for number, one in enumerate(generations, 1):
         unmixed = f" and {one['unmixed']} copies that showed them" if one["unmixed"] else ""
         kept = f"; kept: {', '.join(one['kept'])}" if one["kept"] else ""
+        more = one.get("more", {})
+        refined = f" {sum(more.values())} more copies of {len(more)} seeds," if more else ""
         lines.append(
-            f"generation {number}: {one['added']} seeds added, {one['withdrawn']} removed{unmixed},"
+            f"generation {number}: {one['added']} seeds added, {one['withdrawn']} removed{unmixed},{refined}"
             f" {one['shards']} shards written, {one['samples']} samples{kept}\n"
         )
     return "".join(lines)

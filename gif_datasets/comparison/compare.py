@@ -142,7 +142,7 @@ def compare(
     test_set = read_test_set(opened, listed, wrap_source(test), shared, show)
     bad = (*listed.bad, *test_set.bad)
     refuse_bad(SeedList((), bad), expansions[0].on_bad_image)
-    size = image_size or _median_side(test_set, listed)
+    size = image_size or median_side(test_set, listed)
     for architecture in architectures:
         check_network(architecture, len(opened.classes), size)
     trainings = config.trainings(len(listed.seeds) + max(copies_in(arm.recipe, listed.seeds) for arm in arms))
@@ -218,7 +218,7 @@ def _arms(recipes: Sequence[Recipe], only_synthetic: bool) -> list[Arm]:
 
 def _check_priors(arms: Sequence[Arm], taught: bool, source: Any, test: Any, allow_seen: bool) -> tuple[str, ...]:
     """Refuse a test set that a prior was trained on; return a note for seeds that it was trained on."""
-    used = [arm.recipe for arm in arms if arm.recipe and (taught or _asks_a_prior(arm.recipe.config))]
+    used = [arm.recipe for arm in arms if arm.recipe and (taught or asks_a_prior(arm.recipe.config))]
     if not used:
         return ()
     prior = used[0].prior
@@ -231,12 +231,13 @@ def _check_priors(arms: Sequence[Arm], taught: bool, source: Any, test: Any, all
     )
 
 
-def _asks_a_prior(config: ExpansionConfig) -> bool:
+def asks_a_prior(config: ExpansionConfig) -> bool:
     """Whether a prior makes the images, or its CLIP chooses among them."""
     return METHODS[config.method].imagines or config.classifies
 
 
-def _median_side(test_set: TestSet, listed: SeedList) -> int:
+def median_side(test_set: TestSet, listed: SeedList) -> int:
+    """The median of the seeds' shorter sides, within what small networks take."""
     sides = [min(test_set.images.look(seed).size) for seed in listed.seeds]
     return max(SMALLEST_SIDE, min(LARGEST_SIDE, round(float(np.median(sides)))))
 

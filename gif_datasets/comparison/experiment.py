@@ -8,17 +8,17 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL.Image import Image, Resampling
-from torch import Tensor
+from torch import Tensor, nn
 
 from gif_datasets.comparison.compare_config import CompareConfig
 from gif_datasets.comparison.results import Result
@@ -43,6 +43,7 @@ ORIGINAL = "original"
 IN_MEMORY = 4 << 30
 """Bytes of decoded images above which they are kept in a file."""
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class Experiment:
             "number": task.number,
             "image_size": self.size,
             "device": self.config.device,
-            "versions": {name: version(name) for name in _LIBRARIES},
+            "versions": versions(),
         }
 
     def _expansion(self, number: int) -> int:
@@ -216,19 +217,7 @@ class Experiment:
             taught = Taught(soft, task.training.distil, self.teaching.temperature)
             pictures = replace(pictures, taught=taught)
         model = train(pictures, task.training, classes, task.number, self.config.device, share, shown)
-        right = predict(model, self._test.images, self.config.device) == self._test.labels
-        counts = torch.bincount(self._test.labels, minlength=classes).tolist()
-        hits = torch.bincount(self._test.labels[right], minlength=classes).tolist()
-        per_class = [100 * hit / count if count else None for hit, count in zip(hits, counts, strict=True)]
-        fitted = predict(model, pictures.images, self.config.device) == pictures.labels
-        result = Result(
-            accuracy=100 * int(right.sum()) / len(right),
-            per_class=per_class,
-            pictures=len(pictures.labels),
-            seconds=round(time.monotonic() - started, 1),
-            threads=torch.get_num_threads(),
-            training_accuracy=100 * int(fitted.sum()) / len(fitted),
-        )
+        result = tested(model, self._test, pictures, classes, self.config.device, started)
         atomic.write_json(self._path(task), {"key": key, "result": asdict(result)})
         return result
 
@@ -259,9 +248,8 @@ class Experiment:
 
     def _of(self, seeds: Sequence[Seed]) -> Pictures:
         """A source's images, decoded."""
-        images = _buffer(len(seeds), self.size, self.folder)
-        for row, seed in zip(images, self.show(seeds, "decoding"), strict=True):
-            row[:] = _pixels(self.test_set.images.take(seed), self.size)
+        images = buffer(len(seeds), self.size, self.folder)
+        fill(images, seeds, self.test_set.images.take, self.show)
         labels = torch.tensor([seed.label for seed in seeds])
         return Pictures(images, labels, torch.zeros(len(seeds), dtype=torch.bool))
 
@@ -286,10 +274,9 @@ class Experiment:
         loaded = load_expanded(folder)
         copies = np.flatnonzero(loaded.facts.synthetic).tolist()
         seeds = 0 if arm.only_synthetic else len(self._seeds.labels)
-        images = _buffer(seeds + len(copies), self.size, self.folder)
+        images = buffer(seeds + len(copies), self.size, self.folder)
         images[:seeds] = self._seeds.images[:seeds]
-        for row, index in zip(images[seeds:], self.show(copies, "decoding"), strict=True):
-            row[:] = _pixels(loaded[index][0], self.size)
+        fill(images[seeds:], copies, lambda index: loaded[index][0], self.show)
         labels = torch.from_numpy(loaded.targets[copies].astype(np.int64))
         return Pictures(images, torch.cat([self._seeds.labels[:seeds], labels]), torch.arange(len(images)) >= seeds)
 
@@ -300,7 +287,43 @@ class Experiment:
         return self.folder / "expansions" / file_name(name)
 
 
-def _buffer(count: int, size: int, folder: Path) -> torch.Tensor:
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a result depends on."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def tested(model: nn.Module, test: Pictures, fitted: Pictures, classes: int, device: str, started: float) -> Result:
+    """Test a network after its last step.
+
+    Args:
+        model: The network.
+        test: What it is tested on.
+        fitted: What it was trained on.
+        classes: Number of classes.
+        device: Where it is.
+        started: When its training began, on the monotonic clock.
+    """
+    right = predict(model, test.images, device) == test.labels
+    counts = torch.bincount(test.labels, minlength=classes).tolist()
+    hits = torch.bincount(test.labels[right], minlength=classes).tolist()
+    learned = predict(model, fitted.images, device) == fitted.labels
+    return Result(
+        accuracy=100 * int(right.sum()) / len(right),
+        per_class=[100 * hit / count if count else None for hit, count in zip(hits, counts, strict=True)],
+        pictures=len(fitted.labels),
+        seconds=round(time.monotonic() - started, 1),
+        threads=torch.get_num_threads(),
+        training_accuracy=100 * int(learned.sum()) / len(learned),
+    )
+
+
+def fill(images: Tensor, rows: Sequence[_Item], read: Callable[[_Item], Image], show: Progress) -> None:
+    """Decode images into a :func:`buffer` for so many."""
+    for row, one in zip(images, show(rows, "decoding"), strict=True):
+        row[:] = _pixels(read(one), images.shape[-1])
+
+
+def buffer(count: int, size: int, folder: Path) -> Tensor:
     """Room for images, ``(N, 3, S, S)`` uint8: in memory, or in an unnamed file if there are too many."""
     shape = (count, 3, size, size)
     if math.prod(shape) <= IN_MEMORY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gif_datasets.comparison.architectures import SMALL
@@ -11,14 +12,14 @@ from gif_datasets.report import charts
 from gif_datasets.report.html import render
 
 
-def publish(comparison: Comparison) -> None:
-    """Write the page and the JSON."""
+def publish(comparison: Comparison, rounds: Sequence[Sequence[str]] = (), about: Sequence[str] = ()) -> None:
+    """Write the page and the JSON; of a refinement with the table of its rounds, and sentences about them."""
     folder = Path(comparison.out)
     atomic.write_json(folder / "compare.json", comparison.to_json())
-    atomic.write_bytes(folder / "compare.html", _page(comparison).encode("utf-8"))
+    atomic.write_bytes(folder / "compare.html", _page(comparison, rounds, about).encode("utf-8"))
 
 
-def _page(comparison: Comparison) -> str:
+def _page(comparison: Comparison, rounds: Sequence[Sequence[str]], about: Sequence[str]) -> str:
     accuracies = [row.accuracies for row in comparison.rows]
     return render(
         "compare.html",
@@ -29,6 +30,8 @@ def _page(comparison: Comparison) -> str:
         baselines=comparison.baselines(),
         doubts=comparison.doubts(),
         verdict=comparison.verdict.text,
+        rounds=rounds,
+        about=about,
         classes=comparison.class_table(),
         notes=(*comparison.notes, *comparison.left_out, *comparison.bad),
     )

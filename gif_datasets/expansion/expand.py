@@ -89,7 +89,7 @@ def expand(
     path, mine, show = as_path(out), PlanPart(*part), progress or no_progress
     finished = to_update(path, update, withdraw_missing, limit)
     settled = config or ExpansionConfig.build(kept_settings(path, options) if finished else options)
-    run_tasks = _engine(engine, workers, device, ray_address, gpus_per_worker)
+    run_tasks = engine_of(engine, workers, device, ray_address, gpus_per_worker)
     opened = open_expansion(
         wrap_source(source),
         settled,
@@ -104,17 +104,30 @@ def expand(
     )
     warn_of_bad(opened.listed)
 
-    def shown(task: Any, ids: Sequence[int]) -> Iterator[Any]:
-        return iter(show(run_tasks(task, ids), task.title, len(ids)))
-
+    shown = showing(run_tasks, show)
     cache, bad = open_cache(cache_dir), opened.listed.bad
     if finished is not None:
         return update_folder(opened, finished, cache, shown, withdraw_missing=withdraw_missing, part=mine, say=say)
     return run(opened.plan, opened.source, cache, path, shown, bad, part=mine, say=say)
 
 
-def _engine(name: str, workers: int | None, device: str, ray_address: str | None, gpus_per_worker: float) -> Engine:
-    """What runs tasks."""
+def showing(engine: Engine, show: Progress) -> Engine:
+    """An engine whose results pass through a progress bar."""
+
+    def run_tasks(task: Any, ids: Sequence[int]) -> Iterator[Any]:
+        return iter(show(engine(task, ids), task.title, len(ids)))
+
+    return run_tasks
+
+
+def engine_of(
+    name: str = "local",
+    workers: int | None = None,
+    device: str = "auto",
+    ray_address: str | None = None,
+    gpus_per_worker: float = 1.0,
+) -> Engine:
+    """What runs tasks; the arguments are those of :func:`expand`."""
     if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}{closest(name, ENGINES)}")
     if workers is not None and workers < 1:

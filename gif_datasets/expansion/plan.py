@@ -98,8 +98,8 @@ class Plan:
         validation: Those that are held out, in source order; none of their images is among the others'.
         validation_name: Name of the dataset that they are from, when it is another one.
         limit: How many seeds were asked for, where that was said.
-        chosen: The copies, where they are chosen among those of all seeds and have been; see
-            :func:`gif_datasets.expansion.tasks.select`.
+        chosen: The copies, where they are chosen among those of all seeds and have been (see
+            :func:`gif_datasets.expansion.tasks.select`), or are further ones of seeds that a folder has.
         revision: The commit of the seed dataset, where it was read from the Hub.
         own: What the seed dataset has of its own, where it has more than images and labels.
         strength_choice: How the strength was chosen, where that was left to be done.
@@ -208,6 +208,7 @@ class Plan:
             **({"grey_seeds": self._grey_seeds} if self._grey_seeds else {}),
             **({ORIGINAL_FILES: True} if self.original_files else {}),
             **({"after": dataclasses.asdict(self.after)} if self.after else {}),
+            **({"chosen": _rows_digest(self.chosen)} if self.after and self.chosen else {}),
             **({COPIES: int(self.copies.sum())} if config.uneven else {}),
         }
 
@@ -390,6 +391,10 @@ def _own_columns(source: Source, indices: Sequence[int]) -> OwnColumns | None:
         return None
     digests = {index: hashlib.sha256(content).hexdigest() for index, content in members.items()}
     return OwnColumns(tuple(yaml_list(own_columns(source))), tar.own_digest(digests))
+
+
+def _rows_digest(rows: Iterable[Row]) -> str:
+    return digest([[seed.index, copy] for seed, copy in rows])
 
 
 def _seeds_digest(seeds: Sequence[Seed]) -> str:

@@ -97,11 +97,13 @@ class Update:
     leaving: Leaving
     left: tuple[StoredSeed, ...]
     difference: Difference
+    more: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    """Copies to add to seeds that are there, by the seed's number."""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not self.seeds and not self.leaving.numbers
+        return not self.seeds and not self.leaving.numbers and not self.more
 
 
 def kept_settings(folder: AnyPath, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def kept_settings(folder: AnyPath, given: Mapping[str, Any]) -> dict[str, Any]:
     opened = ExpandedFolder.find(folder)
     if opened is None:
         return dict(given)
-    _refuse_merged(opened)
+    refuse_merged(opened)
     plan = opened.manifest.plan
     if (method := given.get("method", plan.recipe.method)) != plan.recipe.method:
         raise _other_options(folder, f"options.method: {plan.recipe.method!r} there, {method!r} here")
@@ -118,7 +120,8 @@ def kept_settings(folder: AnyPath, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**plan.settings, **{name: value for name, value in given.items() if name not in again}}
 
 
-def _refuse_merged(folder: ExpandedFolder) -> None:
+def refuse_merged(folder: ExpandedFolder) -> None:
+    """Raise PlanMismatch for a folder that several expansions were merged into."""
     if parts := len(folder.manifest.plan.merged):
         raise PlanMismatch(
             f"{folder.path} was merged from {parts} expansions, and no one plan makes it; update each of them, and"
@@ -139,15 +142,15 @@ def plan_update(opened: Opened, folder: ExpandedFolder, withdraw_missing: bool =
             kept; or if the folder was merged from several.
         UsageError: If the source is another dataset.
     """
-    _refuse_merged(folder)
+    refuse_merged(folder)
     state, now = State.of(folder), opened.plan
-    _check_options(state, now)
+    check_options(state, now)
     digests = _own_digests(opened.source, [*now.seeds.indices.tolist(), *now.validation.indices.tolist()])
     found = _compare(state, now, digests, opened.source)
     if not found.same:
         raise UsageError(f"no image of {now.source_name} is in {folder.path}; an update needs the folder's own source")
     leaving = state.leaving(stored.seed.index for stored in (*found.changed, *(found.left if withdraw_missing else ())))
-    population = _population(state, now, found.same)
+    population = population_of(state, now, found.same)
     places = {number: seed.index for number, seed in found.same.items()}
     first, seeds = state.generations[-1].next_seed, list[StoredSeed]()
     for number, (split, seed) in enumerate(found.new, first):
@@ -238,12 +241,26 @@ def update(
         PlanMismatch: As :func:`plan_update`.
         UsageError: If the folder is being changed, or is being read and shards must be written again.
     """
-    started, path = time.monotonic(), folder.local
     wanted = plan_update(opened, folder, withdraw_missing)
-    refused = tuple(f"{name}: withdrawn from {path}" for name in wanted.difference.refused)
-    bad = (*opened.listed.bad, *refused)
+    refused = tuple(f"{name}: withdrawn from {folder.path}" for name in wanted.difference.refused)
     if refused:
         warnings.warn(escaped(f"left out {len(refused)} images: {'; '.join(refused[:WARNED])}"), stacklevel=3)
+    return carry_out(wanted, cache, engine, (*opened.listed.bad, *refused), given=given, part=part, say=say)
+
+
+def carry_out(
+    wanted: Update,
+    cache: Cache,
+    engine: Engine,
+    bad: tuple[str, ...] = (),
+    *,
+    given: Prior | None = None,
+    part: PlanPart = WHOLE,
+    say: Callable[[str], None] = silently,
+) -> Summary:
+    """Make what an update adds, and the folder's next generation; the arguments are those of :func:`update`."""
+    started, folder = time.monotonic(), wanted.state.folder
+    path = folder.local
     if wanted.empty:
         found = summarise(folder, bad=bad)
         return dataclasses.replace(found, left=wanted.difference.left)
@@ -273,7 +290,7 @@ def update(
 
 def _added(folder: Path, wanted: Update, made: Made) -> Added | None:
     """What was made, for the next generation; None if seeds only leave."""
-    if not wanted.seeds:
+    if not made.shards:
         return None
     recipe = made.plan.recipe
     return Added(
@@ -286,6 +303,7 @@ def _added(folder: Path, wanted: Update, made: Made) -> Added | None:
         recipe.population,
         wanted.difference.kept,
         made.plan.revision,
+        wanted.more,
     )
 
 
@@ -397,14 +415,14 @@ def _difference(
         copies=int(plan.copies.sum()),
         shards=len(plan.shard_names),
         rewritten=len(leaving.written),
-        kept=_kept(state, plan, population),
+        kept=kept_of(state, plan, population),
     )
 
 
 # --- what must not differ -----------------------------------------------------------------------------------------
 
 
-def _check_options(state: State, now: Plan) -> None:
+def check_options(state: State, now: Plan) -> None:
     """Refuse other options than the first generation's, and methods that choose among the copies of all seeds."""
     plan, path = state.folder.manifest.plan.content, state.folder.path
     before, wanted = _comparable(plan), _comparable(_settled(now))
@@ -457,7 +475,7 @@ def _features(plan: Mapping[str, Any]) -> Any:
     return [dict(feature) for feature in own["features"]] if own else None
 
 
-def _population(state: State, now: Plan, same: Mapping[int, Seed]) -> list[Seed]:
+def population_of(state: State, now: Plan, same: Mapping[int, Seed]) -> list[Seed]:
     """The seeds that all copies depend on, by number, if there are such: those of the first generation that remain."""
     if not now.recipe.config.uses_all_seeds:
         return []
@@ -482,7 +500,7 @@ def _whole(now: Plan) -> str:
     return f"a whole expansion makes {copies:,} copies of {len(now.seeds):,} seeds (`gif-datasets plan` says how long)"
 
 
-def _kept(state: State, plan: Plan, population: int) -> tuple[str, ...]:
+def kept_of(state: State, plan: Plan, population: int) -> tuple[str, ...]:
     """What follows from all seeds and is kept as the first generation had it, in words."""
     config = plan.recipe.config
     kept = [f"a classifier fitted to {population} seeds of generation 1"] * config.fits_classifier

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,7 @@ class Added:
         population: Digest of the seeds that all their copies depend on; empty if there are none.
         kept: What follows from all seeds, and was kept as the first generation had it.
         revision: Commit of a source on the Hub.
+        more: Copies of seeds that are there, by the seed's number.
     """
 
     folder: Path
@@ -216,6 +217,7 @@ class Added:
     population: str
     kept: tuple[str, ...]
     revision: str = ""
+    more: Mapping[int, int] = field(default_factory=dict)
 
 
 def succeed(
@@ -254,7 +256,7 @@ def succeed(
     if images := _withdrawn_images(state, leaving if never else None, added):
         plan[WITHDRAWN_IMAGES] = sorted(images)
     held = np.repeat([split_of(shard.name) != manifest.split for shard in listed], [shard.samples for shard in listed])
-    if plan["recipe"]["options"].get("selection") == AGNOSTIC or COPIES in plan:
+    if plan["recipe"]["options"].get("selection") == AGNOSTIC or COPIES in plan or (added and added.more):
         plan[COPIES] = int((entries.copy > 0).sum()) + sum(one.copy > 0 for one in left_out.values())
     content = {
         **{name: value for name, value in manifest.to_json().items() if name != LEFT_OUT},
@@ -317,6 +319,14 @@ def own_rows(state: State) -> Iterator[tuple[int, dict[str, Any]]]:
     for key, content in _own_members(state.folder, state.entries, first):
         _, number, _ = tar.parse_key(key) or ("", -1, 0)
         yield number, dict(read_json(content))
+
+
+def own_columns_of(state: State, numbers: Iterable[int]) -> dict[int, bytes]:
+    """The source's own columns of some seeds, as samples have them, by number."""
+    first = np.sort(np.unique(state.entries.seed, return_index=True)[1])
+    wanted = first[np.isin(state.entries.seed[first], sorted(numbers))]
+    members = _own_members(state.folder, state.entries, wanted)
+    return {(tar.parse_key(key) or ("", -1, 0))[1]: content for key, content in members}
 
 
 def _own_members(opened: ExpandedFolder, entries: Index, places: NDArray[np.int64]) -> Iterator[tuple[str, bytes]]:
@@ -395,6 +405,7 @@ def _entry(state: State, leaving: Leaving, added: Added | None, samples: int) ->
         versions=added.versions if added else last.versions,
         population=added.population if added else last.population,
         kept=added.kept if added else (),
+        more={str(seed): count for seed, count in sorted(added.more.items())} if added else {},
     )
 
 

@@ -85,6 +85,7 @@ class Generation:
         versions: Versions of the libraries that made them, by name.
         population: Digest of the seeds that all its copies depend on; empty if there are none.
         kept: What follows from all seeds, and was kept as the first generation had it.
+        more: Copies that it added to seeds that were there, by the seed's number.
     """
 
     after: str
@@ -98,6 +99,7 @@ class Generation:
     versions: Mapping[str, str]
     population: str = ""
     kept: tuple[str, ...] = ()
+    more: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, value: Any) -> Generation:
@@ -107,13 +109,16 @@ class Generation:
             kinds = {name: type(getattr(entry, name)) for name in _GENERATION_FIELDS}
             if kinds != _GENERATION_FIELDS or not all(isinstance(name, str) for name in entry.kept):
                 raise TypeError(value)
+            if not all(_NUMBER.fullmatch(seed) and type(count) is int for seed, count in entry.more.items()):
+                raise TypeError(value)
         except (TypeError, KeyError) as error:
             raise ShardError(f"damaged entry of a generation: {value!r:.300}") from error
         return entry
 
     def to_json(self) -> dict[str, Any]:
         """The entry as JSON types."""
-        return {**asdict(self), "versions": dict(self.versions), "kept": list(self.kept)}
+        value = {**asdict(self), "versions": dict(self.versions), "kept": list(self.kept)}
+        return {name: part for name, part in value.items() if name != "more" or part}  # most generations have none
 
 
 _GENERATION_FIELDS = {
@@ -128,7 +133,9 @@ _GENERATION_FIELDS = {
     "versions": dict,
     "population": str,
     "kept": tuple,
+    "more": dict,
 }
+_NUMBER = re.compile(r"[0-9]{1,10}")
 GENERATIONS, WITHDRAWN, WITHDRAWN_IMAGES = "generations", "withdrawn", "withdrawn_images"
 """Plan fields of a folder that has changed since it was made: its generations; digests of the keys of seeds that must
 not come back; and digests of the images that left with these."""
@@ -303,6 +310,14 @@ class PlanRecord:
         if COPIES in self.content or not isinstance(self.recipe.ratio, int):
             return int(self.content[COPIES])
         return self.seeds * self.recipe.ratio
+
+    @property
+    def more(self) -> Counter[int]:
+        """Copies that later generations added to seeds that were there, by the seed's number."""
+        found = Counter[int]()
+        for generation in self.generations:
+            found.update({int(seed): count for seed, count in generation.more.items()})
+        return found
 
     @property
     def merged_generations(self) -> tuple[tuple[Generation, ...], ...]:

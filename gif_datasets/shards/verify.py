@@ -360,15 +360,15 @@ def _check_identities(name: str, split: _Split, seeds_digest: str | None) -> Ite
 
 def _copies(manifest: Manifest, main: _Split) -> dict[int, int]:
     """Copies of each seed by its number, as the plan asks for them; empty where it leaves them open."""
-    plan, numbers = manifest.plan, sorted(main.seeds)
+    plan, numbers, more = manifest.plan, sorted(main.seeds), manifest.plan.more
     follows_all_seeds = isinstance(plan.recipe.ratio, str) and (plan.generations or len(numbers) != plan.seeds)
-    if follows_all_seeds or (isinstance(plan.recipe.ratio, int) and _is_uneven(manifest)):
+    if follows_all_seeds or (isinstance(plan.recipe.ratio, int) and _is_uneven(manifest) and not more):
         return {}
     identities = [main.seeds[number].identity for number in numbers]
     labels = np.array([label for _, label, _, _ in identities], np.int64)
     keys = np.array([key.encode() for key, _, _, _ in identities], np.bytes_)
     copies = copies_of_each(plan.recipe.ratio, manifest.classes, labels, keys, np.array(numbers, np.int64))
-    return dict(zip(numbers, copies.tolist(), strict=True))
+    return {number: count + more[number] for number, count in zip(numbers, copies.tolist(), strict=True)}
 
 
 def _is_uneven(manifest: Manifest) -> bool:

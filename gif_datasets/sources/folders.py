@@ -198,6 +198,13 @@ class ShardSource:
     def __len__(self) -> int:
         return len(self._reader)
 
+    @property
+    def originals(self) -> dict[int, int]:
+        """The place of each seed that is a sample itself, by its number in the folder."""
+        entries = self._reader.index
+        places = np.flatnonzero(entries.copy == 0)
+        return dict(zip(entries.seed[places].tolist(), places.tolist(), strict=True))
+
     def origin(self, index: int) -> str:
         """The sample's key."""
         return self._reader.key(index)

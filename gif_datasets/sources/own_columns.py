@@ -12,6 +12,7 @@ from gif_datasets.sources.base import Source
 from gif_datasets.sources.hugging_face import HuggingFaceSource
 from gif_datasets.sources.joined import parts_of
 from gif_datasets.sources.numbered import place_in
+from gif_datasets.sources.stored import StoredSeeds
 
 
 def source_columns(source: Source, indices: Sequence[int]) -> dict[str, bytes]:
@@ -40,6 +41,8 @@ def own_members(source: Source, indices: Sequence[int]) -> dict[int, bytes] | No
     NaN and infinities, which JSON does not have, are null; :func:`source_columns` keeps them. A validation source whose
     columns are others has null for each.
     """
+    if isinstance(source, StoredSeeds):
+        return {index: source.own[index] for index in indices} if source.own else None
     names = list(own_columns(source))
     if not names:
         return None

@@ -187,7 +187,7 @@ class GuidedMaker:
     def _draw_of(self, seed: Seed, copy: int, attempt: int) -> Draw:
         """The draw of a copy of any number: a copy above the ratio is a later attempt of a copy within it."""
         turn, within = divmod(copy - 1, self.recipe.of(seed).config.copies)
-        return Draw(seed, within + 1, attempt + turn)
+        return Draw(seed, within + 1, attempt + turn * self.recipe.config.attempts)
 
     def _guided_rows(self, draws: Sequence[Draw]) -> list[Guided]:
         """The guided latents of each draw's seed."""

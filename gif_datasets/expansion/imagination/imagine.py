@@ -271,7 +271,7 @@ class Imaginer:
         from gif_datasets.expansion.imagination.draws import BestDraws, Judge
 
         config = self.recipe.config
-        attempts = 1 if config.check == "none" or config.agnostic else 1 + config.redraws
+        attempts = config.attempts
         for claimed in group.rounds():
             seeds = [seed for seed, _ in group.missing.values()]
             judge, best = Judge(config, seeds, self._load, group.earlier), BestDraws()

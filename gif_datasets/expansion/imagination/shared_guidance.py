@@ -56,7 +56,8 @@ class SharedGuidance:
         """Remove from the cache what was found for those seeds whose copies are all there."""
         for seed in {identity(seed): seed for seed in seeds}.values():
             if self._is_spent(seed):
-                attempts = range(1 + self.recipe.config.redraws)
+                kept = (attempt for one, attempt in self._kept if one == identity(seed))  # of copies above the ratio
+                attempts = {*range(1 + self.recipe.config.redraws), *kept}
                 self.cache.drop_tensors(self.recipe.guidance_key(seed, attempt) for attempt in attempts)
 
     def _guide_all(self, seeds: Sequence[Seed], attempt: int, ahead: bool) -> dict[Identity, Guided]:
