@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ class ShardReader:
         self.fingerprint = rejections.fingerprint(self.manifest, self.split, rejected)
         self.index = self._entries(all_splits)
         starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
-        self._starts = starts if self._kept is None else np.searchsorted(self._kept, starts)
+        # a list, in which bisect finds one number five times as fast as numpy
+        self._starts: list[int] = (starts if self._kept is None else np.searchsorted(self._kept, starts)).tolist()
         self._check = check
         self._start()
 
@@ -122,7 +124,7 @@ class ShardReader:
         self._start()
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def key(self, number: int) -> str:
         """``__key__`` of a sample."""
@@ -187,7 +189,7 @@ class ShardReader:
     def _shard(self, number: int) -> int:
         if not 0 <= number < len(self):
             raise IndexError(f"index {number} of {len(self)} samples")
-        return int(np.searchsorted(self._starts, number, side="right")) - 1
+        return bisect_right(self._starts, number) - 1
 
     def _read(self, number: int, offsets: Any, sizes: Any, suffix: str) -> bytes:
         """A member's content. Its header is checked, so that a shard replaced since then is noticed."""

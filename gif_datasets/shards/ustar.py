@@ -49,10 +49,9 @@ def header(name: str, size: int) -> bytes:
         (b'a.txt', 512)
     """
     block = bytearray(_TEMPLATE)
-    block[_NAME] = name.encode("ascii").ljust(100, b"\0")
-    block[_SIZE] = b"%011o\0" % size
-    block[_CHECKSUM] = b" " * 8
-    block[_CHECKSUM] = b"%06o\0 " % sum(block)
+    encoded, octal = name.encode("ascii"), b"%011o\0" % size
+    block[_NAME], block[_SIZE] = encoded.ljust(100, b"\0"), octal
+    block[_CHECKSUM] = b"%06o\0 " % (_REST + sum(encoded) + sum(octal))
     return bytes(block)
 
 
@@ -63,6 +62,8 @@ def _template() -> bytes:
 
 
 _TEMPLATE = _template()
+_REST = sum(_TEMPLATE) - sum(sum(_TEMPLATE[part]) for part in (_NAME, _SIZE, _CHECKSUM)) + 8 * ord(" ")
+"""Of a header's checksum: all but name and size, and the checksum itself as spaces."""
 
 
 def members(path: Path) -> Iterator[Member]:
