@@ -141,12 +141,15 @@ class Published:
         )
 
     def parts(self) -> Parts:
-        """Its local files; missing files are fetched."""
+        """Its local files; missing files are fetched, the largest last: access to any of them may be denied."""
+        self.decoder.reach()
+        adapter = self.adapter.bring() if self.adapter else None
+        decoder = self.decoder.bring()
         return Parts(
             self.clip_weights.bring() if self.clip_weights else None,
-            self.decoder.bring(),
+            decoder,
             self.image_size,
-            self.adapter.bring() if self.adapter else None,
+            adapter,
             self.decoder.variant,
             **self.settings,
         )

@@ -15,6 +15,7 @@ HALF = "fp16"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _OTHER = ("*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema.*", "*openvino*")
 """Never fetched: other formats, and weights that diffusers does not use."""
+_SMALL = ("model_index.json", "config.json", "open_clip_config.json")
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,17 @@ class Weights:
         """The same weights at a commit, resolved by the Hub or, offline, by its cache."""
         if self.pinned:
             return self
-        small = ("model_index.json", "config.json", "open_clip_config.json")
-        commit = hub.fetch_model(self.repository, self.revision, small).name
+        commit = hub.fetch_model(self.repository, self.revision, _SMALL).name
         return dataclasses.replace(self, revision=commit)
+
+    def reach(self) -> None:
+        """Fetch a small file if any is missing.
+
+        Raises:
+            ConfigError: If access is denied.
+        """
+        if not self.here:
+            hub.fetch_model(self.repository, self.revision, _SMALL)
 
     def bring(self) -> Path:
         """The folder or file to load; missing files are fetched.

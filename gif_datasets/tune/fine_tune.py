@@ -244,6 +244,10 @@ def _task(
             f"cannot tune prior {base.name!r}: its {base.published.pipeline} is of another architecture than those that"
             " can be tuned (Stable Diffusion 1, 2 and XL, IP-Adapters, Stable unCLIP, Kandinsky 2.2, Karlo)"
         )
+    if base.published and base.published.samples and config.rank != 0:  # all are large enough for a LoRA by default
+        from gif_datasets.tune.objectives import import_peft
+
+        import_peft()
     if family in WITHOUT_CLIP:
         raise ConfigError(
             f"cannot tune prior {base.name!r}: its decoder draws the tokens of a frozen encoder and knows nothing of a"

@@ -144,14 +144,24 @@ def _trained(unet: Any, rank: int | None, seed: int) -> int:
     return rank
 
 
-def _add_lora(unet: Any, rank: int, seed: int) -> None:
+def import_peft() -> Any:
+    """The package of LoRAs.
+
+    Raises:
+        MissingExtra: If it is not installed.
+    """
     try:
-        from peft import LoraConfig
+        import peft
     except ImportError as error:
         raise MissingExtra("peft", "tune") from error
+    return peft
+
+
+def _add_lora(unet: Any, rank: int, seed: int) -> None:
+    peft = import_peft()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(generator_for(seed, "", "tune/lora", 0).initial_seed())
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_LAYERS)))
+        unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_LAYERS)))
     unet.enable_gradient_checkpointing()
 
 

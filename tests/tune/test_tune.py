@@ -332,6 +332,15 @@ def test_without_peft_a_lora_is_refused_in_one_line(tiny: Path, monkeypatch: pyt
         objective_of(prior, ("ant", "bee"), ("a {}",), 4, 0)
 
 
+def test_without_peft_a_published_prior_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert main(["tune", "demo", "--out", str(tmp_path / "out"), "--prior", "kandinsky22"]) == 2
+    assert "peft is not installed; run: pip install 'gif_datasets[tune]'" in capsys.readouterr().err
+
+
 def test_a_lora_is_merged(seeds: Path, tmp_path: Path, tiny: Path) -> None:
     """A LoRA trains a few weights; its result has the base's tensors, which need no peft, and the card's loss."""
     pytest.importorskip("peft")
