@@ -27,10 +27,12 @@ import sets
 import sheet
 import teacher as evidence_teacher
 import torch
+import train_rae
 import unseen
 import unseen_sheet
 import vgg
 from PIL import Image, ImageOps
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import gif_datasets
@@ -240,6 +242,24 @@ def test_a_sheet_of_unseen_sets(tmp_path: Path) -> None:
     assert found.shape == (sheet.HEAD + 2 * (cell + unseen_sheet.NAME), 3 * (cell + sheet.GAP) + unseen_sheet.MARGIN, 3)
     top = sheet.HEAD + unseen_sheet.NAME
     assert all(found[top : top + cell - 2, x * (cell + sheet.GAP) :][:, :cell].std() > 5 for x in range(3))
+
+
+def test_tokens_of_the_embedded_tower_are_a_prior(tmp_path: Path) -> None:
+    """Their embedding is the CLIP's image latent; by an untrained decoder they are guided and drawn."""
+    model = train_rae.TokenDecoder()
+    model.mean += 0.1
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "decoder.safetensors"
+    )
+    prior = train_rae.TowerRae(tmp_path)
+    images = [open_source("demo").sample(i)[0].resize((64, 64)) for i in (0, 90)]
+    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]).float() / 255
+    torch.testing.assert_close(prior.embed_images(images), prior.clip.embed_pixels(pixels), rtol=1e-3, atol=1e-3)
+    options = {"method": "gif-rae", "ratio": 1, "steps": 2, "cache_dir": tmp_path / "c", "encode_batch": 50}
+    expanded = gif_datasets.ExpandedDataset("demo", prior=prior, **options)
+    record = expanded.provenance(200)
+    assert expanded[200][0].size == (64, 64)
+    assert record.consistency_after > record.consistency_before > 0
 
 
 # --- teachers and weights -----------------------------------------------------------------------------------------

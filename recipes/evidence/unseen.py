@@ -96,11 +96,12 @@ class Task:
             place.rename(folder)
         return folder
 
-    def measure(self, prior: str, arm: str, workers: int) -> Row:
-        """Make copies and look at them."""
-        started, folder = time.monotonic(), self.out / f"{Path(prior).name} {arm}"
-        options = {"ratio": COPIES, "prior": prior, "domain": packed.SETS[self.folder.name].domain, **ARMS[arm]}
-        gif_datasets.expand(self.seeds, folder, workers=workers, cache_dir=self.out.parent / "cache", **options)
+    def measure(self, prior: Any, name: str, how: dict[str, Any], workers: int) -> Row:
+        """Make copies into a folder of this name, with these options, and look at them."""
+        started, folder = time.monotonic(), self.out / name
+        options = {"ratio": COPIES, "prior": prior, "domain": packed.SETS[self.folder.name].domain, **how}
+        expanded = gif_datasets.ExpandedDataset(str(self.seeds), cache_dir=self.out.parent / "cache", **options)
+        expanded.precompute(folder, workers)
         loaded = gif_datasets.load_expanded(folder)
         records = [loaded.provenance(i) for i in range(len(loaded))]
         made = sorted((r.seed_key, r.copy, i) for i, r in enumerate(records) if r.synthetic)
@@ -147,7 +148,7 @@ def result(task: Task, name: str, prior: str, arm: str, workers: int) -> Row:
     """A row, measured once."""
     path = task.out / f"{name} {arm}.json"
     if not path.exists():
-        row = task.measure(prior, arm, workers)
+        row = task.measure(prior, f"{Path(prior).name} {arm}", ARMS[arm], workers)
         path.write_text(json.dumps(asdict(row)) + "\n")
         print(f"{task.folder.name}, {name}, {arm}: {row.right:.1f}% right, spread {row.spread} ({row.seconds:.0f} s)")
     return Row(**json.loads(path.read_text()))
