@@ -48,6 +48,7 @@ KNOWN = (
     "PE-Core-L-14-336/meta",
     "ViT-B-16-SigLIP2-256/webli",
     "EVA02-L-14/merged2b_s4b_b131k",
+    "hf-hub:imageomics/bioclip-2.5-vith14",
     "hf-hub:imageomics/bioclip-2",
     "timm:vit_small_patch14_dinov2.lvd142m",
 )
