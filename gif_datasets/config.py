@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from gif_datasets.captions import check_contexts, read_contexts
 from gif_datasets.errors import ConfigError
 from gif_datasets.methods import (
     CLASSIFIER,
@@ -68,6 +69,7 @@ _LATER = {
     "start": "seed",
     "prototype_weight": 0.0,
     "confirmed_by": "prior",
+    "contexts": (),
 }
 """Options that older versions did not have, with the value for what these did: digests are as they were."""
 _NEAR_SEED = "near_seed"
@@ -303,6 +305,14 @@ class ExpansionConfig:
         read=prompts_of,
     )
 
+    contexts: tuple[str, ...] = _option(
+        (),
+        "what surrounds the class in prompts of img2img, instead of prompts: a CSV or JSON Lines file of captions; each"
+        " copy gets that of an image of any class, with its own class's name",
+        of=IMG2IMG,
+        read=read_contexts,
+    )
+
     randaugment_ops: int = _option(2, "RandAugment's transformations per image", low=1, high=14, of="randaugment")
     randaugment_magnitude: int = _option(9, "RandAugment's magnitude", low=0, high=30, of="randaugment")
     mask_size: float = _option(
@@ -483,6 +493,11 @@ class ExpansionConfig:
         return self.fits_classifier or self.prototype_weight > 0
 
     @property
+    def captions(self) -> tuple[str, ...]:
+        """Captions of img2img around a class name, one of which is drawn for each copy."""
+        return self.contexts or self.prompts
+
+    @property
     def pairs(self) -> bool:
         """Whether a copy comes of its seed and of another one, which its record names."""
         return self.mixes or self.start == BETWEEN
@@ -616,6 +631,12 @@ def _resolve(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     method = METHODS[values["method"]]
     if values["selection"] != WISE and not method.selects:
         raise ConfigError(f"selection {values['selection']!r} is for the select: methods, got method {method.name!r}")
+    if values["contexts"] and IMG2IMG not in method.parts:
+        readers = ", ".join(name for name, one in METHODS.items() if IMG2IMG in one.parts and not one.selects)
+        raise ConfigError(
+            f"contexts are for priors that read text, and method {method.name!r} has none; methods whose priors do:"
+            f" {readers}"
+        )
     if values["selection"] == AGNOSTIC and not isinstance(values["ratio"], int):
         raise ConfigError(
             f"selection {AGNOSTIC!r} chooses among the copies of all seeds, and takes one number as ratio, got"
@@ -662,6 +683,7 @@ def _check(config: ExpansionConfig) -> None:
     for name in ("templates", "prompts"):
         check_prompts(name, getattr(config, name))
     check_synonyms(config.synonyms)
+    check_contexts(config.contexts)
     if "diversity" in config.criteria and config.ratio == 1:
         raise ConfigError("a single copy (ratio 1) has no diversity; raise ratio, or remove it from criteria")
     if method.selects and config.check != "selective":

@@ -15,6 +15,7 @@ from gif_datasets import __version__
 from gif_datasets.cli import (
     browse,
     cache,
+    captions,
     compare,
     expand,
     export,
@@ -52,6 +53,7 @@ _COMMANDS = (
     browse,
     push,
     tune,
+    captions,
     methods,
     priors,
     cache,

@@ -231,11 +231,18 @@ def audit_text(value: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def captions_text(value: dict[str, Any]) -> str:
+    """What was written, and the most frequent captions."""
+    most = "\n".join(f"  {count:5} {caption}" for caption, count in value["most"].items())
+    return f"{value['images']} captions, {value['contexts']} of them different, in {value['file']}; most often:\n{most}"
+
+
 def info_text(value: dict[str, Any]) -> str:
     """What an expanded folder holds, and how it was made."""
+    from gif_datasets.shards.card import option_text
     from gif_datasets.shards.image_sizes import sizes_text
 
-    options = "\n".join(f"  {name:<19} {json.dumps(option)}" for name, option in sorted(value["options"].items()))
+    options = "\n".join(f"  {name:<19} {option_text(option)}" for name, option in sorted(value["options"].items()))
     names = ", ".join(value["classes"][:12]) + (", ..." if len(value["classes"]) > 12 else "")
     return (
         _own_class_text(value)

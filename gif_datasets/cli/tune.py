@@ -45,6 +45,8 @@ def add(commands: Commands) -> None:
     )
     prompt = "for sd: caption around a class name {}, or a domain such as medical; repeatable"
     flag("--prompt", action="append", metavar="TEXT", help=prompt)
+    captions = "for sd: captions of single images, a CSV (name,caption) or JSON Lines file; see docs/tune.md"
+    flag("--captions", metavar="FILE", help=captions)
     flag("--limit", type=int, metavar="N", help="use N seeds, spread evenly over the source")
     flag("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     licence = "licence of the images, if known, for the card"
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from gif_datasets.tune.fine_tune import TuneConfig, tune
 
     check_count("limit", args.limit)
-    names = ["prior", *(name.replace("-", "_") for name, *_ in _FLAGS)]
+    names = ["prior", "captions", *(name.replace("-", "_") for name, *_ in _FLAGS)]
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.prompt:
         options["prompts"] = tuple(args.prompt) if len(args.prompt) > 1 or "{}" in args.prompt[0] else args.prompt[0]

@@ -207,7 +207,7 @@ def _teaching(
     """The teacher: the prior of all arms, with the class texts of the options even if no arm's method uses them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about options that this method ignores
-        worded = ExpansionConfig.build({**options, "method": "gif-unclip"}, config_file)
+        worded = ExpansionConfig.build({**options, "method": "gif-unclip", "contexts": ()}, config_file)
     return Teaching(next(arm.recipe.prior for arm in arms if arm.recipe), worded, config.teacher, config.temperature)
 
 

@@ -13,7 +13,7 @@ from gif_datasets.expansion.imagination.scoring import SeedEmbeddings
 from gif_datasets.expansion.recipe import Recipe, spread
 from gif_datasets.guidance import fitted_heads, recognition
 from gif_datasets.guidance.zeroshot import Clip, OwnHead
-from gif_datasets.priors import load_prior, prior_parts
+from gif_datasets.priors import PriorInfo, load_prior, prior_parts
 from gif_datasets.priors.guide_models import ClipGuide
 from gif_datasets.priors.guides import GuideInfo, find_guide, guides_here
 from gif_datasets.sources.base import Source, seed_image
@@ -90,14 +90,13 @@ def _loaders(
 ) -> Iterator[tuple[str, Callable[[torch.device], Prior | Guide]]]:
     info = recipe.prior
     if info.trained and info.make is None:
-        yield "prior", lambda device: _own_of(recipe, device)
+        yield "prior", lambda device: own_scorer(info, device)
     for guide in guides:
         yield guide.name, guide.load
 
 
-def _own_of(recipe: Recipe, device: torch.device) -> Prior | Guide:
+def own_scorer(info: PriorInfo, device: torch.device) -> Prior | Guide:
     """What scores by default: the prior's CLIP, or a prior that needs none."""
-    info = recipe.prior
     if info.clip_family is None:
         return load_prior(info, None, device)
     return ClipGuide(Clip(prior_parts(info, info.clip_family).scored_by, device))

@@ -169,7 +169,7 @@ class SdPrior(ClipPrior):
         rows = [(name, key, number) for name, key in zip(names, keys, strict=True) for number in copies]
         generators = [generator_for(config.rng_seed, key, "start", number) for _, key, number in rows]
         prompts = [
-            _prompt(config.prompts, name, generator) for (name, _, _), generator in zip(rows, generators, strict=True)
+            _prompt(config.captions, name, generator) for (name, _, _), generator in zip(rows, generators, strict=True)
         ]
         size, blocks, options = config.decode_batch, [], self._call(config)
         for first in range(0, len(rows), size):

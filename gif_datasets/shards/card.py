@@ -27,6 +27,8 @@ SIZES = (
     (10**8, "10M<n<100M"),
     (10**9, "100M<n<1B"),
 )
+MOST_ITEMS = 60
+"""Of an option that is a list, as people read it; a preset has 50 prompts."""
 _JSON_TYPES = {"bool": "bool", "int": "int64", "float": "float64", "str": "string"}
 RECORD = tuple(
     (spec.name, _JSON_TYPES[str(spec.type)]) for spec in dataclasses.fields(Provenance) if spec.name != OBJECTS
@@ -158,8 +160,15 @@ def how(method: str) -> str:
 
 def option_table(options: Mapping[str, Any], first: Mapping[str, str]) -> str:
     """Rows of a Markdown table of options, after ``first``."""
-    rows = [*first.items(), *((name, json.dumps(value)) for name, value in sorted(options.items()))]
+    rows = [*first.items(), *((name, option_text(value)) for name, value in sorted(options.items()))]
     return "\n".join(["| option | value |", "|---|---|", *(f"| {name} | `{code(value)}` |" for name, value in rows)])
+
+
+def option_text(value: Any) -> str:
+    """A value as JSON; of a long list its first items, and how many follow."""
+    if isinstance(value, (list, tuple)) and len(value) > MOST_ITEMS:
+        return f"{json.dumps(value[:MOST_ITEMS])[:-1]}, ... {len(value) - MOST_ITEMS} more]"
+    return json.dumps(value)
 
 
 _PREVIEW = "![Seeds and their imagined copies](preview.png)\n\n"

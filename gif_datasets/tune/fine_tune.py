@@ -9,11 +9,13 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gif_datasets.captions import read_captions
 from gif_datasets.chunks import blocks
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import ConfigError, PriorError, SourceError
@@ -21,6 +23,7 @@ from gif_datasets.expansion.recipe import ordered, version_of
 from gif_datasets.guidance.rng import generator_for
 from gif_datasets.io import atomic
 from gif_datasets.io.devices import resolve_device
+from gif_datasets.io.digests import digest
 from gif_datasets.io.room import naming_full_disk
 from gif_datasets.options import checked_fields, closest
 from gif_datasets.priors import (
@@ -58,6 +61,8 @@ TUNABLE = tuple(family for family in FAMILIES if family not in WITHOUT_CLIP)
 LOG, CHART, SHEETS = "tuning/log.jsonl", "tuning/loss.svg", "tuning/sheet-{:06d}.png"
 SHEET_SEEDS, SHEET_COPIES = 8, 4
 ENCODED_AT_ONCE = 8
+_APART = ("prior", "family", "captions")
+"""Options that a task has in a form of its own."""
 
 
 def _option(default: Any, help: str, **limits: Any) -> Any:
@@ -91,6 +96,7 @@ class TuneConfig:
     prompts: tuple[str, ...] = _option(
         DOMAINS["natural"].prompts, "captions around a class name, or a domain; sd", read=prompts_of
     )
+    captions: str | None = _option(None, "a file of captions of single images; sd")
     rng_seed: int = _option(0, "the run's number", low=0, high=2**63 - 1)
     dtype: str = _option("float32", "precision of what is not trained", choices=("float32", "bfloat16"))
     threads: int = _option(1, "CPU threads; another number rounds differently", low=1, high=1024)
@@ -147,6 +153,8 @@ class _Task:
     device: str
     source_license: str
     listed: tuple[str, ...] = ()
+    captions: Mapping[str, str] = field(default_factory=dict)
+    """Contexts of images, by ``seed_origin``."""
 
     def to_json(self) -> dict[str, Any]:
         """All that decides the result."""
@@ -161,10 +169,20 @@ class _Task:
             "validation_digest": SeedList(self.validation, ()).digest,
             "prior": {"name": self.base.name, "digest": self.base.digest},
             "family": self.family,
-            "options": {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ("prior", "family")},
+            "options": {name: value for name, value in dataclasses.asdict(self.config).items() if name not in _APART},
             "device": self.device,
             "versions": {name: version_of(name) for name in ("torch", "diffusers")},
+            **({"captions": digest(self.captions), "captioned": len(self.captions)} if self.captions else {}),
         }
+
+    @cached_property
+    def contexts(self) -> dict[str, int]:
+        """Each context once, with its place after the prompts."""
+        return {one: place for place, one in enumerate(sorted(set(self.captions.values())), len(self.config.prompts))}
+
+    def caption_of(self, seed: Seed) -> int:
+        """The place of an image's own caption among prompts and contexts; -1 without one."""
+        return self.contexts.get(self.captions.get(seed.origin, ""), -1)
 
 
 def tune(
@@ -256,6 +274,7 @@ def _task(
     if family not in base.families:
         raise ConfigError(f"prior {base.name!r} has no decoder {family!r}; it has {', '.join(base.families)}")
     settled, opened = resolve_device(device), wrap_source(source)
+    captions = _captions(config, base, family)
     listed = list_seeds(opened, limit, show)
     real = [seed for seed in listed.seeds if not seed.synthetic]
     train, validation = hold_out(real, config.held_out, config.rng_seed)
@@ -263,6 +282,12 @@ def _task(
         raise SourceError(f"{opened.name} needs at least one class with two different real images for validation")
     imagined = len(listed.seeds) - len(real)
     bad = (*listed.bad, *([f"{imagined} imagined images were skipped: tuning uses real ones"] if imagined else []))
+    known = {seed.origin for seed in real}
+    if captions and not known & captions.keys():
+        raise ConfigError(
+            f"captions {config.captions} names no image of {opened.name}; it names {next(iter(captions))!r}, and they"
+            f" are called as {real[0].origin!r} is"
+        )
     task = _Task(
         config=config,
         source=opened,
@@ -273,8 +298,19 @@ def _task(
         device=settled,
         source_license=source_license,
         listed=as_listed(source),
+        captions={name: context for name, context in sorted(captions.items()) if name in known},
     )
     return task, bad
+
+
+def _captions(config: TuneConfig, base: PriorInfo, family: str) -> dict[str, str]:
+    """The contexts of images, by name; empty without a file of captions."""
+    if config.captions is None:
+        return {}
+    if family != "sd":
+        other = "; give --family sd" if "sd" in base.families else ""
+        raise ConfigError(f"captions are for decoders that read text, and {base.name!r} tunes its {family} one{other}")
+    return read_captions(config.captions)
 
 
 def _run(task: _Task, folder: Path, show: Progress) -> None:
@@ -290,9 +326,10 @@ def _run(task: _Task, folder: Path, show: Progress) -> None:
     with reproducibly(config.threads):
         options = ExpansionConfig(method=task.family, dtype=config.dtype)
         prior = load_prior(task.base, task.family, torch.device(task.device), options)
-        objective = objective_of(prior, task.source.classes, config.prompts, config.rank, config.rng_seed)
-        train = _rows(objective, task.source, task.train, config.mirror, show)
-        validation = _rows(objective, task.source, task.validation, False, show)
+        words = (task.source.classes, config.prompts)
+        objective = objective_of(prior, *words, config.rank, config.rng_seed, list(task.contexts))
+        train = _rows(objective, task, task.train, config.mirror, show)
+        validation = _rows(objective, task, task.validation, False, show)
         try:
             run = Run(objective, train, validation, schedule, folder / STATE)
             _write_log(run.state, folder)
@@ -305,17 +342,20 @@ def _run(task: _Task, folder: Path, show: Progress) -> None:
             _write_prior(task, objective, run.state, folder)
 
 
-def _rows(objective: Objective, source: Source, seeds: Sequence[Seed], mirror: bool, show: Progress) -> Rows:
+def _rows(objective: Objective, task: _Task, seeds: Sequence[Seed], mirror: bool, show: Progress) -> Rows:
     """What the losses need of the seeds, then of their mirror images."""
     import torch
     from PIL import ImageOps
 
+    from gif_datasets.tune.objectives import CAPTION
+
     parts = []
     for flip in (False, True) if mirror else (False,):
         for block in show(blocks(seeds, ENCODED_AT_ONCE), "encoding images"):
-            pictures = [seed_image(source, seed) for seed in block]
+            pictures = [seed_image(task.source, seed) for seed in block]
             shown = [ImageOps.mirror(picture) for picture in pictures] if flip else pictures
-            parts.append(objective.rows(shown, [seed.label for seed in block]))
+            own = {CAPTION: torch.tensor([task.caption_of(seed) for seed in block])} if task.captions else {}
+            parts.append({**objective.rows(shown, [seed.label for seed in block]), **own})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -414,6 +454,7 @@ def _readme(card: dict[str, Any], task: _Task, architecture: str) -> str:
         "architecture": architecture,
         "base prior": f"{card['base']['name']}, digest `{card['base']['digest']}`",
         "tuned on": f"{tuning['seeds']} images of {len(task.source.classes)} classes of `{code(task.source.name)}`",
+        **({"captions": f"of {len(task.captions)} of these and of the held-out images"} if task.captions else {}),
         "held out": f"{tuning['held_out']} images, chosen by their content, never trained on",
         "licence": plain(card["license"]),
         "weights trained": how,

@@ -79,16 +79,23 @@ class Objective(Protocol):
 
 
 def objective_of(
-    prior: Prior, classes: Sequence[str], prompts: Sequence[str], rank: int | None, seed: int
+    prior: Prior,
+    classes: Sequence[str],
+    prompts: Sequence[str],
+    rank: int | None,
+    seed: int,
+    captions: Sequence[str] = (),
 ) -> Objective:
     """The objective of a loaded prior.
 
     Args:
         prior: The prior.
         classes: Class names, in label order.
-        prompts: Captions around a class name, where the prior reads any.
+        prompts: Captions around a class name, where the prior reads any; one is drawn for an image without its own.
         rank: Of the LoRA; 0: train all weights; None: all of a small decoder, a LoRA of rank 16 for a large one.
         seed: The run's number.
+        captions: Captions that belong to single images, whose rows have :data:`CAPTION`: the place among ``prompts``
+            and these.
 
     Raises:
         ConfigError: If the prior is of a kind that cannot be tuned.
@@ -109,7 +116,7 @@ def objective_of(
     dtype = denoiser(pipeline).dtype
     rank = _trained(denoiser(pipeline), rank, seed)
     if isinstance(prior, SdPrior):
-        return SdObjective(prior, rank, dtype, classes, prompts)
+        return SdObjective(prior, rank, dtype, classes, prompts, captions)
     return UnclipObjective(prior, rank, dtype)
 
 
@@ -284,17 +291,27 @@ class UnclipObjective(_Diffusion):
         return self._losses(rows["latents"], when, generator, arguments)
 
 
+CAPTION = "caption"
+"""Of rows: the place of an image's own caption; -1 without one."""
+
+
 class SdObjective(_Diffusion):
-    """An image's autoencoder latent, denoised under a caption of its class."""
+    """An image's autoencoder latent, denoised under its caption, or one of its class."""
 
     prior: SdPrior
 
     def __init__(
-        self, prior: SdPrior, rank: int, dtype: torch.dtype, classes: Sequence[str], prompts: Sequence[str]
+        self,
+        prior: SdPrior,
+        rank: int,
+        dtype: torch.dtype,
+        classes: Sequence[str],
+        prompts: Sequence[str],
+        captions: Sequence[str],
     ) -> None:
         super().__init__(prior, rank, dtype)
         self.classes = [readable(name) for name in classes]
-        self.prompts = prompts
+        self.prompts, self.own = (*prompts, *captions), len(captions)
 
     @torch.no_grad()
     def rows(self, pictures: Sequence[Image], labels: Sequence[int]) -> Rows:
@@ -304,11 +321,13 @@ class SdObjective(_Diffusion):
     def losses(self, rows: Rows, when: Tensor, generator: torch.Generator) -> Tensor:
         """Of the predicted noise, or what the scheduler predicts."""
         n = len(when)
-        chosen = torch.randint(len(self.prompts), (n,), generator=generator).tolist()
+        chosen = torch.randint(len(self.prompts) - self.own, (n,), generator=generator)
+        if CAPTION in rows:
+            chosen = chosen.where(rows[CAPTION] < 0, rows[CAPTION])
         kept = torch.rand(n, generator=generator) >= DROP_CONDITION
         texts = [
             self.prompts[prompt].replace("{}", self.classes[label]) if keep else ""
-            for prompt, label, keep in zip(chosen, rows["labels"].tolist(), kept.tolist(), strict=True)
+            for prompt, label, keep in zip(chosen.tolist(), rows["labels"].tolist(), kept.tolist(), strict=True)
         ]
         with torch.no_grad():
             arguments = conditions.of_texts(
