@@ -196,13 +196,13 @@ class ShardReader:
         shard = self._shard(number)
         name = f"{self.key(number)}.{suffix}"
         size = int(sizes[number])
-        block = self._file(shard).read(BLOCK + size, int(offsets[number]) - BLOCK)
-        if len(block) != BLOCK + size or block[:BLOCK] != ustar.header(name, size):
+        header, content = self._file(shard).member(size, int(offsets[number]))
+        if len(content) != size or header != ustar.header(name, size):
             raise ShardError(
                 f"{self._shards[shard].name} does not hold {name} where the index says;"
                 f" run: gif-datasets verify {self.folder}"
             )
-        return block[BLOCK:]
+        return content
 
     def _file(self, shard: int) -> _File:
         file = self._files.get(shard)
@@ -245,6 +245,13 @@ class _File:
         if self._remote is not None:
             return self._remote.read_range(offset, offset + size)
         return os.pread(self._number, size, offset)
+
+    def member(self, size: int, offset: int) -> tuple[bytes, bytes]:
+        """The header before a content, and the content: in a store by one request, here without a copy of it."""
+        if self._remote is not None:
+            block = self.read(BLOCK + size, offset - BLOCK)
+            return block[:BLOCK], block[BLOCK:]
+        return self.read(BLOCK, offset - BLOCK), self.read(size, offset)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound here, because modules are gone at exit
         if self._number >= 0:
