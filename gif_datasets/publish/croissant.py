@@ -16,6 +16,7 @@ from gif_datasets.shards import card
 from gif_datasets.shards import tar as shards
 from gif_datasets.shards.columns import Columns
 from gif_datasets.shards.manifest import Manifest
+from gif_datasets.types import OBJECTS
 
 _CONTEXT = {
     "@language": "en",
@@ -57,6 +58,16 @@ _CONTEXT = {
 }
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 _TYPES = {"bool": "sc:Boolean", "int64": "sc:Integer", "float64": "sc:Float", "string": "sc:Text"}
+_OBJECT_TYPES = {
+    "width": "sc:Integer",
+    "height": "sc:Integer",
+    "bbox": "sc:Float",
+    "category": "sc:Integer",
+    "id": "sc:Integer",
+    "iscrowd": "sc:Boolean",
+    "polygons": "sc:Float",
+    "counts": "sc:Integer",
+}
 _RECORDS = "*-[0-9][0-9][0-9][0-9].json"
 """Pattern of the provenance among the members of a shard; it matches no other JSON."""
 
@@ -124,7 +135,7 @@ def of_shards(manifest: Manifest) -> Description:
     records = [
         _members("samples", "pictures", suffix, "image", "sc:ImageObject"),
         _members("sample_labels", "labels", "cls", "label", "sc:Integer"),
-        _members("provenance", "provenance_files", "json", "record", "sc:Text", [name for name, _ in card.RECORD]),
+        _members("provenance", "provenance_files", "json", "record", "sc:Text", _record_names(manifest)),
     ]
     if own := manifest.plan.own_columns:
         names = [feature["name"] for feature in own["features"]]
@@ -142,11 +153,40 @@ def of_parquet(listed: Mapping[str, Mapping[str, Any]], columns: Columns) -> Des
     fields = [
         _field("samples/key", "sc:Text", _column(columns.key)),
         _split("samples", _column(columns.key)),
-        _field("samples/image", "sc:ImageObject", {**_column(columns.image), "transform": {"jsonPath": "bytes"}}),
+        _field("samples/image", "sc:ImageObject", {**_column(columns.image), "transform": _path("bytes")}),
         _field("samples/label", "sc:Integer", _column(columns.label)),
         *(_field(f"samples/{name}", kind, _column(name)) for name, kind in provenance.items()),
+        *_objects(columns),
     ]
     return Description([*files, rows], [_record_set("samples", fields, "samples/key")])
+
+
+def _record_names(manifest: Manifest) -> list[str]:
+    """Fields of a record."""
+    return [*(name for name, _ in card.RECORD), *([OBJECTS] if manifest.plan.objects else [])]
+
+
+def _objects(columns: Columns) -> list[dict[str, Any]]:
+    """The parts of the column of objects, each a list of one entry an object, but for width and height of the image.
+
+    Boxes and outlines are lists of numbers within that: version 1.0 has no type for them.
+    """
+    if not columns.objects:
+        return []
+    named = ", ".join(f"{number} {name}" for number, name in enumerate(columns.object_classes))
+    return [
+        {
+            **_field(f"samples/{columns.objects}/{part}", kind, {**_column(columns.objects), "transform": _path(part)}),
+            **({} if part in ("width", "height") else {"repeated": True}),
+            **({"description": f"the number of its class: {named}"} if part == "category" else {}),
+        }
+        for part, kind in _OBJECT_TYPES.items()
+        if part in columns.features[columns.objects]
+    ]
+
+
+def _path(name: str) -> dict[str, str]:
+    return {"jsonPath": name}
 
 
 def _file(name: str, size: int, sha256: str, kind: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import huggingface_hub
 import numpy as np
+import objects as marked
 import pytest
 from hub_server import HubServer
 from hub_sets import CLASSES, NAME, expansion, metadata, pixels, truth
@@ -194,6 +195,33 @@ def test_croissant(hub: HubServer, bees: datasets.Dataset, tmp_path: Path, form:
         for r in described.records("source_columns")
     }
     assert {k: r["id"] for k, r in own.items()} == {k: 100 + r["seed_index"] for k, r in wanted.items()}
+
+
+@pytest.mark.parametrize("form", ["shards", "parquet"])
+def test_croissant_of_objects(hub: HubServer, tmp_path: Path, form: str) -> None:
+    """mlcroissant validates a set that keeps masks, and reads its boxes, classes and outlines."""
+    croissant = pytest.importorskip("mlcroissant", reason="needs mlcroissant, of the extra test")
+    shutil.rmtree(Path(os.environ["CROISSANT_CACHE"]), ignore_errors=True)
+    source = marked.coco(tmp_path / "seeds")
+    gif_datasets.expand(source, tmp_path / "set", method="cutout", prior="linear", ratio=1, keep="masks")
+    push_to_hub(tmp_path / "set", NAME, form=form)
+    place = Path(huggingface_hub.snapshot_download(NAME, repo_type="dataset"))
+    described = croissant.Dataset(str(place / "croissant.json"))
+    assert (described.metadata.issues.errors, described.metadata.issues.warnings) == (set(), set())
+    wanted = {key: row["objects"] for key, row in truth(tmp_path / "set", "train").items()}
+    if form == "shards":
+        found = {
+            r["provenance/key"].decode(): json.loads(r["provenance/record"]) for r in described.records("provenance")
+        }
+        assert {key: row["objects"] for key, row in found.items()} == wanted
+        assert "objects" in (place / "croissant.json").read_text()
+        return
+    rows = {row["samples/key"].decode(): row for row in described.records("samples")}
+    assert rows.keys() == wanted.keys()
+    for key, row in rows.items():
+        own = {part: row[f"samples/objects/{part}"] for part in wanted[key]}
+        names = [("cat", "dog")[number] for number in own.pop("category")]
+        assert {**own, "category": names} == wanted[key]
 
 
 def test_the_day_of_the_first_publication_stays(hub: HubServer, made: Path) -> None:
