@@ -172,9 +172,9 @@ def embeddings_keys(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _spectra_key(recipe: Mapping[str, Any]) -> str:
-    return digest(
-        [CACHE_FORMAT, "spectra", recipe["population"], recipe["options"].get("max_side"), recipe["versions"]]
-    )
+    options = recipe["options"]
+    cut = [options["keep"]] if "keep" in options else []  # to the middle square
+    return digest([CACHE_FORMAT, "spectra", recipe["population"], options.get("max_side"), recipe["versions"], *cut])
 
 
 def _embeddings_key(recipe: Mapping[str, Any], embedder: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import objects as marked
 import pytest
 from helpers import contents
 from PIL import Image
@@ -76,6 +77,46 @@ def test_the_best_of_draws_that_all_fail_is_the_most_different(seed_folder: Path
     assert [(r.attempts, r.passed) for r in map(four.provenance, range(12, 24))] == [(4, False)] * 12
     assert all(new[0] >= old[0] for new, old in zip(best, first, strict=True))
     assert best != first
+
+
+@pytest.mark.parametrize("method", ["cutout", "unclip"])
+def test_novelty_is_that_of_the_copy_with_its_objects(method: str, tmp_path: Path) -> None:
+    """What is kept of a seed is in the image that is compared, stays where it was, and is in the record."""
+    source = marked.coco(tmp_path / "seeds")
+    options: dict[str, Any] = {"method": method, "ratio": 2, "check": "novel", "novel_bits": NEAR, "redraws": 2}
+    options |= {"decode_steps": 2} if method == "unclip" else {"mask_size": 0.4}
+    out, side = tmp_path / "out", 0
+    gif_datasets.expand(source, out, keep="boxes", cache_dir=tmp_path / "c", **options)
+    assert verify(out) == []
+    loaded = gif_datasets.load_expanded(out, objects=True)
+    items = {(r.seed_index, r.copy): (loaded[i], r) for i, r in enumerate(map(loaded.provenance, range(len(loaded))))}
+    known = []
+    for (_, copy), ((image, _, _), _) in items.items():
+        if copy == 0:
+            left, top, side = (
+                (image.width - min(image.size)) // 2,
+                (image.height - min(image.size)) // 2,
+                min(image.size),
+            )
+            known.append(spectra(image.crop((left, top, left + side, top + side)) if method == "unclip" else image))
+    assert len(known) == marked.COUNT
+    for (seed, copy), ((image, _, kept), record) in items.items():
+        if copy:
+            earlier = [spectra(items[seed, number][0][0]) for number in range(1, copy)]
+            assert record.passed != near([*known, *earlier], spectra(image))
+            assert kept.items
+            assert record.objects == kept
+    assert method == "unclip" or any(record.attempts > 1 for _, record in items.values())
+
+
+def test_cut_seeds_are_compared_apart_from_whole_ones() -> None:
+    """With objects a prior's copies show the middle square, and so does what is known of the seeds in the cache."""
+    recipes = [
+        make_recipe(ExpansionConfig(method="unclip", check="novel", novel_bits=NEAR, keep=keep), ["a", "b"], "cpu")
+        for keep in (None, "none", "boxes")
+    ]
+    keys = [recipe.spectra_key for recipe in recipes]
+    assert keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.parametrize("how", ["backwards", "copy by copy", "another block", "two workers", "parts", "a cold cache"])
