@@ -293,7 +293,7 @@ def measured(known: dict[str, Any], base: Path, images: Images, args: argparse.N
     """A table after each round that it did not have."""
     settings = dataclasses.asdict(images)
     found = known if known.get("images") == settings else {"images": settings, "rounds": 0, "runs": []}
-    if found["rounds"] >= args.rounds:
+    if found["rounds"] >= max(1, args.rounds):
         return
     prepare(base, images)
     chosen = [case for case in CASES if args.only in case.name or case.name == OURS]
@@ -324,7 +324,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [images.name for images in TABLES]
     parser.add_argument("--tables", nargs="*", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="0 only makes environments and images")
     parser.add_argument("--samples", type=int, help="in each table, instead of what is usual")
     parser.add_argument("--entries", type=int, default=1_000_000, help="of the dataset that is opened; 0 opens none")
     parser.add_argument("--only", default="", help="part of the names of the loaders to measure beside ours")
@@ -345,7 +345,7 @@ def main() -> int:
             for found in measured(result["tables"].get(images.name, {}), base, images, args):
                 result["tables"][images.name] = found
                 atomic.write_json(args.out, result)
-        if args.entries and result["opening"].get("entries") != args.entries:
+        if args.rounds and args.entries and result["opening"].get("entries") != args.entries:
             result["opening"] = opening(Path(temporary) / "million", args.entries, args.rounds)
             atomic.write_json(args.out, result)
     failed = failures(result)
