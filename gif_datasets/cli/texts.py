@@ -84,10 +84,10 @@ def _names(names: list[str]) -> str:
 def expand_text(value: dict[str, Any]) -> str:
     """What an expansion made, or what its other parts must still make."""
     if value["missing"]:
+        apart = ", or in separate folders, followed by `gif-datasets merge`" if value["generation"] == 1 else ""
         return (
             f"{value['shards']} shards of this part in {value['folder']}/data ({size_text(value['bytes'])}) in"
-            f" {value['seconds']} s; {value['missing']} belong to other parts: run those with the same --out,"
-            " or in separate folders, followed by `gif-datasets merge`"
+            f" {value['seconds']} s; {value['missing']} belong to other parts: run those with the same --out{apart}"
         )
     changed = value["generated"] or value["added"] or value["withdrawn"]
     fresh = f"{value['generated']} made now" if changed else "nothing to do, already complete"

@@ -273,7 +273,8 @@ def carry_out(
         imaginer = Imaginer(recipe, wanted.source, cache, wanted.population, given, original_files)
         made = make(wanted.plan, wanted.source, added, engine, imaginer, part, say)
     if len(made.shards) < len(made.plan.shard_names) and read_manifest(path).content == before:
-        return partly(path, made, bad, time.monotonic() - started)
+        some = partly(path, made, bad, time.monotonic() - started)
+        return dataclasses.replace(some, generation=wanted.difference.generation)
     with switch.changing(path, wait=True, shards=bool(wanted.leaving.numbers)):
         current = ExpandedFolder.open(path)
         after = [generation.after for generation in current.manifest.plan.generations]

@@ -364,6 +364,10 @@ def test_command_line(seed_folder: Path, out: Path, picture: Draw, capsys: pytes
     text = capsys.readouterr().out
     assert "1 no longer in the source, and will be removed: crab/0.png" in text
     assert "11 seeds stay; 2 copies to make, 2 shards to add, 2 to write again: generation 2" in text
+    assert main(["expand", *where, "--update", "--shard-index", "0", "--num-shards", "2"]) == 0
+    part = capsys.readouterr().out
+    assert "belong to other parts: run those with the same --out" in part
+    assert "merge" not in part
     assert main(["expand", *where, "--update"]) == 0
     done = capsys.readouterr()
     assert "generation 2: 1 seeds added, 0 removed" in done.out
