@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from hub_server import HubServer
 from PIL import Image
 from pipelines import TEXT, published_here
 from safetensors.torch import load_file, save_file
@@ -125,6 +127,36 @@ def test_what_does_not_fit_is_one_line_before_any_weights(
     told = capsys.readouterr().err.strip()
     assert words in told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize("gated", ["decoder", "adapter"])
+def test_a_gated_part_is_found_before_large_files(
+    gated: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Either repository has terms of its own; no weights of the transformer or of the SigLIP are asked for."""
+    entry = PUBLISHED["flux1-redux"].at(hub.new_oid())
+    assert entry.adapter is not None
+    adapter = dataclasses.replace(entry.adapter, revision=hub.new_oid())
+    monkeypatch.setitem(PUBLISHED, "flux1-redux", dataclasses.replace(entry, adapter=adapter))
+    for weights, files in (
+        (entry.decoder, ("model_index.json", "transformer/x.safetensors", "vae/x.safetensors")),
+        (adapter, adapter.files),
+    ):
+        hub.create(weights.repository)
+        for file in files:
+            hub.write(weights.repository, file, b"{}")
+        branch = hub.repositories[weights.repository].branches["main"]
+        branch[-1] = dataclasses.replace(branch[-1], oid=weights.revision)
+    closed = entry.decoder if gated == "decoder" else adapter
+    headers = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted"}
+    hub.fail("GET", f"{closed.repository}/resolve/", status=403, headers=headers, times=-1)
+    hub.fail("HEAD", f"{closed.repository}/resolve/", status=403, headers=headers, times=-1)
+    out = str(tmp_path / "out")
+    assert main(["expand", "demo", "--out", out, "--prior", "flux1-redux", "--workers", "1", "--device", "cpu"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert f"accept its terms at https://huggingface.co/{closed.repository}, then run: hf auth login" in told
+    assert "\n" not in told
+    assert not hub.requests("GET", r"resolve/.*/x\.safetensors")
 
 
 def test_it_is_not_tuned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
