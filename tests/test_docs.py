@@ -10,7 +10,7 @@ import pkgutil
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import pytest
 from helpers import install
 from hub_server import WRITER, HubServer
 from objects import coco
+from PIL import Image
 
 import gif_datasets
 from gif_datasets.cli import build_parser, main
@@ -214,6 +215,23 @@ def test_life_page(
     assert "1 seeds withdrawn: ant/0.png" in told
     assert re.search(r"\d+ of \d+ files sent\n36 36\n", told)
     assert "super_squash_history" in told
+
+
+def test_refine_page(seed_folder: Path, picture: Callable[[int], Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/refine.md runs, and leaves its results where the page says."""
+    monkeypatch.chdir(seed_folder.parent)
+    seed_folder.parent.joinpath("my-images").symlink_to(seed_folder)
+    for label, name in enumerate(("ant", "bee", "crab")):
+        Path("my-test-images", name).mkdir(parents=True)
+        picture(100 + label).save(Path("my-test-images", name, "0.png"))
+    (block,) = fenced("refine.md", "bash")
+    run_commands(block.replace("--rounds 2", "--rounds 1 --folds 2 --runs 1 --steps 20 --image-size 8"))
+    assert {path.name for path in Path("expanded-refine").iterdir()} >= {
+        "folds",
+        "tests",
+        "refine.json",
+        "compare.html",
+    }
 
 
 @pytest.mark.parametrize("page", ["own-data.md", "choosing.md", "domains.md"])

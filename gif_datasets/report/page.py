@@ -192,7 +192,7 @@ def _values(reader: ShardReader, records: Sequence[Provenance], measures: Measur
             f"{copies} copies: {seeds} seeds" for copies, seeds in reader.expansion_counts().items()
         ),
         "class_bars": charts.bars([(name, real, copies) for name, (real, copies) in per_class]),
-        "options": [(name, str(value)) for name, value in sorted(options.items())],
+        "options": [*card.refined(m).items(), *((name, str(value)) for name, value in sorted(options.items()))],
     }
 
 

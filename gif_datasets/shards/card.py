@@ -126,7 +126,15 @@ def own_choices(manifest: Manifest) -> dict[str, str]:
         **(
             {"originals": "upright JPEG files are as they were, without metadata; others were encoded"} if files else {}
         ),
+        **refined(manifest),
     }
+
+
+def refined(manifest: Manifest) -> dict[str, str]:
+    """A row for :func:`option_table`: the rounds that added copies of what a network still got wrong."""
+    rounds = [one.more for one in manifest.plan.generations if one.more]
+    added = ", ".join(f"{sum(more.values())} copies of {len(more)} seeds" for more in rounds)
+    return {"refined": f"rounds of more copies of what a network got wrong: {added}"} if rounds else {}
 
 
 _ALWAYS = ("method", "ratio", "rng_seed")

@@ -100,6 +100,10 @@ def test_verify_counts_further_copies(seed_folder: Path, tmp_path: Path, capsys:
     add(out, {1: 2})
     assert main(["info", str(out)]) == 0
     assert "2 more copies of 1 seeds, 1 shards written" in capsys.readouterr().out
+    told = "rounds of more copies of what a network got wrong: 2 copies of 1 seeds"
+    assert f"| refined | `{told}` |" in (out / "README.md").read_text()
+    assert main(["report", str(out), "--out", str(tmp_path / "report.html")]) == 0
+    assert told in (tmp_path / "report.html").read_text()
     entry = json.loads((out / "manifest.json").read_text())["plan"]["generations"][-1]
     assert entry["more"] == {"1": 2}
     assert Generation.from_json(entry).to_json() == entry
