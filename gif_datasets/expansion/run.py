@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -19,9 +19,10 @@ from gif_datasets.expansion.recipe import spread
 from gif_datasets.expansion.sizes import warn_of_lack
 from gif_datasets.expansion.tasks import Engine, ShardTask, select
 from gif_datasets.guidance import recognition
-from gif_datasets.io import atomic, images
+from gif_datasets.io import atomic, decode
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.stores import AnyPath
+from gif_datasets.io.threads import ordered_map
 from gif_datasets.methods import METHODS
 from gif_datasets.shards.expanded_folder import ExpandedFolder
 from gif_datasets.shards.folder import (
@@ -39,7 +40,7 @@ from gif_datasets.shards.reader import ShardReader
 from gif_datasets.sources.base import Source, seed_image
 from gif_datasets.sources.joined import refuse_output
 from gif_datasets.sources.own_columns import source_columns
-from gif_datasets.types import CLASSIFIER_FILE, OWN_CLASS_FILE, silently
+from gif_datasets.types import CLASSIFIER_FILE, OWN_CLASS_FILE, Seed, silently
 
 
 @dataclass(frozen=True)
@@ -267,11 +268,14 @@ def _look_at_copies(plan: Plan, imaginer: Imaginer, folder: ExpandedFolder) -> N
     if not METHODS[plan.recipe.config.method].imagines or not plan.recipe.prior.trained:
         return
     reader = ShardReader(folder)
-    copies = []
-    for place, seed in enumerate(spread(plan.expanded, MOST_LOOKED_AT)):
-        if numbers := reader.copies_of(seed.index):
-            number = numbers[place % len(numbers)]
-            copies.append((seed, images.read_rgb(reader.image_bytes(number), reader.key(number))))
+
+    def files() -> Iterator[tuple[Seed, bytes, str]]:
+        for place, seed in enumerate(spread(plan.expanded, MOST_LOOKED_AT)):
+            if numbers := reader.copies_of(seed.index):
+                number = numbers[place % len(numbers)]
+                yield seed, reader.image_bytes(number), reader.key(number)
+
+    copies = list(ordered_map(lambda file: (file[0], decode.picture(*file[1:])), files()))
     if (found := imaginer.own_class(copies)) is not None:
         atomic.write_json(folder.path / OWN_CLASS_FILE, found.to_json())
 

@@ -7,6 +7,7 @@ import tarfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gif_datasets.chunks import evenly
 from gif_datasets.expansion.imagination.candidates import unscored
@@ -15,12 +16,16 @@ from gif_datasets.expansion.plan import Plan
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.room import free_bytes, mount_of
 from gif_datasets.io.stores import AnyPath
+from gif_datasets.io.threads import ordered_map
 from gif_datasets.io.units import size_text
 from gif_datasets.methods import AUGMENT, METHODS
 from gif_datasets.shards.tar import record_bytes
 from gif_datasets.shards.ustar import BLOCK
 from gif_datasets.sources.base import Source
-from gif_datasets.types import Sample
+from gif_datasets.types import Sample, Seed
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 LOOKED_AT = 16  # seeds whose images say how large copies will be
 COUNTED = 200  # shards of which a copy is looked for in the cache
@@ -87,12 +92,13 @@ def _missing_copies(plan: Plan, cache: Cache, shard_ids: Sequence[int]) -> float
 
 def _typical(plan: Plan, source: Source, copy: int) -> list[Sample]:
     """Samples like those that will be made: some seeds, and for copies the same ones of the prior's size."""
-    recipe, samples = plan.recipe, list[Sample]()
+    recipe = plan.recipe
     side = 0 if METHODS[recipe.config.method].family == AUGMENT else int(recipe.prior.card.get("image_size", 32))
     seeds = plan.seeds or plan.validation
-    for index in evenly(len(seeds), LOOKED_AT):
-        picture = source.sample(seeds[index].index)[0]
-        if copy and side:
-            picture = picture.resize((side, side))
-        samples.append(make_sample(recipe, seeds[index], copy, 1, picture, unscored(), Verdict()))
-    return samples
+
+    def typical(seed: Seed, picture: Image) -> Sample:
+        shown = picture.resize((side, side)) if copy and side else picture
+        return make_sample(recipe, seed, copy, 1, shown, unscored(), Verdict())
+
+    some = (seeds[index] for index in evenly(len(seeds), LOOKED_AT))
+    return list(ordered_map(lambda row: typical(*row), ((seed, source.sample(seed.index)[0]) for seed in some)))

@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from gif_datasets.errors import ConfigError, PriorError, did_you_mean, one_line
 from gif_datasets.guidance import int8_rows
 from gif_datasets.io.parsing import read_json
+from gif_datasets.io.threads import ordered_map
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,7 +115,7 @@ class Clip:
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """Raw (not normalised) image latents, ``(B, D)``."""
-        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+        pixels = torch.stack(list(ordered_map(self.preprocess, images))).to(self.device)
         return self._latents(pixels)
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ class Clip:
     def feature_map(self, images: Sequence[Image]) -> Tensor | None:
         """The feature map of the image tower before pooling, ``(B, places, channels)``; None if it has none."""
         visual = self.model.visual
-        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+        pixels = torch.stack(list(ordered_map(self.preprocess, images))).to(self.device)
         if trunk := getattr(visual, "trunk", None):  # of timm
             found = trunk.forward_features(pixels)
             if found.dim() == 4:

@@ -11,6 +11,7 @@ from torch import Tensor
 from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError
 from gif_datasets.guidance.zeroshot import Clip, ZeroShotClassifier
+from gif_datasets.io.threads import ordered_map
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,7 +116,7 @@ def pixels_of(images: Sequence[Image], side: int) -> Tensor:
     from PIL.Image import Resampling
     from torchvision.transforms.v2 import functional as vision
 
-    squares = [ImageOps.fit(image, (side, side), Resampling.BICUBIC) for image in images]
+    squares = ordered_map(lambda image: ImageOps.fit(image, (side, side), Resampling.BICUBIC), images)
     return torch.stack([vision.pil_to_tensor(image) for image in squares]).float() / 255
 
 

@@ -22,6 +22,7 @@ from gif_datasets.config import ExpansionConfig
 from gif_datasets.errors import PriorError, one_line
 from gif_datasets.guidance.zeroshot import Clip
 from gif_datasets.io.parsing import read_json
+from gif_datasets.io.threads import ordered_map
 from gif_datasets.priors import mae_checkpoints
 from gif_datasets.priors.base import ClipPrior
 from gif_datasets.priors.parts import Parts
@@ -217,7 +218,7 @@ class MaePrior(ClipPrior):
         from torchvision.transforms.v2 import functional as vision
 
         side = self.model.config.image_size
-        squares = [ImageOps.fit(image, (side, side), Resampling.BICUBIC) for image in images]
+        squares = ordered_map(lambda image: ImageOps.fit(image, (side, side), Resampling.BICUBIC), images)
         pixels = torch.stack([vision.pil_to_tensor(image) for image in squares]).to(self.device)
         return self.model.encode(pixels.float() / 255)
 

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from gif_datasets.errors import ConfigError, DiskFull, PlanMismatch, ShardError
-from gif_datasets.io import atomic, images
+from gif_datasets.io import atomic, decode
 from gif_datasets.io.parsing import read_json
 from gif_datasets.io.room import naming_full_disk
 from gif_datasets.io.stores import AnyPath, RemotePath, file_sizes, read_all
 from gif_datasets.io.temporary import TemporaryFolder
+from gif_datasets.io.threads import ordered_map
 from gif_datasets.shards import card, image_grid, image_sizes, index, switch, tar
 from gif_datasets.shards import manifest as manifests
 from gif_datasets.shards.changes import first_change
@@ -349,7 +350,8 @@ def draw_preview(folder: AnyPath | ExpandedFolder, image_of: Callable[[int], Ima
     seeds = (Seed(seed, "", label, "") for seed, label in zip(numbers.tolist(), labels.tolist(), strict=True))
 
     def stored(numbers: Sequence[int]) -> tuple[Image.Image, ...]:
-        return tuple(images.read_rgb(reader.image_bytes(number), reader.key(number)) for number in numbers)
+        files = ((reader.image_bytes(number), reader.key(number)) for number in numbers)
+        return tuple(ordered_map(lambda file: decode.picture(*file), files))
 
     rows = []
     for seed in image_grid.choose_seeds(seeds, image_grid.ROWS):
