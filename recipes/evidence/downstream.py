@@ -135,7 +135,11 @@ class Arm:
             warnings.simplefilter("ignore")  # of those that do nothing: `expand` tells
             config = ExpansionConfig.build(self.options)
         usual = ExpansionConfig(method=config.method).to_json()
-        return {name: value for name, value in config.to_json().items() if name == "method" or value != usual[name]}
+        return {
+            name: value
+            for name, value in config.to_json().items()
+            if name == "method" or name not in usual or value != usual[name]
+        }
 
     @property
     def identity(self) -> dict[str, Any]:
