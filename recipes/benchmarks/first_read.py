@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from loading import expanded, pixels
+from loading_data import expanded, pixels
 
 from gif_datasets.data.map_style import LoadedDataset
 from gif_datasets.io import images

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from loading import pixels, record
+from loading_data import pixels, record
 from PIL import Image
 from timing import times
 from torchvision.datasets import ImageFolder
