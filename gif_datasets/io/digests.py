@@ -86,7 +86,7 @@ def digest_pixels(pixels: np.ndarray) -> str:
     Args:
         pixels: ``(H, W, 3)`` uint8.
     """
-    if pixels.shape[0] * pixels.shape[1] <= LARGEST_BY_SHA:
+    if not _is_large(pixels):
         return _sha_of_pixels(pixels)
     from blake3 import blake3
 
@@ -95,7 +95,13 @@ def digest_pixels(pixels: np.ndarray) -> str:
 
 def keys_of(pixels: np.ndarray) -> tuple[str, ...]:
     """The content key of an image; of a large one also the key that earlier versions gave it, by SHA-256."""
-    return tuple(dict.fromkeys((digest_pixels(pixels), _sha_of_pixels(pixels))))
+    own = digest_pixels(pixels)
+    return (own, _sha_of_pixels(pixels)) if _is_large(pixels) else (own,)
+
+
+def _is_large(pixels: np.ndarray) -> bool:
+    height, width = pixels.shape[:2]
+    return bool(height * width > LARGEST_BY_SHA)
 
 
 def _sha_of_pixels(pixels: np.ndarray) -> str:

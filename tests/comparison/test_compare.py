@@ -44,14 +44,7 @@ from gif_datasets.sources.identity import is_part_of
 CLASSES = {"ant": (200, 60, 40), "bee": (60, 180, 60), "crab": (50, 70, 210)}
 QUICK = {"steps": [20], "batch_size": 8, "image_size": 8, "prior": "linear", "ratios": [2]}
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    """As many threads as the subprocesses below have."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

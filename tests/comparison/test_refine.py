@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from helpers import contents
 from PIL import Image
 
@@ -23,13 +22,7 @@ from gif_datasets.shards.verify import verify
 CLASSES = {"ant": (140, 110, 110), "bee": (110, 140, 110), "crab": (110, 110, 140)}
 QUICK: dict[str, Any] = {"steps": 20, "batch_size": 8, "image_size": 8, "folds": 3, "runs": 2, "device": "cpu"}
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -209,12 +209,13 @@ class Cache:
             if entry.path.suffix != _SAMPLE:
                 continue
             record = read_record(entry.path)
-            if record is None or _shows(record, keys, images):
-                try:
-                    entry.path.unlink(missing_ok=True)
-                except OSError as error:
-                    raise self._cannot_write(error) from error
-            if record is not None and _shows(record, keys, images):
+            if record is not None and not _shows(record, keys, images):
+                continue
+            try:
+                entry.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise self._cannot_write(error) from error
+            if record is not None:
                 recipes.add(str(record.get("recipe")))
                 removed += 1
         self._sweep()
