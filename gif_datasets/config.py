@@ -494,7 +494,7 @@ class ExpansionConfig:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """Captions of img2img around a class name, one of which is drawn for each copy."""
+        """Captions of img2img around a class name; each copy draws one of them."""
         return self.contexts or self.prompts
 
     @property

@@ -167,7 +167,7 @@ def _record_names(manifest: Manifest) -> list[str]:
 
 
 def _objects(columns: Columns) -> list[dict[str, Any]]:
-    """The parts of the column of objects, each a list of one entry an object, but for width and height of the image.
+    """The parts of the column of objects: lists with one entry per object, except the image's width and height.
 
     Boxes and outlines are lists of numbers within that: version 1.0 has no type for them.
     """

@@ -13,7 +13,7 @@ class StoredSeeds(NumberedSource):
     """The seeds of an expanded folder by their numbers, as its shards hold them.
 
     Attributes:
-        own: What the source had of its own, as JSON, by number of the seed; of those alone of which copies are made.
+        own: What the source had of its own, as JSON, by number of the seed; only of seeds whose copies are made.
     """
 
     def __init__(self, folder: Path, name: str) -> None:

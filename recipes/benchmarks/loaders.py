@@ -367,7 +367,7 @@ def measure(case: Case, task: Task, pool: list[bytes]) -> dict[str, Any]:
 
 
 def serve(case: Case, task: Task) -> None:
-    """Answer cells that are asked for, until there are no more."""
+    """Measure the cells that the program asks for, until it asks for no more."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # for what libraries print
     files = task.files()

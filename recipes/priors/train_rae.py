@@ -4,7 +4,7 @@
 
 It follows Zheng et al. (2025, arXiv 2510.11690) in small: the encoder stays as it is, the decoder is diffusers'
 ``RAEDecoder``, and it learns from tokens with noise of up to ``NOISE`` of their deviations. The loss is on pixels, on
-differences of neighbouring pixels, and on features of the tower's own first blocks; there is no adversary. Run again =
+differences of neighbouring pixels, and on features of the tower's own first blocks; it has no critic. Run again =
 resume; ``sheet.png`` shows held-out images, their reconstructions, and decodings of tokens with channel-level noise.
 
 ``TowerRae`` is the prior: ``gif_datasets.ExpandedDataset(.., prior=TowerRae("runs/rae"), method="gif-rae")``. The tower
@@ -42,7 +42,7 @@ SIDE, WIDTH = 64, 1280
 NOISE = 0.8  # deviations of the tokens, as in the authors' n08 decoders
 FEATURES = 1.0  # weight of the loss on features
 BLOCKS = 4  # of the tower, whose features those are
-COUNTED = 2048  # images of which mean and deviation of the tokens are taken
+COUNTED = 2048  # images from which the mean and deviation of the tokens are estimated
 
 
 class TokenDecoder(nn.Module):
