@@ -38,19 +38,12 @@ from gif_datasets.priors.guides import apart
 from gif_datasets.publish.push import PushSummary, push_to_hub
 from gif_datasets.sources import wrap_source
 from gif_datasets.sources.base import SeedList, Source, seed_image, warn_of_bad
-from gif_datasets.sources.coco import CocoSource
-from gif_datasets.sources.folders import FolderSource, ShardSource
-from gif_datasets.sources.yolo import YoloSource
 from gif_datasets.types import ItemTable, Provenance, Row, Seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from gif_datasets.priors.base import Prior
-
-
-_FOLDERS = (FolderSource, ShardSource, CocoSource, YoloSource)
-"""Sources whose items have no form of their own."""
 
 
 class ExpandedDataset(Divisible):
@@ -125,11 +118,6 @@ class ExpandedDataset(Divisible):
             {"ratio": ratio, "method": method, "prior": named, "rng_seed": rng_seed, **options}
         )
         self.source: Source = wrap_source(dataset, classes, image_column, label_column)
-        if config.max_side is not None and not isinstance(self.source, _FOLDERS):
-            raise ConfigError(
-                f"max_side, got {config.max_side}, is for folders here: copies have the form of your dataset's items;"
-                " reduce its images, or use gif_datasets.expand, which writes files"
-            )
         given = None if isinstance(prior, str) else prior
         own = own_prior(type(given).__name__, given) if given is not None else None
         opened = open_expansion(

@@ -12,8 +12,9 @@ from PIL.Image import Image
 from gif_datasets.errors import SourceError
 from gif_datasets.io import decode, forms
 from gif_datasets.objects import Objects
-from gif_datasets.sources.base import Source, seed_image
+from gif_datasets.sources.base import Source, max_side_of, seed_image
 from gif_datasets.sources.hugging_face import HuggingFaceSource, is_hugging_face
+from gif_datasets.sources.reduced import unreduced
 from gif_datasets.sources.wrapped import MapSource
 from gif_datasets.types import Seed
 
@@ -55,25 +56,32 @@ class ItemForm:
             transform: Applied to the image, or to the whole row of a Hugging Face dataset.
         """
         is_own = self.dataset is not None and transform is None
+        own, max_side = unreduced(self.source), max_side_of(self.source)
         if is_own and made is None:
-            return self._seed(seed.index)
+            return self._seed(own, seed, max_side)
         image = seed_image(self.source, seed) if made is None else decode.picture(made, seed.origin)
-        if isinstance(self.source, HuggingFaceSource):
-            shown = self._cell(self.source, seed.index, image, made) if is_own and made is not None else image
-            objects = None if made is None else self.objects_of(seed, image.size)
-            return self._row(self.source, seed.index, shown, transform, objects)
-        if is_own and isinstance(self.source, MapSource):
-            return self.source.item_with(seed, image)
-        label = self.source.label(seed.label) if isinstance(self.source, MapSource) else seed.label
+        if isinstance(own, HuggingFaceSource):
+            shown = self._cell(own, seed.index, image, made) if is_own and made is not None else image
+            reduced = seed.objects if max_side else None
+            objects = reduced if made is None else self.objects_of(seed, image.size)
+            return self._row(own, seed.index, shown, transform, objects)
+        if is_own and isinstance(own, MapSource):
+            return own.item_with(seed, image, max_side)
+        label = own.label(seed.label) if isinstance(own, MapSource) else seed.label
         return (image if transform is None else transform(image)), label
 
-    def _seed(self, index: int) -> Any:
-        """An item as the dataset yields it, but upright."""
-        if isinstance(self.source, MapSource):
-            return self.source.item(index)
-        if isinstance(self.source, HuggingFaceSource) and (file := self.source.upright_file(index)) is not None:
-            return self._row(self.source, index, _encoded(file))
-        return self.dataset[index]
+    def _seed(self, source: Source, seed: Seed, max_side: int | None) -> Any:
+        """An item as the dataset yields it, but upright, and reduced."""
+        if isinstance(source, MapSource):
+            return source.item(seed.index) if max_side is None else source.item_with(seed, None, max_side)
+        if isinstance(source, HuggingFaceSource):
+            if (image := source.reduced(seed.index, max_side)) is not None:
+                decoded = source.features[source.image_column].decode
+                shown = image if decoded else _encoded(forms.to_file(image)[0])
+                return self._row(source, seed.index, shown, objects=seed.objects)
+            if (file := source.upright_file(seed.index)) is not None:
+                return self._row(source, seed.index, _encoded(file))
+        return self.dataset[seed.index]
 
     def _row(
         self,

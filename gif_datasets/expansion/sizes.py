@@ -71,7 +71,7 @@ def warn_of_lack(plan: Plan, source: Source, cache: Cache, folder: AnyPath, shar
 
 def _needs(plan: Plan, source: Source, cache: Cache, folder: AnyPath, shard_ids: Sequence[int]) -> dict[Path, int]:
     """About how many bytes go where; a store's room is not known."""
-    seed_samples, copies = _typical(plan, source, 0), _typical(plan, source, 1)
+    seed_samples, copies = _typical(plan, source)
     entry = sum(-(-(len(s.image) + len(record_bytes(s.provenance))) // DISK_BLOCK) for s in copies) / len(copies)
     stored = round(_missing_copies(plan, cache, shard_ids) * entry * DISK_BLOCK)
     needs = {cache.folder: stored if cache.limit is None else min(stored, cache.limit)}
@@ -90,15 +90,17 @@ def _missing_copies(plan: Plan, cache: Cache, shard_ids: Sequence[int]) -> float
     return copies * missing * plan.recipe.config.draws_a_copy
 
 
-def _typical(plan: Plan, source: Source, copy: int) -> list[Sample]:
-    """Samples like those that will be made: some seeds, and for copies the same ones of the prior's size."""
+def _typical(plan: Plan, source: Source) -> tuple[list[Sample], list[Sample]]:
+    """Samples like those that will be made: of some seeds themselves, and of copies of the prior's size."""
     recipe = plan.recipe
     side = 0 if METHODS[recipe.config.method].family == AUGMENT else int(recipe.prior.card.get("image_size", 32))
     seeds = plan.seeds or plan.validation
 
-    def typical(seed: Seed, picture: Image) -> Sample:
+    def typical(seed: Seed, picture: Image, copy: int) -> Sample:
         shown = picture.resize((side, side)) if copy and side else picture
         return make_sample(recipe, seed, copy, 1, shown, unscored(), Verdict())
 
     some = (seeds[index] for index in evenly(len(seeds), LOOKED_AT))
-    return list(ordered_map(lambda row: typical(*row), ((seed, source.sample(seed.index)[0]) for seed in some)))
+    pictures = ((seed, source.sample(seed.index)[0]) for seed in some)
+    made = list(ordered_map(lambda row: typical(*row), ((*row, copy) for row in pictures for copy in (0, 1))))
+    return made[::2], made[1::2]

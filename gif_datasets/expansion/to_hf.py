@@ -15,9 +15,10 @@ from gif_datasets.io import forms
 from gif_datasets.io.digests import digest
 from gif_datasets.shards.columns import Columns, SourceColumns, expanded_columns
 from gif_datasets.shards.tar import sample_key
-from gif_datasets.sources.base import Source
+from gif_datasets.sources.base import Source, max_side_of
 from gif_datasets.sources.hugging_face import HuggingFaceSource
-from gif_datasets.types import OBJECTS, Row
+from gif_datasets.sources.reduced import unreduced
+from gif_datasets.types import OBJECTS, Row, Seed
 
 FORMAT = 3
 """Of the rows; another one makes them again in the cache of ``datasets``."""
@@ -31,9 +32,14 @@ class _Rows:
     source: Source
     imaginer: Imaginer
 
+    @property
+    def own(self) -> Source:
+        """The source, whose images may be larger than those that are made."""
+        return unreduced(self.source)
+
     @cached_property
     def columns(self) -> Columns:
-        own = self.source
+        own = self.own
         if not isinstance(own, HuggingFaceSource):
             return expanded_columns(self.plan.recipe.classes, None, self.plan.json.get(OBJECTS))
         # rows are read one by one, when they are wanted
@@ -47,21 +53,27 @@ class _Rows:
         for seed, copy in rows:
             sample = next(made) if copy else self.imaginer.originals([seed])[0]
             key = sample_key(self.plan.recipe.config.split, seed.index, copy)
-            own = self._own(seed.index)
-            content, suffix = sample.image, self.plan.recipe.config.image_format
-            if copy and isinstance(self.source, HuggingFaceSource):
-                content, suffix = forms.file_like(content, self.source.form(seed.index)) or (content, suffix)
-            picture = {"bytes": content, "path": f"{key}.{suffix}"}
-            if not copy and isinstance(self.source, HuggingFaceSource):
-                file = self.source.upright_file(seed.index)
-                picture = _embedded(own[self.source.image_column] if file is None else {"bytes": file, "path": None})
-            yield self.columns.row(picture, key, sample.provenance.to_json(), own)
+            own = self.own
+            row = own.rows[seed.index] if isinstance(own, HuggingFaceSource) else {}
+            picture = self._picture(seed, copy, sample.image, key)
+            yield self.columns.row(picture, key, sample.provenance.to_json(), row)
 
-    def _own(self, index: int) -> Mapping[str, Any]:
-        if not isinstance(self.source, HuggingFaceSource):
-            return {}
-        row: dict[str, Any] = self.source.rows[index]
-        return row
+    def _picture(self, seed: Seed, copy: int, content: bytes, key: str) -> dict[str, Any]:
+        """The cell of an image, in the form of the source's; ``content`` is its file in shards."""
+        own, suffix = self.own, self.plan.recipe.config.image_format
+        if isinstance(own, HuggingFaceSource):
+            if not copy:
+                return self._seed(own, seed.index)
+            content, suffix = forms.file_like(content, own.form(seed.index)) or (content, suffix)
+        return {"bytes": content, "path": f"{key}.{suffix}"}
+
+    def _seed(self, source: HuggingFaceSource, index: int) -> dict[str, Any]:
+        """The cell of a seed's image: as the dataset has it, but upright, and reduced."""
+        reduced = source.reduced(index, max_side_of(self.source))
+        file = source.upright_file(index) if reduced is None else forms.to_file(reduced)[0]
+        if file is None:
+            return _embedded(source.rows[index][source.image_column])
+        return {"bytes": file, "path": None}
 
 
 def _embedded(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +105,7 @@ def to_hf(plan: Plan, source: Source, imaginer: Imaginer, order: Sequence[Row], 
     made = {"features": rows.columns.features, "split": datasets.NamedSplit(plan.recipe.config.split)}
     if streaming:
         return datasets.IterableDataset.from_generator(_generate, gen_kwargs={"rows": rows, "blocks": blocks}, **made)
-    given = source.rows._fingerprint if isinstance(source, HuggingFaceSource) else ""
+    given = rows.own.rows._fingerprint if isinstance(rows.own, HuggingFaceSource) else ""
     fingerprint = digest(["to_hf", FORMAT, plan.hash, given, list(rows.columns.features)])[:32]
     return datasets.Dataset.from_generator(
         _generate, gen_kwargs={"rows": rows, "blocks": blocks}, fingerprint=fingerprint, **made

@@ -92,8 +92,13 @@ def to_rgb(value: Any, name: str = "image") -> Image.Image:
     return images.to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels), name)
 
 
-def like(image: Image.Image, example: Any) -> Any:
+def like(image: Image.Image, example: Any, max_side: int | None = None) -> Any:
     """An RGB image in the form of ``example``, which is an image in a form that :func:`to_rgb` takes.
+
+    Args:
+        image: The image.
+        example: What has the form; an array or tensor also says how large.
+        max_side: Longest side of that, pixels.
 
     Returns:
         A PIL image of its mode, palette and transparency; or an array or tensor of its shape, layout, type and device,
@@ -104,7 +109,8 @@ def like(image: Image.Image, example: Any) -> Any:
     shape, is_tensor = tuple(example.shape), _is_tensor(example)
     axis = _channel_axis(shape, is_tensor)
     height, width = [size for place, size in enumerate(shape) if len(shape) == 2 or place != axis]
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    size = images.size_at_most((width, height), max_side)
+    resized = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
     if len(shape) == 2:
         array = np.array(resized.convert("L"))
     else:

@@ -121,18 +121,29 @@ def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
         return image.convert("RGB")
 
 
-def at_most(image: Image.Image, side: int) -> Image.Image:
-    """An image whose longest side has at most so many pixels, in its own proportions.
+def at_most(image: Image.Image, side: int | None) -> Image.Image:
+    """An image whose longest side has at most so many pixels, in its own proportions; itself if it is no larger.
 
     Example:
         >>> at_most(Image.new("RGB", (400, 300)), 200).size, at_most(Image.new("RGB", (40, 30)), 200).size
         ((200, 150), (40, 30))
     """
-    longest = max(image.size)
-    if longest <= side:
-        return image
-    size = [max(1, round(length * side / longest)) for length in image.size]
-    return image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    size = size_at_most(image.size, side)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def size_at_most(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """Width and height of :func:`at_most`.
+
+    Example:
+        >>> size_at_most((400, 300), 200), size_at_most((400, 300), None)
+        ((200, 150), (400, 300))
+    """
+    longest = max(size)
+    if side is None or longest <= side:
+        return size
+    width, height = (max(1, round(length * side / longest)) for length in size)
+    return width, height
 
 
 def is_image(value: Any) -> bool:

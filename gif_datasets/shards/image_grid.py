@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from PIL import Image, ImageDraw, ImageFont
 
 from gif_datasets.io import atomic
 from gif_datasets.io.stores import AnyPath
+from gif_datasets.io.threads import ordered_map
 from gif_datasets.types import Seed
 
 ROWS = 10
@@ -53,12 +55,13 @@ def save_preview(rows: Sequence[Row], title: str, path: AnyPath) -> None:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
     draw.text((LABEL_WIDTH, 4), "seed", INK, font=font)
     draw.text((LABEL_WIDTH + CELL + 3 * GAP, 4), title, INK, font=font)
+    cells = ordered_map(_cell, (image for row in rows for image in (row.seed, *row.copies)))
     for number, row in enumerate(rows):
         top = HEADER + number * (CELL + GAP)
         draw.text((GAP, top + CELL // 2 - 8), _fitted(draw, row.name, font), SOFT, font=font)
-        sheet.paste(_cell(row.seed), (LABEL_WIDTH, top))
-        for copy, image in enumerate(row.copies):
-            sheet.paste(_cell(image), (LABEL_WIDTH + (copy + 1) * (CELL + GAP) + 2 * GAP, top))
+        sheet.paste(next(cells), (LABEL_WIDTH, top))
+        for copy, cell in enumerate(islice(cells, len(row.copies))):
+            sheet.paste(cell, (LABEL_WIDTH + (copy + 1) * (CELL + GAP) + 2 * GAP, top))
     line = LABEL_WIDTH + CELL + GAP + GAP // 2
     draw.line((line, 0, line, sheet.height), RULE)
     buffer = io.BytesIO()

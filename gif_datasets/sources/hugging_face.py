@@ -150,6 +150,18 @@ class HuggingFaceSource:
             found: Image.Image = forms.stand_in(self._shown(image, name))
         return found
 
+    def reduced(self, index: int, max_side: int | None) -> Image.Image | None:
+        """Its image in the form of :meth:`form`, reduced to a longest side; None where it is no larger."""
+        if max_side is None:
+            return None
+        name = self.origin(index)
+        with images.opened(self._content(index), name) as image:
+            shown = self._shown(image, name)
+            if max(shown.size) <= max_side:
+                return None
+            found: Image.Image = forms.like(images.at_most(forms.to_rgb(shown, name), max_side), shown)
+        return found
+
     def upright_file(self, index: int) -> bytes | None:
         """A file of its image, set upright, where the dataset yields files and Exif turns this one; None elsewhere."""
         if self.features[self.image_column].decode:

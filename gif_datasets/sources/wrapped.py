@@ -97,8 +97,13 @@ class MapSource:
         with watching(forms.upright):
             return _upright(self._item(index))
 
-    def item_with(self, seed: Seed, image: Image.Image) -> Sequence[Any]:
+    def item_with(self, seed: Seed, image: Image.Image | None, max_side: int | None = None) -> Sequence[Any]:
         """A seed's item, with another image where its own enters the transforms, or in its place if there are none.
+
+        Args:
+            seed: The seed.
+            image: The other image; None: its own, reduced.
+            max_side: Longest side of seeds, pixels; None: they are as large as they are.
 
         Raises:
             SourceError: If the seed's image is no longer the one that was listed.
@@ -108,10 +113,11 @@ class MapSource:
         def swap(value: Any) -> Any:
             nonlocal done
             value = forms.upright(value)
-            if _key(value) != seed.key:
+            shown = _shown(value, max_side)
+            if shown is None or digest_pixels(np.asarray(shown)) != seed.key:
                 return value
             done = True
-            return forms.like(image, value)
+            return forms.like(image or shown, value, max_side)
 
         with watching(swap):
             item = self._item(seed.index)
@@ -129,12 +135,12 @@ class MapSource:
         return item
 
 
-def _key(value: Any) -> str:
-    """The content key of an image; empty for an array that is none, such as boxes."""
+def _shown(value: Any, max_side: int | None) -> Image.Image | None:
+    """An image as a seed is keyed; None for an array that is none, such as boxes."""
     try:
-        return digest_pixels(np.asarray(forms.to_rgb(value)))
+        return images.at_most(forms.to_rgb(value), max_side)
     except BadImage:
-        return ""
+        return None
 
 
 def _upright(item: Sequence[Any]) -> Sequence[Any]:

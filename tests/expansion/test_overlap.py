@@ -17,7 +17,9 @@ from gif_datasets import ExpandedDataset
 from gif_datasets.errors import EngineError
 from gif_datasets.expansion import tasks
 from gif_datasets.expansion.imagination import imagine
+from gif_datasets.expansion.imagination.candidates import GuidedMaker
 from gif_datasets.expansion.imagination.pictures import PicturesAhead
+from gif_datasets.guidance.guide import Guided
 from gif_datasets.priors.linear import LinearPrior
 from gif_datasets.shards import folder as folders
 from gif_datasets.types import Seed
@@ -38,6 +40,13 @@ class Watched(LinearPrior):
         self.before(self.blocks)
         self.blocks += 1
         return super().decode(latents, generators, config)
+
+
+class Starting(Watched):
+    """Says where copies start, which is where others start, too."""
+
+    def start(self, *given: Any) -> torch.Tensor:
+        return super().start(*given)
 
 
 @pytest.fixture
@@ -78,6 +87,49 @@ def test_a_block_is_encoded_and_a_shard_is_written_while_the_next_one_is_drawn(
     precompute(seeds, tmp_path / "out", prior)
     assert prior.blocks == 4
     assert contents(tmp_path / "out") == contents(tmp_path / "plain")
+
+
+def test_the_next_seeds_are_guided_while_a_block_is_drawn(
+    seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the first, by another thread, and none twice; where the prior says where copies start, by the caller."""
+    precompute(seeds, tmp_path / "plain", Watched(lambda block: None))
+    monkeypatch.setattr(imagine, "ROWS_AHEAD", 4)
+    guide_block, guided = GuidedMaker._guide_block, list[tuple[bool, list[int]]]()
+
+    def watched(self: GuidedMaker, given: Sequence[Seed], attempt: int) -> list[Guided]:
+        here = threading.current_thread() is threading.main_thread()
+        guided.append((here, sorted({seed.index for seed in given})))
+        return guide_block(self, given, attempt)
+
+    monkeypatch.setattr(GuidedMaker, "_guide_block", watched)
+    precompute(seeds, tmp_path / "out", Watched(lambda block: None))
+    assert [here for here, _ in guided] == [True, False, False, False]
+    assert sorted(index for _, some in guided for index in some) == list(range(8))
+    assert contents(tmp_path / "out") == contents(tmp_path / "plain")
+
+    guided.clear()
+    precompute(seeds, tmp_path / "own", Starting(lambda block: None))
+    assert {here for here, _ in guided} == {True}
+
+
+def test_what_fails_beside_a_block_is_told_where_it_is_wanted(
+    seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block that was drawn meanwhile is kept, and the error has its seeds' names."""
+    monkeypatch.setattr(imagine, "ROWS_AHEAD", 4)
+    guide_block = GuidedMaker._guide_block
+
+    def failing(self: GuidedMaker, given: Sequence[Seed], attempt: int) -> list[Guided]:
+        if any(seed.index == 4 for seed in given):
+            raise RuntimeError("no such class")
+        return guide_block(self, given, attempt)
+
+    monkeypatch.setattr(GuidedMaker, "_guide_block", failing)
+    prior = Watched(lambda block: None)
+    with pytest.raises(EngineError, match=r"copies of seed \d .*: RuntimeError: no such class"):
+        precompute(seeds, tmp_path / "out", prior)
+    assert prior.blocks == 1
 
 
 def test_what_was_drawn_before_an_error_is_kept(seeds: Path, tmp_path: Path) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
+import torch
 from helpers import contents
 from PIL import Image
 
 import gif_datasets
 from gif_datasets import ExpandedDataset
-from gif_datasets.errors import ConfigError
 from gif_datasets.io.images import at_most
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.verify import verify
@@ -106,5 +107,79 @@ def test_columns_and_a_validation_set_stay(folder: Path, tmp_path: Path) -> None
     assert {image.size for image, _ in loaded} <= {(8, 24), (20, 12)}
     assert verify(tmp_path / "out") == []
     assert (tmp_path / "out" / "source.parquet").exists()
-    with pytest.raises(ConfigError, match=r"max_side, got 24, is for folders here"):
-        ExpandedDataset(rows, **options)
+
+
+class Pairs(torch.utils.data.Dataset[Any]):
+    """Images in one form, with a transform of their own and something beside the label."""
+
+    def __init__(self, form: Callable[[Image.Image], Any]) -> None:
+        rng = np.random.default_rng(0)
+        sizes = [(40, 30), (12, 10), (20, 60), (8, 8)]
+        self.images = [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+        self.form, self.classes = form, ["a", "b"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.form(self.images[index]), index % 2, f"note {index}"
+
+
+FORMS: dict[str, Callable[[Image.Image], Any]] = {
+    "PIL": lambda image: image,
+    "grey": lambda image: image.convert("L"),
+    "array": np.asarray,
+    "tensor": lambda image: torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1),
+}
+
+
+def size_of(shown: Any) -> tuple[int, int]:
+    if isinstance(shown, Image.Image):
+        return shown.size
+    height, width = shown.shape[:2] if isinstance(shown, np.ndarray) else shown.shape[1:]
+    return width, height
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_dataset_keeps_its_form_with_smaller_images(form: str, tmp_path: Path) -> None:
+    """Seeds are reduced to what is stored of them, small ones stay the same, and copies are no larger than they are."""
+    pairs = Pairs(FORMS[form])
+    options: dict[str, Any] = {"method": "cutout", "ratio": 1, "cache_dir": tmp_path / "c", "max_side": 24}
+    expanded = ExpandedDataset(pairs, **options)
+    sizes = [(24, 18), (12, 10), (8, 24), (8, 8)]
+    for place, size in enumerate(sizes):
+        for shown, label, note in (expanded[place], expanded[place + 4]):
+            assert (size_of(shown), label, note) == (size, place % 2, f"note {place}")
+            assert type(shown) is type(pairs[place][0]) or isinstance(shown, Image.Image)
+    small = np.asarray(expanded[1][0])
+    assert np.array_equal(small, np.asarray(pairs[1][0]))
+    expanded.precompute(tmp_path / "out")
+    stored = gif_datasets.load_expanded(tmp_path / "out")
+    if form == "PIL":
+        for place in range(8):
+            assert np.array_equal(np.asarray(stored[place][0]), np.asarray(expanded[place][0]))
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_rows_keep_their_columns_with_smaller_images(folder: Path, tmp_path: Path, decode: bool) -> None:
+    """Of a Hugging Face dataset; ``to_hf`` gives the same images."""
+    paths = sorted(map(str, folder.rglob("*.png")))
+    names = datasets.ClassLabel(names=["a", "b"])
+    features = datasets.Features({"image": datasets.Image(), "label": names, "note": datasets.Value("string")})
+    rows = datasets.Dataset.from_dict({"image": paths, "label": [0, 0, 1, 1], "note": list("wxyz")}, features=features)
+    rows = rows.cast_column("image", datasets.Image(decode=decode))
+    options: dict[str, Any] = {"method": "cutout", "ratio": 1, "cache_dir": tmp_path / "c", "max_side": 24}
+    expanded = ExpandedDataset(rows, **options)
+
+    def image_of(row: Any) -> Image.Image:
+        cell = row["image"]
+        return cell if decode else Image.open(io.BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"])
+
+    listed = expanded.to_hf().cast_column("image", datasets.Image())
+    for place in range(8):
+        row, image = expanded[place], image_of(expanded[place])
+        assert max(image.size) <= 24
+        assert row["note"] == "wxyz"[place % 4]
+        assert np.array_equal(np.asarray(image), np.asarray(listed[place]["image"]))
+        key = Image.open(paths[place % 4]).convert("RGB")
+        assert image.size == at_most(key, 24).size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections import OrderedDict
@@ -32,6 +33,7 @@ from gif_datasets.guidance.rng import generator_for
 from gif_datasets.io.cache.store import Cache
 from gif_datasets.methods import METHODS
 from gif_datasets.objects import Objects
+from gif_datasets.priors.base import Prior
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import OBJECTS, Row, Seed
 
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from gif_datasets.guidance.zeroshot import ZeroShotClassifier
-    from gif_datasets.priors.base import Prior
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ class Maker(Protocol):
 
     def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
         """Do ahead, in full blocks, what the copies of a seed share; at most ``KEEP_GUIDED`` seeds."""
+        ...
+
+    def beside(self, seeds: Sequence[Seed], attempt: int) -> contextlib.AbstractContextManager[None]:
+        """Begin what :meth:`prepare` will do for seeds, in threads, as far as it calls no model; the body draws."""
         ...
 
     def let_go(self, seeds: Sequence[Seed]) -> None:
@@ -123,6 +128,11 @@ class GuidedMaker:
         self.guide.ahead(seeds, self._perturbation(attempt))
         if self.recipe.config.near_seed:
             self._anchored(seeds)
+
+    def beside(self, seeds: Sequence[Seed], attempt: int) -> contextlib.AbstractContextManager[None]:
+        """Guide, where that takes no more than embeddings that are there."""
+        known = [seed for seed in seeds if seed in self.embeddings] if self._starts_from_embeddings else []
+        return self.guide.beside(known, self._perturbation(attempt))
 
     def let_go(self, seeds: Sequence[Seed]) -> None:
         """Remove what guidance found."""
@@ -199,6 +209,12 @@ class GuidedMaker:
         guided = {perturbation: self.guide(part, perturbation) for perturbation, part in seeds.items()}
         return [guided[self._perturbation(draw.attempt)][identity(draw.seed)] for draw in draws]
 
+    @property
+    def _starts_from_embeddings(self) -> bool:
+        """Whether guidance asks the embeddings of its seeds alone, and neither images nor a model."""
+        own_start = type(self.prior).start is not Prior.start
+        return self.prior.latent_is_embedding and not own_start and self.recipe.config.start != BETWEEN
+
     def _perturbation(self, attempt: int) -> int:
         """Which draw of the perturbation an attempt uses: the first, if the decoder draws noise of its own."""
         return 0 if self.prior.decodes_noise else attempt
@@ -227,8 +243,7 @@ class GuidedMaker:
 
     def _guide_block(self, seeds: Sequence[Seed], attempt: int) -> list[Guided]:
         config, prior = self.recipe.of(seeds[0]).config, self.prior
-        pictures = {seed.index: self.embeddings.picture(seed) for seed in seeds}
-        shown = [pictures[seed.index] for seed in seeds]
+        shown = [] if self._starts_from_embeddings else list(map(self.embeddings.picture, seeds))
         embeddings = self.embeddings(seeds)
         latents = embeddings if prior.latent_is_embedding else prior.encode(shown)
         keys = [_stream(seed.key, attempt) for seed in seeds]
@@ -280,6 +295,10 @@ class AugmentMaker:
 
     def prepare(self, seeds: Sequence[Seed], attempt: int) -> None:
         """Copies share nothing."""
+
+    def beside(self, seeds: Sequence[Seed], attempt: int) -> contextlib.AbstractContextManager[None]:
+        """Copies share nothing."""
+        return contextlib.nullcontext()
 
     def let_go(self, seeds: Sequence[Seed]) -> None:
         """Nothing is there to remove."""

@@ -16,7 +16,7 @@ from gif_datasets.errors import EngineError, GifDatasetsError
 from gif_datasets.expansion.imagination.groups import Group, group_of
 from gif_datasets.expansion.imagination.pictures import PicturesAhead
 from gif_datasets.expansion.imagination.samples import Verdict, make_sample, relabelled
-from gif_datasets.expansion.recipe import Recipe
+from gif_datasets.expansion.recipe import Recipe, fitted_seeds
 from gif_datasets.guidance.recognition import OwnClass, Recognition
 from gif_datasets.io import decode
 from gif_datasets.io.cache.store import Cache
@@ -300,17 +300,21 @@ class Imaginer:
             with self._lock, _settled(self.recipe):
                 if seeds and not attempt:
                     self._pictures.expect([*seeds, *after])
-                drawn = self._draw_block(block, seeds, attempt, judge)
+                drawn = self._draw_block(block, seeds, () if attempt else after, attempt, judge)
                 self.generated += len(block)
             yield drawn
 
-    def _draw_block(self, block: Block, seeds: Sequence[Seed], attempt: int, judge: Judge) -> list[Drawn]:
+    def _draw_block(
+        self, block: Block, seeds: Sequence[Seed], after: Sequence[Seed], attempt: int, judge: Judge
+    ) -> list[Drawn]:
+        """Prepare seeds and draw a block; meanwhile, what can be prepared of the seeds after these."""
         wanted = [row for _, row in block]
         maker = self._load().maker
         with _naming([f"copies of {_name(seed)}" for seed in seeds]):
             maker.prepare(seeds, attempt)
         with _naming([f"copy {copy} of {_name(seed)}" for seed, copy in wanted]):
-            drawn = maker.draw(wanted, attempt)
+            with maker.beside(after, attempt):
+                drawn = maker.draw(wanted, attempt)
             candidates = [self._like_seed(candidate, seed) for candidate, (seed, _) in zip(drawn, wanted, strict=True)]
             verdicts = judge(wanted, candidates)
         return [(*row, *found) for row, found in zip(block, zip(candidates, verdicts, strict=True), strict=True)]
@@ -339,6 +343,8 @@ class Imaginer:
         if self._loaded is None:
             from gif_datasets.expansion.imagination.models import load_models
 
+            if self.recipe.config.embeds_all_seeds:
+                self._pictures.expect(fitted_seeds(self.seeds, len(self.recipe.classes)))
             self._loaded = load_models(self.recipe, self.seeds, self._picture, self.cache, self.given_prior)
         return self._loaded
 

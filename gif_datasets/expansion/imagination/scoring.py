@@ -90,6 +90,9 @@ class SeedEmbeddings:
         ]
         return torch.stack([row for part in parts for row in part])
 
+    def __contains__(self, seed: Seed) -> bool:
+        return seed.key in self._kept
+
     def add(self, seeds: Sequence[Seed], rows: Tensor) -> None:
         """Take embeddings that were made before."""
         self._keep({seed.key: row for seed, row in zip(seeds, rows, strict=True)})

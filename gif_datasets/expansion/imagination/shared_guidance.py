@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -15,6 +18,7 @@ from gif_datasets.expansion.imagination.scoring import keep_last
 from gif_datasets.expansion.recipe import Recipe
 from gif_datasets.guidance.guide import Guided
 from gif_datasets.io.cache.store import Cache
+from gif_datasets.io.threads import submit
 from gif_datasets.types import Seed
 
 KEEP_GUIDED = 256  # seeds whose guided latents stay in memory, for lazy access copy by copy
@@ -42,6 +46,7 @@ class SharedGuidance:
     cache: Cache
     guide_block: GuideBlock
     _kept: OrderedDict[tuple[Identity, int], Guided] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # of what is kept
     _memory: Memory = field(default_factory=Memory)
 
     def __call__(self, seeds: Sequence[Seed], attempt: int) -> dict[Identity, Guided]:
@@ -52,11 +57,31 @@ class SharedGuidance:
         """Guide in full blocks those seeds that will be needed, and that nobody else is guiding."""
         self._guide_all(seeds, attempt, ahead=True)
 
+    @contextlib.contextmanager
+    def beside(self, seeds: Sequence[Seed], attempt: int) -> Iterator[None]:
+        """:meth:`ahead` in a thread while the body runs; what fails there is left to :meth:`ahead`, which says why.
+
+        No model may be asked for these seeds.
+        """
+
+        def guide() -> None:
+            torch.set_num_threads(self.recipe.config.threads)  # each thread has a number of its own
+            self.ahead(seeds, attempt)
+
+        begun = [submit(guide)] if seeds else []
+        try:
+            yield
+        finally:
+            wait(begun)
+
     def let_go(self, seeds: Sequence[Seed]) -> None:
         """Remove from the cache what was found for those seeds whose copies are all there."""
         for seed in {identity(seed): seed for seed in seeds}.values():
             if self._is_spent(seed):
-                kept = (attempt for one, attempt in self._kept if one == identity(seed))  # of copies above the ratio
+                with self._lock:
+                    kept = [
+                        attempt for one, attempt in self._kept if one == identity(seed)
+                    ]  # of copies above the ratio
                 attempts = {*range(1 + self.recipe.config.redraws), *kept}
                 self.cache.drop_tensors(self.recipe.guidance_key(seed, attempt) for attempt in attempts)
 
@@ -72,7 +97,8 @@ class SharedGuidance:
 
     def _guide(self, seeds: Sequence[Seed], attempt: int, ahead: bool) -> dict[Identity, Guided]:
         names = {(identity(seed), attempt): seed for seed in seeds}
-        result = {name: self._kept[name] for name in names if name in self._kept}
+        with self._lock:
+            result = {name: self._kept[name] for name in names if name in self._kept}
         missing = {self.recipe.guidance_key(seed, attempt): name for name, seed in names.items() if name not in result}
 
         def make(keys: list[str]) -> list[dict[str, torch.Tensor]]:
@@ -89,7 +115,8 @@ class SharedGuidance:
         device = self.recipe.device
         for key, tensors in stored.items():
             result[missing[key]] = Guided.of({name: value.to(device) for name, value in tensors.items()})
-        keep_last(self._kept, result, KEEP_GUIDED)
+        with self._lock:
+            keep_last(self._kept, result, KEEP_GUIDED)
         return {seed: found for (seed, _), found in result.items()}
 
     def _is_spent(self, seed: Seed) -> bool:
