@@ -75,7 +75,7 @@ class ItemForm:
         if isinstance(source, MapSource):
             return source.item(seed.index) if max_side is None else source.item_with(seed, None, max_side)
         if isinstance(source, HuggingFaceSource):
-            if (image := source.reduced(seed.index, max_side)) is not None:
+            if max_side is not None and (image := source.reduced(seed.index, seed_image(self.source, seed))):
                 decoded = source.features[source.image_column].decode
                 shown = image if decoded else _encoded(forms.to_file(image)[0])
                 return self._row(source, seed.index, shown, objects=seed.objects)

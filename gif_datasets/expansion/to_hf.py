@@ -15,7 +15,7 @@ from gif_datasets.io import forms
 from gif_datasets.io.digests import digest
 from gif_datasets.shards.columns import Columns, SourceColumns, expanded_columns
 from gif_datasets.shards.tar import sample_key
-from gif_datasets.sources.base import Source, max_side_of
+from gif_datasets.sources.base import Source, max_side_of, seed_image
 from gif_datasets.sources.hugging_face import HuggingFaceSource
 from gif_datasets.sources.reduced import unreduced
 from gif_datasets.types import OBJECTS, Row, Seed
@@ -63,16 +63,17 @@ class _Rows:
         own, suffix = self.own, self.plan.recipe.config.image_format
         if isinstance(own, HuggingFaceSource):
             if not copy:
-                return self._seed(own, seed.index)
+                return self._seed(own, seed)
             content, suffix = forms.file_like(content, own.form(seed.index)) or (content, suffix)
         return {"bytes": content, "path": f"{key}.{suffix}"}
 
-    def _seed(self, source: HuggingFaceSource, index: int) -> dict[str, Any]:
+    def _seed(self, source: HuggingFaceSource, seed: Seed) -> dict[str, Any]:
         """The cell of a seed's image: as the dataset has it, but upright, and reduced."""
-        reduced = source.reduced(index, max_side_of(self.source))
-        file = source.upright_file(index) if reduced is None else forms.to_file(reduced)[0]
+        small = None if max_side_of(self.source) is None else seed_image(self.source, seed)
+        reduced = small and source.reduced(seed.index, small)
+        file = source.upright_file(seed.index) if reduced is None else forms.to_file(reduced)[0]
         if file is None:
-            return _embedded(source.rows[index][source.image_column])
+            return _embedded(source.rows[seed.index][source.image_column])
         return {"bytes": file, "path": None}
 
 

@@ -12,7 +12,7 @@ import math
 import threading
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from gif_datasets.io import images
 
 Pixels = NDArray[np.uint8]
 """``(H, W, 3)``."""
+Allocate: TypeAlias = "Callable[[tuple[int, ...]], Pixels]"
+"""Makes an array of a shape."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _APP1, _START_OF_SCAN = 0xE1, 0xDA
@@ -44,7 +46,7 @@ def decode(content: bytes, name: str) -> Pixels:
     return np.asarray(images.read_rgb(content, name)) if pixels is None else pixels
 
 
-def plain(content: bytes, allocate: Callable[[tuple[int, ...]], Pixels] | None = None) -> Pixels | None:
+def plain(content: bytes, allocate: Allocate | None = None) -> Pixels | None:
     """Pixels of a plain image, which any number of threads may decode at once; None for any other.
 
     Args:
@@ -54,6 +56,33 @@ def plain(content: bytes, allocate: Callable[[tuple[int, ...]], Pixels] | None =
     size = plain_size(content)
     out = (allocate or _new)((*size, 3)) if size else None
     return out if out is not None and _decode_plain(content, out) else None
+
+
+def plain_at_most(content: bytes, side: int | None, allocate: Allocate | None = None) -> Pixels | None:
+    """:func:`plain`, reduced to a longest side as :func:`gif_datasets.io.images.at_most` reduces.
+
+    A JPEG file of more than four times the side is decoded at a half, a quarter or an eighth of its size, at least
+    twice the side, which takes a fifth of the time: both decoding and reducing then touch fewer pixels.
+
+    Example:
+        >>> content = images.encode(np.zeros((640, 960, 3), np.uint8), "jpg")
+        >>> plain_at_most(content, 96).shape
+        (64, 96, 3)
+    """
+    size = None if side is None else plain_size(content)
+    if side is None or size is None or max(size) <= side:
+        return plain(content, allocate)
+    shrink = next((factor for factor in (8, 4, 2) if max(size) >= 2 * factor * side), 1)
+    if shrink == 1 or not content.startswith(b"\xff\xd8"):
+        pixels = plain(content, allocate)
+        return None if pixels is None else np.asarray(images.at_most(Image.fromarray(pixels), side))
+    height, width = size
+    small = (allocate or _new)((-(-height // shrink), -(-width // shrink), 3))
+    if not _decode_plain(content, small):
+        return None
+    box = (0.0, 0.0, width / shrink, height / shrink)  # the last row and column may be cut
+    wanted = images.size_at_most((width, height), side)
+    return np.asarray(Image.fromarray(small).resize(wanted, Image.Resampling.LANCZOS, box))
 
 
 class Scratch:
@@ -216,7 +245,7 @@ def _decode_plain(content: bytes, out: Pixels) -> bool:
         if content.startswith(b"\xff\xd8"):
             import simplejpeg
 
-            simplejpeg.decode_jpeg(content, "RGB", buffer=out)
+            simplejpeg.decode_jpeg(content, "RGB", min_height=out.shape[0], min_width=out.shape[1], buffer=out)
         elif content.startswith(_PNG):
             out[:] = np.asarray(_plain_png(content, (out.shape[0], out.shape[1])))
         else:

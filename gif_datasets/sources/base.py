@@ -120,11 +120,8 @@ def plain_image(source: Source, seed: Seed) -> Image.Image | None:
 def plain_pixels(source: Source, index: int, scratch: decode.Scratch | None = None) -> NDArray[np.uint8] | None:
     """The pixels of a sample that is a plain file, which any number of threads may read at once; None for any other."""
     with contextlib.suppress(Exception):  # who reads it with care says what
-        content, side = file_of(source, index), max_side_of(source)
-        pixels = None if content is None else decode.plain(content, scratch)
-        if pixels is None or side is None or max(pixels.shape) <= side:
-            return pixels
-        return np.asarray(images.at_most(Image.fromarray(pixels), side))
+        content = file_of(source, index)
+        return None if content is None else decode.plain_at_most(content, max_side_of(source), scratch)
     return None
 
 

@@ -150,16 +150,12 @@ class HuggingFaceSource:
             found: Image.Image = forms.stand_in(self._shown(image, name))
         return found
 
-    def reduced(self, index: int, max_side: int | None) -> Image.Image | None:
-        """Its image in the form of :meth:`form`, reduced to a longest side; None where it is no larger."""
-        if max_side is None:
-            return None
+    def reduced(self, index: int, small: Image.Image) -> Image.Image | None:
+        """Its reduced image, given in RGB, in the form of :meth:`form`; None where it is no larger than that."""
         name = self.origin(index)
         with images.opened(self._content(index), name) as image:
             shown = self._shown(image, name)
-            if max(shown.size) <= max_side:
-                return None
-            found: Image.Image = forms.like(images.at_most(forms.to_rgb(shown, name), max_side), shown)
+            found: Image.Image | None = None if shown.size == small.size else forms.like(small, shown)
         return found
 
     def upright_file(self, index: int) -> bytes | None:

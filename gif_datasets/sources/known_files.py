@@ -101,7 +101,8 @@ def known_files(source: Any, cache: Cache | None) -> KnownFiles:
         return KnownFiles(None, "", 0)
     versions = [version(name) for name in ("pillow", "simplejpeg")]  # another decoder may round otherwise
     side = getattr(source, "max_side", None)
-    key = digest([CACHE_FORMAT, KEYS, os.fsencode(folder.resolve()).hex(), versions, side])
+    reduced = side and f"{side}, of JPEG files decoded smaller"
+    key = digest([CACHE_FORMAT, KEYS, os.fsencode(folder.resolve()).hex(), versions, reduced])
     known = KnownFiles(cache, key, time.time_ns())
     with contextlib.suppress(CacheError):
         if (tensors := cache.stored_tensors(key)) is not None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from gif_datasets.io.images import at_most
 from gif_datasets.objects import Objects
-from gif_datasets.sources.base import Source, annotated, revision_of
+from gif_datasets.sources.base import Source, annotated, label_at, plain_pixels, revision_of
 
 
 class ReducedSource:
@@ -32,13 +32,17 @@ class ReducedSource:
 
     def sample(self, index: int) -> tuple[Image.Image, int]:
         """One image as 8-bit RGB, and its class index."""
+        pixels = plain_pixels(self, index)
+        if pixels is not None:
+            return Image.fromarray(pixels), label_at(self.source, index)
         image, label = self.source.sample(index)
         return at_most(image, self.max_side), label
 
     def annotated(self, index: int, masks: bool) -> tuple[Image.Image, int, Objects]:
         """The same with its objects, which are reduced as the image is."""
         image, label, objects = annotated(self.source, index, masks)
-        small = at_most(image, self.max_side)
+        pixels = plain_pixels(self, index)
+        small = at_most(image, self.max_side) if pixels is None else Image.fromarray(pixels)
         return small, label, objects.scaled(small.size)
 
     def __getattr__(self, name: str) -> Any:

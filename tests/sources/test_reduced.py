@@ -12,12 +12,14 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from helpers import contents
 from PIL import Image
 
 import gif_datasets
 from gif_datasets import ExpandedDataset
+from gif_datasets.io import decode
 from gif_datasets.io.images import at_most
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.shards.verify import verify
@@ -25,8 +27,15 @@ from gif_datasets.sources import open_source
 from gif_datasets.sources.base import list_seeds, seed_image
 from gif_datasets.sources.reduced import ReducedSource
 
-SIZES = {"wide.jpg": (96, 64), "high.png": (30, 90), "exact.webp": (48, 20), "less.png": (20, 12), "grey.jpg": (80, 80)}
-STORED = {**SIZES, "wide.jpg": (48, 32), "high.png": (16, 48), "grey.jpg": (48, 48)}
+SIZES = {
+    "wide.jpg": (96, 64),
+    "high.png": (30, 90),
+    "exact.webp": (48, 20),
+    "less.png": (20, 12),
+    "grey.jpg": (80, 80),
+    "large.jpg": (501, 333),
+}
+STORED = {**SIZES, "wide.jpg": (48, 32), "high.png": (16, 48), "grey.jpg": (48, 48), "large.jpg": (48, 32)}
 
 
 @pytest.fixture
@@ -60,12 +69,36 @@ def test_proportions_stay(size: tuple[int, int], side: int, expected: tuple[int,
     assert at_most(Image.new("RGB", size), side).size == expected
 
 
+@pytest.mark.parametrize(("side", "decoded"), [(64, (251, 167)), (48, (126, 84)), (13, (63, 42)), (200, (501, 333))])
+def test_large_jpeg_files_are_decoded_smaller(
+    side: int, decoded: tuple[int, int], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At no less than twice the side; what comes of it is what reducing the whole image gives, but for rounding."""
+    content, shapes, decode_jpeg = (
+        (folder / "a" / "large.jpg").read_bytes(),
+        list[tuple[int, ...]](),
+        simplejpeg.decode_jpeg,
+    )
+
+    def watched(*given: Any, buffer: Any, **options: Any) -> Any:
+        shapes.append(buffer.shape)
+        return decode_jpeg(*given, buffer=buffer, **options)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", watched)
+    found = decode.plain_at_most(content, side)
+    assert found is not None
+    assert shapes == [(*decoded[::-1], 3)]
+    whole = np.asarray(at_most(Image.open(folder / "a" / "large.jpg"), side))
+    assert found.shape == whole.shape
+    assert np.abs(found.astype(float) - whole).mean() < 1.0
+
+
 def test_threads_and_care_reduce_alike(folder: Path) -> None:
     """Keys, labels and images are those of the reduced pixels, however an image is read; other attributes stay."""
     source = ReducedSource(open_source(str(folder)), 48)
     for found in (source, pickle.loads(pickle.dumps(source))):
         listed = list_seeds(found)
-        assert [seed.label for seed in listed.seeds] == [0] * 5 + [1] * 5
+        assert [seed.label for seed in listed.seeds] == [0] * 6 + [1] * 6
         assert sum(seed.grey for seed in listed.seeds) == 2
         for seed in listed.seeds:
             image = found.sample(seed.index)[0]
