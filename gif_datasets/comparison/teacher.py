@@ -6,8 +6,9 @@ network that is trained on them. The two add up (``recipes/paper/combined.md``).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from gif_datasets.chunks import padded
 from gif_datasets.config import CLASSIFIERS, ExpansionConfig
 from gif_datasets.data.map_style import load_expanded
 from gif_datasets.errors import ConfigError
+from gif_datasets.expansion.imagination.scoring import keep_last
 from gif_datasets.guidance import fitted_heads
 from gif_datasets.io.devices import resolve_device
+from gif_datasets.io.digests import digest_pixels
 from gif_datasets.options import closest
 from gif_datasets.priors import PriorInfo, find_prior, load_prior
 from gif_datasets.types import Progress, no_progress
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 TEMPERATURE = 4.0
 BLOCK = 20
+MOST_KNOWN = 20_000  # images whose embeddings stay in memory: 100 MB at a width of 1,280
 _WORDS = ("templates", "synonyms", "logit_scale")  # options that the class texts follow from
 
 
@@ -90,12 +95,31 @@ class Teacher:
     text: ZeroShotClassifier
     seeds: Tensor
     labels: Tensor
+    _known: OrderedDict[str, Tensor] = field(default_factory=OrderedDict, repr=False)
 
     def embeddings(
         self, pictures: Iterable[Image.Image], show: Progress = no_progress, total: int | None = None
     ) -> Tensor:
-        """CLIP embeddings of RGB images, ``(N, D)``."""
-        return _embeddings(self.prior, show(pictures, "asking the teacher", total))
+        """CLIP embeddings of RGB images, ``(N, D)``; an image that was seen before is not embedded again.
+
+        Five copies of a seed are the first five of twenty, so arms of several ratios show the same images.
+        """
+        keys, new = list[str](), dict[str, None]()
+
+        def unknown() -> Iterator[Image.Image]:
+            for picture in show(pictures, "asking the teacher", total):
+                keys.append(key := digest_pixels(np.asarray(picture)))
+                if key not in self._known and key not in new:
+                    new[key] = None
+                    yield picture
+
+        rows = _embeddings(self.prior, unknown())
+        if not keys:
+            return rows
+        found = {**self._known, **dict(zip(new, rows, strict=True))} if new else self._known
+        every = torch.stack([found[key] for key in keys])
+        keep_last(self._known, {key: found[key] for key in keys}, MOST_KNOWN)
+        return every
 
     def probabilities(self, embeddings: Tensor, classifier: str, temperature: float = 1.0) -> Tensor:
         """Class probabilities ``(N, C)`` of embeddings ``(N, D)``, softened by a temperature."""
@@ -187,8 +211,8 @@ def _worded(options: Mapping[str, Any]) -> ExpansionConfig:
 
 @torch.no_grad()
 def _embeddings(prior: Prior, pictures: Iterable[Image.Image]) -> Tensor:
-    """CLIP embeddings, in blocks; ``(0, 1)`` of none."""
+    """CLIP embeddings, in padded blocks, so that one does not depend on the others; ``(0, 1)`` of none."""
     waiting, rows = iter(pictures), []
     while block := list(islice(waiting, BLOCK)):
-        rows.append(prior.embed_images(block))
+        rows.append(prior.embed_images(padded(block, BLOCK))[: len(block)])
     return torch.cat(rows) if rows else torch.empty(0, 1)

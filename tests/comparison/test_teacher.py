@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,3 +145,28 @@ def test_a_training_is_taught(seed_folder: Path, tmp_path: Path) -> None:
         mixed = Pictures(images, pictures.labels[:1].expand(len(images)), torch.arange(len(images)) >= len(own))
         anew = teacher.probabilities(teacher.embeddings(as_images(images)), "text", 2.0)
         torch.testing.assert_close(experiment._teacher_probabilities(mixed), anew, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_is_embedded_once(seed_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is asked for, and whatever is asked for with it; and no more is kept than there is room for."""
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (50, 3, 16, 16), dtype=np.uint8))
+    teaching = Teaching(find_prior("embedded"), ExpansionConfig(), "text")
+    teacher = load_teacher(teaching, ("a", "b"), as_images(pixels[:2]), torch.tensor([0, 1]))
+    embed, asked = teacher.prior.embed_images, list[int]()
+
+    def watched(images: Sequence[Image.Image]) -> torch.Tensor:
+        asked.append(len({image.tobytes() for image in images}))
+        return embed(images)
+
+    monkeypatch.setattr(teacher.prior, "embed_images", watched)
+    first = teacher.embeddings(as_images(pixels[:30]))
+    assert asked == [20, 10]
+    again = teacher.embeddings(as_images(torch.cat([pixels[10:50], pixels[40:42]])))
+    assert asked == [20, 10, 20]
+    assert torch.equal(again[:20], first[10:])
+    assert torch.equal(again[30:32], again[40:])
+    monkeypatch.setattr("gif_datasets.comparison.teacher.MOST_KNOWN", 5)
+    teacher.embeddings(as_images(pixels[:30]))
+    assert asked == [20, 10, 20]
+    assert torch.equal(teacher.embeddings(as_images(pixels[:30])), first)
+    assert asked == [20, 10, 20, 20, 5]
