@@ -20,6 +20,7 @@ from gif_datasets.io.cache.store import Cache
 from gif_datasets.io.digests import digest_pixels, digest_rows
 from gif_datasets.io.threads import ordered_map, threads
 from gif_datasets.objects import Objects
+from gif_datasets.sources.just_read import JUST_READ
 from gif_datasets.sources.known_files import Facts, Identity, KnownFiles, identity_of, known_files
 from gif_datasets.sources.seed_table import SeedTable
 from gif_datasets.types import Progress, Reading, Seed, no_progress
@@ -113,8 +114,16 @@ def seed_image(source: Source, seed: Seed) -> Image.Image:
 
 def plain_image(source: Source, seed: Seed) -> Image.Image | None:
     """:func:`seed_image` as any thread may call it: None where that takes a dataset's own code, care, or an error."""
+    if (listed := _just_read(source, seed)) is not None:
+        return Image.fromarray(listed)
     pixels = plain_pixels(source, seed.index)
     return None if pixels is None or digest_pixels(pixels) != seed.key else Image.fromarray(pixels)
+
+
+def _just_read(source: Source, seed: Seed) -> NDArray[np.uint8] | None:
+    """The pixels of a seed as listing has decoded them, if its file is still the same."""
+    identity = identity_of(source, seed.index) if JUST_READ else None
+    return None if identity is None else JUST_READ.take((identity, max_side_of(source)), seed.key)
 
 
 def plain_pixels(source: Source, index: int, scratch: decode.Scratch | None = None) -> NDArray[np.uint8] | None:
@@ -211,6 +220,8 @@ def list_seeds(
     bad: list[str] = list(getattr(source, "unreadable", ()))
     negative: set[int] = set()
     known = known_files(source, cache)
+    if title == Reading.SEEDS:
+        JUST_READ.forget()
     seeds = SeedTable.of(_readable(source, show(indices, title), known, bad, negative, keep))
     known.keep(whole=limit is None)
     if limit is None or len(source.classes) <= 2:  # of more, chance may have taken all but one
@@ -273,12 +284,15 @@ def _readable(
 def _looked_at(
     source: Source, indices: Iterable[int], known: KnownFiles
 ) -> Iterator[tuple[int, Identity | None, Facts | None]]:
-    """Each index, with the identity and the facts of its file: known, or read by a thread; None for what takes care."""
+    """Each index, with the identity and the facts of its file: known, or read by a thread; None for what takes care.
+
+    What is read is also kept, as long as there is room, for who uses it next.
+    """
     if not hasattr(source, "file"):
         yield from ((index, None, None) for index in indices)
         return
 
-    scratch = decode.Scratch()
+    scratch, side = decode.Scratch(), max_side_of(source)
 
     def look(part: Sequence[int]) -> list[tuple[int, Identity | None, Facts | None]]:
         return [one(index) for index in part]
@@ -288,6 +302,8 @@ def _looked_at(
         found = known.of(identity)
         if found is None and (pixels := plain_pixels(source, index, scratch)) is not None:
             found = _facts(pixels)
+            if identity is not None and known.would_show(identity):
+                JUST_READ.keep((identity, side), found[0], pixels)
         return index, identity, found
 
     rest, together = iter(indices), max(1, min(READ_TOGETHER, len(source) // (TURNS * threads())))

@@ -68,8 +68,12 @@ class KnownFiles:
 
     def note(self, identity: Identity | None, facts: Facts) -> None:
         """Note the facts of a file, whose identity was taken before it was read."""
-        if identity is not None and is_settled(identity[1:], self.started):
+        if identity is not None and self.would_show(identity):
             self.found[identity] = facts
+
+    def would_show(self, identity: Identity) -> bool:
+        """Whether another identity would tell of any change of a file since listing began."""
+        return is_settled(identity[1:], self.started)
 
     def keep(self, whole: bool) -> None:
         """Keep what was found; unless the listing is whole, also what was known of files that were not looked at."""
