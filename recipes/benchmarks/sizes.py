@@ -7,7 +7,8 @@
 Listing decodes each file, digests its pixels and looks whether it is grey; the decoder alone is simplejpeg, in as many
 threads. Both are timed in turn, so that the ratio is that of one machine at one time. The second listing finds the keys
 in the cache. Then `--max` seeds are expanded by cutout, as JPEG, and the stored originals compared with the files. Peak
-memory is that of a process that only lists, and of one that also expands. Give the cores with `taskset`.
+memory is that of a process that only lists, and of one that also expands. Reducing by ``--max-side`` is compared with
+reducing the whole image. Give the cores with `taskset`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 from blake3 import blake3
+from PIL import Image
 from timing import times
 
 import gif_datasets
 from gif_datasets.io.cache.store import Cache
-from gif_datasets.io.decode import Scratch, plain
+from gif_datasets.io.decode import Scratch, plain, plain_at_most
 from gif_datasets.io.devices import usable_cpus
+from gif_datasets.io.images import at_most
 from gif_datasets.shards.reader import ShardReader
 from gif_datasets.sources import open_source
 from gif_datasets.sources.base import list_seeds
@@ -68,8 +71,13 @@ def decode_all(files: list[Path], threads: int) -> None:
             pass
 
 
-def milliseconds(path: Path) -> dict[str, float]:
-    """Of one core, for one photograph: read and decoded into memory that is used again, and its pixels hashed."""
+def reduce_whole(path: Path, side: int) -> None:
+    """Decode a whole file, and reduce the image."""
+    at_most(Image.fromarray(simplejpeg.decode_jpeg(path.read_bytes(), "RGB")), side)
+
+
+def milliseconds(path: Path, side: int) -> dict[str, float]:
+    """Of one core, for one photograph: read and decoded into memory that is used again, hashed, and reduced."""
     scratch = Scratch()
     pixels = plain(path.read_bytes(), scratch)
     assert pixels is not None
@@ -77,6 +85,8 @@ def milliseconds(path: Path) -> dict[str, float]:
         "decoding": lambda: plain(path.read_bytes(), scratch),
         "SHA-256": lambda: hashlib.sha256(pixels.data).digest(),
         "BLAKE3": lambda: blake3(pixels.data).digest(),
+        f"reducing to {side} pixels": lambda: plain_at_most(path.read_bytes(), side, scratch),
+        "decoding whole, then reducing": lambda: reduce_whole(path, side),
     }
     return {name: round(1000 * min(times(step, 5)), 2) for name, step in steps.items()}
 
@@ -99,6 +109,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=int, default=40)
     parser.add_argument("--size", type=int, nargs=2, default=[4000, 3000], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--max", type=int, default=8, help="expand so many of them")
+    parser.add_argument("--max-side", type=int, default=256, help="pixels to which an image is reduced")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -124,7 +135,7 @@ def main() -> None:
             what: peak(folder / "seeds", folder / "peak_cache", n)
             for what, n in (("listing", 0), ("expanding", args.max))
         }
-        one = milliseconds(files[0])
+        one = milliseconds(files[0], args.max_side)
         stored = sum(len(reader.image_bytes(i)) for i in real)
         given = sum(os.stat(folder / "seeds" / reader.provenance(i).seed_origin).st_size for i in real)  # noqa: PTH116
     report = {
