@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -52,10 +53,10 @@ def slow_down() -> None:
     """Make every shard of this worker take longer."""
     from gif_datasets.expansion.tasks import ShardTask
 
-    make = ShardTask.__call__
+    write = ShardTask._write
 
-    def slow(self: ShardTask, shard_id: int) -> object:
+    def slow(self: ShardTask, made: Any) -> Any:
         time.sleep(0.5)
-        return make(self, shard_id)
+        return write(self, made)
 
-    ShardTask.__call__ = slow  # type: ignore[method-assign]
+    ShardTask._write = slow  # type: ignore[method-assign]

@@ -62,7 +62,7 @@ def plain_at_most(content: bytes, side: int | None, allocate: Allocate | None = 
     """:func:`plain`, reduced to a longest side as :func:`gif_datasets.io.images.at_most` reduces.
 
     A JPEG file of more than four times the side is decoded at a half, a quarter or an eighth of its size, at least
-    twice the side, which takes a fifth of the time: both decoding and reducing then touch fewer pixels.
+    twice the side: both decoding and reducing then touch fewer pixels.
 
     Example:
         >>> content = images.encode(np.zeros((640, 960, 3), np.uint8), "jpg")

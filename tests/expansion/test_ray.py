@@ -135,6 +135,12 @@ def test_an_id_that_always_kills_ends_the_run(cluster: Cluster, tmp_path: Path) 
         run(Task(tmp_path, dies=(2,)), 4)
 
 
+def test_what_was_given_with_an_id_that_kills_is_made(cluster: Cluster, tmp_path: Path) -> None:
+    """By others: a worker is given several ids, and dies on the second."""
+    found = run(Task(tmp_path, dies_once=(1,)), 24, workers=1)
+    assert sorted(item for item, _ in found) == list(range(24))
+
+
 def test_errors_arrive_as_they_are(cluster: Cluster, tmp_path: Path) -> None:
     """Ours by their class, others with the number of the shard."""
     with pytest.raises(SourceError, match="number 3"):

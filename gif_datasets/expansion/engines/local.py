@@ -19,6 +19,7 @@ from gif_datasets.io.terminal import escape_output
 
 Result = TypeVar("Result")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+MOST_ON_GPU = 4  # shards that a worker is given at once: a device does not wait between them
 SPAWN = "spawn"  # forking a process whose torch already runs threads can hang, and cannot use CUDA
 
 
@@ -48,14 +49,34 @@ def run_local(
     """
     workers = min(workers, len(ids))
     if workers <= 1:
-        yield from task.stream(ids) if isinstance(task, Streaming) else map(task, ids)
+        yield from in_turn(task, ids)
         return
     refuse_unsendable(task, workers)
     let_go(task)
     advice = f"run the same command again to go on, with fewer than --workers {workers} if memory is short"
     with pool(workers, devices, advice, task) as executor:
-        for future in as_completed([executor.submit(_run_in_worker, item) for item in ids]):
-            yield future.result()
+        parts = portions(ids, workers, MOST_ON_GPU if devices else 1)
+        for future in as_completed([executor.submit(_run_in_worker, part) for part in parts]):
+            yield from future.result()
+
+
+def in_turn(task: Callable[[int], Result], ids: Sequence[int]) -> Iterator[Result]:
+    """``task(id)`` for each id, in this process; one begins while the one before ends, if the task can do that."""
+    return task.stream(ids) if isinstance(task, Streaming) else (task(item) for item in ids)
+
+
+def portions(ids: Sequence[int], workers: int, most: int) -> Iterator[Sequence[int]]:
+    """Parts of ids for workers: each half a worker's share of what is left, so that all end at the same time.
+
+    Example:
+        >>> [len(part) for part in portions(range(20), 2, 4)]
+        [4, 4, 3, 2, 1, 1, 1, 1, 1, 1, 1]
+    """
+    first = 0
+    while first < len(ids):
+        count = max(1, min(most, (len(ids) - first) // (2 * workers)))
+        yield ids[first : first + count]
+        first += count
 
 
 def refuse_unsendable(work: Any, workers: int) -> None:
@@ -168,6 +189,6 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def _run_in_worker(item: int) -> Any:
+def _run_in_worker(ids: Sequence[int]) -> list[Any]:
     assert _task is not None
-    return _task(item)
+    return list(in_turn(_task, ids))

@@ -12,13 +12,15 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gif_datasets.errors import EngineError, GifDatasetsError, MissingExtra, one_line
-from gif_datasets.expansion.engines.local import let_go
+from gif_datasets.expansion.engines.local import in_turn, let_go, portions
 from gif_datasets.io.devices import keep_freed_memory
 
 Result = TypeVar("Result")
+MOST_TOGETHER = 16  # ids that an actor is given at once
 MOST_LOSSES = 5  # of one id's actors, or one after the other of actors that never start, before the run is given up
 _OWN = "local"  # Ray's word for a cluster of our own; without, it joins whatever runs on this machine
 PATIENCE = 60.0  # seconds without a single free place in the cluster, until a message says so
@@ -70,18 +72,26 @@ class _Holder:
     def ready(self) -> None:
         """Answer as soon as the actor has a place."""
 
-    def run(self, item: int) -> Any:
-        """Run one id."""
-        return self.task(item)
+    def run(self, items: Sequence[int]) -> Iterator[Any]:
+        """Run some ids, each of which begins while the one before ends, if the task can do that."""
+        yield from in_turn(self.task, items)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What an actor was asked for: that it is ready, or to run some ids, of which those before ``ids`` are done."""
+
+    actor: Any
+    ids: deque[int] | None = None
 
 
 class _Pool:
-    """Gives each actor that is ready one id at a time."""
+    """Gives each actor that is ready some ids: half of its share of what is left, so that all end at the same time."""
 
     def __init__(self, ray: Any, start: Callable[[], Any], ids: Sequence[int]) -> None:
         self.ray, self.start = ray, start
-        self.waiting = deque(ids)
-        self.running: dict[Any, tuple[Any, int | None]] = {}
+        self.waiting = list(ids)
+        self.running: dict[Any, _Call] = {}
         self.losses: Counter[int | None] = Counter()
 
     def run(self, actors: int) -> Iterator[Any]:
@@ -91,39 +101,52 @@ class _Pool:
             self._add()
         while left:
             done, _ = self.ray.wait(list(self.running), num_returns=1, timeout=PATIENCE)
-            if not done and not warned and all(item is None for _, item in self.running.values()):
+            if not done and not warned and all(call.ids is None for call in self.running.values()):
                 warnings.warn("the cluster has had no free place for a worker yet; waiting on", stacklevel=2)
                 warned = True
-            for call in done:
-                actor, item = self.running.pop(call)
+            for answer in done:
+                call = self.running[answer]
                 try:
-                    result = self.ray.get(call)
+                    result = self.ray.get(answer if call.ids is None else next(answer))
+                except StopIteration:
+                    del self.running[answer]
+                    self._give(call.actor, actors)
                 except self.ray.exceptions.RayTaskError as error:
-                    raise _cause(error, item) from error
+                    raise _cause(error, call.ids[0] if call.ids else None) from error
                 except self.ray.exceptions.RayError as error:
-                    self._lost(item, error)
-                    continue
-                if item is None:
-                    self.losses[None] = 0
+                    del self.running[answer]
+                    self._lost(call.ids, error)
                 else:
-                    left -= 1
-                    yield result
-                if self.waiting:
-                    following = self.waiting.popleft()
-                    self.running[actor.run.remote(following)] = actor, following
+                    if call.ids is None:
+                        del self.running[answer]
+                        self.losses[None] = 0
+                        self._give(call.actor, actors)
+                    else:
+                        left -= 1
+                        call.ids.popleft()
+                        yield result
 
     def close(self) -> None:
         """Stop all actors that are known to run."""
-        for actor, _ in self.running.values():
-            self.ray.kill(actor)
+        for call in self.running.values():
+            self.ray.kill(call.actor)
         self.running.clear()
+
+    def _give(self, actor: Any, actors: int) -> None:
+        """Let an actor run some of the ids that wait; those that were lost before, one at a time."""
+        if self.waiting:
+            most = 1 if self.losses[self.waiting[0]] else MOST_TOGETHER
+            ids = deque(next(portions(self.waiting, actors, most)))
+            self.waiting = self.waiting[len(ids) :]
+            self.running[actor.run.options(num_returns="streaming").remote(list(ids))] = _Call(actor, ids)
 
     def _add(self) -> None:
         actor = self.start()
-        self.running[actor.ready.remote()] = actor, None
+        self.running[actor.ready.remote()] = _Call(actor)
 
-    def _lost(self, item: int | None, error: Exception) -> None:
-        """An actor, its worker process or its node is gone: another one takes the id first."""
+    def _lost(self, ids: deque[int] | None, error: Exception) -> None:
+        """An actor, its worker process or its node is gone: another one takes its ids first."""
+        item = ids[0] if ids else None
         self.losses[item] += 1
         if self.losses[item] >= MOST_LOSSES:
             what = "workers died before they had started" if item is None else f"workers died on shard {item}"
@@ -131,8 +154,7 @@ class _Pool:
                 f"{self.losses[item]} {what} (killed, or out of memory): {one_line(error)};"
                 " run the same command again to go on"
             ) from error
-        if item is not None:
-            self.waiting.appendleft(item)
+        self.waiting = [*(ids or ()), *self.waiting]
         self._add()
 
 
