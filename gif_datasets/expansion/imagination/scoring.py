@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gif_datasets.priors.guide_models import Guide
 
 
-KEEP_EMBEDDED = 4096  # seeds whose CLIP embeddings stay in memory: 20 MB at a width of 1,280
+KEEP_EMBEDDED = 20_000  # seeds whose CLIP embeddings stay in memory: 100 MB at a width of 1,280
 
 
 Key = TypeVar("Key")

@@ -79,10 +79,8 @@ class SharedGuidance:
         for seed in {identity(seed): seed for seed in seeds}.values():
             if self._is_spent(seed):
                 with self._lock:
-                    kept = [
-                        attempt for one, attempt in self._kept if one == identity(seed)
-                    ]  # of copies above the ratio
-                attempts = {*range(1 + self.recipe.config.redraws), *kept}
+                    made = {attempt for one, attempt in self._kept if one == identity(seed)}
+                attempts = {*range(1 + self.recipe.config.redraws), *made}  # copies above the ratio have more
                 self.cache.drop_tensors(self.recipe.guidance_key(seed, attempt) for attempt in attempts)
 
     def _guide_all(self, seeds: Sequence[Seed], attempt: int, ahead: bool) -> dict[Identity, Guided]:
