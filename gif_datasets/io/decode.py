@@ -65,7 +65,7 @@ def plain_at_most(content: bytes, side: int | None, allocate: Allocate | None = 
     twice the side: both decoding and reducing then touch fewer pixels.
 
     Example:
-        >>> content = images.encode(np.zeros((640, 960, 3), np.uint8), "jpg")
+        >>> content = images.encode(np.zeros((640, 960, 3), np.uint8), "jpg", 95)
         >>> plain_at_most(content, 96).shape
         (64, 96, 3)
     """
