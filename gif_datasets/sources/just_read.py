@@ -26,7 +26,6 @@ class JustRead:
 
     def __init__(self) -> None:
         self.forget()
-        on_fork(self.forget)
 
     def forget(self) -> None:
         """Free all."""
@@ -55,5 +54,11 @@ class JustRead:
         return bool(self._kept)
 
 
+def _forget() -> None:
+    """What a forked child's parent keeps is none of its business; nor is the lock."""
+    JUST_READ.forget()
+
+
 JUST_READ = JustRead()
 """Of the last listing of seeds in this process."""
+on_fork(_forget)

@@ -170,3 +170,4 @@ def test_an_image_is_embedded_once(seed_folder: Path, monkeypatch: pytest.Monkey
     assert asked == [20, 10, 20]
     assert torch.equal(teacher.embeddings(as_images(pixels[:30])), first)
     assert asked == [20, 10, 20, 20, 5]
+    assert len(teacher.embeddings([])) == 0

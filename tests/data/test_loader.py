@@ -33,6 +33,7 @@ from gif_datasets.data.prefetch import prefetch
 from gif_datasets.expansion.dataset import ValidationSplit
 from gif_datasets.expansion.imagination.candidates import GuidedMaker
 from gif_datasets.priors.linear import LinearPrior
+from gif_datasets.sources.just_read import JUST_READ
 from gif_datasets.types import ItemTable
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
@@ -788,6 +789,7 @@ def test_a_seed_that_cannot_be_read_any_more_is_named(
 ) -> None:
     """Whatever its dataset raises, it is the one seed that is named, of all those of its block."""
     monkeypatch.setattr("gif_datasets.io.decode.plain", lambda *given: None)  # the source reads every image itself
+    JUST_READ.forget()
     sample = type(expanded.source).sample
     for error in (OSError("gone"), BadImage("bee/1.png: truncated")):
 

@@ -93,6 +93,13 @@ def test_large_jpeg_files_are_decoded_smaller(
     assert np.abs(found.astype(float) - whole).mean() < 1.0
 
 
+@pytest.mark.parametrize("name", ["large.jpg", "high.png"])
+def test_what_is_damaged_is_read_with_care(name: str, folder: Path) -> None:
+    """Threads leave it to who says what is wrong with it."""
+    content = (folder / "a" / name).read_bytes()
+    assert decode.plain_at_most(content[: len(content) // 2], 48) is None
+
+
 def test_threads_and_care_reduce_alike(folder: Path) -> None:
     """Keys, labels and images are those of the reduced pixels, however an image is read; other attributes stay."""
     source = ReducedSource(open_source(str(folder)), 48)
