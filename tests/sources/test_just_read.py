@@ -87,6 +87,10 @@ def test_there_is_room_for_so_many(folder: Path, tmp_path: Path, monkeypatch: py
     source = open_source(str(folder))
     listed = list_seeds(source, cache=Cache(tmp_path / "c")).seeds
     assert len(JUST_READ._kept) == 2
+    just_read._forget()  # as a forked child does
+    assert not JUST_READ
+    listed = list_seeds(source, cache=Cache(tmp_path / "other")).seeds
+    assert len(JUST_READ._kept) == 2
     for seed in listed:
         assert plain_image(source, seed) is not None
     assert not JUST_READ
