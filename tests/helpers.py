@@ -7,6 +7,8 @@ from pathlib import Path
 
 import datasets
 import fsspec
+import numpy as np
+from PIL import Image
 
 from gif_datasets.io import atomic
 from gif_datasets.io.digests import digest
@@ -36,6 +38,16 @@ def hugging_face(folder: Path) -> datasets.Dataset:
 
 OPTIONS = {"ratio": 2, "prior": "linear", "samples_per_shard": 4}
 """A small expansion of several shards."""
+
+
+def write_noise(folder: Path, count: int) -> Path:
+    """Images of 16 x 16 pixels of two classes, a and b in turn; returns the folder."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:

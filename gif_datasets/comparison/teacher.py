@@ -116,7 +116,7 @@ class Teacher:
         rows = _embeddings(self.prior, unknown())
         if not keys:
             return rows
-        found = {**self._known, **dict(zip(new, rows, strict=True))} if new else self._known
+        found = {**self._known, **dict(zip(new, rows, strict=True))}
         every = torch.stack([found[key] for key in keys])
         keep_last(self._known, {key: found[key] for key in keys}, MOST_KNOWN)
         return every

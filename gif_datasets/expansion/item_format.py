@@ -75,12 +75,10 @@ class ItemForm:
         if isinstance(source, MapSource):
             return source.item(seed.index) if max_side is None else source.item_with(seed, None, max_side)
         if isinstance(source, HuggingFaceSource):
-            if max_side is not None and (image := source.reduced(seed.index, seed_image(self.source, seed))):
-                decoded = source.features[source.image_column].decode
-                shown = image if decoded else _encoded(forms.to_file(image)[0])
-                return self._row(source, seed.index, shown, objects=seed.objects)
-            if (file := source.upright_file(seed.index)) is not None:
-                return self._row(source, seed.index, _encoded(file))
+            small, objects = (None, None) if max_side is None else (seed_image(self.source, seed), seed.objects)
+            shown = _changed(source, seed.index, small)
+            if shown is not None:
+                return self._row(source, seed.index, shown, objects=objects)
         return self.dataset[seed.index]
 
     def _row(
@@ -115,6 +113,14 @@ class ItemForm:
             if form.size == (1, 1):  # what is transparent is read again, so as to fill no memory
                 self._forms[index] = form
         return form
+
+
+def _changed(source: HuggingFaceSource, index: int, small: Image | None) -> Any:
+    """The cell of a seed's image if it is reduced to ``small`` or set upright; None if it stays the dataset's own."""
+    if source.features[source.image_column].decode:
+        return None if small is None else source.reduced(index, small)
+    file = source.changed_file(index, small)
+    return None if file is None else _encoded(file)
 
 
 def _encoded(content: bytes) -> dict[str, Any]:

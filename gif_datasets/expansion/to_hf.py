@@ -70,8 +70,7 @@ class _Rows:
     def _seed(self, source: HuggingFaceSource, seed: Seed) -> dict[str, Any]:
         """The cell of a seed's image: as the dataset has it, but upright, and reduced."""
         small = None if max_side_of(self.source) is None else seed_image(self.source, seed)
-        reduced = small and source.reduced(seed.index, small)
-        file = source.upright_file(seed.index) if reduced is None else forms.to_file(reduced)[0]
+        file = source.changed_file(seed.index, small)
         if file is None:
             return _embedded(source.rows[seed.index][source.image_column])
         return {"bytes": file, "path": None}

@@ -46,43 +46,43 @@ def decode(content: bytes, name: str) -> Pixels:
     return np.asarray(images.read_rgb(content, name)) if pixels is None else pixels
 
 
-def plain(content: bytes, allocate: Allocate | None = None) -> Pixels | None:
+def plain(content: bytes, allocate: Allocate | None = None, max_side: int | None = None) -> Pixels | None:
     """Pixels of a plain image, which any number of threads may decode at once; None for any other.
+
+    With ``max_side`` they are reduced as :func:`gif_datasets.io.images.at_most` reduces. A JPEG file of at least four
+    times that side is decoded at a half, a quarter or an eighth of its size, and at least twice the side: decoding and
+    reducing then touch fewer pixels.
 
     Args:
         content: The file's bytes.
-        allocate: Makes the array from its shape; None: a new one.
-    """
-    size = plain_size(content)
-    out = (allocate or _new)((*size, 3)) if size else None
-    return out if out is not None and _decode_plain(content, out) else None
-
-
-def plain_at_most(content: bytes, side: int | None, allocate: Allocate | None = None) -> Pixels | None:
-    """:func:`plain`, reduced to a longest side as :func:`gif_datasets.io.images.at_most` reduces.
-
-    A JPEG file of more than four times the side is decoded at a half, a quarter or an eighth of its size, at least
-    twice the side: both decoding and reducing then touch fewer pixels.
+        allocate: Makes the array that is decoded into, from its shape; None: a new one.
+        max_side: Longest side, pixels; None: as large as the image is.
 
     Example:
         >>> content = images.encode(np.zeros((640, 960, 3), np.uint8), "jpg", 95)
-        >>> plain_at_most(content, 96).shape
-        (64, 96, 3)
+        >>> plain(content).shape, plain(content, max_side=96).shape
+        ((640, 960, 3), (64, 96, 3))
     """
-    size = None if side is None else plain_size(content)
-    if side is None or size is None or max(size) <= side:
-        return plain(content, allocate)
-    shrink = next((factor for factor in (8, 4, 2) if max(size) >= 2 * factor * side), 1)
-    if shrink == 1 or not content.startswith(b"\xff\xd8"):
-        pixels = plain(content, allocate)
-        return None if pixels is None else np.asarray(images.at_most(Image.fromarray(pixels), side))
-    height, width = size
-    small = (allocate or _new)((-(-height // shrink), -(-width // shrink), 3))
-    if not _decode_plain(content, small):
+    size = plain_size(content)
+    if size is None:
         return None
+    height, width = size
+    shrink = _shrink(content, max(size), max_side)
+    out = (allocate or _new)((-(-height // shrink), -(-width // shrink), 3))
+    if not _decode_plain(content, out):
+        return None
+    wanted = images.size_at_most((width, height), max_side)
+    if wanted == (width, height):
+        return out
     box = (0.0, 0.0, width / shrink, height / shrink)  # the last row and column may be cut
-    wanted = images.size_at_most((width, height), side)
-    return np.asarray(Image.fromarray(small).resize(wanted, Image.Resampling.LANCZOS, box))
+    return np.asarray(Image.fromarray(out).resize(wanted, Image.Resampling.LANCZOS, box))
+
+
+def _shrink(content: bytes, longest: int, max_side: int | None) -> int:
+    """By how much an image may be decoded smaller and still have twice the side that is wanted."""
+    if max_side is None or not content.startswith(b"\xff\xd8"):
+        return 1
+    return next((factor for factor in (8, 4, 2) if longest >= 2 * factor * max_side), 1)
 
 
 class Scratch:

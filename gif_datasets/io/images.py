@@ -122,7 +122,7 @@ def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
 
 
 def at_most(image: Image.Image, side: int | None) -> Image.Image:
-    """An image whose longest side has at most so many pixels, in its own proportions; itself if it is no larger.
+    """An image whose longest side has at most so many pixels, in its own proportions. A smaller one stays as it is.
 
     Example:
         >>> at_most(Image.new("RGB", (400, 300)), 200).size, at_most(Image.new("RGB", (40, 30)), 200).size

@@ -445,7 +445,7 @@ def next_numbers(shards: Iterable[Shard]) -> Counter[str]:
 def withdrawn_digest(content: str) -> str:
     """What a plan remembers of an image that was withdrawn: enough to know it again, and not to find it.
 
-    The digests have no salt: whoever checks a folder would need it, so it would lie beside them and hide nothing.
+    The digests are not salted: a check of the folder needs the salt, which would lie beside them and hide nothing.
 
     Args:
         content: Key of the seed, or SHA-256 of the image file.

@@ -130,7 +130,7 @@ def plain_pixels(source: Source, index: int, scratch: decode.Scratch | None = No
     """The pixels of a sample that is a plain file, which any number of threads may read at once; None for any other."""
     with contextlib.suppress(Exception):  # who reads it with care says what
         content = file_of(source, index)
-        return None if content is None else decode.plain_at_most(content, max_side_of(source), scratch)
+        return None if content is None else decode.plain(content, scratch, max_side_of(source))
     return None
 
 

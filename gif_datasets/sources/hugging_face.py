@@ -151,15 +151,20 @@ class HuggingFaceSource:
         return found
 
     def reduced(self, index: int, small: Image.Image) -> Image.Image | None:
-        """Its reduced image, given in RGB, in the form of :meth:`form`; None where it is no larger than that."""
+        """Its reduced RGB image ``small`` in the form of :meth:`form`; None if the image already has that size."""
         name = self.origin(index)
         with images.opened(self._content(index), name) as image:
             shown = self._shown(image, name)
             found: Image.Image | None = None if shown.size == small.size else forms.like(small, shown)
         return found
 
-    def upright_file(self, index: int) -> bytes | None:
-        """A file of its image, set upright, where the dataset yields files and Exif turns this one; None elsewhere."""
+    def changed_file(self, index: int, small: Image.Image | None = None) -> bytes | None:
+        """A file of its image where that is not as the dataset has it; None elsewhere.
+
+        It is reduced to ``small``, or set upright where the dataset yields files and Exif turns this one.
+        """
+        if small is not None and (reduced := self.reduced(index, small)) is not None:
+            return forms.to_file(reduced)[0]
         if self.features[self.image_column].decode:
             return None
         name = self.origin(index)

@@ -33,7 +33,7 @@ from timing import times
 
 import gif_datasets
 from gif_datasets.io.cache.store import Cache
-from gif_datasets.io.decode import Scratch, plain, plain_at_most
+from gif_datasets.io.decode import Scratch, plain
 from gif_datasets.io.devices import usable_cpus
 from gif_datasets.io.images import at_most
 from gif_datasets.shards.reader import ShardReader
@@ -85,7 +85,7 @@ def milliseconds(path: Path, side: int) -> dict[str, float]:
         "decoding": lambda: plain(path.read_bytes(), scratch),
         "SHA-256": lambda: hashlib.sha256(pixels.data).digest(),
         "BLAKE3": lambda: blake3(pixels.data).digest(),
-        f"reducing to {side} pixels": lambda: plain_at_most(path.read_bytes(), side, scratch),
+        f"reducing to {side} pixels": lambda: plain(path.read_bytes(), scratch, side),
         "decoding whole, then reducing": lambda: reduce_whole(path, side),
     }
     return {name: round(1000 * min(times(step, 5)), 2) for name, step in steps.items()}

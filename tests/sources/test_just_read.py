@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import write_noise
 from PIL import Image
 
 import gif_datasets
@@ -23,25 +24,20 @@ from gif_datasets.sources.reduced import ReducedSource
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six images, which were written an hour ago; a change of their inodes is never that old in a test."""
-    rng = np.random.default_rng(0)
-    for number in range(6):
-        path = tmp_path / "seeds" / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
-    return tmp_path / "seeds"
+    """Six images of two classes."""
+    return write_noise(tmp_path / "seeds", 6)
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A number for each image that is decoded."""
-    found, plain_at_most = list[int](), decode.plain_at_most
+    found, plain = list[int](), decode.plain
 
     def watched(*given: Any) -> Any:
         found.append(len(found))
-        return plain_at_most(*given)
+        return plain(*given)
 
-    monkeypatch.setattr(decode, "plain_at_most", watched)
+    monkeypatch.setattr(decode, "plain", watched)
     return found
 
 

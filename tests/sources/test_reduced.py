@@ -73,7 +73,7 @@ def test_proportions_stay(size: tuple[int, int], side: int, expected: tuple[int,
 def test_large_jpeg_files_are_decoded_smaller(
     side: int, decoded: tuple[int, int], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At no less than twice the side; what comes of it is what reducing the whole image gives, but for rounding."""
+    """At no less than twice the side. The result is close to the whole image, reduced."""
     content, shapes, decode_jpeg = (
         (folder / "a" / "large.jpg").read_bytes(),
         list[tuple[int, ...]](),
@@ -85,7 +85,7 @@ def test_large_jpeg_files_are_decoded_smaller(
         return decode_jpeg(*given, buffer=buffer, **options)
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", watched)
-    found = decode.plain_at_most(content, side)
+    found = decode.plain(content, max_side=side)
     assert found is not None
     assert shapes == [(*decoded[::-1], 3)]
     whole = np.asarray(at_most(Image.open(folder / "a" / "large.jpg"), side))
@@ -97,7 +97,7 @@ def test_large_jpeg_files_are_decoded_smaller(
 def test_what_is_damaged_is_read_with_care(name: str, folder: Path) -> None:
     """Threads leave it to who says what is wrong with it."""
     content = (folder / "a" / name).read_bytes()
-    assert decode.plain_at_most(content[: len(content) // 2], 48) is None
+    assert decode.plain(content[: len(content) // 2], max_side=48) is None
 
 
 def test_threads_and_care_reduce_alike(folder: Path) -> None:
@@ -182,7 +182,7 @@ def size_of(shown: Any) -> tuple[int, int]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_dataset_keeps_its_form_with_smaller_images(form: str, tmp_path: Path) -> None:
-    """Seeds are reduced to what is stored of them, small ones stay the same, and copies are no larger than they are."""
+    """Large seeds are reduced, small ones stay the same, and a copy has its seed's size."""
     pairs = Pairs(FORMS[form])
     options: dict[str, Any] = {"method": "cutout", "ratio": 1, "cache_dir": tmp_path / "c", "max_side": 24}
     expanded = ExpandedDataset(pairs, **options)

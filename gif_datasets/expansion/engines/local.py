@@ -61,7 +61,7 @@ def run_local(
 
 
 def in_turn(task: Callable[[int], Result], ids: Sequence[int]) -> Iterator[Result]:
-    """``task(id)`` for each id, in this process; one begins while the one before ends, if the task can do that."""
+    """``task(id)`` for each id, in this process. A task that can stream begins with one while it ends another."""
     return task.stream(ids) if isinstance(task, Streaming) else (task(item) for item in ids)
 
 

@@ -73,13 +73,18 @@ class _Holder:
         """Answer as soon as the actor has a place."""
 
     def run(self, items: Sequence[int]) -> Iterator[Any]:
-        """Run some ids, each of which begins while the one before ends, if the task can do that."""
+        """Run some ids in order. A task that can stream draws one while it writes the one before."""
         yield from in_turn(self.task, items)
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What an actor was asked for: that it is ready, or to run some ids, of which those before ``ids`` are done."""
+    """A call that an actor is answering.
+
+    Attributes:
+        actor: The actor.
+        ids: Those that it runs and has not finished; None: it was asked whether it is ready.
+    """
 
     actor: Any
     ids: deque[int] | None = None

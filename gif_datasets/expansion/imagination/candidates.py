@@ -243,9 +243,7 @@ class GuidedMaker:
 
     def _guide_block(self, seeds: Sequence[Seed], attempt: int) -> list[Guided]:
         config, prior = self.recipe.of(seeds[0]).config, self.prior
-        asked = {} if self._starts_from_embeddings else {seed.index: seed for seed in seeds}
-        pictures = {index: self.embeddings.picture(seed) for index, seed in asked.items()}
-        shown = [pictures[seed.index] for seed in seeds if seed.index in pictures]
+        shown = [] if self._starts_from_embeddings else list(map(self.embeddings.picture, seeds))
         embeddings = self.embeddings(seeds)
         latents = embeddings if prior.latent_is_embedding else prior.encode(shown)
         keys = [_stream(seed.key, attempt) for seed in seeds]
